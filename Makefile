@@ -1,0 +1,39 @@
+# make train: set everything up, then train the main job.  make test: set everything up, then test.
+# make clean-venv starts over; make train ARGS="seed=1 run_dir=runs/mine" passes settings on.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?= env=push method=hnet preset=quick
+
+# torch's plain build for Linux brings 3 GB of CUDA; without a GPU the CPU build of the same version
+# is preferred (its local version 2.13.0+cpu sorts above 2.13.0).
+TORCH := torch==2.13.0
+ifeq ($(shell command -v nvidia-smi),)
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
+endif
+
+.PHONY: train test lint slow clean-venv
+
+train: $(VENV)/.installed
+	$(BIN)/hypercrl train $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/pytest -q -n 2
+
+slow: $(VENV)/.installed
+	$(BIN)/pytest -q -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean-venv:
+	rm -rf $(VENV)

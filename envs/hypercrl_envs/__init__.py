@@ -1,0 +1,19 @@
+"""Tasks for continual reinforcement learning on a Franka Panda arm."""
+
+# First: MuJoCo reads its choice of GL backend when it is imported.
+from hypercrl_envs.rendering import RenderingUnavailable, choose_gl_backend
+
+choose_gl_backend()
+
+from hypercrl_envs.registry import TASKS, make_task  # noqa: E402
+from hypercrl_envs.sequence import TaskSequence  # noqa: E402
+from hypercrl_envs.task import Exploration, Task  # noqa: E402
+
+__all__ = [
+    "TASKS",
+    "Exploration",
+    "RenderingUnavailable",
+    "Task",
+    "TaskSequence",
+    "make_task",
+]

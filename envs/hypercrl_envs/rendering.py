@@ -1,0 +1,61 @@
+"""Pictures from MuJoCo on machines with or without a display, or without any GL library.
+
+MuJoCo chooses its GL backend once, when it is imported, from the variable `MUJOCO_GL`. This
+module is imported before MuJoCo and chooses for it, so that training never needs a GL library:
+MuJoCo set to EGL cannot even be imported where libEGL is missing.
+"""
+
+# MuJoCo's compiled modules come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mujoco
+
+
+class RenderingUnavailable(RuntimeError):
+    """No picture can be drawn on this machine; the message says what to install."""
+
+
+def choose_gl_backend() -> None:
+    """Set `MUJOCO_GL` for headless Linux, unless the user has set it.
+
+    "egl" where libEGL can be loaded, else "disable" (physics works, rendering raises
+    `RenderingUnavailable`). With a display, and on other systems, MuJoCo's own choice is right.
+    """
+    if os.environ.get("MUJOCO_GL") or sys.platform != "linux" or os.environ.get("DISPLAY"):
+        return
+    try:
+        ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        os.environ["MUJOCO_GL"] = "disable"
+    else:
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    """An off-screen renderer of `height` × `width` pixels.
+
+    Raises:
+        RenderingUnavailable: no GL library, no driver, or a backend that does not start.
+    """
+    import mujoco
+
+    try:
+        return mujoco.Renderer(model, height=height, width=width)
+    # The backends fail in many ways: ImportError, RuntimeError, AttributeError (rendering
+    # disabled), the errors of glfw, PyOpenGL and MuJoCo. All mean the same to the user.
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL", "unset")
+        raise RenderingUnavailable(
+            f"cannot render (MUJOCO_GL={backend}: {error}). On a machine without a display "
+            "install libegl1, libgl1-mesa-dri and libegl-mesa0 (apt-get install libegl1 "
+            "libgl1-mesa-dri libegl-mesa0), leave MUJOCO_GL unset or set it to egl, and import "
+            "hypercrl_envs before mujoco"
+        ) from error

@@ -1,0 +1,223 @@
+"""The MuJoCo scene that all table-top tasks share: Panda, table, light, cameras, controller.
+
+The controller is a Cartesian impedance in MuJoCo's own actuators. Six position actuators act on
+the tip site relative to fixed reference sites, so that `ctrl` is the target pose:
+    f = clip(kp (ctrl - x) - kv dx/dt, ±limit),    torque = Jᵀ f.
+The arm's weight is compensated, weak springs hold the null space, and joint damping and armature
+(the reflected inertia of motors and gears) keep it stable at large time steps.
+"""
+
+# MuJoCo's compiled modules come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from hypercrl_envs.panda import (
+    ARM_JOINTS,
+    FINGER_JOINTS,
+    FINGER_LINKS,
+    HAND_LINK,
+    TIP_OFFSET,
+    panda_urdf,
+)
+
+BASE_POSITION = (-0.56, 0.0, 0.0)
+TIP_SITE = "tip"
+CAMERAS = ("front", "side", "top")
+
+# The hand points down and its x axis forward: half a turn about world x.
+HAND_DOWN = (0.0, 1.0, 0.0, 0.0)
+
+ROBOT_CONTACT = (1, 2)
+OBJECT_CONTACT = (2, 3)
+"""(contype, conaffinity): objects meet the robot and each other; the robot skips itself."""
+
+
+@dataclass(frozen=True)
+class Impedance:
+    """Stiffness, damping and force limit of one kind of actuator (N/m or N·m/rad, ...)."""
+
+    kp: float
+    kv: float
+    limit: float
+
+
+TRANSLATION = Impedance(kp=3000.0, kv=160.0, limit=80.0)
+ROTATION = Impedance(kp=150.0, kv=9.0, limit=15.0)
+GRIP = Impedance(kp=2000.0, kv=60.0, limit=70.0)
+
+JOINT_DAMPING = 1.0
+JOINT_ARMATURE = 0.1
+FINGER_ARMATURE = 0.5  # kg: 15 g alone would be far too light for the stiffness of the grip
+NULL_SPACE_STIFFNESS = 1.0
+
+_WHITE = (0.93, 0.94, 0.95, 1.0)
+_DARK = (0.22, 0.24, 0.27, 1.0)
+_DARK_LINKS = (HAND_LINK, *FINGER_LINKS)
+
+
+def arm_scene(timestep: float) -> mujoco.MjSpec:
+    """A scene with robot, table top at z = 0, light and cameras, to which a task adds objects.
+
+    Actuators in order: tip x, y, z (m, world frame), rotation about x, y, z of the downward hand
+    (rad, zero is straight down), opening of each finger (m).
+
+    Args:
+        timestep: physics step in seconds.
+    """
+    spec = mujoco.MjSpec.from_string(panda_urdf())
+    # The defaults for URDF merge a body without joints into its parent and drop shapes that never
+    # collide. The hand stays a body of its own, so that contacts can tell hand from arm.
+    spec.compiler.fusestatic = False
+    spec.compiler.discardvisual = False
+    spec.option.timestep = timestep
+    _set_visual_quality(spec)
+    _mount_robot(spec)
+    _add_surroundings(spec)
+    _add_controller(spec)
+    return spec
+
+
+def compile_scene(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Compile `arm_scene` with whatever was added to it.
+
+    Joint damping and stiffness are set on the model: in a spec they are numbers up to MuJoCo 3
+    and vectors from 4 on, in the model they are the same arrays in both.
+    """
+    model = spec.compile()
+    for name in ARM_JOINTS:
+        joint = model.joint(name)
+        model.dof_damping[joint.dofadr[0]] = JOINT_DAMPING
+        model.jnt_stiffness[joint.id] = NULL_SPACE_STIFFNESS
+    return model
+
+
+def _set_visual_quality(spec: mujoco.MjSpec) -> None:
+    # Shadows and multisampling take nine tenths of the time of a software-rendered picture.
+    spec.visual.quality.shadowsize = 0
+    spec.visual.quality.offsamples = 0
+    spec.visual.headlight.ambient = (0.40, 0.40, 0.40)
+    spec.visual.headlight.diffuse = (0.22, 0.22, 0.22)
+    spec.visual.headlight.specular = (0.05, 0.05, 0.05)
+    spec.visual.map.znear = 0.01
+    spec.visual.map.zfar = 20.0
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=(0.83, 0.88, 0.93),
+        rgb2=(0.55, 0.62, 0.70),
+        width=64,
+        height=384,
+    )
+
+
+def _add_surroundings(spec: mujoco.MjSpec) -> None:
+    world = spec.worldbody
+    contype, conaffinity = OBJECT_CONTACT
+    # A plane is the cheapest collider, infinite to the physics; its size is only what is drawn.
+    world.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=(0.62, 0.5, 0.1),
+        pos=(-0.2, 0.0, 0.0),
+        rgba=(0.80, 0.77, 0.71, 1.0),
+        contype=contype,
+        conaffinity=conaffinity,
+        friction=(1.0, 0.005, 0.0001),
+    )
+    world.add_geom(
+        name="table_body",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=(0.62, 0.5, 0.02),
+        pos=(-0.2, 0.0, -0.0205),
+        rgba=(0.55, 0.50, 0.44, 1.0),
+        contype=0,
+        conaffinity=0,
+    )
+    world.add_light(
+        name="lamp",
+        pos=(0.4, -0.8, 1.8),
+        dir=(-0.3, 0.4, -1.0),
+        diffuse=(0.52, 0.52, 0.52),
+        specular=(0.1, 0.1, 0.1),
+        castshadow=False,
+    )
+    _add_camera(spec, "front", position=(0.88, -0.70, 0.80), target=(-0.15, 0.02, 0.2))
+    _add_camera(spec, "side", position=(-0.2, -1.45, 0.6), target=(-0.2, 0.0, 0.27))
+    _add_camera(spec, "top", position=(0.06, 0.0, 1.05), target=(0.0, 0.0, 0.0))
+
+
+def _add_camera(
+    spec: mujoco.MjSpec,
+    name: str,
+    position: tuple[float, float, float],
+    target: tuple[float, float, float],
+) -> None:
+    backward = np.subtract(position, target)
+    backward /= np.linalg.norm(backward)
+    right = np.cross((0.0, 0.0, 1.0), backward)
+    right /= np.linalg.norm(right)
+    up = np.cross(backward, right)
+    rotation = np.column_stack((right, up, backward)).ravel()
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, rotation)
+    spec.worldbody.add_camera(name=name, pos=position, quat=quaternion, fovy=45.0)
+
+
+def _mount_robot(spec: mujoco.MjSpec) -> None:
+    spec.body("panda_link0").pos = BASE_POSITION
+    contype, conaffinity = ROBOT_CONTACT
+    for body in spec.bodies[1:]:
+        body.gravcomp = 1.0
+        for geom in body.geoms:
+            geom.contype, geom.conaffinity = contype, conaffinity
+            geom.friction = (1.0, 0.005, 0.0001)
+            geom.rgba = _DARK if body.name in _DARK_LINKS else _WHITE
+    for name in ARM_JOINTS:
+        spec.joint(name).armature = JOINT_ARMATURE
+    for name in FINGER_JOINTS:
+        spec.joint(name).armature = FINGER_ARMATURE
+    spec.body(HAND_LINK).add_site(
+        name=TIP_SITE, pos=(0.0, 0.0, TIP_OFFSET), size=(0.004, 0.004, 0.004), group=4
+    )
+
+
+def _add_controller(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_site(name="world_frame", group=4)
+    spec.worldbody.add_site(name="downward_frame", quat=HAND_DOWN, group=4)
+    for index, axis in enumerate("xyz"):
+        gear = np.eye(6)[index]
+        _add_servo(spec, f"tip_{axis}", TRANSLATION, reference="world_frame", gear=gear)
+    for index, axis in enumerate("xyz"):
+        gear = np.eye(6)[3 + index]
+        _add_servo(spec, f"turn_{axis}", ROTATION, reference="downward_frame", gear=gear)
+    for index, joint in enumerate(FINGER_JOINTS):
+        actuator = spec.add_actuator(
+            name=f"finger_{index}", trntype=mujoco.mjtTrn.mjTRN_JOINT, target=joint
+        )
+        _set_impedance(actuator, GRIP)
+
+
+def _add_servo(
+    spec: mujoco.MjSpec, name: str, impedance: Impedance, reference: str, gear: np.ndarray
+) -> None:
+    actuator = spec.add_actuator(
+        name=name,
+        trntype=mujoco.mjtTrn.mjTRN_SITE,
+        target=TIP_SITE,
+        refsite=reference,
+        gear=gear,
+    )
+    _set_impedance(actuator, impedance)
+
+
+def _set_impedance(actuator: mujoco.MjsActuator, impedance: Impedance) -> None:
+    actuator.set_to_position(kp=impedance.kp, kv=impedance.kv)
+    actuator.forcelimited = True
+    actuator.forcerange = (-impedance.limit, impedance.limit)

@@ -1,0 +1,75 @@
+"""The ordered tasks of one continual-learning experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypercrl_envs.registry import make_task
+from hypercrl_envs.task import Task
+
+
+class TaskSequence:
+    """Tasks in the order in which an agent meets them, made on demand.
+
+    Attributes:
+        name: of the sequence.
+        specs: one mapping of `make_task` arguments per task.
+        captions: short text per task.
+        observation_size, action_size: O and A, shared by all tasks.
+    """
+
+    def __init__(self, specs: Sequence[Mapping[str, Any]], name: str) -> None:
+        """
+        Args:
+            specs: such as [{"task": "push", "densities": [100, 500]}, ...].
+            name: of the sequence, used in messages.
+
+        Raises:
+            ValueError: no tasks, a spec that makes no task, or tasks whose observations or
+                actions differ in size: one dynamics model cannot serve them all.
+        """
+        if not specs:
+            raise ValueError(f"sequence {name!r} has no tasks")
+        self.name = name
+        self.specs: tuple[dict[str, Any], ...] = tuple(dict(spec) for spec in specs)
+        captions: list[str] = []
+        sizes: list[tuple[int, int]] = []
+        for index in range(len(self.specs)):
+            task = self.make(index)
+            captions.append(task.caption)
+            sizes.append((task.observation_space.shape[0], task.action_space.shape[0]))
+            task.close()
+            if sizes[index] != sizes[0]:
+                raise ValueError(
+                    f"sequence {name!r}: task {index} ({captions[index]}) has {sizes[index][0]} "
+                    f"observations and {sizes[index][1]} actions, task 0 ({captions[0]}) has "
+                    f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both"
+                )
+        self.captions = tuple(captions)
+        self.observation_size, self.action_size = sizes[0]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def make(self, index: int, render_mode: str | None = None) -> Task:
+        """A fresh task number `index` (from 0).
+
+        Raises:
+            IndexError: there is no such task.
+            ValueError: its spec is wrong; the message names sequence and task.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {self.name!r} has tasks 0 to {len(self) - 1}, not {index}")
+        spec = self.specs[index]
+        if "task" not in spec:
+            raise ValueError(f"sequence {self.name!r}, task {index}: no key 'task' in {spec}")
+        if "render_mode" in spec:
+            raise ValueError(
+                f"sequence {self.name!r}, task {index}: render_mode is no part of a task; "
+                "pass it to make()"
+            )
+        try:
+            return make_task(render_mode=render_mode, **spec)
+        except ValueError as error:
+            raise ValueError(f"sequence {self.name!r}, task {index}: {error}") from error

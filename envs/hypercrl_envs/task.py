@@ -1,0 +1,190 @@
+"""The contract between tasks and agents: a Gymnasium environment with a reward for planning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, SupportsFloat
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+RENDER_FPS = 10
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What random data needs to be useful: a drift of the actions, drawn once per episode.
+
+    Attributes:
+        bias_low, bias_high: [A] bounds of a uniform distribution over the mean action of an
+            episode, in normalised action units, low ≤ high in each component.
+    """
+
+    bias_low: tuple[float, ...]
+    bias_high: tuple[float, ...]
+
+
+class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
+    """One task of a sequence. It owns observation, reward, success, limits and rendering.
+
+    Observations are such that a dynamics model predicts `next_obs - obs`. Actions are in
+    [-1, 1]. Episodes end by truncation after `max_episode_steps`; `terminated` is never true.
+    `step` pays what `reward` says, the function that a planner evaluates on imagined rollouts.
+
+    Subclasses set the spaces, `max_episode_steps`, `exploration` and `caption`.
+
+    Attributes:
+        exploration: drift that makes random actions useful.
+        caption: short text for people, e.g. "push 100 | 500 kg/m³".
+    """
+
+    observation_space: gymnasium.spaces.Box  # type: ignore[reportIncompatibleVariableOverride]
+    action_space: gymnasium.spaces.Box  # type: ignore[reportIncompatibleVariableOverride]
+    max_episode_steps: int
+    exploration: Exploration
+    caption: str
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[reportIncompatibleVariableOverride]
+        "render_modes": ["rgb_array"],
+        "render_fps": RENDER_FPS,
+    }
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        """
+        Raises:
+            ValueError: `render_mode` is neither None nor "rgb_array".
+        """
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"unknown render mode {render_mode!r}: use None or "
+                + " or ".join(repr(mode) for mode in self.metadata["render_modes"])
+            )
+        self.render_mode = render_mode
+        self._elapsed_steps = 0
+        self._observation: np.ndarray | None = None
+
+    @abstractmethod
+    def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """Reward of transitions: [..., O], [..., A], [..., O] → [...].
+
+        Any leading dimensions, device and floating type. Constants are copied to a device on
+        the first call there, so later calls can be captured in a CUDA graph.
+        """
+
+    @abstractmethod
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        """How far from done, in metres: [..., O] → [...]."""
+
+    @abstractmethod
+    def success(self, obs: Tensor) -> Tensor:
+        """Whether the state counts as solved: [..., O] → bool [...]."""
+
+    @abstractmethod
+    def scripted_action(self, obs: np.ndarray) -> np.ndarray:
+        """Action [A] of a hand-written solution that knows the hidden parameters, for obs [O]."""
+
+    @abstractmethod
+    def _reset_simulation(self) -> None:
+        """Draw a start state with `self.np_random` and put the simulator into it."""
+
+    @abstractmethod
+    def _advance(self, action: np.ndarray) -> None:
+        """Run the simulator for one control step under an action in [-1, 1]."""
+
+    @abstractmethod
+    def _observe(self) -> np.ndarray:
+        """The observation [O], float32, of the simulator's state; a new array."""
+
+    @abstractmethod
+    def _get_physics(self) -> np.ndarray:
+        """Everything that the simulator's future depends on."""
+
+    @abstractmethod
+    def _set_physics(self, physics: np.ndarray) -> None:
+        """Restore what `_get_physics` returned; raise ValueError if it is not of this task."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; the same seed gives the same episode, bit for bit.
+
+        Returns:
+            obs [O] and info {"success": bool, "goal_distance": m}.
+        """
+        super().reset(seed=seed, options=options)
+        self._elapsed_steps = 0
+        self._reset_simulation()
+        self._observation = self._observe()
+        return self._observation.copy(), self._info(torch.from_numpy(self._observation))
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Run one control step of 0.1 s.
+
+        Args:
+            action: [A], clipped to [-1, 1].
+
+        Returns:
+            obs [O], reward, terminated (always False), truncated (from step `max_episode_steps`
+            on), info {"success": bool, "goal_distance": m} of the new state.
+
+        Raises:
+            ValueError: an action of another shape, or with NaN.
+            RuntimeError: no `reset` or `set_state` before.
+        """
+        if self._observation is None:
+            raise RuntimeError("call reset() or set_state() before step()")
+        action = self._checked(action)
+        before = torch.from_numpy(self._observation)
+        self._advance(action)
+        self._elapsed_steps += 1
+        self._observation = self._observe()
+        after = torch.from_numpy(self._observation)
+        reward = self.reward(before, torch.from_numpy(action), after).item()
+        truncated = self._elapsed_steps >= self.max_episode_steps
+        return self._observation.copy(), reward, False, truncated, self._info(after)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the future of this task depends on, as numpy arrays and JSON-able values.
+
+        `set_state` of it, on this or on a freshly made task with the same parameters, in this or
+        another process, continues bit for bit.
+        """
+        return {
+            "physics": self._get_physics(),
+            "elapsed_steps": self._elapsed_steps,
+            "np_random": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore a state of `get_state`; no reset is needed before.
+
+        Raises:
+            ValueError: the state belongs to a different kind of task.
+        """
+        self._set_physics(np.asarray(state["physics"], dtype=np.float64))
+        self._elapsed_steps = int(state["elapsed_steps"])
+        generator = np.random.Generator(np.random.PCG64())
+        generator.bit_generator.state = state["np_random"]
+        self.np_random = generator
+        self._observation = self._observe()
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action, dtype=np.float32)
+        if action.shape != self.action_space.shape:
+            raise ValueError(
+                f"an action of {self.caption!r} has shape {self.action_space.shape}, "
+                f"this one {action.shape}"
+            )
+        if np.isnan(action).any():
+            raise ValueError(f"the action {action.tolist()} has NaN in it")
+        return np.clip(action, -1.0, 1.0)
+
+    def _info(self, obs: Tensor) -> dict[str, Any]:
+        return {
+            "success": bool(self.success(obs)),
+            "goal_distance": float(self.goal_distance(obs)),
+        }

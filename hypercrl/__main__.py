@@ -1,0 +1,5 @@
+"""python -m hypercrl"""
+
+from hypercrl.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""The command line: a table of commands, each imported when it is called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from hypercrl.errors import UserError
+
+COMMANDS = {
+    "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
+    "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
+    "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
+    "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
+}
+
+USAGE = """usage: hypercrl COMMAND [key=value ...]
+
+{commands}
+
+examples:
+  hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
+  hypercrl train resume=DIR
+  hypercrl play run=DIR task=2 video=out.mp4 episodes=3
+  hypercrl report DIR [DIR ...] [out=FOLDER]
+  hypercrl tasks
+
+`hypercrl COMMAND --help` shows a command's settings."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a mistake of the user's ends with one message and exit code 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
+        print(USAGE.format(commands="\n".join(rows)))
+        return
+    try:
+        _run(words[0], words[1:])
+    except UserError as error:
+        print(f"hypercrl: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(command: str, words: list[str]) -> None:
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, COMMANDS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"there is no command {command!r}.{hint} Commands: {', '.join(COMMANDS)}.")
+    module_name, hydra_function, _ = COMMANDS[command]
+    module = importlib.import_module(module_name)
+    if hydra_function:
+        _run_with_hydra(command, getattr(module, hydra_function), words)
+    else:
+        module.run(words)
+
+
+def _run_with_hydra(command: str, function: object, words: list[str]) -> None:
+    import hydra
+
+    from hypercrl.config import register
+    from hypercrl.config_errors import explained
+    from hypercrl.paths import configs_dir
+
+    register()
+    # Without this, Hydra prints its own account of an error and exits with code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"hypercrl {command}", *words]
+    decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
+    with explained(command):
+        decorate(function)()

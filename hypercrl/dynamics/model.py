@@ -1,0 +1,100 @@
+"""The dynamics model: an MLP whose weights somebody else owns."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypercrl.dynamics.layout import MLPLayout
+from hypercrl.dynamics.normaliser import Normaliser
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+class DynamicsModel(nn.Module):
+    """Predicts the change of the observation from normalised [obs, action].
+
+    The weights are an argument of every call: a flat vector [P] written by a hypernetwork or kept
+    by a method. The model owns the layout, the frozen normalisers and, when probabilistic, the
+    learned bounds of the log-variance (Chua et al. 2018, appendix A.1).
+
+    Args:
+        obs_size, action_size: widths O and A.
+        hidden: hidden widths of the main network.
+        probabilistic: also predict a log-variance per dimension, in normalised units.
+    """
+
+    def __init__(
+        self, obs_size: int, action_size: int, hidden: Sequence[int], probabilistic: bool
+    ) -> None:
+        super().__init__()
+        self.obs_size = obs_size
+        self.action_size = action_size
+        self.probabilistic = probabilistic
+        outputs = 2 * obs_size if probabilistic else obs_size
+        self.layout = MLPLayout([obs_size + action_size, *hidden, outputs])
+        self.input_normaliser = Normaliser(obs_size + action_size)
+        self.target_normaliser = Normaliser(obs_size)
+        if probabilistic:
+            self.min_logvar = nn.Parameter(torch.full((obs_size,), -10.0))
+            self.max_logvar = nn.Parameter(torch.full((obs_size,), 0.5))
+
+    @torch.no_grad()
+    def fit_normalisers(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Fit and freeze the scales on [N, O], [N, A], [N, O]; see `Normaliser`."""
+        self.input_normaliser.fit(torch.cat([obs, action], -1))
+        self.target_normaliser.fit(next_obs - obs)
+
+    def _normalised(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the normalised change; the log-variance is 0 when not learned"""
+        out = self.layout.apply(weights, self.input_normaliser(torch.cat([obs, action], -1)))
+        if not self.probabilistic:
+            return out, torch.zeros_like(out)
+        mean, logvar = out.chunk(2, -1)
+        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
+        logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
+        return mean, logvar
+
+    def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of next_obs − obs, in observation units.
+
+        Args:
+            weights: [P]; obs: [..., O]; action: [..., A].
+
+        Returns:
+            ([..., O], [..., O]).
+        """
+        mean, logvar = self._normalised(weights, obs, action)
+        scale = self.target_normaliser.scale
+        return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
+
+    def loss(self, weights: Tensor, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """Scalar loss, summed over the batch and averaged over the O dimensions.
+
+        MSE (1/O) ΣΣ (μ − y)², or with log-variance s
+        (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
+        """
+        target = self.target_normaliser(next_obs - obs)
+        mean, logvar = self._normalised(weights, obs, action)
+        squared = (mean - target).square()
+        if not self.probabilistic:
+            return squared.sum() / self.obs_size
+        spread = 0.01 * (self.max_logvar - self.min_logvar).sum()
+        return (squared * (-logvar).exp() + logvar).sum() / self.obs_size + spread
+
+    @torch.no_grad()
+    def planning_layers(self, weights: Tensor) -> Layers:
+        """The mean prediction as plain layers in observation units.
+
+        Both normalisers are folded into the first and last layer, so that a rollout step is
+        nothing but the products themselves.
+        """
+        layers = [(w.clone(), b.clone()) for w, b in self.layout.split(weights)]
+        first_w, first_b = layers[0]
+        first_w = first_w / self.input_normaliser.scale
+        layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)
+        last_w, last_b = (t[: self.obs_size] for t in layers[-1])
+        scale = self.target_normaliser.scale
+        layers[-1] = (scale[:, None] * last_w, scale * last_b + self.target_normaliser.mean)
+        return layers

@@ -1,0 +1,143 @@
+"""How good a model and its plans are on a task: episodes, and error over k steps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypercrl_envs import Task, TaskSequence
+from hypercrl_kernels import rollout
+from torch import Tensor
+
+from hypercrl.agent import Agent
+from hypercrl.config import ExplorationConfig
+from hypercrl.dynamics.model import Layers
+from hypercrl.exploration import make_noise
+from hypercrl.planning import CEM
+from hypercrl.random_streams import derive_seed
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the episodes of one evaluation; success and distance at the last step."""
+
+    episode_return: float
+    success: float
+    goal_distance: float
+    prediction_error: float
+
+
+class Evaluator:
+    """Evaluates any task of a sequence with robots, planner state and noise of its own.
+
+    Nothing of it touches training: episodes start from the same states at every evaluation (they
+    depend on seed, task and episode alone) and the planner's noise is seeded by the caller's key.
+
+    Args:
+        sequence: the tasks.
+        planner: the search; robots of one evaluation are planned for in one call.
+        seed: the run's seed.
+        exploration: of the held-out data.
+        horizon: k of the prediction error.
+        heldout_episodes: random episodes per task that the prediction error is measured on.
+    """
+
+    def __init__(
+        self,
+        sequence: TaskSequence,
+        planner: CEM,
+        seed: int,
+        exploration: ExplorationConfig,
+        horizon: int,
+        heldout_episodes: int,
+    ) -> None:
+        self.sequence = sequence
+        self.planner = planner
+        self.seed = seed
+        self.exploration = exploration
+        self.horizon = horizon
+        self.heldout_episodes = heldout_episodes
+        self.device = planner.low.device
+        self._robots: dict[int, list[Task]] = {}
+        self._agents: dict[tuple[int, int], Agent] = {}
+        self._heldout: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def evaluate(self, task: int, layers: Layers, episodes: int, key: int) -> Score:
+        """Run `episodes` episodes of task `task` (from 0) as one batch, planning through `layers`.
+
+        Args:
+            key: seeds the planner's noise, together with run seed and task.
+        """
+        tasks = self._tasks(task, episodes)
+        agent = self._agent(task, episodes)
+        agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
+        agent.set_layers(layers)
+        agent.reset()
+        obs = np.stack([self._reset(env, task, e) for e, env in enumerate(tasks)])
+        returns = np.zeros(episodes)
+        infos: list[dict] = [{} for _ in tasks]
+        for _ in range(tasks[0].max_episode_steps):
+            actions = agent.act(torch.from_numpy(obs)).numpy()
+            for e, env in enumerate(tasks):
+                obs[e], reward, _, _, infos[e] = env.step(actions[e])
+                returns[e] += float(reward)
+        return Score(
+            float(returns.mean()),
+            float(np.mean([info["success"] for info in infos])),
+            float(np.mean([info["goal_distance"] for info in infos])),
+            self.prediction_error(task, layers),
+        )
+
+    def prediction_error(self, task: int, layers: Layers) -> float:
+        """RMS error of the open-loop prediction k steps ahead, in observation units.
+
+        Over every window of the task's held-out episodes and every dimension.
+        """
+        obs, actions = self._heldout_windows(task)
+        predicted = rollout(layers, obs[:, 0], actions[:, None])[:, 0, -1]
+        return float((predicted - obs[:, -1]).square().mean().sqrt())
+
+    def close(self) -> None:
+        """Let go of the simulators."""
+        for tasks in self._robots.values():
+            for env in tasks:
+                env.close()
+
+    def _reset(self, env: Task, task: int, episode: int) -> np.ndarray:
+        return env.reset(seed=derive_seed(self.seed, "evaluation start", task, episode))[0]
+
+    def _tasks(self, task: int, count: int) -> list[Task]:
+        made = self._robots.setdefault(task, [])
+        while len(made) < count:
+            made.append(self.sequence.make(task))
+        return made[:count]
+
+    def _agent(self, task: int, robots: int) -> Agent:
+        if (task, robots) not in self._agents:
+            reward = self._tasks(task, 1)[0].reward
+            generator = torch.Generator(self.device)
+            self._agents[task, robots] = Agent(self.planner, reward, robots, generator)
+        return self._agents[task, robots]
+
+    def _heldout_windows(self, task: int) -> tuple[Tensor, Tensor]:
+        """(obs [W, k + 1, O], actions [W, k, A]) on the device."""
+        if task not in self._heldout:
+            (env,) = self._tasks(task, 1)
+            pairs = [self._random_episode(env, task, e) for e in range(self.heldout_episodes)]
+            k = self.horizon
+            obs = torch.cat([o.unfold(0, k + 1, 1).transpose(1, 2) for o, _ in pairs])
+            actions = torch.cat([a.unfold(0, k, 1).transpose(1, 2) for _, a in pairs])
+            self._heldout[task] = (obs.to(self.device), actions.to(self.device))
+        return self._heldout[task]
+
+    def _random_episode(self, env: Task, task: int, episode: int) -> tuple[Tensor, Tensor]:
+        """obs [T + 1, O] and actions [T, A] of one episode of correlated random actions."""
+        seed = derive_seed(self.seed, "held-out", task, episode)
+        noise = make_noise(env, self.exploration, torch.Generator().manual_seed(seed))
+        noise.reset()
+        observations = [env.reset(seed=seed)[0]]
+        actions = []
+        for _ in range(env.max_episode_steps):
+            action = noise.random_action(self.exploration.random_std).clamp(-1, 1)
+            observations.append(env.step(action.numpy())[0])
+            actions.append(action)
+        return torch.from_numpy(np.stack(observations)), torch.stack(actions)

@@ -1,0 +1,78 @@
+"""From a configuration to the parts of an experiment, for training and replaying alike."""
+
+from dataclasses import dataclass
+
+import torch
+from hypercrl_envs import TaskSequence
+
+from hypercrl.config import TrainConfig
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.errors import UserError
+from hypercrl.methods import Method, make_method
+from hypercrl.planning import CEM
+from hypercrl.random_streams import RandomStreams
+
+
+@dataclass
+class Experiment:
+    """The parts that a checkpoint's state fits into."""
+
+    config: TrainConfig
+    device: torch.device
+    sequence: TaskSequence
+    streams: RandomStreams
+    method: Method
+    planner: CEM
+
+    @property
+    def model(self) -> DynamicsModel:
+        return self.method.model
+
+
+def build(config: TrainConfig) -> Experiment:
+    """Build all parts afresh from the config's seed.
+
+    Raises:
+        UserError: no such device, tasks that cannot be made, a planner that cannot work.
+    """
+    device = choose_device(config.device)
+    streams = RandomStreams(config.seed)
+    try:
+        tasks = config.env.tasks[: config.protocol.num_tasks]
+        sequence = TaskSequence(tasks, name=config.env.name)
+        ones = torch.ones(sequence.action_size, device=device)
+        planner = CEM(config.planner, -ones, ones)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model = DynamicsModel(
+        sequence.observation_size,
+        sequence.action_size,
+        config.dynamics.hidden,
+        config.dynamics.probabilistic,
+    )
+    method = make_method(model, config.method, streams.get("parameters")).to(device)
+    return Experiment(config, device, sequence, streams, method, planner)
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" is the GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none, or the name means nothing.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is not a device; use cpu, cuda or auto.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name} is not supported; use cpu, cuda or auto.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or install "
+            "a CUDA build of torch and its driver."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}, but there are {torch.cuda.device_count()} GPUs.")
+    return device

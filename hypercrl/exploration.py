@@ -1,0 +1,75 @@
+"""Exploration noise: correlated in time, biased per episode."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+from hypercrl_envs import Task
+from torch import Tensor
+
+from hypercrl.config import ExplorationConfig
+
+
+class CorrelatedNoise:
+    """First-order autoregressive noise x ← ρ x + √(1 − ρ²) ε, of unit variance per dimension.
+
+    White noise averages out before the tip reaches the box; correlated noise travels.
+
+    Args:
+        size: dimensions A.
+        correlation: ρ in [0, 1).
+        bias_low, bias_high: [A] range of the constant added during one episode of random actions.
+        generator: CPU generator of all draws.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        correlation: float,
+        bias_low: Tensor,
+        bias_high: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        self.correlation = correlation
+        self.bias_low = bias_low
+        self.bias_high = bias_high
+        self.generator = generator
+        self.value = torch.zeros(size)
+        self.bias = torch.zeros(size)
+
+    def reset(self) -> None:
+        """A new episode: draw x from its stationary distribution and a new bias."""
+        size = self.value.shape
+        self.value = torch.randn(size, generator=self.generator)
+        spread = torch.rand(size, generator=self.generator)
+        self.bias = self.bias_low + (self.bias_high - self.bias_low) * spread
+
+    def step(self) -> Tensor:
+        """The next x, [A]."""
+        fresh = torch.randn(self.value.shape, generator=self.generator)
+        keep = self.correlation
+        self.value = keep * self.value + sqrt(1 - keep * keep) * fresh
+        return self.value
+
+    def random_action(self, std: float) -> Tensor:
+        """[A] bias plus std · x, to act at random with."""
+        return self.bias + std * self.step()
+
+    def state(self) -> dict[str, Any]:
+        """Where the process stands (the generator is kept elsewhere)."""
+        return {"value": self.value, "bias": self.bias}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self.value, self.bias = state["value"], state["bias"]
+
+
+def make_noise(
+    env: Task, config: ExplorationConfig, generator: torch.Generator
+) -> CorrelatedNoise:
+    """Exploration noise of a task, from that task's own bias range."""
+    low, high = (
+        torch.tensor(b, dtype=torch.float32)
+        for b in (env.exploration.bias_low, env.exploration.bias_high)
+    )
+    return CorrelatedNoise(len(low), config.correlation, low, high, generator)

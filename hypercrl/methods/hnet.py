@@ -1,0 +1,116 @@
+"""HyperCRL: a hypernetwork writes the dynamics model and is held to what it wrote before.
+
+Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning with
+Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork
+from hypercrl.methods.base import Batch, Method, MethodConfig, StepReport, tensor_bytes
+from hypercrl.methods.look_ahead import LookAhead
+
+
+@dataclass
+class HnetConfig(MethodConfig):
+    """Settings of the hypernetwork and of its regulariser."""
+
+    beta: float = 0.05
+    l1: float = 0.0
+    embedding_size: int = 10
+    hidden: list[int] = field(default_factory=lambda: [50, 50])
+    activation: str = "elu"
+    chunk_size: int | None = None
+    chunk_embedding_size: int = 20
+
+
+class Hnet(Method):
+    """Task embeddings e_t and one hypernetwork h(e, θ); no data of old tasks is kept.
+
+    While task t is learned, R = (1/t) Σ_{j<t} ‖W*_j − h(e_j, θ + Δθ)‖² holds the outputs for old
+    embeddings at the values W*_j they had when t began; Δθ is the step that Adam is about to take.
+    The embedding follows the task loss alone.
+    """
+
+    def __init__(
+        self, model: DynamicsModel, config: HnetConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__(model, generator)
+        self.config = config
+        shared = (model.layout, config.embedding_size, config.hidden, config.activation)
+        self.hypernetwork = (
+            Hypernetwork(*shared, generator)
+            if config.chunk_size is None
+            else ChunkedHypernetwork(
+                *shared, config.chunk_size, config.chunk_embedding_size, generator
+            )
+        )
+        self.embeddings = nn.ParameterList()
+        self.targets: Tensor
+        self.register_buffer("targets", torch.empty(0, model.layout.numel))
+
+    def begin_task(self) -> None:
+        old = self._old_outputs().detach() if self.tasks else None
+        super().begin_task()
+        if old is not None:
+            self.targets.copy_(old)
+
+    def _old_outputs(self) -> Tensor:
+        return self.hypernetwork(torch.stack(list(self.embeddings)))
+
+    def _add_task(self) -> None:
+        embedding = torch.randn(self.config.embedding_size, generator=self.generator)
+        self.embeddings.append(nn.Parameter(embedding.to(self.targets)))
+        self.targets = self.targets.new_empty(len(self.embeddings) - 1, self.model.layout.numel)
+
+    def _weights(self, task: int) -> Tensor:
+        return self.hypernetwork(self.embeddings[task][None])[0]
+
+    def _new_optimisers(self) -> list[torch.optim.Adam]:
+        rate = self.config.learning_rate
+        theta = [*self.hypernetwork.parameters(), *self.model.parameters()]
+        theta_adam = self._adam(theta, rate)
+        self.look_ahead = LookAhead(self.hypernetwork, theta_adam)
+        return [theta_adam, self._adam([self.embeddings[-1]], rate)]
+
+    def training_step(self, batch: Batch) -> StepReport:
+        config, embedding = self.config, self.embeddings[-1]
+        theta_adam, embedding_adam = self.optimisers
+        theta_adam.zero_grad()
+        embedding_adam.zero_grad()
+
+        weights = self.weights(self.tasks - 1)
+        loss = self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
+        total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
+        total.backward()
+        clip_grad_norm_([embedding], config.clip_norm)
+        embedding_adam.step()
+
+        regulariser = torch.zeros((), device=loss.device)
+        if len(self.targets):
+            regulariser = self._regularise(config.beta * len(batch))
+        theta = theta_adam.param_groups[0]["params"]
+        norm = clip_grad_norm_(theta, config.clip_norm)
+        theta_adam.step()
+        return {
+            "loss": loss.detach() / len(batch),
+            "regulariser": regulariser,
+            "gradient_norm": norm,
+        }
+
+    def _regularise(self, strength: float) -> Tensor:
+        """Add the gradient of strength · R to θ's; all old tasks are one batch. Returns R."""
+        old = torch.stack(list(self.embeddings)[:-1]).detach()
+        written = self.look_ahead.advance()(old)
+        regulariser = (self.targets - written).square().sum() / len(old)
+        (strength * regulariser).backward()
+        return regulariser.detach()
+
+    def memory_bytes(self) -> int:
+        """θ, all embeddings, and the targets of the regulariser."""
+        kept = [*self.hypernetwork.parameters(), *self.embeddings, *self.model.parameters()]
+        return tensor_bytes([*kept, self.targets])

@@ -1,0 +1,232 @@
+"""What a continual learner is judged by: pure functions of the matrix R.
+
+R has shape [N + 1, N] for N tasks. R[i, j] is the result on task j after training on task i; row 0
+is the untrained agent, and tasks count from 1 in the equations below. A cell that failed is NaN.
+It makes every number that depends on it NaN as well: a mean over the cells that happened to
+survive would flatter a method that crashes.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def average_performance(matrix: ArrayLike) -> float:
+    """Mean over all tasks at the very end, (1/N) Σ_j R[N, j].
+
+    Args:
+        matrix: R, shape [N + 1, N].
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    return float(as_matrix(matrix)[-1].mean())
+
+
+def forgetting(matrix: ArrayLike) -> float:
+    """What later tasks took away, 1/(N−1) Σ_{j<N} (R[j, j] − R[N, j]); NaN for one task.
+
+    Args:
+        matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    matrix = as_matrix(matrix)
+    if matrix.shape[1] == 1:
+        return math.nan
+    return float((just_trained(matrix) - matrix[-1])[:-1].mean())
+
+
+def backward_transfer(matrix: ArrayLike) -> float:
+    """What later tasks gave to earlier ones: `forgetting` with its sign changed.
+
+    Args:
+        matrix: R, shape [N + 1, N].
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    return -forgetting(matrix)
+
+
+def zero_shot_forward_transfer(matrix: ArrayLike) -> float:
+    """Gain on tasks not yet trained, 1/(N−1) Σ_{j≥2} (R[j−1, j] − R[0, j]); NaN for one task.
+
+    Args:
+        matrix: R, shape [N + 1, N].
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    matrix = as_matrix(matrix)
+    if matrix.shape[1] == 1:
+        return math.nan
+    just_before = np.diagonal(matrix)  # with row 0 in front, this is R[j−1, j]
+    return float((just_before - matrix[0])[1:].mean())
+
+
+def retention(matrix: ArrayLike) -> Array:
+    """Share of each task's result that is left at the end, R[N, j] / R[j, j], shape [N].
+
+    A share of something that is zero or negative has no meaning: such entries are NaN, and so are
+    those below 1e-8. Use `normalise` first where rewards can be negative.
+
+    Args:
+        matrix: R, shape [N + 1, N].
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    matrix = as_matrix(matrix)
+    trained = just_trained(matrix)
+    return matrix[-1] / np.where(trained > 1e-8, trained, math.nan)
+
+
+def normalise(scores: ArrayLike, random: ArrayLike, single: ArrayLike) -> Array:
+    """Scores on a scale where 0 is the untrained agent and 1 an agent made for that task alone.
+
+    s = (r − random_j) / (single_j − random_j)
+
+    Args:
+        scores: mean returns, shape [..., N]; a whole matrix R will do.
+        random: returns of the untrained agent, shape [N].
+        single: returns of the agent trained on task j alone, shape [N].
+
+    Raises:
+        ValueError: shapes disagree, or on some task `single` is no better than `random` (to one
+            part in a million), so that there is no scale to speak of.
+    """
+    scores, random, single = (np.asarray(x, np.float64) for x in (scores, random, single))
+    if random.ndim != 1 or random.shape != single.shape or scores.shape[-1:] != random.shape:
+        raise ValueError(
+            "normalise needs scores [..., N], random [N] and single [N], "
+            f"got {scores.shape}, {random.shape} and {single.shape}"
+        )
+    scale = single - random
+    # Written so that NaN passes through: a failed reference is a failed result, not a bad call.
+    without_scale = scale <= 1e-6 * np.maximum(1.0, np.maximum(np.abs(single), np.abs(random)))
+    if without_scale.any():
+        task = int(np.argmax(without_scale))
+        raise ValueError(
+            f"task {task + 1} cannot be normalised: the single-task agent scores {single[task]:g} "
+            f"and the untrained one {random[task]:g}"
+        )
+    return (scores - random) / scale
+
+
+def auc_forward_transfer(curve: ArrayLike, single_curve: ArrayLike) -> float:
+    """How much sooner a task is learnt after others, (AUC − AUC_single) / (1 − AUC_single).
+
+    AUC is the trapezoidal mean of a success curve; 1 is a task that was solved from the start. NaN
+    when the single-task agent itself has AUC 1 and leaves nothing to gain.
+
+    Args:
+        curve: success rate on the task at evenly spaced times of its training, shape [T].
+        single_curve: the same for the agent trained on that task alone, at the same times, [T].
+
+    Raises:
+        ValueError: shapes differ, T < 2, or a value lies outside [0, 1] and so is no success rate.
+    """
+    curve, single_curve = np.asarray(curve, np.float64), np.asarray(single_curve, np.float64)
+    if curve.ndim != 1 or curve.shape != single_curve.shape or curve.size < 2:
+        raise ValueError(
+            "both success curves need the same shape [T] with T ≥ 2, "
+            f"got {curve.shape} and {single_curve.shape}"
+        )
+    if any(((c < 0) | (c > 1)).any() for c in (curve, single_curve)):
+        raise ValueError("a success curve lies in [0, 1]; the AUC of returns is not comparable")
+    area, single_area = ((c[1:] + c[:-1]).mean() / 2 for c in (curve, single_curve))
+    room = 1 - single_area
+    return float((area - single_area) / room) if room > 1e-8 else math.nan
+
+
+def interquartile_mean(values: ArrayLike) -> float:
+    """Mean of the middle half: of n values, the ⌊n/4⌋ lowest and as many highest are left out.
+
+    Args:
+        values: results of seeds × tasks, any shape. One NaN makes the answer NaN.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    if values.size == 0:
+        raise ValueError("the interquartile mean of no values is undefined")
+    return float(_middle_half_mean(values))
+
+
+def interquartile_mean_interval(
+    values: ArrayLike,
+    generator: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the interquartile mean, stratified by task.
+
+    Every resample draws, for each task on its own, as many seeds as there are, with replacement.
+
+    Args:
+        values: one result per seed and task, shape [S, N]. One NaN makes both bounds NaN.
+        generator: where the draws come from.
+        confidence: probability mass between the bounds.
+        resamples: number of bootstrap draws.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: `values` is not a non-empty [S, N].
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"the bootstrap needs values [seeds, tasks], got shape {values.shape}")
+    seeds, tasks = values.shape
+    drawn = values[generator.integers(seeds, size=(resamples, seeds, tasks)), np.arange(tasks)]
+    means = _middle_half_mean(drawn.reshape(resamples, -1))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    # A resample may miss the failed seed; the interval must not.
+    return (math.nan, math.nan) if np.isnan(values).any() else (float(low), float(high))
+
+
+def as_matrix(matrix: ArrayLike) -> Array:
+    """R as float64 with its shape checked.
+
+    Args:
+        matrix: R, shape [N + 1, N]; None stands for NaN.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    array = np.asarray(matrix, np.float64)
+    if array.ndim != 2 or array.shape[1] == 0 or array.shape[0] != array.shape[1] + 1:
+        raise ValueError(
+            "a result matrix has one row per training stage and one column per task, [N + 1, N] "
+            f"with the untrained agent in row 0; got shape {array.shape}"
+        )
+    return array
+
+
+def just_trained(matrix: ArrayLike) -> Array:
+    """R[j, j], the result on each task right after its own training, shape [N].
+
+    Args:
+        matrix: R, shape [N + 1, N].
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    return np.diagonal(as_matrix(matrix), offset=-1).copy()
+
+
+def _middle_half_mean(values: Array) -> Array:
+    """Mean without the lowest and the highest quarter along the last axis, [..., n] → [...]."""
+    cut = values.shape[-1] // 4
+    middle = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(-1)
+    # Sorting puts NaN last, where the cut would hide it.
+    return np.where(np.isnan(values).any(-1), math.nan, middle)

@@ -1,0 +1,75 @@
+"""What a person sees while a run goes on."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Progress:
+    """A live bar with the latest figures; without a terminal, one line per finished task.
+
+    Args:
+        console: where to write.
+        tasks: number of tasks in the sequence.
+    """
+
+    def __init__(self, console: Console, tasks: int) -> None:
+        self.console = console
+        self.tasks = tasks
+        self._success: dict[int, float] = {}
+        self._figures: dict[str, float] = {}
+        self._caption = ""
+        self._bar: TaskID | None = None
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f} steps"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", style="cyan"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Progress":
+        self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rich.stop()
+
+    def start_task(self, task: int, caption: str, steps: int, done: int) -> None:
+        """Task `task` (from 0) begins, or goes on with `done` of its steps behind it."""
+        self._report_finished()
+        self._caption = f"task {task + 1}/{self.tasks} {caption}"
+        self._bar = self._rich.add_task(self._caption, total=steps, completed=done, figures="")
+
+    def advance(self, done: int) -> None:
+        """`done` steps of the task are done."""
+        if self._bar is not None:
+            self._rich.update(self._bar, completed=done)
+
+    def show(self, **figures: float) -> None:
+        """New figures to show beside the bar."""
+        self._figures |= figures
+        self._refresh()
+
+    def show_score(self, task: int, success: float) -> None:
+        """Latest success rate on task `task` (from 0)."""
+        self._success[task] = success
+        self._refresh()
+
+    def finish(self) -> None:
+        """The last task has ended."""
+        self._report_finished()
+
+    def _refresh(self) -> None:
+        if self._bar is not None:
+            self._rich.update(self._bar, figures=self._text())
+
+    def _text(self) -> str:
+        success = " ".join(f"{self._success[t]:.1f}" for t in sorted(self._success))
+        figures = "  ".join(f"{name} {value:.3g}" for name, value in self._figures.items())
+        return f"success [{success}]  {figures}" if success else figures
+
+    def _report_finished(self) -> None:
+        if self._caption and not self.console.is_terminal:
+            self.console.print(f"{self._caption}: {self._text()}", markup=False)

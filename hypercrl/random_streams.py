@@ -1,0 +1,52 @@
+"""Named random generators, all derived from one seed, all part of a checkpoint."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, *keys: int | str) -> int:
+    """A 32-bit seed that depends on `seed` and on every key, for draws that need no memory.
+
+    Strings enter by their CRC-32, so the value is the same in every process and version.
+    """
+    words = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in keys]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
+
+
+class RandomStreams:
+    """One torch generator per purpose, so that adding a draw to one never shifts another.
+
+    Args:
+        seed: the run's seed, ≥ 0.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+
+    def get(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """The stream of that name; made, and seeded by seed and name, when first asked for."""
+        if name not in self._generators:
+            generator = torch.Generator(device)
+            generator.manual_seed(derive_seed(self.seed, name))
+            self._generators[name] = generator
+        return self._generators[name]
+
+    def state(self) -> dict[str, Tensor]:
+        """Name → generator state, uint8."""
+        return {name: g.get_state() for name, g in self._generators.items()}
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state` returned.
+
+        A CUDA state is 16 bytes and a CPU state thousands: a state from another kind of device
+        cannot be set, so that stream keeps its seed's start.
+        """
+        for name, value in state.items():
+            on_cpu = len(value) > 64
+            if on_cpu or device.type == "cuda":
+                self.get(name, "cpu" if on_cpu else device).set_state(value)

@@ -1,0 +1,124 @@
+"""`hypercrl report`: tables on the terminal, figures as PNG and one HTML page, from run folders."""
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from hypercrl.errors import UserError
+from hypercrl.report.benchmark import Benchmark, group
+from hypercrl.report.curves import error_curves, learning_curves
+from hypercrl.report.heat_maps import heat_maps
+from hypercrl.report.page import Picture, render_page, run_status
+from hypercrl.report.runs import Run, load_run
+from hypercrl.report.style import to_png
+from hypercrl.report.tables import (
+    comparison_tables,
+    cost_table,
+    matrix_tables,
+    metrics_table,
+)
+
+__all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]
+
+
+def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
+    """Print the tables of these runs, and write their figures and one page.
+
+    Files of an earlier report in `out` are replaced, each in one step; others are left alone.
+
+    Args:
+        paths: run folders; one given twice counts once.
+        out: folder for index.html and the PNG files; made if need be.
+        console: where the tables go.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: no paths, a path that is no run folder, a damaged file in one, runs that cannot
+            be compared, or an `out` that is a file.
+    """
+    if not paths:
+        raise UserError("Nothing to report: give one run folder or more.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file. Give a folder for the report.")
+    benchmarks = group([load_run(path) for path in {p.resolve(): p for p in paths}.values()])
+    for benchmark in benchmarks:
+        _print(benchmark, console)
+    pictures = [_pictures(benchmark) for benchmark in benchmarks]
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for shown in pictures for picture in shown):
+        _replace(out / f"{picture.name}.png", picture.png)
+    page = out / "index.html"
+    _replace(page, render_page(benchmarks, pictures).encode("utf-8"))
+    return page
+
+
+def _print(benchmark: Benchmark, console: Console) -> None:
+    """Each run, then all methods side by side, so that the conclusion is nearest to the prompt."""
+    console.rule(Text(benchmark.title, "bold"), align="left", style="default")
+    for number, task in enumerate(benchmark.tasks, start=1):
+        console.print(Text.assemble((f"task {number}", "bold"), f"  {task}"))
+    for run in benchmark.runs:
+        console.print()
+        console.print(Text.assemble((run.label, "bold cyan"), f"  {run_status(run)}"))
+        if run.result is not None:
+            matrices = [table.to_rich() for table in matrix_tables(benchmark, run.result)]
+            console.print(Padding(Columns(matrices, padding=(1, 5)), (1, 0)))
+            console.print(metrics_table(benchmark, run.result).to_rich(), "")
+            console.print(cost_table(run.result).to_rich())
+    if len(benchmark.runs) > 1:
+        console.print()
+        console.print(Text(f"{benchmark.title}: methods side by side", "bold cyan"))
+        for table in comparison_tables(benchmark):
+            console.print("", table.to_rich())
+    console.print()
+    for note in benchmark.notes:
+        console.print(Text.assemble(("note  ", "yellow"), note))
+
+
+def _pictures(benchmark: Benchmark) -> list[Picture]:
+    """The figures for which there is anything to draw."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", f"{benchmark.env}-{benchmark.preset}")
+    drawn = []
+    if any(run.result is not None for run in benchmark.runs):
+        caption = (
+            "Row: the task trained last. Column: the task evaluated. Below the line are tasks "
+            "trained already, so a column that pales downwards is a task being forgotten."
+        )
+        drawn.append(("matrix", "Result matrices", caption, heat_maps(benchmark)))
+    if any(run.tasks_evaluated for run in benchmark.runs):
+        shaded = "Shaded: the time in which the row's own task is trained."
+        drawn += [
+            ("curves", "Learning curves", shaded, learning_curves(benchmark)),
+            (
+                "error",
+                "Prediction error",
+                f"Open-loop error of the model on held-out data of each task, log scale. {shaded}",
+                error_curves(benchmark),
+            ),
+        ]
+    return [
+        Picture(f"{name}-{kind}", title, caption, to_png(figure), figure.get_figwidth())
+        for kind, title, caption, figure in drawn
+    ]
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file in one step: a reader sees the old or the new one, never a part."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
+        try:
+            new.write(content)
+            new.close()
+            os.chmod(new.name, 0o644)  # a temporary file is private; a report is to be served
+            os.replace(new.name, file)
+        except OSError:
+            os.unlink(new.name)
+            raise

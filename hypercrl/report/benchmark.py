@@ -1,0 +1,164 @@
+"""Runs that can be compared: the same tasks under the same preset, grouped by method."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hypercrl.errors import UserError
+from hypercrl.metrics import Array, just_trained, normalise
+from hypercrl.report.runs import Result, Run
+
+REFERENCE = "single"
+"""The method that normalised scores are relative to: each task learnt by an agent of its own."""
+
+_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume"}
+"""Config keys in which the seeds of one method may differ."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All runs on one task sequence with one preset."""
+
+    env: str
+    preset: str
+    runs: tuple[Run, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.env} · {self.preset}"
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[Run, ...]]:
+        """Method → its runs, in the order in which they were given."""
+        names = dict.fromkeys(run.method for run in self.runs)
+        return {name: tuple(r for r in self.runs if r.method == name) for name in names}
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Captions; plain numbers while no run has ended."""
+        for run in self.runs:
+            if run.result is not None:
+                return run.result.tasks
+        return tuple(f"task {j + 1}" for j in range(max(r.tasks_evaluated for r in self.runs)))
+
+    @cached_property
+    def error_name(self) -> str:
+        """“10-step error”, with the horizon that was used."""
+        for run in self.runs:
+            if run.result is not None:
+                return f"{run.result.prediction_horizon}-step error"
+        return "prediction error"
+
+    def results(self, method: str) -> list[Result]:
+        """Results of that method's finished runs, one per seed."""
+        return [r.result for r in self.methods.get(method, ()) if r.result is not None]
+
+    def matrices(self, method: str, quantity: str) -> Array:
+        """`scores`, `success` or `prediction_error` of every finished seed, [S, N + 1, N]."""
+        n = len(self.tasks)
+        matrices = [getattr(result, quantity) for result in self.results(method)]
+        return np.stack(matrices) if matrices else np.empty((0, n + 1, n))
+
+    @cached_property
+    def normalise(self) -> Callable[[Array], Array] | None:
+        """Turns returns [..., N] into normalised ones; None where there is no scale for it.
+
+        0 is the untrained agent and 1 the agent of that task alone, each the mean over the seeds
+        of the reference method.
+        """
+        return self._scale[0]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the numbers."""
+        notes = [self._scale[1]] if self._scale[1] else []
+        for method, runs in self.methods.items():
+            seeds = [run.seed for run in runs]
+            repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+            if repeated:
+                notes.append(f"{method}: seed {', '.join(map(str, repeated))} is there twice.")
+            if differing := _differing_keys([run.config for run in runs]):
+                notes.append(
+                    f"{method}: its runs differ in {', '.join(differing)}, "
+                    "and are averaged as if they were seeds."
+                )
+            failed = [str(r.seed) for r in runs if r.result is not None and _has_failed(r.result)]
+            if failed:
+                notes.append(
+                    f"{method}: seed {', '.join(failed)} has failed cells; "
+                    "what depends on them is undefined (—)."
+                )
+            running = [str(run.seed) for run in runs if run.result is None]
+            if running:
+                notes.append(
+                    f"{method}: seed {', '.join(running)} has not finished; "
+                    "it is in the curves, not in the tables."
+                )
+        return notes
+
+    @cached_property
+    def _scale(self) -> tuple[Callable[[Array], Array] | None, str]:
+        references = self.matrices(REFERENCE, "scores")
+        if not len(references):
+            return None, f"No normalised return: there is no finished run of method {REFERENCE}."
+        random = references[:, 0].mean(0)
+        single = np.mean([just_trained(matrix) for matrix in references], 0)
+        try:
+            normalise(random, random, single)
+        except ValueError as error:
+            return None, f"No normalised return: {error}."
+        return lambda scores: normalise(scores, random, single), ""
+
+
+def group(runs: Sequence[Run]) -> list[Benchmark]:
+    """One benchmark for each pair of env and preset, in the order in which they were given.
+
+    Raises:
+        UserError: finished runs of one pair had different tasks, or another prediction horizon.
+    """
+    keys = dict.fromkeys((run.env, run.preset) for run in runs)
+    benchmarks = [
+        Benchmark(*key, tuple(run for run in runs if (run.env, run.preset) == key)) for key in keys
+    ]
+    for benchmark in benchmarks:
+        finished = [(run, run.result) for run in benchmark.runs if run.result is not None]
+        for run, result in finished[1:]:
+            first, expected = finished[0]
+            if (result.tasks, result.prediction_horizon) != (
+                expected.tasks,
+                expected.prediction_horizon,
+            ):
+                raise UserError(
+                    f"{first.path} and {run.path} have the same env and preset, but other tasks "
+                    "or another prediction horizon. Report them apart."
+                )
+    return benchmarks
+
+
+def _has_failed(result: Result) -> bool:
+    matrices = (result.scores, result.success, result.prediction_error)
+    return any(bool(np.isnan(matrix).any()) for matrix in matrices)
+
+
+def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Dotted keys whose values are not the same in all configs."""
+    flat = [_flatten(config) for config in configs]
+    keys = {key for config in flat for key in config}
+    return sorted(
+        key
+        for key in keys
+        if key.rpartition(".")[2] not in _NO_DIFFERENCE and len({c.get(key) for c in flat}) > 1
+    )
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = repr(value)
+    return flat

@@ -1,0 +1,145 @@
+"""Learning curves: what an agent can do on each task while it is trained on one after another."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.formats import significant
+from hypercrl.report.runs import Run
+from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks
+
+
+class Quantity(NamedTuple):
+    """One column of curves: the key in metrics.jsonl, its name, and its axis."""
+
+    key: str
+    name: str
+    scale: Literal["share", "linear", "log"]
+
+
+def learning_curves(benchmark: Benchmark) -> Figure:
+    """Success and return on each task against environment steps, a row for each task."""
+    quantities = (Quantity("success", "success", "share"), Quantity("return", "return", "linear"))
+    return _curves(benchmark, quantities)
+
+
+def error_curves(benchmark: Benchmark) -> Figure:
+    """Prediction error on held-out data of each task against environment steps."""
+    return _curves(benchmark, (Quantity("prediction_error", benchmark.error_name, "log"),))
+
+
+def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
+    """A row of axes for each task, a column for each quantity."""
+    n = len(benchmark.tasks)
+    look = looks(tuple(benchmark.methods))
+    longest = max(benchmark.runs, key=lambda run: run.spans[-1][1] if run.spans else 0)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.25 * n + 0.9), layout="constrained")
+        grid = figure.subplots(n, len(quantities), squeeze=False, sharex=True, sharey="col")
+        for column, quantity in enumerate(quantities):
+            for row in range(n):
+                axes = grid[row, column]
+                for method, runs in benchmark.methods.items():
+                    _curve(axes, runs, quantity.key, row + 1, look[method])
+                _mark_training(axes, longest.spans, row + 1)
+                if column == 0:
+                    axes.set_ylabel(f"task {row + 1}", fontsize=9.5, color=INK, labelpad=8)
+            for axes in grid[:, column]:  # once all data is there, for the rows share an axis
+                _scale_axes(axes, quantity)
+            _name_spans(grid[0, column], longest.spans)
+            grid[0, column].set_title(
+                f"{quantity.name.capitalize()} on each task", loc="left", fontsize=10.5, pad=20
+            )
+            seeds = max(len(runs) for runs in benchmark.methods.values())
+            spread = " (line: mean over seeds, band: their range)" if seeds > 1 else ""
+            grid[-1, column].set_xlabel(f"environment steps{spread}", fontsize=9)
+        figure.legend(
+            [
+                Line2D([], [], color=look[method].colour, linestyle=look[method].dash)
+                for method in benchmark.methods
+            ],
+            [_seeds_label(method, runs) for method, runs in benchmark.methods.items()],
+            loc="outside upper left",
+            ncols=min(len(benchmark.methods), 6),
+            frameon=False,
+            labelcolor="linecolor",
+            handlelength=1.4,
+            columnspacing=1.8,
+            fontsize=10,
+        )
+    return figure
+
+
+def _seeds_label(method: str, runs: Sequence[Run]) -> str:
+    return method if len(runs) == 1 else f"{method} ({len(runs)} seeds)"
+
+
+def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look) -> None:
+    """Mean over the seeds that have a value at a step, and their range."""
+    seeds = [run.evaluations(key, task) for run in runs]
+    steps = sorted(set().union(*seeds))
+    values = [[seed[step] for seed in seeds if step in seed] for step in steps]
+    if not steps:
+        return
+    middle = [float(np.mean(v)) for v in values]
+    # Few evaluations are shown for what they are: points, with guesses between them.
+    marker = "o" if len(steps) <= 20 else ""
+    line = {"color": look.colour, "linestyle": look.dash, "marker": marker, "markersize": 3.5}
+    line |= {"linewidth": look.width, "zorder": look.layer, "clip_on": not marker}
+    axes.plot(steps, middle, **line)
+    if len(seeds) > 1:
+        low, high = [min(v) for v in values], [max(v) for v in values]
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def _mark_training(axes: Axes, spans: Sequence[tuple[int, int]], task: int) -> None:
+    """Shade the time in which the axes' own task is trained, and rule where tasks change."""
+    if task <= len(spans):
+        axes.axvspan(*spans[task - 1], color=BAND, linewidth=0, zorder=0)
+    for _, end in spans[:-1]:
+        axes.axvline(end, color=RULE, linewidth=0.8, zorder=1)
+    if spans:
+        axes.set_xlim(0, spans[-1][1])
+
+
+def _name_spans(axes: Axes, spans: Sequence[tuple[int, int]]) -> None:
+    """Write above the top axes which task is trained when, as fully as there is room."""
+    room = "training task {}" if len(spans) <= 3 else "train {}" if len(spans) <= 6 else "{}"
+    for task, (start, end) in enumerate(spans, start=1):
+        axes.annotate(
+            room.format(task),
+            ((start + end) / 2, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=MUTED,
+        )
+
+
+def _scale_axes(axes: Axes, quantity: Quantity) -> None:
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if quantity.scale == "share":
+        axes.set_ylim(-0.04, 1.04)
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    elif quantity.scale == "log":
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        decades = math.log10(high / low)
+        ticks = (1, 2, 5) if decades < 1 else (1, 3) if decades < 3 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=ticks))
+        axes.yaxis.set_major_formatter(lambda value, _: significant(value, 1))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="y", which="minor", size=0)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(3))

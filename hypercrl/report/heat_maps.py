@@ -1,0 +1,104 @@
+"""Result matrices as heat maps: one look tells which task was forgotten, and when."""
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from hypercrl.metrics import Array
+from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.formats import FAILED, decimals, fixed, significant
+from hypercrl.report.style import ALARM, INK, STYLE
+
+
+def heat_maps(benchmark: Benchmark) -> Figure:
+    """Success, return and prediction error as heat maps, a row for each method that finished.
+
+    Cells are means over seeds; all methods share the colours of a column. The line separates tasks
+    already trained (below) from those to come.
+    """
+    methods = [m for m in benchmark.methods if benchmark.results(m)]
+    scores = {m: benchmark.matrices(m, "scores") for m in methods}
+    if benchmark.normalise is not None:
+        scores = {m: benchmark.normalise(s) for m, s in scores.items()}
+    columns = {
+        "success": {m: benchmark.matrices(m, "success") for m in methods},
+        "return" if benchmark.normalise is None else "normalised return": scores,
+        benchmark.error_name: {m: benchmark.matrices(m, "prediction_error") for m in methods},
+    }
+    n = len(benchmark.tasks)
+    panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
+    with rc_context(STYLE):
+        figure = Figure(
+            figsize=(3 * panel_width + 1.9, len(methods) * (panel_height + 0.45) + 0.6),
+            layout="constrained",
+        )
+        grid = figure.subplots(len(methods), 3, squeeze=False)
+        for column, (name, values) in enumerate(columns.items()):
+            means = [values[m].mean(0) for m in methods]
+            norm, colours = _colour_scale(name, np.stack(means), benchmark)
+            for row, matrix in enumerate(means):
+                axes = grid[row, column]
+                _heat_map(axes, matrix, _cell_texts(name, matrix, benchmark), norm, colours)
+                axes.tick_params(labelleft=column == 0, labelbottom=row == len(methods) - 1)
+                if row == 0:
+                    axes.set_title(name.capitalize(), loc="left", fontsize=10.5, pad=8)
+            grid[-1, column].set_xlabel("on task", fontsize=9)
+        for row, method in enumerate(methods):
+            seeds = len(benchmark.results(method))
+            label = method if seeds == 1 else f"{method}\n{seeds} seeds"
+            grid[row, 0].set_ylabel(label, fontsize=10.5, color=INK, labelpad=10)
+    return figure
+
+
+def _colour_scale(name: str, values: Array, benchmark: Benchmark) -> tuple[Normalize, Colormap]:
+    """Dark is good in the blue maps, and a large error in the orange one."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    if name == benchmark.error_name:
+        positive = finite.size > 0 and low > 0
+        return (LogNorm if positive and high > low else Normalize)(low, high), colormaps["Oranges"]
+    if name != "return":
+        low, high = 0.0, 1.0
+    return Normalize(low, high, clip=True), colormaps["Blues"]
+
+
+def _cell_texts(name: str, matrix: Array, benchmark: Benchmark) -> list[list[str]]:
+    if name == benchmark.error_name:
+        return [[significant(v, 2) for v in row] for row in matrix]
+    places = decimals(matrix) if name == "return" else 2
+    return [[fixed(v, places) for v in row] for row in matrix]
+
+
+def _heat_map(
+    axes: Axes, matrix: Array, texts: list[list[str]], norm: Normalize, colours: Colormap
+) -> None:
+    n = matrix.shape[1]
+    # Neither end of the colour map is used: text has to stay readable on every cell.
+    shades = colours(0.04 + 0.78 * np.ma.filled(norm(matrix), 0.0))
+    axes.imshow(shades, aspect="auto", interpolation="nearest")
+    for (i, j), value in np.ndenumerate(matrix):
+        if np.isnan(value):
+            cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#ffffff", edgecolor=ALARM)
+            cell.set(hatch="////", linewidth=0, alpha=0.55)
+            axes.add_patch(cell)
+        dark = np.dot(shades[i, j, :3], (0.299, 0.587, 0.114)) < 0.55
+        axes.text(
+            j,
+            i,
+            FAILED if np.isnan(value) else texts[i][j],
+            ha="center",
+            va="center",
+            fontsize=8.5 if not np.isnan(value) else 7.5,
+            color=ALARM if np.isnan(value) else "white" if dark else INK,
+        )
+    for edge in range(n):  # the staircase between what has been trained and what has not
+        axes.plot([edge - 0.5, edge + 0.5], [edge + 0.5] * 2, color=INK, linewidth=1.1)
+        if edge:
+            axes.plot([edge - 0.5] * 2, [edge - 0.5, edge + 0.5], color=INK, linewidth=1.1)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
+    axes.set_yticks(range(n + 1), ["untrained", *(f"after {i + 1}" for i in range(n))])

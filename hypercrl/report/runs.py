@@ -1,0 +1,228 @@
+"""A run folder, read back: what a trainer wrote, checked once and typed."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from hypercrl.errors import UserError
+from hypercrl.metrics import Array, as_matrix
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of a run that reached its end; N tasks.
+
+    Attributes:
+        tasks: N captions.
+        scores: mean episode return, [N + 1, N]; row 0 is the untrained agent. NaN: failed.
+        success: share of evaluation episodes that end in success, [N + 1, N].
+        prediction_error: RMS open-loop error after `prediction_horizon` steps on held-out data, in
+            units of the observation, [N + 1, N].
+        seconds_by: seconds spent per activity, out of `seconds`.
+        plan_milliseconds, update_milliseconds: medians.
+        memory_bytes: bytes that method and replay keep after each task, N.
+        git: revision.
+    """
+
+    tasks: tuple[str, ...]
+    scores: Array
+    success: Array
+    prediction_error: Array
+    prediction_horizon: int
+    seconds: float
+    seconds_by: dict[str, float]
+    plans: int
+    plan_milliseconds: float
+    updates: int
+    update_milliseconds: float
+    env_steps: int
+    memory_bytes: tuple[int, ...]
+    parameters: int
+    git: str
+    machine: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        config: what config.yaml says, as plain containers.
+        config_text: config.yaml as it stands.
+        result: None while the run is in progress, or when it crashed.
+        events: the lines of metrics.jsonl by kind, in the order in which they were written.
+    """
+
+    path: Path
+    method: str
+    env: str
+    preset: str
+    seed: int
+    config: dict[str, Any]
+    config_text: str
+    result: Result | None
+    events: dict[str, list[dict[str, Any]]]
+
+    @property
+    def label(self) -> str:
+        """What tells this run from others in one line."""
+        return f"{self.method} on {self.env} ({self.preset}), seed {self.seed}"
+
+    def evaluations(self, quantity: str, on: int) -> dict[int, float]:
+        """Environment steps → `quantity` of the evaluations on task `on` (from 1).
+
+        At a boundary between tasks two evaluations can share a step; the later one counts.
+        """
+        return {
+            e["env_steps"]: _number(e.get(quantity))
+            for e in self.events.get("eval", [])
+            if e["on"] == on
+        }
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last environment step of each task trained so far."""
+        ends: dict[int, int] = defaultdict(int)
+        for events in self.events.values():
+            for event in events:
+                ends[event["task"]] = max(ends[event["task"]], event["env_steps"])
+        bounds = [0, *(ends[task] for task in sorted(ends) if task >= 1)]
+        return list(pairwise(bounds))
+
+    @cached_property
+    def tasks_evaluated(self) -> int:
+        """Number of tasks that evaluations speak of."""
+        return max((e["on"] for e in self.events.get("eval", [])), default=0)
+
+
+def load_run(path: Path) -> Run:
+    """Read the folder that `hypercrl train` wrote.
+
+    A missing result.json means a run in progress. The last line of metrics.jsonl is left out when
+    it was cut short, as in a run that is being written or was killed.
+
+    Raises:
+        UserError: there is no such folder, it is not a run folder, or a file in it is damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"There is no run at {path}. Give a folder that `hypercrl train` wrote.")
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (path / name).is_file():
+            raise UserError(
+                f"{path} is not a run folder: it has no {name}. "
+                "Give the run_dir of a `hypercrl train`, not the folder above or below it."
+            )
+    config_text = (path / "config.yaml").read_text(encoding="utf-8")
+    config = OmegaConf.to_container(OmegaConf.create(config_text), resolve=False)
+    if not isinstance(config, dict):
+        raise UserError(f"{path / 'config.yaml'} is not a mapping; the run folder is damaged.")
+    names: dict[str, Any] = {str(key): value for key, value in config.items()}
+    written = _read_result(path / "result.json")
+    identity = names if written is None else written
+    return Run(
+        path=path,
+        method=_identity(identity, "method", path),
+        env=_identity(identity, "env", path),
+        preset=_identity(identity, "preset", path),
+        seed=int(_identity(identity, "seed", path)),
+        config=names,
+        config_text=config_text,
+        result=None if written is None else _result(written, path / "result.json"),
+        events=_read_events(path / "metrics.jsonl"),
+    )
+
+
+def _identity(values: dict[str, Any], key: str, path: Path) -> str:
+    value = values.get(key)
+    if isinstance(value, dict):  # a config group; its `name` is what was chosen
+        value = value.get("name")
+    if value is None:
+        raise UserError(f"{path} does not say its {key}; it was written by another version.")
+    return str(value)
+
+
+def _read_result(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}). Move it away to see the curves.") from error
+    if not isinstance(written, dict) or written.get("schema") != SCHEMA:
+        found = written.get("schema") if isinstance(written, dict) else None
+        raise UserError(
+            f"{file} has schema {found}, and this version reads {SCHEMA}. "
+            "Report it with the version of hypercrl that wrote it."
+        )
+    return written
+
+
+def _result(written: dict[str, Any], file: Path) -> Result:
+    try:
+        result = Result(
+            tasks=tuple(map(str, written["tasks"])),
+            scores=as_matrix(written["scores"]),
+            success=as_matrix(written["success"]),
+            prediction_error=as_matrix(written["prediction_error"]),
+            prediction_horizon=int(written["prediction_horizon"]),
+            seconds=_number(written["seconds"]),
+            seconds_by={k: _number(v) for k, v in written["seconds_by"].items()},
+            plans=int(written["plans"]),
+            plan_milliseconds=_number(written["plan_milliseconds"]),
+            updates=int(written["updates"]),
+            update_milliseconds=_number(written["update_milliseconds"]),
+            env_steps=int(written["env_steps"]),
+            memory_bytes=tuple(map(int, written["memory_bytes"])),
+            parameters=int(written["parameters"]),
+            git=str(written["git"]),
+            machine=str(written["machine"]),
+        )
+    except KeyError as error:
+        raise UserError(f"{file} lacks {error}; it was written by another version.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {error}.") from error
+    shapes = {result.scores.shape, result.success.shape, result.prediction_error.shape}
+    if shapes != {(len(result.tasks) + 1, len(result.tasks))}:
+        raise UserError(f"{file} is damaged: {len(result.tasks)} tasks, but matrices {shapes}.")
+    return result
+
+
+def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:
+    events: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    # Bytes, because a line can be cut inside a character.
+    *lines, unfinished = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        event = _event(line)
+        if event is None:
+            raise UserError(
+                f"Line {number} of {file} is damaged: delete that line, and report again."
+            )
+        events[event["kind"]].append(event)
+    if (event := _event(unfinished)) is not None:
+        events[event["kind"]].append(event)
+    return dict(events)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event that a line holds; None when the line is not a whole event."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    complete = isinstance(event, dict) and {"kind", "env_steps", "task"} <= event.keys()
+    return event if complete and (event["kind"] != "eval" or "on" in event) else None
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN, so that a failed number is null."""
+    return math.nan if value is None else float(np.float64(value))

@@ -1,0 +1,214 @@
+"""The tables of a report, written once and shown on the terminal and on the page alike."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from rich import box
+from rich import table as rich_table
+from rich.text import Text
+
+from hypercrl.metrics import (
+    Array,
+    average_performance,
+    forgetting,
+    interquartile_mean,
+    interquartile_mean_interval,
+    zero_shot_forward_transfer,
+)
+from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.formats import (
+    FAILED,
+    UNDEFINED,
+    count,
+    decimals,
+    duration,
+    fixed,
+    mean,
+    significant,
+    size,
+    spread,
+)
+from hypercrl.report.runs import Result
+
+Emphasis = Literal["plain", "strong", "faint", "bad"]
+_TERMINAL_STYLE = {"plain": "", "strong": "bold", "faint": "dim", "bad": "bold red"}
+
+SEEDS_FOR_INTERVAL = 3
+"""Fewer seeds than this carry no interval worth printing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry, and how loudly it speaks."""
+
+    text: str
+    emphasis: Emphasis = "plain"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column names and rows.
+
+    Attributes:
+        text_columns: indices of the columns that hold words and start at the left; numbers end at
+            the right.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
+
+    def to_rich(self) -> rich_table.Table:
+        """The same table for a rich console; nothing in it is read as markup."""
+        shown = rich_table.Table(
+            title=Text(self.title, "bold"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            show_header=any(self.header),
+        )
+        for index, name in enumerate(self.header):
+            is_text = index in self.text_columns
+            shown.add_column(Text(name), justify="left" if is_text else "right", no_wrap=index == 0)
+        for row in self.rows:
+            shown.add_row(*(Text(cell.text, _TERMINAL_STYLE[cell.emphasis]) for cell in row))
+        return shown
+
+
+def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
+    """Success, mean return, normalised return where there is a scale, and prediction error.
+
+    Bold: the task that was just trained. Faint: tasks yet to come.
+    """
+    places = decimals(result.scores)
+    tables = [
+        _matrix_table("Success", result.success, fixed),
+        _matrix_table("Return", result.scores, lambda value: fixed(value, places)),
+        _matrix_table(benchmark.error_name.capitalize(), result.prediction_error, significant),
+    ]
+    if benchmark.normalise is not None:
+        normalised = benchmark.normalise(result.scores)
+        tables.insert(2, _matrix_table("Normalised return", normalised, fixed))
+    return tables
+
+
+def metrics_table(benchmark: Benchmark, result: Result) -> Table:
+    """Average performance, forgetting and zero-shot forward transfer of one run."""
+    rows = [("Success", result.success, 2), ("Return", result.scores, decimals(result.scores))]
+    if benchmark.normalise is not None:
+        rows.append(("Normalised return", benchmark.normalise(result.scores), 2))
+    metrics = (average_performance, forgetting, zero_shot_forward_transfer)
+    return Table(
+        "Metrics",
+        ("", "average performance", "forgetting", "zero-shot forward transfer"),
+        tuple(
+            (Cell(name), *(Cell(fixed(metric(matrix), places)) for metric in metrics))
+            for name, matrix, places in rows
+        ),
+    )
+
+
+def cost_table(result: Result) -> Table:
+    """Latency of a plan and of an update, where the time went, and what is kept in memory."""
+    shares = sorted(result.seconds_by.items(), key=lambda item: -item[1])
+    total = result.seconds or math.nan
+    activities = ", ".join(f"{name} {fixed(100 * s / total, 0)} %" for name, s in shares)
+    plan, update = significant(result.plan_milliseconds), significant(result.update_milliseconds)
+    memory = " → ".join(dict.fromkeys(size(b) for b in result.memory_bytes))
+    rows = (
+        ("plan", f"{plan} ms", f"median of {count(result.plans)}"),
+        ("update", f"{update} ms", f"median of {count(result.updates)}"),
+        ("whole run", duration(result.seconds), activities),
+        ("memory kept", memory, "after each task, method and replay"),
+        ("parameters", count(result.parameters), ""),
+    )
+    cells = tuple(tuple(map(Cell, row)) for row in rows)
+    return Table("Cost", ("", "", ""), cells, text_columns=(0, 2))
+
+
+def comparison_tables(benchmark: Benchmark) -> list[Table]:
+    """Methods side by side, over the seeds that finished: success, return, and model and cost.
+
+    Numbers are means over seeds ± standard deviation. From three seeds on the interquartile mean
+    over seeds × tasks stands beside them, with its bootstrap interval.
+    """
+    success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
+    scores = {m: benchmark.matrices(m, "scores") for m in benchmark.methods}
+    if benchmark.normalise is None:
+        places = decimals(np.concatenate([x.ravel() for x in scores.values()]))
+        returns = _outcome_table("Return", scores, places)
+    else:
+        scores = {method: benchmark.normalise(matrices) for method, matrices in scores.items()}
+        returns = _outcome_table("Normalised return", scores, 2)
+    return [_outcome_table("Success", success, 2), returns, _model_table(benchmark)]
+
+
+def _outcome_table(title: str, outcomes: dict[str, Array], places: int) -> Table:
+    """Success or return of each method from its matrices [S, N + 1, N]."""
+    with_interval = any(len(matrices) >= SEEDS_FOR_INTERVAL for matrices in outcomes.values())
+    rows = []
+    for method, matrices in outcomes.items():
+        columns = [
+            spread([metric(matrix) for matrix in matrices], places)
+            for metric in (average_performance, forgetting, zero_shot_forward_transfer)
+        ]
+        if with_interval:
+            columns.insert(1, _interval(matrices[:, -1], places))
+        rows.append((Cell(method), Cell(str(len(matrices))), *map(Cell, columns)))
+    header = ["method", "seeds", "at the end ↑", "forgetting ↓", "transfer ↑"]
+    if with_interval:
+        header.insert(3, "IQM [95 %]")
+    return Table(title, tuple(header), tuple(rows))
+
+
+def _interval(final: Array, places: int) -> str:
+    """Interquartile mean and its interval for results [S, N]."""
+    if len(final) < SEEDS_FOR_INTERVAL:
+        return UNDEFINED
+    # A generator of its own: the same runs give the same report.
+    low, high = interquartile_mean_interval(final, np.random.default_rng(0))
+    middle = fixed(interquartile_mean(final), places)
+    if middle == UNDEFINED:
+        return UNDEFINED
+    return f"{middle} [{fixed(low, places)}, {fixed(high, places)}]"
+
+
+def _model_table(benchmark: Benchmark) -> Table:
+    rows = []
+    for method in benchmark.methods:
+        errors = benchmark.matrices(method, "prediction_error")
+        results = benchmark.results(method)
+        columns = (
+            significant(mean([average_performance(e) for e in errors])),
+            # An error grows where a score would fall.
+            significant(mean([-forgetting(e) for e in errors])),
+            significant(mean([r.plan_milliseconds for r in results])),
+            significant(mean([r.update_milliseconds for r in results])),
+            size(mean([r.memory_bytes[-1] for r in results])),
+        )
+        rows.append((Cell(method), *map(Cell, columns)))
+    error = benchmark.error_name
+    header = ("method", f"{error} ↓", "its growth ↓", "plan, ms", "update, ms", "kept")
+    return Table("Model and cost", header, tuple(rows))
+
+
+def _matrix_table(title: str, matrix: Array, write: Callable[[float], str]) -> Table:
+    rows = []
+    for after, values in enumerate(matrix):
+        name = "untrained" if after == 0 else f"after task {after}"
+        cells = [_matrix_cell(v, write, after, task) for task, v in enumerate(values, start=1)]
+        rows.append((Cell(name), *cells))
+    return Table(title, ("", *(f"task {j + 1}" for j in range(len(rows) - 1))), tuple(rows))
+
+
+def _matrix_cell(value: float, write: Callable[[float], str], after: int, task: int) -> Cell:
+    if math.isnan(value):
+        return Cell(FAILED, "bad")
+    if after == task:
+        return Cell(write(value), "strong")
+    return Cell(write(value), "faint" if task > after else "plain")

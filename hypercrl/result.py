@@ -1,0 +1,92 @@
+"""result.json: what a finished run comes to."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from hypercrl import metrics
+from hypercrl.trainer import Trainer
+
+PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
+
+
+def summarise(trainer: Trainer) -> dict[str, Any]:
+    """Everything a report needs, as JSON values; matrices are (N + 1) × N, row 0 untrained."""
+    config = trainer.experiment.config
+    scores = trainer.matrix["episode_return"]
+    success = trainer.matrix["success"]
+    return {
+        "schema": 1,
+        "method": config.method.name,
+        "env": config.env.name,
+        "preset": config.preset,
+        "seed": config.seed,
+        "device": str(trainer.experiment.device),
+        "tasks": list(trainer.sequence.captions),
+        "scores": scores,
+        "success": success,
+        "goal_distance": trainer.matrix["goal_distance"],
+        "prediction_error": trainer.matrix["prediction_error"],
+        **_transfer(scores, ""),
+        **_transfer(success, "success_"),
+        "prediction_horizon": config.protocol.prediction_horizon,
+        "seconds": sum(trainer.seconds.values()),
+        "seconds_by": dict(trainer.seconds),
+        "plans": len(trainer.plan_seconds),
+        "plan_milliseconds": 1e3 * median(trainer.plan_seconds) if trainer.plan_seconds else None,
+        "updates": trainer.updates,
+        "update_milliseconds": 1e3 * median(trainer.update_seconds),
+        "env_steps": trainer.position.env_steps,
+        "memory_bytes": trainer.memory_bytes,
+        "parameters": sum(p.numel() for p in trainer.method.parameters()),
+        "git": git_revision(),
+        "machine": machine(trainer.experiment.device),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+
+
+def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]:
+    r = np.array(matrix)
+    values = {
+        "average_performance": metrics.average_performance(r),
+        "forgetting": metrics.forgetting(r),
+        "forward_transfer": metrics.zero_shot_forward_transfer(r),
+    }
+    return {prefix + k: None if np.isnan(v) else float(v) for k, v in values.items()}
+
+
+def git_revision() -> str:
+    """Commit of the checkout this package runs from, "-dirty" if changed; else "unknown"."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def machine(device: torch.device) -> str:
+    """Processor, threads and, if used, the GPU."""
+    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name(device)}; {cpu}" if device.type == "cuda" else cpu
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

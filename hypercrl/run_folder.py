@@ -1,0 +1,148 @@
+"""A run on disk: configuration, logs, checkpoints, result."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+
+from hypercrl.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from hypercrl.errors import UserError
+from hypercrl.methods import METHODS
+
+LATEST = "latest"
+
+
+class RunFolder:
+    """Paths and writers of one run.
+
+    Layout: config.yaml, metrics.jsonl, tensorboard/, checkpoints/latest.safetensors,
+    checkpoints/after_task_N.safetensors, result.json once the run has ended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics_path = path / "metrics.jsonl"
+        self.result_path = path / "result.json"
+
+    @classmethod
+    def create(cls, path: Path, config: DictConfig) -> "RunFolder":
+        """A new folder with the resolved configuration in it.
+
+        Raises:
+            UserError: something is there already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(
+                f"{path} exists already and is left as it is. Name another run_dir, or continue "
+                f"that run with: hypercrl train resume={path}"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+        folder.metrics_path.touch()
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            UserError: there is no run at `path`.
+        """
+        if not (path / "config.yaml").is_file():
+            raise UserError(
+                f"There is no run at {path} (no config.yaml in it). Runs lie under runs/train/ "
+                "unless run_dir said otherwise."
+            )
+        return cls(path)
+
+    def config(self, schema: type) -> Any:
+        """The configuration the run was started with, as an instance of the dataclass `schema`.
+
+        Raises:
+            UserError: the file does not fit the schema.
+        """
+        try:
+            stored = OmegaConf.load(self.path / "config.yaml")
+            typed = OmegaConf.structured(schema)
+            typed.method = METHODS[stored.method.name][1]
+            return OmegaConf.to_object(OmegaConf.merge(typed, stored))
+        except Exception as error:
+            raise UserError(
+                f"{self.path}/config.yaml does not fit this version of the program: {error}"
+            ) from error
+
+    def checkpoint_path(self, name: str) -> Path:
+        """Where the checkpoint of that name lies."""
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints there are."""
+        return sorted(p.stem for p in (self.path / "checkpoints").glob("[!.]*.safetensors"))
+
+    def save_checkpoint(self, name: str, tree: dict[str, Any]) -> None:
+        """Write one, atomically."""
+        save_checkpoint(self.checkpoint_path(name), tree)
+
+    def load_checkpoint(self, name: str) -> dict[str, Any]:
+        """Read one.
+
+        Raises:
+            UserError: it is missing or damaged; names the ones that are there.
+        """
+        path = self.checkpoint_path(name)
+        if not path.is_file():
+            there = ", ".join(self.checkpoints()) or "none yet"
+            raise UserError(f"{self.path} has no checkpoint {name!r}; there are: {there}.")
+        return load_checkpoint(path)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, atomically."""
+        write_atomically(self.result_path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+class MetricsLog:
+    """One stream of records into metrics.jsonl and TensorBoard.
+
+    Args:
+        folder: the run.
+        position: bytes of metrics.jsonl to keep; what a killed run wrote beyond its checkpoint is
+            dropped and will be written again.
+        env_steps: environment steps at that position.
+    """
+
+    def __init__(self, folder: RunFolder, position: int = 0, env_steps: int = 0) -> None:
+        os.truncate(folder.metrics_path, position)
+        self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
+        purge = env_steps + 1 if position else None
+        self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
+
+    def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
+        """Log one record; `task` is the task in training, counted from 1.
+
+        In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
+        their kind.
+        """
+        record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
+        self._file.write(json.dumps(record) + "\n")
+        place = f"task_{values['on']}" if "on" in values else kind
+        for name, value in values.items():
+            if name != "on":
+                self._board.add_scalar(f"{place}/{name}", value, env_steps)
+
+    def flush(self) -> int:
+        """Bring everything to disk; returns the length of metrics.jsonl in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._board.flush()
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        self.flush()
+        self._file.close()
+        self._board.close()

@@ -1,0 +1,312 @@
+"""The one training loop: act, store, update, evaluate, checkpoint, task after task."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from hypercrl_envs import Task
+from torch import Tensor
+
+from hypercrl.agent import Agent
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics.model import Layers
+from hypercrl.errors import UserError
+from hypercrl.evaluation import Evaluator, Score
+from hypercrl.experiment import Experiment
+from hypercrl.exploration import CorrelatedNoise, make_noise
+from hypercrl.progress import Progress
+from hypercrl.random_streams import derive_seed
+from hypercrl.replay import Replay
+from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
+
+STEP_REPORT = ("loss", "regulariser", "gradient_norm")
+
+
+@dataclass
+class Position:
+    """Where the loop stands: `step` steps of task `task` (from 0) are done."""
+
+    task: int = 0
+    step: int = 0
+    env_steps: int = 0
+    episode_return: float = 0.0
+
+
+class Trainer:
+    """Trains one method on one task sequence.
+
+    Whatever `state` returns is the whole truth about a run in progress: a trainer that loads it
+    goes on exactly (bit for bit on a CPU) as the one that saved it would have.
+
+    Args:
+        experiment: the parts.
+        folder: where logs and checkpoints go.
+        progress: shows a person how far it is.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, progress: Progress) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.progress = progress
+        self.protocol = experiment.config.protocol
+        self.method = experiment.method
+        self.sequence = experiment.sequence
+        model = experiment.model
+        self.replay = Replay(
+            self.protocol.replay_capacity, model.obs_size, model.action_size, experiment.device
+        )
+        self.evaluator = Evaluator(
+            self.sequence,
+            experiment.planner,
+            experiment.config.seed,
+            experiment.config.exploration,
+            self.protocol.prediction_horizon,
+            self.protocol.heldout_episodes,
+        )
+        self.position = Position()
+        self.matrix: dict[str, list[list[float]]] = {f.name: [] for f in fields(Score)}
+        self.memory_bytes: list[int] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.plan_seconds: list[float] = []
+        self.update_seconds: list[float] = []
+        self.updates = 0
+        self.env: Task
+        self.agent: Agent
+        self.noise: CorrelatedNoise
+        self.obs: Tensor
+        self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
+
+    def run(self, resumed: dict[str, Any] | None = None) -> None:
+        """Train what is left of the sequence, from the start or from a checkpoint's state.
+
+        Raises:
+            UserError: the model diverged; names the step and the last good checkpoint.
+        """
+        if resumed is not None:
+            self._load_state(resumed)
+        position = self.position
+        log_bytes = resumed["log_bytes"] if resumed is not None else 0
+        self.log = MetricsLog(self.folder, log_bytes, position.env_steps)
+        try:
+            for task in range(position.task, len(self.sequence)):
+                self._train_task(task, resumed if position.step else None)
+                resumed = None
+        finally:
+            self.log.close()
+            self.evaluator.close()
+
+    def _train_task(self, task: int, resumed: dict[str, Any] | None) -> None:
+        protocol, position = self.protocol, self.position
+        if resumed is None:
+            self.method.begin_task()
+            self.replay.clear()
+        self._prepare(task, resumed)
+        total = protocol.random_steps + protocol.planned_steps
+        self.progress.start_task(task, self.sequence.captions[task], total, position.step)
+        while position.step < total:
+            self._act(planned=position.step >= protocol.random_steps)
+            planned_steps = position.step - protocol.random_steps
+            if planned_steps == 0:
+                self._end_of_random_steps(task)
+            elif planned_steps > 0 and planned_steps % protocol.update_every == 0:
+                self._update(protocol.updates)
+            if planned_steps > 0 and position.step < total:
+                if planned_steps % protocol.eval_every == 0:
+                    for on in range(task + 1):
+                        self._evaluate(on, protocol.eval_episodes)
+                if position.step % protocol.checkpoint_every == 0:
+                    self._checkpoint(LATEST)
+            self.progress.advance(position.step)
+        self._end_task(task)
+
+    def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
+        """Environment, agent and noise of the task: new, or where a checkpoint left them."""
+        config, streams, device = self.experiment.config, self.experiment.streams, self._device
+        self.env = self.sequence.make(task)
+        self.noise = make_noise(
+            self.env, config.exploration, streams.get(f"exploration of task {task}")
+        )
+        self.agent = Agent(
+            self.experiment.planner, self.env.reward, 1, streams.get("planner", device)
+        )
+        self._training_step = self._step_on_slots
+        if device.type == "cuda":
+            self._training_step = CapturedFunction(self._step_on_slots)
+        if resumed is None:
+            self._new_episode(seed=derive_seed(config.seed, "environment", task))
+            return
+        self.env.set_state(resumed["env"])
+        self.noise.load_state(resumed["noise"])
+        self.obs = resumed["obs"]
+        self.agent.mean = resumed["plan_mean"].to(device)
+        self.agent.set_layers(self._layers(task))
+
+    def _act(self, planned: bool) -> None:
+        """One environment step with a planned, or a random, action."""
+        std = self.experiment.config.exploration.planned_std
+        if planned:
+            with self._timed("plan"):
+                action = self.agent.act(self.obs[None])[0] + std * self.noise.step()
+        else:
+            action = self.noise.random_action(self.experiment.config.exploration.random_std)
+        action = action.clamp(-1, 1)  # what is stored is what is executed
+        with self._timed("environment"):
+            next_array, reward, _, truncated, info = self.env.step(action.numpy())
+        next_obs = torch.from_numpy(next_array)
+        self.replay.add(self.obs, action, next_obs)
+        self.obs = next_obs
+        position = self.position
+        position.step += 1
+        position.env_steps += 1
+        position.episode_return += float(reward)
+        if truncated:
+            self._log(
+                "episode",
+                success=bool(info["success"]),
+                random=not planned,
+                **{"return": position.episode_return},
+            )
+            self._new_episode()
+
+    def _new_episode(self, seed: int | None = None) -> None:
+        with self._timed("environment"):
+            self.obs = torch.from_numpy(self.env.reset(seed=seed)[0])
+        self.noise.reset()
+        self.agent.reset()
+        self.position.episode_return = 0.0
+
+    def _end_of_random_steps(self, task: int) -> None:
+        if task == 0:
+            held = self.replay.contents()
+            self.experiment.model.fit_normalisers(held.obs, held.action, held.next_obs)
+            self._evaluate_row(self.protocol.eval_episodes)
+        first = self.protocol.first_updates
+        self._update(self.protocol.updates if first is None else first)
+
+    def _end_task(self, task: int) -> None:
+        self.env.close()
+        self._evaluate_row(self.protocol.final_episodes)
+        self.memory_bytes.append(self.method.memory_bytes() + self.replay.bytes)
+        self.position.task += 1
+        self.position.step = 0
+        self._checkpoint(f"after_task_{task + 1}")
+        self._checkpoint(LATEST)
+
+    def _update(self, updates: int) -> None:
+        """Train on the replay, then plan with the new weights."""
+        started = time.perf_counter()
+        generator = self.experiment.streams.get("batches", self._device)
+        shape = (updates, self.protocol.batch_size)
+        slots = torch.randint(len(self.replay), shape, generator=generator, device=self._device)
+        report: tuple[Tensor, ...] = ()
+        for row in slots:
+            report = self._training_step(row)
+        values = dict(zip(STEP_REPORT, (float(v) for v in report), strict=True))
+        seconds = time.perf_counter() - started
+        self.seconds["update"] += seconds
+        self.update_seconds.append(seconds / updates)
+        self.updates += updates
+        self._stop_if_diverged(values["loss"])
+        self._log("update", milliseconds=1e3 * seconds / updates, **values)
+        self.progress.show(loss=values["loss"])
+        self.agent.set_layers(self._layers(self.position.task))
+        if plans := self.agent.plan_seconds:
+            self.plan_seconds += plans
+            median = 1e3 * sorted(plans)[len(plans) // 2]
+            self._log("plan", milliseconds=median)
+            self.progress.show(plan_ms=median)
+            self.agent.plan_seconds = []
+
+    def _step_on_slots(self, slots: Tensor) -> tuple[Tensor, ...]:
+        report = self.method.training_step(self.replay.gather(slots))
+        return tuple(report[name] for name in STEP_REPORT)
+
+    def _stop_if_diverged(self, loss: float) -> None:
+        if loss == loss and abs(loss) != float("inf"):
+            return
+        there = self.folder.checkpoints()
+        good = self.folder.checkpoint_path(LATEST) if LATEST in there else "none was written yet"
+        raise UserError(
+            f"The model diverged (loss {loss}) at environment step {self.position.env_steps}, "
+            f"task {self.position.task + 1}. Last good checkpoint: {good}. "
+            "Lower method.learning_rate or look at the data."
+        )
+
+    def _evaluate_row(self, episodes: int) -> None:
+        """One row of every matrix: all tasks of the sequence, those to come included."""
+        scores = [self._evaluate(on, episodes) for on in range(len(self.sequence))]
+        for name, rows in self.matrix.items():
+            rows.append([getattr(score, name) for score in scores])
+
+    def _evaluate(self, on: int, episodes: int) -> Score:
+        with self._timed("evaluation"):
+            score = self.evaluator.evaluate(
+                on, self._layers(on), episodes, key=self.position.env_steps
+            )
+        values = asdict(score)
+        values["return"] = values.pop("episode_return")
+        self._log("eval", on=on + 1, **values)
+        self.progress.show_score(on, score.success)
+        return score
+
+    @torch.no_grad()
+    def _layers(self, task: int) -> Layers:
+        return self.experiment.model.planning_layers(self.method.weights(task))
+
+    def _log(self, kind: str, **values: float | bool) -> None:
+        self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - started
+
+    @property
+    def _device(self) -> torch.device:
+        return self.experiment.device
+
+    def _checkpoint(self, name: str) -> None:
+        with self._timed("checkpoint"):
+            self.folder.save_checkpoint(name, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        between_tasks = self.position.step == 0
+        inside: dict[str, Any] = {}
+        if not between_tasks:
+            inside = {
+                "env": self.env.get_state(),
+                "noise": self.noise.state(),
+                "obs": self.obs,
+                "plan_mean": self.agent.mean,
+            }
+        return {
+            "position": asdict(self.position),
+            "method": self.method.state(),
+            "replay": self.replay.state(),
+            "streams": self.experiment.streams.state(),
+            "matrix": self.matrix,
+            "memory_bytes": self.memory_bytes,
+            "seconds": dict(self.seconds),
+            "plan_seconds": [*self.plan_seconds, *self.agent.plan_seconds],
+            "update_seconds": self.update_seconds,
+            "updates": self.updates,
+            "log_bytes": self.log.flush(),
+            **inside,
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.position = Position(**state["position"])
+        self.method.load_state(state["method"])
+        self.replay.load_state(state["replay"])
+        self.experiment.streams.load_state(state["streams"], self._device)
+        self.matrix = state["matrix"]
+        self.memory_bytes = state["memory_bytes"]
+        self.seconds = defaultdict(float, state["seconds"])
+        self.plan_seconds = state["plan_seconds"]
+        self.update_seconds = state["update_seconds"]
+        self.updates = state["updates"]

@@ -1,0 +1,52 @@
+"""mp4 files, written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+class VideoWriter:
+    """Collects frames into an H.264 file; the file appears when the last frame is in.
+
+    Args:
+        path: ends in .mp4.
+        fps: frames per second; one per control step makes the video run in real time.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self.fps = fps
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = path.with_name(f".{path.stem}.partial.mp4")
+
+    def __enter__(self) -> "VideoWriter":
+        self._writer = imageio.get_writer(
+            self._partial, format="FFMPEG", fps=self.fps, codec="libx264", macro_block_size=2
+        )
+        return self
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append a frame [height, width, 3], uint8."""
+        self._writer.append_data(frame)
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._writer.close()
+        if error is None:
+            os.replace(self._partial, self.path)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def caption(frame: np.ndarray, text: str) -> np.ndarray:
+    """The frame with a line of text on a dark strip along its lower edge."""
+    height, width, _ = frame.shape
+    size = max(11, width // 32)
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image, "RGBA")
+    draw.rectangle((0, height - 2 * size, width, height), fill=(20, 24, 32, 200))
+    font = ImageFont.load_default(size)
+    draw.text((size, height - 1.6 * size), text, fill=(255, 255, 255), font=font)
+    return np.asarray(image)

@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from hypercrl_kernels import rollout
+
+from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork, Normaliser
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def fitted_model(probabilistic=False, n=500):
+    model = DynamicsModel(4, 2, [16, 16], probabilistic)
+    g = generator()
+    obs = torch.randn(n, 4, generator=g) * torch.tensor([1.0, 0.1, 5.0, 1.0]) + 3
+    action = torch.rand(n, 2, generator=g)
+    next_obs = obs + 0.01 * torch.randn(n, 4, generator=g) + 0.02
+    model.fit_normalisers(obs, action, next_obs)
+    return model, obs, action, next_obs
+
+
+def test_sizes_of_the_paper():
+    push = DynamicsModel(10, 2, [200, 200], probabilistic=False).layout
+    full = Hypernetwork(push, 10, [50, 50], "elu", generator())
+    chunked = ChunkedHypernetwork(push, 10, [20, 20], "relu", 2000, 20, generator())
+    assert push.numel == 44_810
+    assert sum(p.numel() for p in full.parameters()) == 2_288_410
+    assert sum(p.numel() for p in chunked.parameters()) == 43_500
+
+
+def test_heads_start_xavier_uniform_with_their_own_fan_out():
+    layout = DynamicsModel(10, 2, [200, 200], probabilistic=False).layout
+    net = Hypernetwork(layout, 10, [50, 50], "elu", generator())
+    for block, length in zip(net.head_weight.split(layout.lengths), layout.lengths, strict=True):
+        bound = math.sqrt(6 / (50 + length))
+        assert block.abs().max() <= bound
+        assert block.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    assert not net.head_bias.any()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_tasks_in_a_batch_are_independent(chunked):
+    layout = DynamicsModel(3, 1, [8], probabilistic=False).layout
+    net = (
+        ChunkedHypernetwork(layout, 4, [6, 6], "relu", 10, 5, generator())
+        if chunked
+        else Hypernetwork(layout, 4, [6, 6], "elu", generator())
+    )
+    e = torch.randn(3, 4)
+    written = net(e)
+    assert written.shape == (3, layout.numel)
+    for one, alone in zip(written, e, strict=True):
+        torch.testing.assert_close(net(alone[None])[0], one)
+    assert (written[0] - written[1]).abs().max() > 1e-3
+
+
+def test_chunks_are_written_by_their_own_embedding():
+    layout = DynamicsModel(3, 1, [8], probabilistic=False).layout
+    net = ChunkedHypernetwork(layout, 4, [6, 6], "relu", 10, 5, generator())
+    e = torch.randn(1, 4)
+    before = net(e)[0]
+    with torch.no_grad():
+        net.chunk_embeddings[1] += 1.0
+    changed = (net(e)[0] != before).nonzero().flatten()
+    assert changed.min() >= 10
+    assert changed.max() < 20
+
+
+def test_normaliser_refuses_a_second_fit_and_bounds_a_dead_dimension():
+    x = torch.randn(1000, 3, generator=generator()) * torch.tensor([2.0, 1.0, 0.0]) + 1
+    norm = Normaliser(3)
+    norm.fit(x)
+    assert norm(x)[:, :2].std(0).tolist() == pytest.approx([1, 1], abs=0.01)
+    assert norm.scale[2].item() == pytest.approx(0.01 * norm.scale[0].item(), rel=1e-5)
+    with pytest.raises(RuntimeError, match="frozen"):
+        norm.fit(x)
+
+
+def test_folded_layers_predict_what_the_model_predicts():
+    for probabilistic in (False, True):
+        model, obs, action, _ = fitted_model(probabilistic)
+        weights = model.layout.initial(generator(3))
+        mean, _ = model.predict(weights, obs[:20], action[:20])
+        layers = model.planning_layers(weights)
+        states = rollout(layers, obs[:20], action[:20, None, None])
+        torch.testing.assert_close(states[:, 0, 1] - obs[:20], mean, rtol=1e-3, atol=1e-5)
+
+
+def test_gaussian_loss_is_the_negative_log_likelihood_up_to_constants():
+    model, obs, action, next_obs = fitted_model(probabilistic=True)
+    weights = model.layout.initial(generator(3))
+    mean, logvar = model.predict(weights, obs, action)
+    normal = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    nll = -normal.log_prob(next_obs - obs)
+    scale = model.target_normaliser.scale
+    constants = 0.5 * math.log(2 * math.pi) + scale.log()
+    expected = 2 * (nll - constants).sum() / 4
+    spread = 0.01 * (model.max_logvar - model.min_logvar).sum()
+    got = model.loss(weights, obs, action, next_obs)
+    torch.testing.assert_close(got, expected + spread, rtol=1e-4, atol=1e-3)
+
+
+def test_log_variance_stays_within_its_learned_bounds():
+    model, obs, action, next_obs = fitted_model(probabilistic=True)
+    weights = (100 * model.layout.initial(generator(3))).requires_grad_()
+    _, logvar = model.predict(weights, obs, action)
+    normalised = logvar - 2 * model.target_normaliser.scale.log()
+    assert normalised.max() <= 0.5 + 1e-3
+    assert normalised.min() >= -10 - 1e-3
+    model.loss(weights, obs, action, next_obs).backward()
+    assert model.min_logvar.grad is not None
+    assert model.max_logvar.grad is not None

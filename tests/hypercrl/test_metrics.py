@@ -1,0 +1,160 @@
+import math
+
+import numpy as np
+import pytest
+
+from hypercrl.metrics import (
+    auc_forward_transfer,
+    average_performance,
+    backward_transfer,
+    forgetting,
+    interquartile_mean,
+    interquartile_mean_interval,
+    just_trained,
+    normalise,
+    retention,
+    zero_shot_forward_transfer,
+)
+
+NAN = math.nan
+# Rows: untrained, after task 1, 2, 3. Columns: task 1, 2, 3.
+KNOWN = [
+    [0.0, 0.1, 0.2],
+    [0.8, 0.3, 0.2],
+    [0.6, 1.0, 0.5],
+    [0.4, 0.9, 0.8],
+]
+
+
+def test_known_matrix():
+    assert average_performance(KNOWN) == pytest.approx((0.4 + 0.9 + 0.8) / 3)
+    assert forgetting(KNOWN) == pytest.approx(((0.8 - 0.4) + (1.0 - 0.9)) / 2)
+    assert backward_transfer(KNOWN) == pytest.approx(-0.25)
+    assert zero_shot_forward_transfer(KNOWN) == pytest.approx(((0.3 - 0.1) + (0.5 - 0.2)) / 2)
+    np.testing.assert_allclose(just_trained(KNOWN), [0.8, 1.0, 0.8])
+    np.testing.assert_allclose(retention(KNOWN), [0.5, 0.9, 1.0])
+
+
+def test_the_arguments_are_left_as_they_were():
+    matrix = np.array(KNOWN)
+    for metric in (average_performance, forgetting, zero_shot_forward_transfer, retention):
+        metric(matrix)
+    np.testing.assert_array_equal(matrix, KNOWN)
+
+
+def test_zero_success_is_a_result_and_not_a_gap():
+    zeros = np.zeros((4, 3))
+    assert average_performance(zeros) == 0
+    assert forgetting(zeros) == 0
+    assert zero_shot_forward_transfer(zeros) == 0
+    assert np.isnan(retention(zeros)).all()
+
+
+def test_negative_rewards():
+    matrix = [[-100.0, -80.0], [-20.0, -90.0], [-50.0, -10.0]]
+    assert average_performance(matrix) == -30
+    assert forgetting(matrix) == 30
+    assert zero_shot_forward_transfer(matrix) == -10
+    assert np.isnan(retention(matrix)).all()
+    np.testing.assert_allclose(
+        normalise(matrix, random=[-100, -80], single=[-20, -10]),
+        [[0, 0], [1, -1 / 7], [0.625, 1]],
+    )
+
+
+def test_one_task_has_nothing_to_forget():
+    matrix = [[0.1], [0.7]]
+    assert average_performance(matrix) == 0.7
+    assert math.isnan(forgetting(matrix))
+    assert math.isnan(backward_transfer(matrix))
+    assert math.isnan(zero_shot_forward_transfer(matrix))
+    np.testing.assert_allclose(retention(matrix), [1.0])
+
+
+def test_a_failed_cell_stays_visible():
+    matrix = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [None, 1, 1]]
+    assert math.isnan(average_performance(matrix))
+    assert math.isnan(forgetting(matrix))
+    np.testing.assert_array_equal(retention(matrix), [NAN, 1, 1])
+    assert zero_shot_forward_transfer(matrix) == 0, "it does not depend on the failed cell"
+    np.testing.assert_array_equal(normalise([NAN, 2.0], [0, 0], [1, 1]), [NAN, 2])
+    np.testing.assert_array_equal(normalise([1.0, 2.0], [0, 0], [NAN, 1]), [NAN, 2])
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.zeros((3, 3)), np.zeros((3, 4)), np.zeros(4), np.zeros((1, 0)), np.zeros((2, 3))]
+)
+@pytest.mark.parametrize(
+    "metric", [average_performance, forgetting, zero_shot_forward_transfer, retention, just_trained]
+)
+def test_wrong_shapes_are_named(metric, matrix):
+    with pytest.raises(ValueError, match=r"\[N \+ 1, N\].*got shape"):
+        metric(matrix)
+
+
+@pytest.mark.parametrize("single", [5.0, 5.0 + 1e-9, 4.0])
+def test_normalise_refuses_where_there_is_no_scale(single):
+    with pytest.raises(ValueError, match="task 2 cannot be normalised"):
+        normalise([1.0, 1.0], random=[0, 5], single=[1, single])
+
+
+def test_normalise_checks_shapes():
+    with pytest.raises(ValueError, match="got"):
+        normalise(np.zeros((4, 3)), np.zeros(2), np.ones(2))
+
+
+def test_auc_forward_transfer():
+    # AUCs: (0.25 + 0.75) / 2 = 0.5 and (0 + 0.5) / 2 = 0.25.
+    assert auc_forward_transfer([0, 0.5, 1], [0, 0, 1]) == pytest.approx((0.5 - 0.25) / 0.75)
+    assert auc_forward_transfer([0, 0, 1], [0, 0, 1]) == 0
+    assert auc_forward_transfer([0, 0], [0.5, 0.5]) == -1
+    assert math.isnan(auc_forward_transfer([0.5, 1], [1, 1]))
+    assert math.isnan(auc_forward_transfer([NAN, 1], [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("curve", "single", "message"),
+    [
+        ([-20.0, -10.0], [0, 1], "lies in"),
+        ([0, 1], [0, 1, 1], "same shape"),
+        ([1], [1], "T ≥ 2"),
+    ],
+)
+def test_auc_forward_transfer_is_for_success_alone(curve, single, message):
+    with pytest.raises(ValueError, match=message):
+        auc_forward_transfer(curve, single)
+
+
+def test_interquartile_mean():
+    assert interquartile_mean([100, 1, 2, 3, -100, 4, 5, 6]) == 3.5
+    assert interquartile_mean([[1.0, 2.0], [3.0, 4.0]]) == 2.5
+    assert interquartile_mean([7.0]) == 7
+    assert math.isnan(interquartile_mean([0, 0, 0, 0, 0, 0, 0, NAN]))
+    with pytest.raises(ValueError, match="no values"):
+        interquartile_mean([])
+
+
+def test_bootstrap_interval_is_stratified_by_task():
+    # Seeds agree within each task, so that resampling seeds alone changes nothing.
+    values = np.tile([0.0, 0.5, 1.0, 0.2], (5, 1))
+    low, high = interquartile_mean_interval(values, np.random.default_rng(0))
+    assert low == high == pytest.approx(interquartile_mean(values))
+
+
+def test_bootstrap_interval():
+    values = np.random.default_rng(1).normal(0.7, 0.1, size=(10, 5))
+    low, high = interquartile_mean_interval(values, np.random.default_rng(0))
+    assert low < interquartile_mean(values) < high
+    # About ± 1.96 standard errors of a middle-half mean of 50 normal values.
+    assert 0.03 < high - low < 0.09
+    assert (low, high) == interquartile_mean_interval(values, np.random.default_rng(0))
+    narrow = interquartile_mean_interval(values, np.random.default_rng(0), confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_bootstrap_interval_of_a_failed_seed():
+    values = np.ones((20, 2))
+    values[3, 1] = NAN
+    assert all(map(math.isnan, interquartile_mean_interval(values, np.random.default_rng(0))))
+    with pytest.raises(ValueError, match="seeds, tasks"):
+        interquartile_mean_interval(np.ones(3), np.random.default_rng(0))

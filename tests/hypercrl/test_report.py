@@ -1,0 +1,334 @@
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hypercrl.errors import UserError
+from hypercrl.report import group, load_run, write_report
+from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
+from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
+
+SUCCESS = [[0.0, 0.0], [0.87, 0.11], [0.31, 0.93]]
+SCORES = [[-90.0, -80.0], [-10.0, -70.0], [-40.0, -20.0]]
+ERROR = [[0.2, 0.3], [0.00412, 0.25], [0.0371, 0.00533]]
+
+
+def write_run(
+    path: Path,
+    method: str = "hnet",
+    seed: int = 0,
+    success=SUCCESS,
+    scores=SCORES,
+    prediction_error=ERROR,
+    *,
+    tasks: list[str] | None = None,
+    steps: int = 1000,
+    every: int = 250,
+    finished: bool = True,
+    beta: float = 0.05,
+) -> Path:
+    """A run folder as the trainer leaves it; curves move between the rows of the matrices."""
+    path.mkdir(parents=True)
+    matrices = {"success": success, "return": scores, "prediction_error": prediction_error}
+    n = len(success[0])
+    lines = []
+    for i in range(n):
+        for step in range(every, steps + 1, every):
+            now = {"env_steps": i * steps + step, "task": i + 1}
+            lines.append(
+                {"kind": "episode", **now, "return": -50.0, "success": 0.0, "random": i < 1}
+            )
+            lines.append({"kind": "update", **now, "loss": 0.1, "milliseconds": 5.0})
+            lines.append({"kind": "plan", **now, "milliseconds": 12.0})
+            for j in range(n):
+                ends = {k: (m[i][j], m[i + 1][j]) for k, m in matrices.items()}
+                values = {
+                    k: None if None in (a, b) else a + (b - a) * step / steps
+                    for k, (a, b) in ends.items()
+                }
+                lines.append({"kind": "eval", **now, "on": j + 1, **values})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "config.yaml").write_text(
+        f"method:\n  name: {method}\n  beta: {beta}\nenv:\n  name: push\npreset: quick\n"
+        f"seed: {seed}\ndevice: cpu\n"
+    )
+    result = {
+        "schema": 1,
+        "method": method,
+        "env": "push",
+        "preset": "quick",
+        "seed": seed,
+        "device": "cpu",
+        "tasks": tasks or [f"density {j + 1}" for j in range(n)],
+        "scores": scores,
+        "success": success,
+        "prediction_error": prediction_error,
+        "prediction_horizon": 10,
+        "seconds": 400.0,
+        "seconds_by": {"plan": 240.0, "update": 120.0, "evaluation": 40.0},
+        "plans": 4000,
+        "plan_milliseconds": 12.3,
+        "updates": 20000,
+        "update_milliseconds": 4.56,
+        "env_steps": n * steps,
+        "memory_bytes": [9 * 2**20 + 40 * j for j in range(n)],
+        "parameters": 2288410,
+        "git": "0123abc",
+        "machine": "a machine",
+        "versions": {"torch": "2.6"},
+    }
+    if finished:
+        (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+def report(paths, out) -> tuple[str, str]:
+    """What the terminal and the page show."""
+    console = Console(file=io.StringIO(), width=120)
+    page = write_report(paths, out, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue(), page.read_text(encoding="utf-8")
+
+
+def rows_of(table) -> dict[str, list[str]]:
+    return {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+
+
+def test_a_hand_computed_matrix_reaches_terminal_and_page(tmp_path):
+    terminal, page = report([write_run(tmp_path / "run")], tmp_path / "out")
+    for text in (terminal, page):
+        for number in ("0.87", "0.31", "0.93", "-40.0", "0.00412", "0.0371", "10-step error"):
+            assert number in text
+        # Average success (0.31 + 0.93) / 2 and forgetting 0.87 − 0.31.
+        assert "0.62" in text
+        assert "0.56" in text
+        assert "12.3 ms" in text
+        assert "4.56 ms" in text
+        assert "density 2" in text
+        assert "9.0 MiB" in text
+
+
+def test_tables_place_every_cell(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+    (benchmark,) = group([run])
+    assert run.result is not None
+    success, scores, error = matrix_tables(benchmark, run.result)
+    assert success.header == ("", "task 1", "task 2")
+    assert rows_of(success) == {
+        "untrained": ["0.00", "0.00"],
+        "after task 1": ["0.87", "0.11"],
+        "after task 2": ["0.31", "0.93"],
+    }
+    assert [[cell.emphasis for cell in row[1:]] for row in success.rows] == [
+        ["faint", "faint"],
+        ["strong", "faint"],
+        ["plain", "strong"],
+    ]
+    assert rows_of(scores)["after task 1"] == ["-10.0", "-70.0"]
+    assert rows_of(error)["after task 2"] == ["0.0371", "0.00533"]
+    metrics = rows_of(metrics_table(benchmark, run.result))
+    assert metrics["Success"] == ["0.62", "0.56", "0.11"]
+    assert metrics["Return"] == ["-30.0", "30.0", "10.0"]
+
+
+def test_comparison_over_seeds_with_normalised_return(tmp_path):
+    single = [[-100.0, -80.0], [-20.0, -80.0], [-20.0, -20.0]]
+    paths = [write_run(tmp_path / "single", "single", scores=single)]
+    for seed, end in enumerate((0.3, 0.4, 0.5)):
+        success = [[0.0, 0.0], [1.0, 0.0], [end, 1.0]]
+        scores = [[-100.0, -80.0], [-20.0, -80.0], [-60.0, -20.0]]
+        paths.append(write_run(tmp_path / f"hnet{seed}", "hnet", seed, success, scores))
+    (benchmark,) = group([load_run(path) for path in paths])
+    success, returns, model = comparison_tables(benchmark)
+    row = rows_of(success)["hnet"]
+    assert success.header[:4] == ("method", "seeds", "at the end ↑", "IQM [95 %]")
+    assert row[:2] == ["3", "0.70 ± 0.05"]
+    # The middle four of 0.3, 0.4, 0.5, 1, 1, 1 when one is cut at each end.
+    assert row[2].startswith("0.72 [")
+    assert row[3] == "0.60 ± 0.10"
+    assert rows_of(success)["single"][2] == "—", "one seed has no interval"
+    assert returns.title == "Normalised return"
+    # Task 1 ends half-way between untrained and single, task 2 at single's level.
+    assert rows_of(returns)["hnet"][1] == "0.75 ± 0.00"
+    assert rows_of(model)["hnet"][2:] == ["12.3", "4.56", "9.0 MiB"]
+    assert benchmark.notes == []
+    terminal, page = report(paths, tmp_path / "out")
+    assert "0.70 ± 0.05" in terminal
+    assert "0.70 ± 0.05" in page
+
+
+def test_no_normalised_return_without_a_scale(tmp_path):
+    flat = np.full((3, 2), -5.0).tolist()
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "single", scores=flat)]
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert benchmark.normalise is None
+    assert "task 1 cannot be normalised" in benchmark.notes[0]
+    assert comparison_tables(benchmark)[1].title == "Return"
+    (alone,) = group([load_run(paths[0])])
+    assert "no finished run of method single" in alone.notes[0]
+
+
+def test_a_failed_cell_is_shown_as_failed(tmp_path):
+    success = [[0.0, 0.0], [0.9, 0.0], [None, 0.9]]
+    terminal, page = report([write_run(tmp_path / "run", success=success)], tmp_path / "out")
+    assert "failed" in terminal
+    assert '<td class="bad">failed</td>' in page
+    assert "seed 0 has failed cells" in terminal
+    assert "—" in terminal, "its average is undefined, not the mean of the rest"
+
+
+def test_one_task(tmp_path):
+    run = write_run(
+        tmp_path / "run", success=[[0], [1]], scores=[[0], [5]], prediction_error=[[1], [0.1]]
+    )
+    terminal, _ = report([run], tmp_path / "out")
+    assert "after task 1" in terminal
+
+
+def test_a_run_in_progress_shows_its_curves(tmp_path):
+    path = write_run(tmp_path / "run", finished=False)
+    run = load_run(path)
+    assert run.result is None
+    assert run.evaluations("success", on=1)[1000] == 0.87
+    assert run.spans == [(0, 1000), (1000, 2000)]
+    terminal, page = report([path], tmp_path / "out")
+    assert "not finished: task 2" in terminal
+    assert "not finished: task 2" in page
+    assert (tmp_path / "out" / "push-quick-curves.png").exists()
+    assert not (tmp_path / "out" / "push-quick-matrix.png").exists()
+
+
+def test_a_run_that_has_only_just_begun(tmp_path):
+    path = write_run(tmp_path / "run", finished=False)
+    (path / "metrics.jsonl").write_text("")
+    terminal, _ = report([path], tmp_path / "out")
+    assert "nothing recorded yet" in terminal
+
+
+@pytest.mark.parametrize("rest", [b'{"kind": "eval", "env_st', b'{"kind": "eval"', b"{\xe2\x82"])
+def test_a_line_cut_short_at_the_end_is_left_out(tmp_path, rest):
+    path = write_run(tmp_path / "run")
+    whole = load_run(path)
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(rest)
+    assert load_run(path).events == whole.events
+
+
+def test_a_damaged_line_elsewhere_is_named(tmp_path):
+    path = write_run(tmp_path / "run")
+    text = (path / "metrics.jsonl").read_text()
+    (path / "metrics.jsonl").write_text("{oops\n" + text)
+    with pytest.raises(UserError, match=r"Line 1 of .*metrics\.jsonl is damaged"):
+        load_run(path)
+
+
+def test_missing_and_foreign_folders(tmp_path):
+    with pytest.raises(UserError, match="There is no run at"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        load_run(tmp_path)
+    path = write_run(tmp_path / "run")
+    (path / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"has no metrics\.jsonl"):
+        load_run(path)
+    with pytest.raises(UserError, match="Nothing to report"):
+        write_report([], tmp_path / "out", Console(file=io.StringIO()))
+    with pytest.raises(UserError, match="is a file"):
+        write_report([path], path / "config.yaml", Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema 2"),
+        ({"success": [[1.0]]}, "is damaged"),
+        ({"tasks": ["only one"]}, "is damaged"),
+        ({"plans": "many"}, "is damaged"),
+    ],
+)
+def test_a_foreign_result_is_refused(tmp_path, change, message):
+    path = write_run(tmp_path / "run")
+    file = path / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        load_run(path)
+    file.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        load_run(path)
+
+
+def test_other_tasks_under_the_same_name_are_not_compared(tmp_path):
+    a = write_run(tmp_path / "a")
+    b = write_run(tmp_path / "b", seed=1, tasks=["other", "tasks"])
+    with pytest.raises(UserError, match="Report them apart"):
+        group([load_run(a), load_run(b)])
+
+
+def test_runs_that_are_no_seeds_of_one_another_are_noted(tmp_path):
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", beta=0.5)]
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert "hnet: seed 0 is there twice." in benchmark.notes
+    assert any("differ in method.beta" in note for note in benchmark.notes)
+
+
+def test_text_of_the_user_is_escaped(tmp_path):
+    path = write_run(tmp_path / "run", tasks=["<script>alert(1)</script>", "[bold]b[/bold]"])
+    with (path / "config.yaml").open("a") as file:
+        file.write("note: '</pre><img src=x>'\n")
+    terminal, page = report([path], tmp_path / "out")
+    assert "<script>" not in page
+    assert "<img src=x>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "[bold]b[/bold]" in terminal
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    _, page = report([write_run(tmp_path / "run")], tmp_path / "out")
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_figures_are_pictures_and_not_blank(tmp_path):
+    report([write_run(tmp_path / "run")], tmp_path / "out")
+    names = {f"push-quick-{kind}.png" for kind in ("curves", "error", "matrix")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"index.html"}
+    for name in names:
+        with Image.open(tmp_path / "out" / name) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        assert min(pixels.shape[:2]) > 200
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    report([write_run(tmp_path / "a", "hnet")], out)
+    _, page = report([write_run(tmp_path / "b", "finetune")], out)
+    assert "finetune" in page
+    assert "hnet" not in page
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(list(out.iterdir())) == 5
+
+
+def test_numbers_as_text():
+    assert fixed(-0.001) == "0.00"
+    assert fixed(math.nan) == "—"
+    assert [significant(v) for v in (0.0041249, 12.34, 1234.5, 0.0)] == [
+        "0.00412",
+        "12.3",
+        "1230",
+        "0.00",
+    ]
+    assert significant(math.inf) == "inf"
+    assert decimals([-152.0, 3.0]) == 0
+    assert decimals([0.98, math.nan]) == 3
+    assert spread([0.5]) == "0.50"
+    assert spread([]) == "—"
+    assert duration(3725) == "1 h 02 min"
+    assert size(2048) == "2.0 KiB"

@@ -1,0 +1,215 @@
+"""The whole program, as a user runs it, at its smallest preset."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from hypercrl.cli import main
+
+SMALL = (
+    "preset=smoke",
+    "device=cpu",
+    "method.hidden=[8,8]",
+    "dynamics.hidden=[16]",
+    "protocol.checkpoint_every=20",
+)
+
+
+def train(path, *overrides, small=SMALL):
+    main(["train", *small, *overrides, f"run_dir={path}"])
+    return json.loads((path / "result.json").read_text())
+
+
+def weights(path):
+    tensors = safetensors.torch.load_file(path / "checkpoints/latest.safetensors")
+    return {k: v for k, v in tensors.items() if v.dtype == torch.float32}
+
+
+def records(path, kind):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def hnet_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "hnet"
+    train(path)
+    return path
+
+
+def test_a_run_leaves_what_the_docs_promise(hnet_run):
+    result = json.loads((hnet_run / "result.json").read_text())
+    assert np.shape(result["scores"]) == np.shape(result["success"]) == (3, 2)
+    assert np.shape(result["prediction_error"]) == (3, 2)
+    assert np.isfinite(result["scores"]).all()
+    assert result["env_steps"] == 2 * 120
+    assert result["plans"] == 2 * 60
+    # Per task: after the random steps, and after 30 and 60 planned ones.
+    assert result["updates"] == 2 * 3 * 20
+    assert result["average_performance"] == pytest.approx(np.mean(result["scores"][2]))
+    for name in ("forgetting", "forward_transfer", "seconds", "git", "machine", "versions"):
+        assert result[name] is not None
+    names = sorted(p.stem for p in (hnet_run / "checkpoints").iterdir())
+    assert names == ["after_task_1", "after_task_2", "latest"]
+    assert list((hnet_run / "tensorboard").iterdir())
+    assert "densities" in (hnet_run / "config.yaml").read_text()
+
+
+def test_nothing_of_an_old_task_is_kept(hnet_run):
+    """The replay is the same bytes after every task, and hnet adds only targets and embeddings."""
+    result = json.loads((hnet_run / "result.json").read_text())
+    first, second = result["memory_bytes"]
+    main_net = (10 + 2) * 16 + 16 + 16 * 10 + 10
+    assert second - first == 4 * (main_net + 10)
+    saved = safetensors.torch.load_file(hnet_run / "checkpoints/after_task_2.safetensors")
+    replay_like = [v for v in saved.values() if v.dim() == 2 and len(v) == 100]
+    assert sorted(v.shape[1] for v in replay_like) == [2, 10, 10]
+
+
+def test_learning_curves_cover_all_tasks_seen(hnet_run):
+    evals = records(hnet_run, "eval")
+    rows = {(r["env_steps"], r["on"]) for r in evals}
+    assert {(60, 1), (60, 2), (120, 1), (120, 2), (240, 1), (240, 2)} <= rows
+    assert all(r["prediction_error"] > 0 for r in evals)
+
+
+def test_same_seed_same_run_other_seed_other_noise(hnet_run, tmp_path):
+    again, other = train(tmp_path / "again"), train(tmp_path / "other", "seed=1")
+    first = json.loads((hnet_run / "result.json").read_text())
+    assert again["scores"] == first["scores"]
+    assert other["scores"] != first["scores"]
+
+
+def test_exploration_differs_between_tasks(hnet_run):
+    returns = [r["return"] for r in records(hnet_run, "episode") if r["random"]]
+    assert len(set(returns)) == len(returns)
+
+
+@pytest.mark.parametrize("method", ["hnet", "finetune", "single", "chunked_hnet"])
+def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
+    small = SMALL if method in ("hnet", "chunked_hnet") else (*SMALL[:2], *SMALL[3:])
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    settings = (f"method={method}", "seed=3")
+    wanted = train(straight, *settings, small=small)
+    _run_and_kill([*small, *settings, f"run_dir={killed}"], killed)
+    assert not (killed / "result.json").exists()
+    main(["train", f"resume={killed}"])
+    got = json.loads((killed / "result.json").read_text())
+    for key in ("scores", "success", "prediction_error", "memory_bytes", "updates", "plans"):
+        assert got[key] == wanted[key], key
+    for name, value in weights(straight).items():
+        if value.dim() > 1 or value.numel() > 1:
+            assert torch.equal(value, weights(killed)[name]), name
+
+    def without_times(path):
+        return [
+            {k: v for k, v in json.loads(line).items() if k != "milliseconds"}
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+        ]
+
+    assert without_times(killed) == without_times(straight)
+
+
+def _run_and_kill(arguments, path):
+    """SIGKILL the run once a random number of records lies in its log."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypercrl", "train", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    wanted = random.SystemRandom().uniform(0.05, 0.95)
+    log = path / "checkpoints"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log / "latest.safetensors").exists():
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.01)
+    time.sleep(wanted)
+    assert process.poll() is None, "it ended before it was killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def fails(capsys, *words):
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("hypercrl: ")
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "sede=1"], "Did you mean 'seed'"),
+        (["train", "planner.sampels=5"], "Did you mean 'planner.samples'"),
+        (["train", "env=pusch"], "Did you mean 'push'"),
+        (["train", "method=hnett"], "Did you mean 'hnet'"),
+        (["train", "preset=quik"], "Did you mean 'quick'"),
+        (["train", "seed=abc"], "seed"),
+        (["train", "seed=[1"], "seed"),
+        (["train", "device=tpu"], "cpu, cuda or auto"),
+        (["train", "planner.elites=9999"], "planner.elites"),
+        (["train", "resume=nowhere"], "no run at nowhere"),
+        (["train", "method.hidden=x"], "method.hidden"),
+        (["play", "run=nowhere"], "no run at nowhere"),
+        (["play"], "run=DIR"),
+        (["report", "nowhere"], "nowhere"),
+        (["report"], "at least one"),
+        (["tasks", "nothing"], "push"),
+    ],
+)
+def test_mistakes_get_one_message(capsys, tmp_path, monkeypatch, words, wanted):
+    monkeypatch.chdir(tmp_path)
+    message = fails(capsys, *words)
+    assert wanted in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(capsys, tmp_path):
+    assert "no GPU" in fails(capsys, "train", "device=cuda", f"run_dir={tmp_path / 'r'}")
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_existing_folder_is_left_as_it_is(capsys, hnet_run):
+    before = {p: p.stat().st_mtime_ns for p in hnet_run.rglob("*")}
+    message = fails(capsys, "train", *SMALL, f"run_dir={hnet_run}")
+    assert f"resume={hnet_run}" in message
+    assert {p: p.stat().st_mtime_ns for p in hnet_run.rglob("*")} == before
+
+
+def test_a_finished_run_is_not_resumed(capsys, hnet_run):
+    assert "has ended" in fails(capsys, "train", f"resume={hnet_run}")
+
+
+def test_resume_takes_no_other_settings(capsys, hnet_run):
+    assert "seed=4" in fails(capsys, "train", f"resume={hnet_run}", "seed=4")
+
+
+def test_divergence_names_step_and_checkpoint(capsys, tmp_path):
+    path = tmp_path / "r"
+    message = fails(
+        capsys,
+        "train",
+        "preset=smoke",
+        "device=cpu",
+        "method=finetune",
+        "method.learning_rate=1e38",
+        "method.clip_norm=1e38",
+        f"run_dir={path}",
+    )
+    assert "diverged" in message
+    assert "step 60" in message
+    assert "none was written yet" in message
