@@ -3,9 +3,13 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from hypercrl.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
@@ -60,7 +64,9 @@ def _run(command: str, words: list[str]) -> None:
         module.run(words)
 
 
-def _run_with_hydra(command: str, function: object, words: list[str]) -> None:
+def _run_with_hydra(
+    command: str, function: Callable[["DictConfig"], None], words: list[str]
+) -> None:
     import hydra
 
     from hypercrl.config import register
@@ -72,5 +78,17 @@ def _run_with_hydra(command: str, function: object, words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
+    mistakes: list[UserError] = []
+
+    def job(config: "DictConfig") -> None:
+        # Hydra prints an account of its own of whatever a job raises.
+        try:
+            with explained(command):
+                function(config)
+        except UserError as error:
+            mistakes.append(error)
+
     with explained(command):
-        decorate(function)()
+        decorate(job)()
+    if mistakes:
+        raise mistakes[0]

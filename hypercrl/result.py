@@ -47,9 +47,14 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
         "git": git_revision(),
         "machine": machine(trainer.experiment.device),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    found = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"python": platform.python_version(), **found}
 
 
 def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]:

@@ -169,9 +169,7 @@ class PushTask(MujocoTask):
         key = (obs.device, obs.dtype)
         if key not in self._goals:
             corners = (_CORNERS + np.array(GOAL)).ravel()
-            # A constant made inside a caller's inference mode could not enter autograd later.
-            with torch.inference_mode(False):
-                self._goals[key] = torch.tensor(corners, dtype=obs.dtype, device=obs.device)
+            self._goals[key] = torch.tensor(corners, dtype=obs.dtype, device=obs.device)
         offset = obs[..., 2:] - self._goals[key]
         return torch.linalg.vector_norm(offset.unflatten(-1, (4, 2)), dim=-1)
 

@@ -18,10 +18,10 @@ from hypercrl.video import VideoWriter, caption
 
 def play(config: DictConfig) -> None:
     """Run episodes of a task with a checkpoint's model, and write them to a video if asked."""
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, PlayConfig)
     if OmegaConf.is_missing(config, "run"):
         raise UserError("play needs a run: hypercrl play run=DIR task=1 video=out.mp4")
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, PlayConfig)
     folder = RunFolder.open(Path(settings.run))
     video = Path(settings.video) if settings.video else None
     if video and video.exists():

@@ -133,6 +133,13 @@ def test_inverse_kinematics_reaches_and_refuses(arm):
         np.testing.assert_allclose(expected[:3, :3], np.diag([1.0, -1.0, -1.0]), atol=2e-6)
         low, high = model.jnt_range[:7].T
         assert ((low <= data.qpos[:7]) & (data.qpos[:7] <= high)).all()
+    # A hand that points forward: unlike half a turn, this rotation is not its own inverse.
+    forward = np.array([1.0, 0.2, 1.0, 0.0]) / np.linalg.norm([1.0, 0.2, 1.0, 0.0])
+    data.qpos[:7] = (0.0, 0.3, 0.0, -1.9, 0.0, 3.3, 0.8)
+    solve_tip_pose(model, data, site, np.array((0.0, 0.1, 0.6)), forward)
+    found = np.empty(4)
+    mujoco.mju_mat2Quat(found, tip_pose(data.qpos[:7])[:3, :3].ravel())
+    assert abs(found @ forward) == pytest.approx(1.0, abs=1e-9)
     with pytest.raises(ValueError, match="cannot reach"):
         solve_tip_pose(model, data, site, np.array((1.0, 0.0, 0.05)), np.array(HAND_DOWN))
 

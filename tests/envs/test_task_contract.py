@@ -117,6 +117,8 @@ def test_restored_state_continues_bit_for_bit_in_contact(push: Task, as_json):
 
     def future(task: Task) -> list[Any]:
         steps = play(task, actions)
+        # Observations are rounded to float32; the simulator's own numbers must agree too.
+        steps.append((task.get_state()["physics"], 0.0))
         first, info = task.reset()
         return [*steps, (first, info["goal_distance"]), *play(task, actions[:5])]
 
@@ -176,6 +178,10 @@ def test_returned_observations_belong_to_the_caller(push: Task):
     push.set_state(state)
     obs += 1.0
     assert_same(play(push, random_actions(0, 2)), expected)
+    first, _ = push.reset(seed=0)
+    kept = first.copy()
+    first += 1.0
+    np.testing.assert_array_equal(push._observation, kept)  # type: ignore[arg-type]
 
 
 def test_spaces_and_types(push: Task):

@@ -1,0 +1,88 @@
+"""What only a CUDA device can show: run with -m gpu on a machine that has one."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from hypercrl.agent import Agent
+from hypercrl.cli import main
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import Batch, HnetConfig, MethodConfig, make_method
+from hypercrl.planning import CEM, CEMConfig
+
+pytestmark = pytest.mark.gpu
+
+
+def reward(obs, action, next_obs):
+    return -(next_obs[..., :2] - 1).square().sum(-1) - 0.1 * action.square().sum(-1)
+
+
+def make_agent(robots=3, seed=0):
+    ones = torch.ones(2, device="cuda")
+    planner = CEM(CEMConfig(samples=128, horizon=10, iterations=3, elites=16), -ones, ones)
+    model = DynamicsModel(10, 2, [64, 64], False).cuda()
+    weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
+    generator = torch.Generator("cuda").manual_seed(seed)
+    agent = Agent(planner, reward, robots, generator)
+    agent.set_layers(model.planning_layers(weights))
+    return agent
+
+
+def test_a_captured_plan_is_the_eager_plan():
+    graph, eager = make_agent(), make_agent()
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for step in range(10):
+        obs = torch.randn(3, 10, generator=g)
+        if step == 6:  # new weights go into the graph in place
+            fresh = [(1.1 * w, b + 0.1) for w, b in graph._layers]
+            graph.set_layers(fresh)
+            eager.set_layers(fresh)
+        if step == 8:  # and so does a new seed
+            graph.generator.manual_seed(9)
+            eager.generator.manual_seed(9)
+        torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert graph._plan._graph is not None
+
+
+@pytest.mark.parametrize("name", ["hnet", "chunked_hnet", "finetune", "single"])
+def test_captured_training_steps_are_the_eager_ones(name):
+    model = DynamicsModel(4, 2, [32, 32], probabilistic=True)
+    chunk = 200 if name == "chunked_hnet" else None
+    config = (
+        HnetConfig(name, 1e-3, 5.0, chunk_size=chunk)
+        if "hnet" in name
+        else MethodConfig(name, 1e-3, 5.0)
+    )
+    eager = make_method(model, config, torch.Generator().manual_seed(0)).cuda()
+    graph = copy.deepcopy(eager)
+    g = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        for method in (eager, graph):
+            method.generator = torch.Generator().manual_seed(5)
+            method.begin_task()
+
+        def step(obs, action, next_obs):
+            return tuple(graph.training_step(Batch(obs, action, next_obs)).values())
+
+        captured = CapturedFunction(step)
+        for _ in range(8):
+            obs, action = torch.randn(50, 4, generator=g), torch.randn(50, 2, generator=g)
+            batch = [t.cuda() for t in (obs, action, obs + 0.1 * action.repeat(1, 2))]
+            wanted = list(eager.training_step(Batch(*batch)).values())
+            for a, b in zip(captured(*batch), wanted, strict=True):
+                torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-5)
+    for a, b in zip(eager.parameters(), graph.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["hnet", "finetune"])
+def test_a_run_on_the_gpu_ends_and_plays_on_the_cpu(method, tmp_path):
+    run = tmp_path / "run"
+    main(["train", "preset=smoke", "device=cuda", f"method={method}", f"run_dir={run}"])
+    result = json.loads((run / "result.json").read_text())
+    assert result["device"] == "cuda"
+    main(["play", f"run={run}", "task=1", "episodes=1", "device=cpu"])
