@@ -218,6 +218,9 @@ def _add_servo(
 
 
 def _set_impedance(actuator: mujoco.MjsActuator, impedance: Impedance) -> None:
-    actuator.set_to_position(kp=impedance.kp, kv=impedance.kv)
+    actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
+    actuator.gainprm[0] = impedance.kp
+    actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+    actuator.biasprm[1:3] = -impedance.kp, -impedance.kv
     actuator.forcelimited = True
     actuator.forcerange = (-impedance.limit, impedance.limit)

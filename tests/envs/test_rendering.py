@@ -140,4 +140,3 @@ except hypercrl_envs.RenderingUnavailable as error:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert "libegl1 libgl1-mesa-dri libegl-mesa0" in result.stdout
-    assert result.stderr == ""
