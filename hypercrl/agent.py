@@ -3,12 +3,12 @@
 import time
 
 import torch
-from hypercrl_kernels import rollout
 from torch import Tensor
 
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.model import Layers
 from hypercrl.planning import CEM, Reward
+from hypercrl_kernels import rollout
 
 
 class Agent:

@@ -74,8 +74,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     if int(header["crc32"]) != _checksum(tensors):
         raise UserError(
-            f"The checkpoint {path} is damaged: its checksum does not fit its contents. Use another "
-            "one from the run's checkpoints/ folder."
+            f"The checkpoint {path} is damaged: its checksum does not fit its contents. Use "
+            "another one from the run's checkpoints/ folder."
         )
     return _fill(json.loads(header["tree"]), tensors)
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from hypercrl_envs import Task, TaskSequence
-from hypercrl_kernels import rollout
 from torch import Tensor
 
 from hypercrl.agent import Agent
@@ -14,6 +12,8 @@ from hypercrl.dynamics.model import Layers
 from hypercrl.exploration import make_noise
 from hypercrl.planning import CEM
 from hypercrl.random_streams import derive_seed
+from hypercrl_envs import Task, TaskSequence
+from hypercrl_kernels import rollout
 
 
 @dataclass(frozen=True)

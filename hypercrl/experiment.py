@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from hypercrl_envs import TaskSequence
 
 from hypercrl.config import TrainConfig
 from hypercrl.dynamics import DynamicsModel
@@ -11,6 +10,7 @@ from hypercrl.errors import UserError
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import CEM
 from hypercrl.random_streams import RandomStreams
+from hypercrl_envs import TaskSequence
 
 
 @dataclass
@@ -55,7 +55,7 @@ def build(config: TrainConfig) -> Experiment:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is the GPU where there is one.
+    """ "auto" is the GPU where there is one.
 
     Raises:
         UserError: a GPU is asked for and there is none, or the name means nothing.

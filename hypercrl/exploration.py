@@ -4,10 +4,10 @@ from math import sqrt
 from typing import Any
 
 import torch
-from hypercrl_envs import Task
 from torch import Tensor
 
 from hypercrl.config import ExplorationConfig
+from hypercrl_envs import Task
 
 
 class CorrelatedNoise:
@@ -64,9 +64,7 @@ class CorrelatedNoise:
         self.value, self.bias = state["value"], state["bias"]
 
 
-def make_noise(
-    env: Task, config: ExplorationConfig, generator: torch.Generator
-) -> CorrelatedNoise:
+def make_noise(env: Task, config: ExplorationConfig, generator: torch.Generator) -> CorrelatedNoise:
     """Exploration noise of a task, from that task's own bias range."""
     low, high = (
         torch.tensor(b, dtype=torch.float32)

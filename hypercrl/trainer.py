@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
-from hypercrl_envs import Task
 from torch import Tensor
 
 from hypercrl.agent import Agent
@@ -22,6 +21,7 @@ from hypercrl.progress import Progress
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl_envs import Task
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 

@@ -117,7 +117,7 @@ class MujocoTask(Task):
     def _decorate(self) -> None:
         """Change colours or markers of `model` before a picture is drawn."""
 
-    def render(self) -> np.ndarray:  # type: ignore[reportIncompatibleMethodOverride]
+    def render(self) -> np.ndarray:
         """A picture from `camera`: uint8 [height, width, 3].
 
         Raises:

@@ -52,8 +52,12 @@ class TaskSequence:
     def __len__(self) -> int:
         return len(self.specs)
 
-    def make(self, index: int, render_mode: str | None = None) -> Task:
+    def make(self, index: int, render_mode: str | None = None, **picture: Any) -> Task:
         """A fresh task number `index` (from 0).
+
+        Args:
+            render_mode: "rgb_array" to use `render`, else None.
+            picture: width and height in pixels, camera; as the task's class takes them.
 
         Raises:
             IndexError: there is no such task.
@@ -70,6 +74,6 @@ class TaskSequence:
                 "pass it to make()"
             )
         try:
-            return make_task(render_mode=render_mode, **spec)
+            return make_task(render_mode=render_mode, **spec, **picture)
         except ValueError as error:
             raise ValueError(f"sequence {self.name!r}, task {index}: {error}") from error

@@ -105,6 +105,10 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def _set_physics(self, physics: np.ndarray) -> None:
         """Restore what `_get_physics` returned; raise ValueError if it is not of this task."""
 
+    @abstractmethod
+    def render(self) -> np.ndarray:  # type: ignore[reportIncompatibleMethodOverride]
+        """A picture, uint8 [height, width, 3]; needs `render_mode="rgb_array"`."""
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from hypercrl_envs import RenderingUnavailable, Task
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -14,6 +13,7 @@ from hypercrl.experiment import Experiment, build
 from hypercrl.random_streams import derive_seed
 from hypercrl.run_folder import RunFolder
 from hypercrl.video import VideoWriter, caption
+from hypercrl_envs import RenderingUnavailable, Task
 
 
 def play(config: DictConfig) -> None:

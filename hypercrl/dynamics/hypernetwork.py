@@ -3,6 +3,7 @@
 von Oswald et al., "Continual learning with hypernetworks", ICLR 2020.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -102,7 +103,7 @@ def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
 
 
 def _trunk(sizes: Sequence[int], generator: torch.Generator) -> nn.ModuleList:
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     return nn.ModuleList(_linear(i, o, generator) for i, o in pairs)
 
 

@@ -1,5 +1,6 @@
 """How a flat vector of generated numbers becomes the weights of an MLP."""
 
+import itertools
 from collections.abc import Sequence
 from math import prod, sqrt
 
@@ -20,7 +21,7 @@ class MLPLayout:
             raise ValueError(f"an MLP needs an input and an output width of at least 1: {sizes}")
         self.sizes = tuple(sizes)
         self.shapes: list[tuple[int, ...]] = []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             self.shapes += [(fan_out, fan_in), (fan_out,)]
         self.lengths = [prod(shape) for shape in self.shapes]
         self.numel = sum(self.lengths)

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from hypercrl_kernels import rollout
 
 from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork, Normaliser
+from hypercrl_kernels import rollout
 
 
 def generator(seed=0):

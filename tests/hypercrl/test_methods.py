@@ -155,9 +155,7 @@ def test_l1_adds_lambda_times_the_norm_of_all_written_weights():
     method = make("hnet")
     method.begin_task()
     (0.01 * 64 * method.weights(0).abs().sum()).backward()
-    for without, added, parameter in zip(
-        *gradients, method.hypernetwork.parameters(), strict=True
-    ):
+    for without, added, parameter in zip(*gradients, method.hypernetwork.parameters(), strict=True):
         torch.testing.assert_close(added - without, parameter.grad, rtol=1e-3, atol=1e-4)
 
 

@@ -63,9 +63,7 @@ def test_the_reward_is_asked_once_per_iteration_over_the_whole_rollout():
 def test_reward_sees_the_state_before_and_after_each_action():
     actions = torch.randn(1, 5, 3, 2)
     states = integrator(torch.zeros(1, 2), actions)
-    difference = trajectory_returns(
-        states, actions, lambda o, a, n: (n - o - a).abs().sum(-1)
-    )
+    difference = trajectory_returns(states, actions, lambda o, a, n: (n - o - a).abs().sum(-1))
     torch.testing.assert_close(difference, torch.zeros(1, 5), atol=1e-5, rtol=0)
 
 

@@ -1,5 +1,8 @@
+import itertools
+
 import pytest
 import torch
+
 from hypercrl_kernels import rollout
 
 
@@ -11,7 +14,7 @@ def random_layers(sizes, robots=None, dtype=torch.float64, seed=0):
             torch.randn(*lead, o, i, generator=g, dtype=dtype) / i**0.5,
             torch.randn(*lead, o, generator=g, dtype=dtype) / 10,
         )
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        for i, o in itertools.pairwise(sizes)
     ]
 
 
