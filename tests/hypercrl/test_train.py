@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -100,7 +99,7 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (f"method={method}", "seed=3")
     wanted = train(straight, *settings, small=small)
-    _run_and_kill([*small, *settings, f"run_dir={killed}"], killed)
+    _run_and_kill([*small, *settings, f"run_dir={killed}"])
     assert not (killed / "result.json").exists()
     main(["train", f"resume={killed}"])
     got = json.loads((killed / "result.json").read_text())
@@ -119,23 +118,35 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
     assert without_times(killed) == without_times(straight)
 
 
-def _run_and_kill(arguments, path):
-    """SIGKILL the run once a random number of records lies in its log."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hypercrl", "train", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+KILLED_AT_A_STEP = """
+import os, signal, sys
+from hypercrl.cli import main
+from hypercrl.trainer import Trainer
+
+act, left = Trainer._act, int(sys.argv[1])
+
+def act_or_die(self, planned):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    act(self, planned)
+
+Trainer._act = act_or_die
+main(["train", *sys.argv[2:]])
+"""
+
+
+def _run_and_kill(arguments):
+    """SIGKILL the run at a random one of its 240 environment steps."""
+    step = random.SystemRandom().randrange(1, 240)
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_A_STEP, str(step), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.DEVNULL,
+        check=False,
     )
-    wanted = random.SystemRandom().uniform(0.05, 0.95)
-    log = path / "checkpoints"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (log / "latest.safetensors").exists():
-        assert process.poll() is None, "it ended before its first checkpoint"
-        time.sleep(0.01)
-    time.sleep(wanted)
-    assert process.poll() is None, "it ended before it was killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.returncode == -signal.SIGKILL
 
 
 def fails(capsys, *words):
