@@ -13,7 +13,7 @@ CONFIGS = {
         "chunked_hnet",
         2e-3,
         5.0,
-        hidden=[16, 16],
+        hidden=[32, 32],
         embedding_size=4,
         activation="relu",
         chunk_size=50,
@@ -58,18 +58,20 @@ def error(method, task):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_conflicting_tasks(name, probabilistic):
     """Past the boundary the protected methods keep task 1 and finetune loses it."""
-    method = make(name, probabilistic, beta=1.0) if "hnet" in name else make(name, probabilistic)
-    steps = 700 if name == "chunked_hnet" else 250
+    chunked = name == "chunked_hnet"
+    strength = {"beta": 10.0 if chunked else 1.0} if "hnet" in name else {}
+    method = make(name, probabilistic, **strength)
+    steps = 700 if chunked else 250
     train(method, 0, steps)
-    learned = error(method, 0)
+    # What is to be predicted is ±a, of RMS 1.
+    assert error(method, 0) < 0.12
     train(method, 1, steps)
-    # The two systems differ by 2a, an RMS of 2: a model that has gone over is wrong by that much.
-    assert learned < 0.4
-    assert error(method, 1) < 0.4
+    assert error(method, 1) < 0.12
     if name == "finetune":
-        assert error(method, 0) > 1.0
+        # The old head is kept, so the moved trunk blurs the old task but does not turn it round.
+        assert error(method, 0) > 0.25
     else:
-        assert error(method, 0) < 0.5
+        assert error(method, 0) < 0.12
 
 
 def test_without_its_regulariser_a_hypernetwork_forgets():

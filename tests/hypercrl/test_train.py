@@ -99,15 +99,15 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (f"method={method}", "seed=3")
     wanted = train(straight, *settings, small=small)
-    _run_and_kill([*small, *settings, f"run_dir={killed}"])
+    step = _run_and_kill([*small, *settings, f"run_dir={killed}"])
     assert not (killed / "result.json").exists()
     main(["train", f"resume={killed}"])
     got = json.loads((killed / "result.json").read_text())
     for key in ("scores", "success", "prediction_error", "memory_bytes", "updates", "plans"):
-        assert got[key] == wanted[key], key
+        assert got[key] == wanted[key], (key, step)
     for name, value in weights(straight).items():
         if value.dim() > 1 or value.numel() > 1:
-            assert torch.equal(value, weights(killed)[name]), name
+            assert torch.equal(value, weights(killed)[name]), (name, step)
 
     def without_times(path):
         return [
@@ -138,7 +138,7 @@ main(["train", *sys.argv[2:]])
 
 
 def _run_and_kill(arguments):
-    """SIGKILL the run at a random one of its 240 environment steps."""
+    """SIGKILL the run at a random one of its 240 environment steps, and say at which."""
     step = random.SystemRandom().randrange(1, 240)
     process = subprocess.run(
         [sys.executable, "-c", KILLED_AT_A_STEP, str(step), *arguments],
@@ -147,6 +147,7 @@ def _run_and_kill(arguments):
         check=False,
     )
     assert process.returncode == -signal.SIGKILL
+    return step
 
 
 def fails(capsys, *words):
