@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from hypercrl.methods import HnetConfig, MethodConfig
 from hypercrl.planning import CEMConfig
+from hypercrl.settings import number
 
 
 @dataclass
@@ -22,7 +23,7 @@ class EnvConfig:
 class DynamicsConfig:
     """The main network."""
 
-    hidden: list[int] = field(default_factory=lambda: [200, 200])
+    hidden: list[int] = number([200, 200], least=1)
     probabilistic: bool = False
 
 
@@ -30,29 +31,29 @@ class DynamicsConfig:
 class ExplorationConfig:
     """Noise; standard deviations in units of half the action range."""
 
-    correlation: float = 0.8
-    random_std: float = 0.8
-    planned_std: float = 0.25
+    correlation: float = number(0.8, least=0, most=0.999)
+    random_std: float = number(0.8, least=0)
+    planned_std: float = number(0.25, least=0)
 
 
 @dataclass
 class ProtocolConfig:
     """What every method is given alike; counts are per task."""
 
-    num_tasks: int | None = None
-    random_steps: int = MISSING
-    planned_steps: int = MISSING
-    update_every: int = MISSING
-    updates: int = MISSING
-    first_updates: int | None = None
-    batch_size: int = 100
-    replay_capacity: int = 10_000
-    eval_every: int = MISSING
-    eval_episodes: int = 5
-    final_episodes: int = 10
-    prediction_horizon: int = 10
-    heldout_episodes: int = 10
-    checkpoint_every: int = 1000
+    num_tasks: int | None = number(None, least=1)
+    random_steps: int = number(least=1)
+    planned_steps: int = number(least=0)
+    update_every: int = number(least=1)
+    updates: int = number(least=1)
+    first_updates: int | None = number(None, least=1)
+    batch_size: int = number(100, least=1)
+    replay_capacity: int = number(10_000, least=1)
+    eval_every: int = number(least=1)
+    eval_episodes: int = number(5, least=1)
+    final_episodes: int = number(10, least=1)
+    prediction_horizon: int = number(10, least=1)
+    heldout_episodes: int = number(10, least=1)
+    checkpoint_every: int = number(1000, least=1)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class TrainConfig:
     planner: CEMConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    seed: int = 0
+    seed: int = number(0, least=0)
     device: str = "auto"
     run_dir: str | None = None
     resume: str | None = None
@@ -79,11 +80,11 @@ class PlayConfig:
     run: str = MISSING
     task: int = 1
     checkpoint: str = "latest"
-    episodes: int = 3
+    episodes: int = number(3, least=1)
     video: str | None = None
-    seed: int = 0
+    seed: int = number(0, least=0)
     device: str = "cpu"
-    size: int = 480
+    size: int = number(480, least=64, most=4096)
     camera: str = "front"
 
 

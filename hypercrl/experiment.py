@@ -10,6 +10,7 @@ from hypercrl.errors import UserError
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import CEM
 from hypercrl.random_streams import RandomStreams
+from hypercrl.settings import check
 from hypercrl_envs import TaskSequence
 
 
@@ -33,8 +34,9 @@ def build(config: TrainConfig) -> Experiment:
     """Build all parts afresh from the config's seed.
 
     Raises:
-        UserError: no such device, tasks that cannot be made, a planner that cannot work.
+        UserError: a setting out of its limits, no such device, tasks that cannot be made.
     """
+    check(config)
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,22 @@ class RunFolder:
             there = ", ".join(self.checkpoints()) or "none yet"
             raise UserError(f"{self.path} has no checkpoint {name!r}; there are: {there}.")
         return load_checkpoint(path)
+
+    @contextmanager
+    def foreign_state_refused(self, name: str) -> Iterator[None]:
+        """Around the loading of a checkpoint's state into the parts that config.yaml describes.
+
+        Raises:
+            UserError: the state does not fit them.
+        """
+        try:
+            yield
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The checkpoint {self.checkpoint_path(name)} does not belong to this run: it does "
+                f"not fit {self.path}/config.yaml ({str(error).splitlines()[0]}). "
+                "Use another one from its checkpoints/ folder."
+            ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, atomically."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl import metrics
 from hypercrl.agent import Agent
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.model import Layers
@@ -87,7 +88,8 @@ class Trainer:
             UserError: the model diverged; names the step and the last good checkpoint.
         """
         if resumed is not None:
-            self._load_state(resumed)
+            with self.folder.foreign_state_refused(LATEST):
+                self._load_state(resumed)
         position = self.position
         log_bytes = resumed["log_bytes"] if resumed is not None else 0
         self.log = MetricsLog(self.folder, log_bytes, position.env_steps)
@@ -190,6 +192,7 @@ class Trainer:
     def _end_task(self, task: int) -> None:
         self.env.close()
         self._evaluate_row(self.protocol.final_episodes)
+        self._log_forgetting(task + 1)
         self.memory_bytes.append(self.method.memory_bytes() + self.replay.bytes)
         self.position.task += 1
         self.position.step = 0
@@ -241,6 +244,15 @@ class Trainer:
         scores = [self._evaluate(on, episodes) for on in range(len(self.sequence))]
         for name, rows in self.matrix.items():
             rows.append([getattr(score, name) for score in scores])
+
+    def _log_forgetting(self, trained: int) -> None:
+        """Average performance and forgetting over the tasks trained so far."""
+        for name in ("success", "episode_return"):
+            so_far = [row[:trained] for row in self.matrix[name]]
+            values = {"average": metrics.average_performance(so_far)}
+            if trained > 1:
+                values["forgetting"] = metrics.forgetting(so_far)
+            self._log(f"continual_{name.removeprefix('episode_')}", **values)
 
     def _evaluate(self, on: int, episodes: int) -> Score:
         with self._timed("evaluation"):

@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import imageio.v2 as imageio
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+# Pillow's own font has no superscripts; matplotlib ships one that has.
+_FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 class VideoWriter:
@@ -47,6 +51,6 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
     draw.rectangle((0, height - 2 * size, width, height), fill=(20, 24, 32, 200))
-    font = ImageFont.load_default(size)
+    font = ImageFont.truetype(_FONT, size)
     draw.text((size, height - 1.6 * size), text, fill=(255, 255, 255), font=font)
     return np.asarray(image)

@@ -12,6 +12,7 @@ from hypercrl.errors import UserError
 from hypercrl.experiment import Experiment, build
 from hypercrl.random_streams import derive_seed
 from hypercrl.run_folder import RunFolder
+from hypercrl.settings import check
 from hypercrl.video import VideoWriter, caption
 from hypercrl_envs import RenderingUnavailable, Task
 
@@ -22,6 +23,7 @@ def play(config: DictConfig) -> None:
         raise UserError("play needs a run: hypercrl play run=DIR task=1 video=out.mp4")
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, PlayConfig)
+    check(settings)
     folder = RunFolder.open(Path(settings.run))
     video = Path(settings.video) if settings.video else None
     if video and video.exists():
@@ -34,7 +36,8 @@ def play(config: DictConfig) -> None:
     tasks = len(experiment.sequence)
     if not 1 <= settings.task <= tasks:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {tasks}.")
-    experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
+    with folder.foreign_state_refused(settings.checkpoint):
+        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     console = Console()
     if settings.task > experiment.method.tasks:
         console.print(
@@ -57,9 +60,16 @@ def _run_episodes(
 ) -> None:
     task = settings.task - 1
     mode = "rgb_array" if writer else None
-    env = experiment.sequence.make(
-        task, render_mode=mode, width=settings.size, height=settings.size, camera=settings.camera
-    )
+    try:
+        env = experiment.sequence.make(
+            task,
+            render_mode=mode,
+            width=settings.size,
+            height=settings.size,
+            camera=settings.camera,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     generator = torch.Generator(experiment.device).manual_seed(settings.seed)
     agent = Agent(experiment.planner, env.reward, 1, generator)
     with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.settings import number
 
 StepReport = dict[str, Tensor]
 """Scalars of one training step, left on the device: loss, regulariser, gradient_norm."""
@@ -31,8 +32,8 @@ class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them."""
 
     name: str
-    learning_rate: float
-    clip_norm: float
+    learning_rate: float = number(least=0)
+    clip_norm: float = number(least=0)
 
 
 class Method(nn.Module, ABC):

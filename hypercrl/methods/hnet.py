@@ -4,28 +4,29 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork
+from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
 from hypercrl.methods.base import Batch, Method, MethodConfig, StepReport, tensor_bytes
 from hypercrl.methods.look_ahead import LookAhead
+from hypercrl.settings import choice, number
 
 
 @dataclass
 class HnetConfig(MethodConfig):
     """Settings of the hypernetwork and of its regulariser."""
 
-    beta: float = 0.05
-    l1: float = 0.0
-    embedding_size: int = 10
-    hidden: list[int] = field(default_factory=lambda: [50, 50])
-    activation: str = "elu"
-    chunk_size: int | None = None
-    chunk_embedding_size: int = 20
+    beta: float = number(0.05, least=0)
+    l1: float = number(0.0, least=0)
+    embedding_size: int = number(10, least=1)
+    hidden: list[int] = number([50, 50], least=1)
+    activation: str = choice("elu", *ACTIVATIONS)
+    chunk_size: int | None = number(None, least=1)
+    chunk_embedding_size: int = number(20, least=1)
 
 
 class Hnet(Method):

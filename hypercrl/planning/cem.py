@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.settings import choice, number
+
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
 
@@ -20,14 +22,14 @@ Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 class CEMConfig:
     """Settings of the planner; standard deviations are in units of half the action range."""
 
-    samples: int = 200
-    horizon: int = 20
-    iterations: int = 3
-    elites: int = 20
-    std: float = 0.7
-    min_std: float = 0.05
+    samples: int = number(200, least=1)
+    horizon: int = number(20, least=1)
+    iterations: int = number(3, least=1)
+    elites: int = number(20, least=1)
+    std: float = number(0.7, least=0)
+    min_std: float = number(0.05, least=0)
     warm_start: bool = True
-    execute: str = "mean"
+    execute: str = choice("mean", "mean", "best")
 
 
 class CEM:
@@ -42,15 +44,11 @@ class CEM:
     """
 
     def __init__(self, config: CEMConfig, low: Tensor, high: Tensor) -> None:
-        if not 1 <= config.elites <= config.samples:
+        if config.elites > config.samples:
             raise ValueError(
-                f"planner.elites must lie between 1 and planner.samples={config.samples}, "
+                f"planner.elites must be at most planner.samples={config.samples}, "
                 f"not {config.elites}"
             )
-        if config.execute not in ("mean", "best"):
-            raise ValueError(f"planner.execute is 'mean' or 'best', not {config.execute!r}")
-        if min(config.horizon, config.iterations) < 1:
-            raise ValueError("planner.horizon and planner.iterations must be at least 1")
         self.config = config
         self.low = low
         self.high = high

@@ -96,9 +96,6 @@ def test_same_generator_same_plan_and_global_seed_without_effect():
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"elites": 0}, {"elites": 301}, {"execute": "worst"}, {"horizon": 0}]
-)
-def test_settings_that_cannot_work_are_refused(settings):
-    with pytest.raises(ValueError, match="planner"):
-        planner(**settings)
+def test_more_elites_than_samples_are_refused():
+    with pytest.raises(ValueError, match=r"planner\.samples=300"):
+        planner(elites=301)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,16 @@ def test_learning_curves_cover_all_tasks_seen(hnet_run):
     rows = {(r["env_steps"], r["on"]) for r in evals}
     assert {(60, 1), (60, 2), (120, 1), (120, 2), (240, 1), (240, 2)} <= rows
     assert all(r["prediction_error"] > 0 for r in evals)
+
+
+def test_forgetting_is_logged_after_each_task(hnet_run):
+    result = json.loads((hnet_run / "result.json").read_text())
+    success, returns = records(hnet_run, "continual_success"), records(hnet_run, "continual_return")
+    assert [r["task"] for r in success] == [1, 2]
+    assert "forgetting" not in success[0]
+    assert success[1]["forgetting"] == pytest.approx(result["success_forgetting"])
+    assert returns[1]["forgetting"] == pytest.approx(result["forgetting"])
+    assert returns[0]["average"] == pytest.approx(result["scores"][1][0])
 
 
 def test_same_seed_same_run_other_seed_other_noise(hnet_run, tmp_path):
@@ -175,6 +186,14 @@ def fails(capsys, *words):
         (["train", "planner.elites=9999"], "planner.elites"),
         (["train", "resume=nowhere"], "no run at nowhere"),
         (["train", "method.hidden=x"], "method.hidden"),
+        (["train", "method.hidden=[8,0]"], "method.hidden must be at least 1, not 0"),
+        (["train", "method.activation=tanh"], "method.activation is one of elu, relu"),
+        (["train", "planner.execute=worst"], "planner.execute is one of mean, best"),
+        (["train", "protocol.update_every=0"], "protocol.update_every must be at least 1"),
+        (["train", "protocol.num_tasks=0"], "protocol.num_tasks must be at least 1"),
+        (["train", "exploration.correlation=1"], "exploration.correlation must be at most 0.999"),
+        (["train", "seed=-1"], "seed must be at least 0"),
+        (["train", "env.tasks=[{task: push, densities: [1, 2]}]"], "densities"),
         (["play", "run=nowhere"], "no run at nowhere"),
         (["play"], "run=DIR"),
         (["report", "nowhere"], "nowhere"),
@@ -204,6 +223,31 @@ def test_an_existing_folder_is_left_as_it_is(capsys, hnet_run):
 
 def test_a_finished_run_is_not_resumed(capsys, hnet_run):
     assert "has ended" in fails(capsys, "train", f"resume={hnet_run}")
+
+
+def test_a_checkpoint_of_another_run_is_refused(capsys, hnet_run, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(hnet_run, copied)
+    (copied / "result.json").unlink()
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("- 16", "- 24"))
+    for words in (["play", f"run={copied}"], ["train", f"resume={copied}"]):
+        assert "does not belong to this run" in fails(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("task=3", "tasks 1 to 2"),
+        ("checkpoint=none", "after_task_1, after_task_2, latest"),
+        ("camera=back", "front, side, top"),
+        ("video=film.avi", ".mp4"),
+        ("episodes=0", "episodes must be at least 1"),
+        ("size=0", "size must be at least 64"),
+    ],
+)
+def test_mistakes_in_play(capsys, hnet_run, setting, wanted):
+    assert wanted in fails(capsys, "play", f"run={hnet_run}", setting)
 
 
 def test_resume_takes_no_other_settings(capsys, hnet_run):

@@ -1,0 +1,48 @@
+"""Limits of settings, written where the setting is, checked before a run begins."""
+
+from dataclasses import Field, field, fields, is_dataclass
+from math import inf
+from typing import Any
+
+from omegaconf import MISSING
+
+from hypercrl.errors import UserError
+
+
+def number(default: Any = MISSING, *, least: float = -inf, most: float = inf) -> Any:
+    """A dataclass field that holds a number, or a list of numbers, from `least` to `most`."""
+    limits = {"least": least, "most": most}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=limits)
+    return field(default=default, metadata=limits)
+
+
+def choice(default: Any, *values: str) -> Any:
+    """A dataclass field that holds one of `values`."""
+    return field(default=default, metadata={"values": values})
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Check every field of a config, and of the configs in it, against its limits.
+
+    Raises:
+        UserError: a value outside; names the key, the value and the limits.
+    """
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            check(value, f"{prefix}{f.name}.")
+        elif value is not None:
+            _check_value(f, value, f"{prefix}{f.name}")
+
+
+def _check_value(f: "Field[Any]", value: Any, key: str) -> None:
+    if values := f.metadata.get("values"):
+        if value not in values:
+            raise UserError(f"{key} is one of {', '.join(values)}, not {value!r}.")
+        return
+    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, int | float) and not least <= number <= most:
+            limit = f"at least {least:g}" if number < least or most == inf else f"at most {most:g}"
+            raise UserError(f"{key} must be {limit}, not {number:g}.")
