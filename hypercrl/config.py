@@ -79,6 +79,7 @@ class PlayConfig:
 
     run: str = MISSING
     task: int = 1
+    tiled: bool = False
     checkpoint: str = "latest"
     episodes: int = number(3, least=1)
     video: str | None = None

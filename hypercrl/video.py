@@ -1,6 +1,7 @@
 """mp4 files, written whole or not at all."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -52,5 +53,16 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     draw = ImageDraw.Draw(image, "RGBA")
     draw.rectangle((0, height - 2 * size, width, height), fill=(20, 24, 32, 200))
     font = ImageFont.truetype(_FONT, size)
+    if (length := font.getlength(text)) > width - 2 * size:
+        font = ImageFont.truetype(_FONT, size * (width - 2 * size) / length)
     draw.text((size, height - 1.6 * size), text, fill=(255, 255, 255), font=font)
     return np.asarray(image)
+
+
+def tile(frames: Sequence[np.ndarray], columns: int = 3) -> np.ndarray:
+    """Frames of one size [height, width, 3] side by side, row by row; empty places are black."""
+    columns = min(columns, len(frames))
+    blank = np.zeros_like(frames[0])
+    rows = [list(frames[i : i + columns]) for i in range(0, len(frames), columns)]
+    rows[-1] += [blank] * (columns - len(rows[-1]))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])

@@ -1,7 +1,11 @@
-"""hypercrl play: replay a trained agent on one task, to mp4."""
+"""hypercrl play: replay a trained agent on one task, or on all of them, to mp4."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -13,12 +17,14 @@ from hypercrl.experiment import Experiment, build
 from hypercrl.random_streams import derive_seed
 from hypercrl.run_folder import RunFolder
 from hypercrl.settings import check
-from hypercrl.video import VideoWriter, caption
+from hypercrl.video import VideoWriter, caption, tile
 from hypercrl_envs import RenderingUnavailable, Task
+
+FPS = 10  # one frame per control step: the video runs in real time
 
 
 def play(config: DictConfig) -> None:
-    """Run episodes of a task with a checkpoint's model, and write them to a video if asked."""
+    """Run episodes with a checkpoint's model, and write them to a video if asked."""
     if OmegaConf.is_missing(config, "run"):
         raise UserError("play needs a run: hypercrl play run=DIR task=1 video=out.mp4")
     settings = OmegaConf.to_object(config)
@@ -33,37 +39,62 @@ def play(config: DictConfig) -> None:
     trained = folder.config(TrainConfig)
     trained.device = settings.device
     experiment = build(trained)
-    tasks = len(experiment.sequence)
-    if not 1 <= settings.task <= tasks:
-        raise UserError(f"task={settings.task}: this run has the tasks 1 to {tasks}.")
+    count = len(experiment.sequence)
+    if not 1 <= settings.task <= count:
+        raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
     with folder.foreign_state_refused(settings.checkpoint):
         experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
+    numbers = range(1, count + 1) if settings.tiled else [settings.task]
     console = Console()
-    if settings.task > experiment.method.tasks:
-        console.print(
-            f"task {settings.task} was not trained in checkpoint {settings.checkpoint!r}: "
-            f"playing it with the model of task {experiment.method.tasks}"
-        )
+    for number in numbers:
+        if number > experiment.method.tasks:
+            console.print(
+                f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
+                f"playing it with the model of task {experiment.method.tasks}"
+            )
+    stages = [_stage(experiment, settings, number) for number in numbers]
     if video is None:
-        _run_episodes(experiment, settings, None, console)
+        _run_episodes(stages, settings, None, console)
         return
     try:
-        with VideoWriter(video, fps=10) as writer:
-            _run_episodes(experiment, settings, writer, console)
+        with VideoWriter(video, FPS) as writer:
+            _run_episodes(stages, settings, writer, console)
     except RenderingUnavailable as error:
         raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
 
 
-def _run_episodes(
-    experiment: Experiment, settings: PlayConfig, writer: VideoWriter | None, console: Console
-) -> None:
-    task = settings.task - 1
-    mode = "rgb_array" if writer else None
+@dataclass
+class _Stage:
+    """One task, the agent that plays it, and how the present episode stands."""
+
+    env: Task
+    agent: Agent
+    label: str
+    obs: np.ndarray = field(init=False)
+    info: dict[str, Any] = field(init=False)
+    total: float = 0.0
+
+    def reset(self, seed: int) -> None:
+        self.obs, self.info = self.env.reset(seed=seed)
+        self.agent.reset()
+        self.total = 0.0
+
+    def step(self) -> None:
+        action = self.agent.act(torch.from_numpy(self.obs)[None])[0].numpy()
+        self.obs, reward, _, _, self.info = self.env.step(action)
+        self.total += float(reward)
+
+    def picture(self, text: str) -> np.ndarray:
+        success = "  success" if self.info["success"] else ""
+        return caption(self.env.render(), f"{self.label}  {text}{success}")
+
+
+def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     try:
         env = experiment.sequence.make(
-            task,
-            render_mode=mode,
+            number - 1,
+            render_mode="rgb_array" if settings.video else None,
             width=settings.size,
             height=settings.size,
             camera=settings.camera,
@@ -73,31 +104,31 @@ def _run_episodes(
     generator = torch.Generator(experiment.device).manual_seed(settings.seed)
     agent = Agent(experiment.planner, env.reward, 1, generator)
     with torch.no_grad():
-        agent.set_layers(experiment.model.planning_layers(experiment.method.weights(task)))
-    label = f"task {task + 1}/{len(experiment.sequence)}  {env.caption}"
+        weights = experiment.method.weights(number - 1)
+        agent.set_layers(experiment.model.planning_layers(weights))
+    return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
+
+
+def _run_episodes(
+    stages: Sequence[_Stage], settings: PlayConfig, writer: VideoWriter | None, console: Console
+) -> None:
     for episode in range(settings.episodes):
-        seed = derive_seed(settings.seed, "play", episode)
-        total, info = _run_episode(env, agent, seed, writer, f"{label}  episode {episode + 1}")
-        console.print(
-            f"episode {episode + 1}: return {total:.1f}, "
-            f"{'success' if info['success'] else 'no success'}, "
-            f"{1e3 * info['goal_distance']:.0f} mm from the goal",
-            highlight=False,
-        )
-    env.close()
-
-
-def _run_episode(
-    env: Task, agent: Agent, seed: int, writer: VideoWriter | None, label: str
-) -> tuple[float, dict]:
-    obs, info = env.reset(seed=seed)
-    agent.reset()
-    total = 0.0
-    for step in range(env.max_episode_steps):
-        action = agent.act(torch.from_numpy(obs)[None])[0].numpy()
-        obs, reward, _, _, info = env.step(action)
-        total += float(reward)
-        if writer is not None:
-            state = "success" if info["success"] else ""
-            writer.add(caption(env.render(), f"{label}  step {step + 1}  {state}"))
-    return total, info
+        for stage in stages:
+            stage.reset(derive_seed(settings.seed, "play", episode))
+        # A task whose episode is over waits in its last state for the longest one.
+        for step in range(max(stage.env.max_episode_steps for stage in stages)):
+            for stage in stages:
+                if step < stage.env.max_episode_steps:
+                    stage.step()
+            if writer is not None:
+                text = f"episode {episode + 1}  step {step + 1}"
+                writer.add(tile([stage.picture(text) for stage in stages]))
+        for stage in stages:
+            outcome = "success" if stage.info["success"] else "no success"
+            console.print(
+                f"{stage.label}, episode {episode + 1}: return {stage.total:.1f}, {outcome}, "
+                f"{1e3 * stage.info['goal_distance']:.0f} mm from the goal",
+                highlight=False,
+            )
+    for stage in stages:
+        stage.env.close()
