@@ -1,5 +1,5 @@
-"""Tensor operations of hypercrl with torch references; depends on torch alone."""
+"""Tensor operations of hypercrl: Triton kernels with torch references; knows nothing of robots."""
 
-from hypercrl_kernels.rollout import Layers, rollout
+from hypercrl_kernels.planning import Layers, PackedLayers, Precision, pack_layers, rollout
 
-__all__ = ["Layers", "rollout"]
+__all__ = ["Layers", "PackedLayers", "Precision", "pack_layers", "rollout"]

@@ -1,0 +1,124 @@
+"""How the rollout kernel is cut into programs; imported only where Triton is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from hypercrl_kernels.planning.packed_layers import PackedLayers
+from hypercrl_kernels.planning.rollout_triton import rollout_kernel
+
+_HOPPER = (132, 232448)  # multiprocessors and bytes of shared memory: what the CPU stands in for
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Sizes of one launch.
+
+    Attributes:
+        tile: particles a program.
+        warps: warps a program.
+        groups: parts of the output layer's sum that warps compute side by side.
+        registers: hidden weight matrices kept in registers for the whole horizon (bf16 only).
+        shared: further ones kept in shared memory.
+        block: columns of the remaining ones read from L2 at a time.
+        stages: such blocks on their way at once.
+    """
+
+    tile: int
+    warps: int
+    groups: int
+    registers: int
+    shared: int
+    block: int
+    stages: int
+
+
+def choose_launch(
+    packed: PackedLayers, particles: int, processors: int = 132, shared_memory: int = 232448
+) -> Launch:
+    """Small tiles until every multiprocessor has a program, then larger ones.
+
+    Args:
+        packed: the network.
+        particles: of all robots together.
+        processors, shared_memory: of the device; bytes a program may use.
+    """
+    width, item = packed.width, packed.last.element_size()
+    matrices = packed.hidden.shape[1]
+    tile = 16
+    while tile < 64 and particles > tile * processors:
+        tile *= 2
+    warps, block, stages = (8 if width >= 128 else 4), min(width, 32), 2
+    groups = min(warps, width // 16)
+    if packed.precision != "bf16":
+        return Launch(tile, warps, groups, 0, 0, block, stages)
+    if matrices == 1 and width == 256 and tile <= 32:
+        return Launch(tile, warps, groups, 1, 0, block, stages)
+    work = 4 * width * tile + 4 * width * packed.rows * item
+    streaming = stages * block * (width + tile) * item
+    shared = min(matrices, max(0, shared_memory - work) // (width * width * item))
+    if shared < matrices:
+        shared = max(0, shared_memory - work - streaming) // (width * width * item)
+    return Launch(tile, warps, groups, 0, shared, block, stages)
+
+
+def launch_rollout(
+    packed: PackedLayers, state: Tensor, controls: Tensor, launch: Launch | None = None
+) -> Tensor:
+    """`rollout` by the kernel, cut as `launch` says."""
+    robots, samples, horizon, control = controls.shape
+    total, size = robots * samples, state.shape[1]
+    state, controls = state.float().contiguous(), controls.float().contiguous()
+    if launch is None:
+        launch = choose_launch(packed, total, *_device_limits(state.device))
+    layers = packed.hidden.shape[1]
+    particles = total // packed.networks
+    grid = (triton.cdiv(particles, launch.tile), packed.networks)
+    states = state.new_empty(horizon + 1, robots, samples, size)
+    scratch = packed.last
+    if launch.registers + launch.shared < layers:
+        scratch = packed.last.new_empty(grid[0] * grid[1], packed.width, launch.tile)
+    bits = packed.hidden.view(torch.int16) if launch.registers else packed.hidden
+    rollout_kernel[grid](
+        packed.first,
+        packed.first_exact,
+        packed.hidden,
+        bits,
+        packed.last,
+        packed.bias,
+        packed.last_bias,
+        state,
+        controls,
+        states,
+        scratch,
+        particles,
+        samples,
+        horizon,
+        total,
+        STATE=size,
+        CONTROL=control,
+        ROWS=packed.rows,
+        WIDTH=packed.width,
+        LAYERS=layers,
+        REGISTERS=launch.registers,
+        SHARED=launch.shared,
+        GROUPS=launch.groups,
+        BLOCK=launch.block,
+        TILE=launch.tile,
+        DOT="tf32" if packed.precision == "bf16" else packed.precision,
+        UPCAST=state.device.type != "cuda",
+        num_warps=launch.warps,  # pyright: ignore[reportCallIssue]
+        num_stages=launch.stages,  # pyright: ignore[reportCallIssue]
+    )
+    return states.permute(1, 2, 0, 3)
+
+
+def _device_limits(device: torch.device) -> tuple[int, int]:
+    if device.type != "cuda":
+        return _HOPPER
+    properties = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, properties.shared_memory_per_block_optin

@@ -1,0 +1,207 @@
+"""The rollout as one Triton kernel: a program carries a few particles through the whole horizon.
+
+Activations are kept transposed, [hidden, particles], so that the weights are the left operand of
+every product and fill the 64 rows of a Hopper matrix instruction however few particles there are:
+a rollout is bound by latency, and few particles a program means many programs.
+
+Hidden weight matrices live in one of three places, the fastest first: registers, from where the
+matrix unit reads them for free; shared memory, at 128 bytes a cycle; or L2, read anew at each step.
+"""
+
+# pyright: reportGeneralTypeIssues=false
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _product(a, b, total, DOT: tl.constexpr, UPCAST: tl.constexpr):
+    """total + a @ b. Triton's interpreter would multiply the bits of bf16 as integers: UPCAST."""
+    if UPCAST:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=DOT)
+
+
+@triton.jit
+def _streamed_product(
+    weight,
+    x,
+    total,
+    scratch,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """total + weight @ x, the weight read from L2 a block of columns at a time.
+
+    A register tensor cannot be sliced, so x goes through scratch memory of this program.
+    """
+    unit = tl.arange(0, WIDTH)
+    column = tl.arange(0, TILE)
+    tl.debug_barrier()
+    tl.store(scratch + unit[:, None] * TILE + column[None, :], x)
+    tl.debug_barrier()
+    k = tl.arange(0, BLOCK)
+    for start in range(0, WIDTH, BLOCK):
+        w = tl.load(weight + unit[:, None] * WIDTH + (start + k)[None, :])
+        block = tl.load(scratch + (start + k)[:, None] * TILE + column[None, :])
+        total = _product(w, block, total, DOT, UPCAST)
+    return total
+
+
+@triton.jit
+def _change(
+    x,
+    base,
+    first_weight,
+    kept,
+    offsets,
+    hidden,
+    last_weight,
+    last_offset,
+    scratch,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LAYERS: tl.constexpr,
+    KEPT: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """The network's output [ROWS, TILE] for inputs x [ROWS, TILE]."""
+    dtype = first_weight.dtype
+    h = _product(first_weight, x.to(dtype), base, DOT, UPCAST)
+    for i in tl.static_range(LAYERS):
+        h = tl.maximum(h, 0.0).to(dtype)
+        total = offsets[i] + tl.zeros([WIDTH, TILE], tl.float32)
+        if i < KEPT:
+            h = _product(kept[i], h, total, DOT, UPCAST)
+        else:
+            matrix = hidden + i * WIDTH * WIDTH
+            h = _streamed_product(matrix, h, total, scratch, WIDTH, BLOCK, TILE, DOT, UPCAST)
+    part: tl.constexpr = WIDTH // GROUPS
+    h = tl.reshape(tl.maximum(h, 0.0).to(dtype), [GROUPS, part, TILE])
+    parts = tl.zeros([GROUPS, ROWS, TILE], tl.float32)
+    return tl.sum(_product(last_weight, h, parts, DOT, UPCAST), 0) + last_offset
+
+
+@triton.jit(do_not_specialize=["particles", "samples", "horizon", "total"])
+def rollout_kernel(
+    first,  # [N, WIDTH, ROWS]
+    first_exact,  # the same in float32
+    hidden,  # [N, LAYERS, WIDTH, WIDTH]
+    hidden_bits,  # the same, bf16 as int16
+    last,  # [N, ROWS, WIDTH]
+    bias,  # [N, LAYERS + 1, WIDTH] float32
+    last_bias,  # [N, ROWS] float32
+    state,  # [B, STATE] float32
+    controls,  # [B, K, H, CONTROL] float32
+    states,  # [H + 1, B, K, STATE] float32, written
+    scratch,  # [programs, WIDTH, TILE]
+    particles,  # of one network
+    samples,  # K
+    horizon,  # H
+    total,  # B K
+    STATE: tl.constexpr,
+    CONTROL: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LAYERS: tl.constexpr,
+    REGISTERS: tl.constexpr,  # hidden matrices kept in registers, the first ones
+    SHARED: tl.constexpr,  # kept in shared memory, the next ones
+    GROUPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    dtype = last.dtype.element_ty
+    KEPT: tl.constexpr = REGISTERS + SHARED
+    network = tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, TILE)
+    particle = tl.program_id(0) * TILE + column
+    inside = particle < particles
+    particle = network * particles + particle
+    robot = particle // samples
+
+    row = tl.arange(0, ROWS)
+    unit = tl.arange(0, WIDTH)
+    is_state = (row < STATE)[:, None]
+    is_control = ((row >= STATE) & (row < STATE + CONTROL))[:, None]
+
+    first += network * WIDTH * ROWS
+    first_exact += network * WIDTH * ROWS
+    hidden += network * LAYERS * WIDTH * WIDTH
+    hidden_bits += network * LAYERS * WIDTH * WIDTH
+    last += network * ROWS * WIDTH
+    bias += network * (LAYERS + 1) * WIDTH
+    last_bias += network * ROWS
+    scratch += (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * WIDTH * TILE
+
+    # The network sees the deviation from the start; the start itself enters the first layer's bias
+    # in float32. Rounding to bf16 is then relative to the distance moved, not to the position.
+    base = tl.load(bias + unit)[:, None] + tl.zeros([WIDTH, TILE], tl.float32)
+    for i in range(STATE):
+        start_i = tl.load(state + robot * STATE + i, mask=inside, other=0.0)
+        base += tl.load(first_exact + unit * ROWS + i)[:, None] * start_i[None, :]
+
+    square = unit[:, None] * WIDTH + unit[None, :]
+    kept = ()
+    for i in tl.static_range(KEPT):
+        if i < REGISTERS:
+            # An operand loaded as such would go to shared memory; the bits of one stay here.
+            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square)
+            kept = kept + (bits.to(dtype, bitcast=True),)
+        else:
+            kept = kept + (tl.load(hidden + i * WIDTH * WIDTH + square),)
+    offsets = ()
+    for i in tl.static_range(LAYERS):
+        offsets = offsets + (tl.load(bias + (i + 1) * WIDTH + unit)[:, None],)
+    first_weight = tl.load(first + unit[:, None] * ROWS + row[None, :])
+    # The output layer is a few rows high: each group of hidden units takes its part of the sum.
+    part: tl.constexpr = WIDTH // GROUPS
+    group = tl.arange(0, GROUPS)[:, None, None]
+    last_weight = tl.load(
+        last + row[None, :, None] * WIDTH + group * part + tl.arange(0, part)[None, None, :]
+    )
+    last_offset = tl.load(last_bias + row)[:, None]
+
+    start = tl.load(
+        state + robot[None, :] * STATE + row[:, None], mask=is_state & inside[None, :], other=0.0
+    )
+    control = controls + (particle * horizon * CONTROL)[None, :] + (row[:, None] - STATE)
+    out = states + particle[None, :] * STATE + row[:, None]
+    control_mask = is_control & inside[None, :]
+    out_mask = is_state & inside[None, :]
+    x = tl.load(control, mask=control_mask, other=0.0)
+    later = tl.minimum(1, horizon - 1)
+    next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
+    tl.store(out, start, mask=out_mask)
+    begin = 0
+    if REGISTERS > 0:
+        # Triton sinks what only a loop uses into the loop, loads of register operands too.
+        begin = 1
+        change = _change(
+            x, base, first_weight, kept, offsets, hidden, last_weight, last_offset, scratch,
+            ROWS, WIDTH, LAYERS, KEPT, GROUPS, BLOCK, TILE, DOT, UPCAST,
+        )  # fmt: skip
+        x = tl.where(is_state, change, next_control)
+        out += total * STATE
+        tl.store(out, start + x, mask=out_mask)
+        later = tl.minimum(2, horizon - 1)
+        next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
+    for t in range(begin, horizon):
+        change = _change(
+            x, base, first_weight, kept, offsets, hidden, last_weight, last_offset, scratch,
+            ROWS, WIDTH, LAYERS, KEPT, GROUPS, BLOCK, TILE, DOT, UPCAST,
+        )  # fmt: skip
+        x = tl.where(is_state, x + change, next_control)
+        out += total * STATE
+        tl.store(out, start + x, mask=out_mask)
+        # Asked for one step ahead: the load's latency hides behind the products.
+        later = tl.minimum(t + 2, horizon - 1)
+        next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
