@@ -8,7 +8,7 @@ from torch import Tensor
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.model import Layers
 from hypercrl.planning import CEM, Reward
-from hypercrl_kernels import rollout
+from hypercrl_kernels import PackedLayers, pack_layers, rollout
 
 
 class Agent:
@@ -32,19 +32,18 @@ class Agent:
         self.generator = generator
         self.mean = planner.initial_mean(robots)
         self.plan_seconds: list[float] = []
-        self._layers: Layers = []
+        self._layers: Layers | PackedLayers = []
         self._plan = self._plan_eagerly
         if generator.device.type == "cuda":
             self._plan = CapturedFunction(self._plan_eagerly, [generator])
 
     def set_layers(self, layers: Layers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
-        if not self._layers:
+        if self.generator.device.type == "cuda":
+            packed = self._layers if isinstance(self._layers, PackedLayers) else None
+            self._layers = pack_layers(layers, out=packed)
+        else:
             self._layers = layers
-            return
-        for old, new in zip(self._layers, layers, strict=True):
-            for kept, value in zip(old, new, strict=True):
-                kept.copy_(value)
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""

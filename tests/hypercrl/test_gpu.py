@@ -27,18 +27,19 @@ def make_agent(robots=3, seed=0):
     weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator)
-    agent.set_layers(model.planning_layers(weights))
-    return agent
+    layers = model.planning_layers(weights)
+    agent.set_layers(layers)
+    return agent, layers
 
 
 def test_a_captured_plan_is_the_eager_plan():
-    graph, eager = make_agent(), make_agent()
+    (graph, layers), (eager, _) = make_agent(), make_agent()
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for step in range(10):
         obs = torch.randn(3, 10, generator=g)
         if step == 6:  # new weights go into the graph in place
-            fresh = [(1.1 * w, b + 0.1) for w, b in graph._layers]
+            fresh = [(1.1 * w, b + 0.1) for w, b in layers]
             graph.set_layers(fresh)
             eager.set_layers(fresh)
         if step == 8:  # and so does a new seed
