@@ -1,0 +1,86 @@
+"""Do the tasks of a sequence contradict each other? Every single-task model on every task.
+
+    python scripts/conflict_matrix.py RUN [--episodes 10] [--device cpu] [--out FILE.json]
+
+RUN is a finished `hypercrl train method=single`: one network per task, trained on that task alone.
+Row i, column j of each table is the model of task i on task j. A sequence in which the columns do
+not depend on the row is no benchmark of memory.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from hypercrl.checkpoint import write_atomically
+from hypercrl.config import TrainConfig
+from hypercrl.errors import UserError
+from hypercrl.evaluation import Evaluator, Score
+from hypercrl.experiment import build
+from hypercrl.run_folder import LATEST, RunFolder
+
+QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
+
+
+@torch.no_grad()
+def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], list[list[Score]]]:
+    """Captions of the N tasks, and the score of each model (row) on each task (column).
+
+    Raises:
+        UserError: there is no such run, or its method keeps no model of a task's own.
+    """
+    folder = RunFolder.open(run)
+    config = folder.config(TrainConfig)
+    if config.method.name != "single":
+        raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
+    config.device = device
+    experiment = build(config)
+    experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
+    evaluator = Evaluator(
+        experiment.sequence,
+        experiment.planner,
+        config.seed,
+        config.exploration,
+        config.protocol.prediction_horizon,
+        config.protocol.heldout_episodes,
+    )
+    trained = range(experiment.method.tasks)
+    scores = []
+    for i in track(trained, "models"):
+        layers = experiment.model.planning_layers(experiment.method.weights(i))
+        scores.append([evaluator.evaluate(j, layers, episodes, key=0) for j in trained])
+    evaluator.close()
+    return [experiment.sequence.captions[i] for i in trained], scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    arguments = parser.parse_args()
+    try:
+        tasks, scores = conflict_matrix(arguments.run, arguments.episodes, arguments.device)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    console = Console()
+    for quantity, title in QUANTITIES.items():
+        table = Table(title=title, title_justify="left")
+        for column in ("model of", *(f"on {j + 1}" for j in range(len(tasks)))):
+            table.add_column(column)
+        for caption, row in zip(tasks, scores, strict=True):
+            table.add_row(caption, *(f"{getattr(score, quantity):.3g}" for score in row))
+        console.print(table)
+    if arguments.out:
+        values = {"tasks": tasks, "scores": [[asdict(s) for s in row] for row in scores]}
+        write_atomically(arguments.out, json.dumps(values, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
