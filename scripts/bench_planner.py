@@ -241,15 +241,20 @@ def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     if len(work.hidden) == 2:
         for tile in tiles:
             for warps in (4, 8, 16):
-                yield "bf16", Launch(tile, warps, min(warps, 8), 0, 1, 32, 1)
-            yield "bf16", Launch(tile, 8, 8, 1, 0, 32, 1)
+                yield "bf16", Launch(tile, warps, 0, 1, True, min(warps, 8), 32, 1)
+            yield "bf16", Launch(tile, 8, 1, 0, True, 8, 32, 1)
         for groups in (1, 4, 16):
-            yield "bf16", Launch(tiles[0], 8, groups, 1, 0, 32, 1)
+            yield "bf16", Launch(tiles[0], 8, 1, 0, True, groups, 32, 1)
     else:
         for tile in tiles[:2]:
             for warps in (8, 16):
-                for kept in [(0, 1, 32, 2), (0, 1, 32, 3), (1, 1, 32, 2), (0, 0, 64, 3)]:
-                    yield "bf16", Launch(tile, warps, 8, *kept)
+                for registers, shared, block, stages in [
+                    (0, 1, 32, 2),
+                    (0, 1, 32, 3),
+                    (1, 1, 32, 2),
+                    (0, 0, 64, 3),
+                ]:
+                    yield "bf16", Launch(tile, warps, registers, shared, True, 8, block, stages)
     yield "tf32x3", None
     yield "ieee", None
 

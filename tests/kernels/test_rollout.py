@@ -68,9 +68,9 @@ def test_the_cpu_does_without_triton():
 import sys, torch
 from hypercrl_kernels import elite_statistics, prepare_layers, rollout, sample_actions
 layers = prepare_layers([(torch.ones(8, 5), torch.ones(8)), (torch.ones(3, 8), torch.ones(3))])
-actions = sample_actions(
-    torch.zeros(1, 6, 2), torch.ones(1, 6, 2), torch.randn(1, 4, 6, 2), torch.zeros(2), torch.ones(2)
-)
+low, high = torch.zeros(2), torch.ones(2)
+mean, noise = torch.zeros(1, 6, 2), torch.randn(1, 4, 6, 2)
+actions = sample_actions(mean, mean + 1, noise, low, high)
 rollout(layers, torch.zeros(1, 3), actions)
 elite_statistics(torch.randn(1, 4), actions, 2, torch.zeros(2))
 assert "triton" not in sys.modules

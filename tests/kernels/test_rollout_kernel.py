@@ -46,6 +46,7 @@ def test_four_hidden_layers_of_200(device, precision):
 
 def test_inputs_beyond_a_power_of_two(device):
     check(device, [33, 16, 26], 1, 3, 2, "tf32x3")
+    check(device, [100, 16, 80], 1, 3, 2, "bf16")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -69,6 +70,8 @@ def test_the_shortest_horizons(device, horizon, registers):
         {"registers": 1, "shared": 1, "block": 32},
         {"registers": 0, "shared": 3},
         {"groups": 1},
+        {"ends": False},
+        {"ends": False, "registers": 1, "shared": 1},
         {"tile": 32},
     ],
 )

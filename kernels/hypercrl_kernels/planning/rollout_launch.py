@@ -21,18 +21,21 @@ class Launch:
     Attributes:
         tile: particles a program.
         warps: warps a program.
-        groups: parts of the output layer's sum that warps compute side by side.
+        ends: whether the first and the last matrix are kept in shared memory too.
         registers: hidden weight matrices kept in registers for the whole horizon (bf16 only).
         shared: further ones kept in shared memory.
+        ends: whether the first and the last matrix are kept in shared memory too.
+        groups: parts of the last product's sum that warps compute side by side.
         block: columns of the remaining ones read from L2 at a time.
         stages: such blocks on their way at once.
     """
 
     tile: int
     warps: int
-    groups: int
     registers: int
     shared: int
+    ends: bool
+    groups: int
     block: int
     stages: int
 
@@ -47,23 +50,27 @@ def choose_launch(
         particles: of all robots together.
         processors, shared_memory: of the device; bytes a program may use.
     """
-    width, item = packed.width, packed.last.element_size()
-    matrices = packed.hidden.shape[1]
+    width, rows, matrices = packed.width, packed.rows, packed.hidden.shape[1]
+    rounded = packed.precision == "bf16"
+    # Accumulator and start take 2 · width · tile registers of 32 bits in all.
+    largest = max(16, min(64, (16384 if rounded else 8192) // width))
     tile = 16
-    while tile < 64 and particles > tile * processors:
+    while tile < largest and particles > tile * processors:
         tile *= 2
     warps, block, stages = (8 if width >= 128 else 4), min(width, 32), 2
     groups = min(warps, width // 16)
-    if packed.precision != "bf16":
-        return Launch(tile, warps, groups, 0, 0, block, stages)
-    if matrices == 1 and width == 256 and tile <= 32:
-        return Launch(tile, warps, groups, 1, 0, block, stages)
-    work = 4 * width * tile + 4 * width * packed.rows * item
+    item = packed.last.element_size()
+    ends = 2 * width * rows * item
     streaming = stages * block * (width + tile) * item
-    shared = min(matrices, max(0, shared_memory - work) // (width * width * item))
+    if not rounded or ends + max(4 * width * tile, streaming) > shared_memory:
+        return Launch(tile, warps, 0, 0, False, groups, block, stages)
+    if matrices == 1 and width == 256 and tile <= 32:
+        return Launch(tile, warps, 1, 0, True, groups, block, stages)
+    room = shared_memory - ends - 4 * width * tile
+    shared = room // (width * width * item)
     if shared < matrices:
-        shared = max(0, shared_memory - work - streaming) // (width * width * item)
-    return Launch(tile, warps, groups, 0, shared, block, stages)
+        shared = (shared_memory - ends - max(4 * width * tile, streaming)) // (width * width * item)
+    return Launch(tile, warps, 0, min(shared, matrices), True, groups, block, stages)
 
 
 def launch_rollout(
@@ -80,8 +87,9 @@ def launch_rollout(
     grid = (triton.cdiv(particles, launch.tile), packed.networks)
     states = state.new_empty(horizon + 1, robots, samples, size)
     scratch = packed.last
-    if launch.registers + launch.shared < layers:
-        scratch = packed.last.new_empty(grid[0] * grid[1], packed.width, launch.tile)
+    if launch.registers + launch.shared < layers or not launch.ends:
+        deepest = max(packed.width, packed.rows)
+        scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
     bits = packed.hidden.view(torch.int16) if launch.registers else packed.hidden
     rollout_kernel[grid](
         packed.first,
@@ -106,6 +114,7 @@ def launch_rollout(
         LAYERS=layers,
         REGISTERS=launch.registers,
         SHARED=launch.shared,
+        KEEP_ENDS=launch.ends,
         GROUPS=launch.groups,
         BLOCK=launch.block,
         TILE=launch.tile,
