@@ -136,24 +136,40 @@ def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     from hypercrl_kernels.planning.rollout_launch import Launch
 
     yield "bf16", None
-    tiles = (16, 32, 64) if work.robots == 1 else (32, 64)
-    if len(work.hidden) == 2:
-        for tile in tiles:
-            for warps in (4, 8, 16):
-                yield "bf16", Launch(tile, warps, 0, 1, True, min(warps, 8), 32, 1)
-            yield "bf16", Launch(tile, 8, 1, 0, True, 8, 32, 1)
-        for groups in (1, 4, 16):
-            yield "bf16", Launch(tiles[0], 8, 1, 0, True, groups, 32, 1)
-    else:
-        for tile in tiles[:2]:
-            for warps in (8, 16):
-                for registers, shared, block, stages in [
-                    (0, 1, 32, 2),
-                    (0, 1, 32, 3),
-                    (1, 1, 32, 2),
-                    (0, 0, 64, 3),
-                ]:
-                    yield "bf16", Launch(tile, warps, registers, shared, True, 8, block, stages)
+    # (tile, warps, registers, shared, groups, block, stages)
+    shallow = [
+        (16, 4, 0, 1, 4, 32, 1),
+        (16, 8, 0, 1, 8, 32, 1),
+        (16, 16, 0, 1, 8, 32, 1),
+        (16, 16, 0, 1, 16, 32, 1),
+        (16, 8, 1, 0, 1, 32, 1),
+        (16, 8, 1, 0, 4, 32, 1),
+        (16, 8, 1, 0, 16, 32, 1),
+        (32, 4, 0, 1, 4, 32, 1),
+        (32, 8, 0, 1, 8, 32, 1),
+        (32, 16, 0, 1, 8, 32, 1),
+        (32, 8, 1, 0, 8, 32, 1),
+        (64, 4, 0, 1, 4, 32, 1),
+        (64, 8, 0, 1, 8, 32, 1),
+        (64, 16, 0, 1, 8, 32, 1),
+    ]
+    deep = [
+        (16, 8, 0, 1, 8, 32, 2),
+        (16, 8, 0, 1, 8, 32, 3),
+        (16, 16, 0, 1, 8, 32, 2),
+        (16, 8, 1, 1, 8, 32, 2),
+        (16, 8, 1, 1, 8, 32, 3),
+        (16, 8, 0, 0, 8, 64, 3),
+        (16, 8, 0, 0, 8, 64, 4),
+        (16, 16, 0, 0, 8, 64, 3),
+        (16, 8, 1, 0, 8, 64, 3),
+        (16, 8, 1, 0, 8, 32, 4),
+        (32, 8, 0, 0, 8, 64, 3),
+        (32, 16, 0, 1, 8, 32, 2),
+    ]
+    for tile, warps, registers, shared, *rest in shallow if len(work.hidden) == 2 else deep:
+        if work.robots == 1 or tile > 16:
+            yield "bf16", Launch(tile, warps, registers, shared, True, *rest)
     yield "tf32x3", None
     yield "ieee", None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,34 +44,59 @@ class Launch:
 def choose_launch(
     packed: PackedLayers, particles: int, processors: int = 132, shared_memory: int = 232448
 ) -> Launch:
-    """Small tiles until every multiprocessor has a program, then larger ones.
+    """Small tiles until every multiprocessor has a program; weights as near as they fit.
 
     Args:
         packed: the network.
         particles: of all robots together.
         processors, shared_memory: of the device; bytes a program may use.
     """
-    width, rows, matrices = packed.width, packed.rows, packed.hidden.shape[1]
-    rounded = packed.precision == "bf16"
+    width, rounded = packed.width, packed.precision == "bf16"
     # Accumulator and start take 2 · width · tile registers of 32 bits in all.
     largest = max(16, min(64, (16384 if rounded else 8192) // width))
     tile = 16
     while tile < largest and particles > tile * processors:
         tile *= 2
-    warps, block, stages = (8 if width >= 128 else 4), min(width, 32), 2
-    groups = min(warps, width // 16)
-    item = packed.last.element_size()
-    ends = 2 * width * rows * item
-    streaming = stages * block * (width + tile) * item
-    if not rounded or ends + max(4 * width * tile, streaming) > shared_memory:
-        return Launch(tile, warps, 0, 0, False, groups, block, stages)
-    if matrices == 1 and width == 256 and tile <= 32:
-        return Launch(tile, warps, 1, 0, True, groups, block, stages)
-    room = shared_memory - ends - 4 * width * tile
-    shared = room // (width * width * item)
-    if shared < matrices:
-        shared = (shared_memory - ends - max(4 * width * tile, streaming)) // (width * width * item)
-    return Launch(tile, warps, 0, min(shared, matrices), True, groups, block, stages)
+    warps = 8 if width >= 128 else 4
+    for registers, shared, block, stages in _preferences(packed, tile) if rounded else ():
+        launch = Launch(
+            tile=tile,
+            warps=warps,
+            registers=registers,
+            shared=shared,
+            ends=True,
+            groups=min(warps, width // 16),
+            block=min(block, width),
+            stages=stages,
+        )
+        if shared_bytes(packed, launch) <= shared_memory:
+            return launch
+    return Launch(tile, warps, 0, 0, False, 1, min(32, width), 2)
+
+
+def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int]]:
+    """(registers, shared, block, stages), the fastest first."""
+    matrices = packed.hidden.shape[1]
+    # One matrix of 256 takes 128 of a thread's 255 registers, and larger tiles need the rest.
+    registers = int(packed.width == 256 and tile <= 32 and matrices > 0)
+    for shared in range(matrices - registers, -1, -1):
+        if registers + shared > 0:
+            yield registers, shared, 32, 3
+    yield 0, 0, 64, 3
+    yield 0, 0, 32, 3
+    yield 0, 0, 32, 2
+
+
+def shared_bytes(packed: PackedLayers, launch: Launch) -> int:
+    """Shared memory of a program, as Triton 3.6 lays it out for Hopper."""
+    item, width = packed.last.element_size(), packed.width
+    matrix = width * width * item
+    work = 4 * launch.tile * max(width, launch.groups * packed.rows)
+    if launch.registers + launch.shared < packed.hidden.shape[1]:
+        work = max(work, launch.stages * launch.block * (width + launch.tile) * item)
+    # A matrix passes through shared memory on its way to registers, before the others come.
+    staged = matrix if launch.registers else 0
+    return max(staged, 2 * width * packed.rows * item + work + launch.shared * matrix)
 
 
 def launch_rollout(
@@ -110,6 +136,7 @@ def launch_rollout(
         STATE=size,
         CONTROL=control,
         ROWS=packed.rows,
+        USED=max(packed.sizes[1:-1]),
         WIDTH=packed.width,
         LAYERS=layers,
         REGISTERS=launch.registers,

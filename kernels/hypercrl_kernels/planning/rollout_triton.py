@@ -30,6 +30,8 @@ def _streamed_product(
     scratch,
     OUT: tl.constexpr,
     IN: tl.constexpr,
+    OUT_USED: tl.constexpr,
+    IN_USED: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     DOT: tl.constexpr,
@@ -37,7 +39,8 @@ def _streamed_product(
 ):
     """total + weight [OUT, IN] @ x, the weight read from L2 BLOCK columns at a time.
 
-    A register tensor cannot be sliced, so x goes through scratch memory of this program.
+    A register tensor cannot be sliced, so x goes through scratch memory of this program. Padding
+    beyond OUT_USED and IN_USED is not read.
     """
     output = tl.arange(0, OUT)[:, None]
     column = tl.arange(0, TILE)[None, :]
@@ -45,8 +48,9 @@ def _streamed_product(
     tl.store(scratch + tl.arange(0, IN)[:, None] * TILE + column, x)
     tl.debug_barrier()
     k = tl.arange(0, BLOCK)
-    for start in range(0, IN, BLOCK):
-        w = tl.load(weight + output * IN + (start + k)[None, :])
+    for start in range(0, IN_USED, BLOCK):
+        here = weight + output * IN + (start + k)[None, :]
+        w = tl.load(here, mask=output < OUT_USED, other=0.0)
         block = tl.load(scratch + (start + k)[:, None] * TILE + column)
         total = _product(w, block, total, DOT, UPCAST)
     return total
@@ -65,7 +69,9 @@ def _change(
     last_weight,
     last_offset,
     scratch,
+    INPUTS: tl.constexpr,
     ROWS: tl.constexpr,
+    USED: tl.constexpr,
     WIDTH: tl.constexpr,
     LAYERS: tl.constexpr,
     KEPT: tl.constexpr,
@@ -84,7 +90,7 @@ def _change(
     else:
         narrow: tl.constexpr = min(BLOCK, ROWS)
         h = _streamed_product(
-            first, x, base, scratch, WIDTH, ROWS, narrow, TILE, DOT, UPCAST
+            first, x, base, scratch, WIDTH, ROWS, USED, INPUTS, narrow, TILE, DOT, UPCAST
         )  # fmt: skip
     h = tl.maximum(h, 0.0).to(dtype)
     for i in tl.static_range(LAYERS):
@@ -94,7 +100,7 @@ def _change(
         else:
             matrix = hidden + i * WIDTH * WIDTH
             h = _streamed_product(
-                matrix, h, total, scratch, WIDTH, WIDTH, BLOCK, TILE, DOT, UPCAST
+                matrix, h, total, scratch, WIDTH, WIDTH, USED, USED, BLOCK, TILE, DOT, UPCAST
             )  # fmt: skip
         h = tl.maximum(h, 0.0).to(dtype)
     if KEEP_ENDS:
@@ -105,7 +111,7 @@ def _change(
     else:
         change = tl.zeros([ROWS, TILE], tl.float32)
         change = _streamed_product(
-            last, h, change, scratch, ROWS, WIDTH, BLOCK, TILE, DOT, UPCAST
+            last, h, change, scratch, ROWS, WIDTH, INPUTS, USED, BLOCK, TILE, DOT, UPCAST
         )  # fmt: skip
     return change + last_offset
 
@@ -129,8 +135,9 @@ def rollout_kernel(
     total,  # B K
     STATE: tl.constexpr,
     CONTROL: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,  # STATE + CONTROL, padded
+    USED: tl.constexpr,  # hidden width
+    WIDTH: tl.constexpr,  # the same, padded
     LAYERS: tl.constexpr,
     REGISTERS: tl.constexpr,  # hidden matrices kept in registers, the first ones
     SHARED: tl.constexpr,  # kept in shared memory, the next ones
@@ -174,14 +181,16 @@ def rollout_kernel(
         base += tl.load(first_exact + unit * ROWS + i)[:, None] * start_i[None, :]
 
     square = unit[:, None] * WIDTH + unit[None, :]
+    used = (unit < USED)[:, None]
     kept = ()
     for i in tl.static_range(KEPT):
         if i < REGISTERS:
             # An operand loaded as such would go to shared memory; the bits of one stay here.
-            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square)
+            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square, mask=used, other=0)
             kept = kept + (bits.to(dtype, bitcast=True),)
         else:
-            kept = kept + (tl.load(hidden + i * WIDTH * WIDTH + square),)
+            matrix = tl.load(hidden + i * WIDTH * WIDTH + square, mask=used, other=0.0)
+            kept = kept + (matrix,)
     offsets = ()
     for i in tl.static_range(LAYERS):
         offsets = offsets + (tl.load(bias + (i + 1) * WIDTH + unit)[:, None],)
@@ -213,7 +222,8 @@ def rollout_kernel(
         begin = 1
         change = _change(
             x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
-            scratch, ROWS, WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, BLOCK, TILE, DOT, UPCAST,
+            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
+            GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
         x = tl.where(is_state, change, next_control)
         out += total * STATE
@@ -223,7 +233,8 @@ def rollout_kernel(
     for t in range(begin, horizon):
         change = _change(
             x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
-            scratch, ROWS, WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, BLOCK, TILE, DOT, UPCAST,
+            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
+            GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
         x = tl.where(is_state, x + change, next_control)
         out += total * STATE
