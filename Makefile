@@ -9,8 +9,11 @@ ARGS ?= env=push method=hnet preset=quick
 # torch's plain build for Linux brings 3 GB of CUDA; without a GPU the CPU build of the same version
 # is preferred (its local version 2.13.0+cpu sorts above 2.13.0).
 TORCH := torch==2.13.0
+EXTRAS := dev
 ifeq ($(shell command -v nvidia-smi),)
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
+# CUDA's torch brings a Triton of its own; without it the kernels are tested in Triton's interpreter.
+EXTRAS := dev,interpret
 endif
 
 .PHONY: train test lint slow clean-venv
@@ -32,7 +35,7 @@ lint: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
 clean-venv:

@@ -1,21 +1,23 @@
 """Model-predictive control: observations in, actions out."""
 
 import time
+import warnings
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.dynamics.model import Layers
+from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import CEM, Reward
-from hypercrl_kernels import PackedLayers, pack_layers, rollout
+from hypercrl_kernels import Layers, PackedLayers, prepare_layers, rollout
 
 
 class Agent:
     """Plans for B robots that do one task, replanning at every step.
 
-    On CUDA the whole plan is one graph; it is captured anew when the task or the number of robots
-    changes, and new weights are copied into it in place.
+    On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
+    weights are copied into it in place. With a reward that cannot be captured, because it waits for
+    the device, it plans operation by operation.
 
     Args:
         planner: the search.
@@ -32,18 +34,14 @@ class Agent:
         self.generator = generator
         self.mean = planner.initial_mean(robots)
         self.plan_seconds: list[float] = []
-        self._layers: Layers | PackedLayers = []
+        self._layers: Layers | PackedLayers | None = None
         self._plan = self._plan_eagerly
         if generator.device.type == "cuda":
             self._plan = CapturedFunction(self._plan_eagerly, [generator])
 
     def set_layers(self, layers: Layers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
-        if self.generator.device.type == "cuda":
-            packed = self._layers if isinstance(self._layers, PackedLayers) else None
-            self._layers = pack_layers(layers, out=packed)
-        else:
-            self._layers = layers
+        self._layers = prepare_layers(layers, self.planner.precision, self._layers)
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
@@ -52,17 +50,31 @@ class Agent:
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
         started = time.perf_counter()
-        action, mean = self._plan(obs.to(self.mean.device, torch.float32), self.mean)
+        obs = obs.to(self.mean.device, torch.float32)
+        try:
+            action, mean = self._plan(obs, self.mean)
+        except CaptureError as error:
+            _notice_eager_planning(str(error).splitlines()[0])
+            self._plan = self._plan_eagerly
+            action, mean = self._plan(obs, self.mean)
         self.mean = mean.clone()
         action = action.cpu()
         self.plan_seconds.append(time.perf_counter() - started)
         return action
 
     def _plan_eagerly(self, obs: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        layers = self._layers
+        if layers is None:
+            raise RuntimeError("call set_layers before the first act")
         return self.planner.plan(
-            lambda start, actions: rollout(self._layers, start, actions),
+            lambda start, actions: rollout(layers, start, actions),
             self.reward,
             obs,
             mean,
             self.generator,
         )
+
+
+@cache
+def _notice_eager_planning(reason: str) -> None:
+    warnings.warn(f"planning without a CUDA graph, which is slower: {reason}", stacklevel=3)

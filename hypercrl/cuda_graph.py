@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+class CaptureError(RuntimeError):
+    """A function that cannot be captured, such as one that waits for the device."""
+
+
 class CapturedFunction:
     """Calls `function(*inputs)` eagerly at first, then replays it as one CUDA graph.
 
@@ -17,6 +21,9 @@ class CapturedFunction:
         function: from a fixed number of tensors to a tuple of tensors, with no host
             synchronisation.
         generators: CUDA generators that the function draws from.
+
+    Raises:
+        CaptureError: at the call that captures. The generators are as before it.
     """
 
     EAGER_CALLS = 3
@@ -39,9 +46,9 @@ class CapturedFunction:
                 self._calls += 1
                 return self._eager(inputs)
             self._capture(inputs)
+        assert self._graph is not None
         for static, value in zip(self._inputs, inputs, strict=True):
             static.copy_(value)
-        assert self._graph is not None
         self._graph.replay()
         return self._outputs
 
@@ -55,9 +62,23 @@ class CapturedFunction:
 
     def _capture(self, inputs: Sequence[Tensor]) -> None:
         self._inputs = [value.clone() for value in inputs]
-        self._graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
+        states = [generator.get_state() for generator in self.generators]
         for generator in self.generators:
-            self._graph.register_generator_state(generator)
+            graph.register_generator_state(generator)
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph):
-            self._outputs = self.function(*self._inputs)
+        try:
+            with torch.cuda.graph(graph):
+                self._outputs = self.function(*self._inputs)
+        except RuntimeError as error:
+            for generator, state in zip(self.generators, states, strict=True):
+                _restore(generator, state)
+            raise CaptureError(str(error)) from error
+        self._graph = graph
+
+
+def _restore(generator: torch.Generator, state: Tensor) -> None:
+    """Give a generator whose capture failed a fresh state: its own still counts for the graph."""
+    fresh = torch.Generator(generator.device)
+    fresh.set_state(state)
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())

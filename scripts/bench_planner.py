@@ -12,20 +12,30 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from bench_timing import Clock, Report, Times, timed
 from torch import Tensor
 
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.planning import CEM, CEMConfig, trajectory_returns
-from hypercrl_kernels import Layers, Precision, pack_layers, rollout
+from hypercrl_kernels import (
+    Layers,
+    Precision,
+    elite_statistics,
+    pack_layers,
+    rollout,
+    sample_actions,
+)
+from hypercrl_kernels.planning.elites import elite_statistics_reference
 from hypercrl_kernels.planning.rollout_reference import rollout_reference
+from hypercrl_kernels.planning.sampling import sample_actions_reference
 
 # Ceilings of an H100 measured with a large product and a large copy: flop/s, bytes/s; and what
 # shared memory delivers to one multiprocessor's tensor cores, bytes/s at 1.75 GHz.
@@ -57,11 +67,10 @@ WORKLOADS = [
 ]
 
 
-def reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     """Four planar points to their goals, and a price on motion: the shape of a pushing reward."""
     points = next_obs[..., -8:].unflatten(-1, (4, 2))
-    goal = torch.full((4, 2), 0.1, device=obs.device)
-    distance = (points - goal).norm(dim=-1)
+    distance = (points - 0.1).norm(dim=-1)
     near = (1 - torch.tanh(10 * distance)).sum(-1)
     return (near - 0.25 * action.norm(dim=-1)) / 4
 
@@ -122,134 +131,45 @@ class Problem:
         }
 
 
-@dataclass(frozen=True)
-class Times:
-    """Microseconds: median, and the distance from the 10th to the 90th percentile."""
-
-    median: float
-    spread: float
-
-    @classmethod
-    def of(cls, samples: list[float]) -> Times:
-        ordered = sorted(samples)
-        tenth = len(ordered) // 10
-        return cls(statistics.median(ordered), ordered[-1 - tenth] - ordered[tenth])
-
-    def __str__(self) -> str:
-        return f"{self.median:9.1f} ±{self.spread / 2:5.1f} µs"
-
-
-class Clock:
-    """Times a function of no arguments on one device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-
-    def eager(self, function: Callable[[], Any], repeats: int = 20) -> Times:
-        """Wall time of one call, waited for."""
-        for _ in range(3):
-            function()
-        samples = []
-        for _ in range(repeats):
-            self._wait()
-            started = time.perf_counter()
-            function()
-            self._wait()
-            samples.append(1e6 * (time.perf_counter() - started))
-        return Times.of(samples)
-
-    def graph(self, function: Callable[[], Any], calls: int = 10, repeats: int = 30) -> Times:
-        """Device time of one call among `calls` in one CUDA graph, by events."""
-        if not self.cuda:
-            return self.eager(function, repeats=5)
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                function()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(calls):
-                function()
-        return Times.of([t / calls for t in self.events(graph.replay, repeats)])
-
-    def events(self, function: Callable[[], Any], repeats: int) -> list[float]:
-        """Microseconds between events around each call."""
-        for _ in range(3):
-            function()
-        samples = []
-        for _ in range(repeats):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            samples.append(1e3 * begin.elapsed_time(end))
-        return samples
-
-    def _wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-
-
-class Report:
-    """Lines as they come, rows for the file, and the short table for the end."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.summary: list[str] = []
-        self.started = time.perf_counter()
-
-    def attempt(self, work: str, part: str, variant: str, run: Callable[[], dict]) -> dict:
-        """Run one measurement; its failure is a row too."""
-        row: dict[str, Any] = {"workload": work, "part": part, "variant": variant}
-        try:
-            row |= run()
-        except Exception as error:
-            row["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")[:160]
-        self.rows.append(row)
-        print(f"{time.perf_counter() - self.started:5.0f}s {self._line(row)}", flush=True)
-        return row
-
-    @staticmethod
-    def _line(row: dict[str, Any]) -> str:
-        head = f"{row['workload']:13}{row['part']:9}{row['variant']:44}"
-        if "error" in row:
-            return head + "FAILED " + row["error"]
-        times = Times(row["median_us"], row["spread_us"])
-        return head + str(times) + (f"  error {row['relative']:.1e}" if "relative" in row else "")
-
-    def best(self, work: str, part: str) -> dict[str, Any] | None:
-        good = [
-            r
-            for r in self.rows
-            if (r["workload"], r.get("part")) == (work, part) and "median_us" in r
-        ]
-        return min(good, key=lambda r: r["median_us"], default=None)
-
-
-def timed(times: Times, **more: float) -> dict[str, float]:
-    return {"median_us": times.median, "spread_us": times.spread, **more}
-
-
 def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     """(precision, launch) to try; a launch of None is the library's own choice."""
     from hypercrl_kernels.planning.rollout_launch import Launch
 
     yield "bf16", None
-    tiles = (16, 32, 64) if work.robots == 1 else (32, 64)
-    if len(work.hidden) == 2:
-        for tile in tiles:
-            for warps in (4, 8, 16):
-                yield "bf16", Launch(tile, warps, min(warps, 8), 0, 1, 32, 1)
-            yield "bf16", Launch(tile, 8, 8, 1, 0, 32, 1)
-        for groups in (1, 4, 16):
-            yield "bf16", Launch(tiles[0], 8, groups, 1, 0, 32, 1)
-    else:
-        for tile in tiles[:2]:
-            for warps in (8, 16):
-                for kept in [(0, 1, 32, 2), (0, 1, 32, 3), (1, 1, 32, 2), (0, 0, 64, 3)]:
-                    yield "bf16", Launch(tile, warps, 8, *kept)
+    # (tile, warps, registers, shared, groups, block, stages)
+    shallow = [
+        (16, 4, 0, 1, 4, 32, 1),
+        (16, 8, 0, 1, 8, 32, 1),
+        (16, 16, 0, 1, 8, 32, 1),
+        (16, 16, 0, 1, 16, 32, 1),
+        (16, 8, 1, 0, 1, 32, 1),
+        (16, 8, 1, 0, 4, 32, 1),
+        (16, 8, 1, 0, 16, 32, 1),
+        (32, 4, 0, 1, 4, 32, 1),
+        (32, 8, 0, 1, 8, 32, 1),
+        (32, 16, 0, 1, 8, 32, 1),
+        (32, 8, 1, 0, 8, 32, 1),
+        (64, 4, 0, 1, 4, 32, 1),
+        (64, 8, 0, 1, 8, 32, 1),
+        (64, 16, 0, 1, 8, 32, 1),
+    ]
+    deep = [
+        (16, 8, 0, 1, 8, 32, 2),
+        (16, 8, 0, 1, 8, 32, 3),
+        (16, 16, 0, 1, 8, 32, 2),
+        (16, 8, 1, 1, 8, 32, 2),
+        (16, 8, 1, 1, 8, 32, 3),
+        (16, 8, 0, 0, 8, 64, 3),
+        (16, 8, 0, 0, 8, 64, 4),
+        (16, 16, 0, 0, 8, 64, 3),
+        (16, 8, 1, 0, 8, 64, 3),
+        (16, 8, 1, 0, 8, 32, 4),
+        (32, 8, 0, 0, 8, 64, 3),
+        (32, 16, 0, 1, 8, 32, 2),
+    ]
+    for tile, warps, registers, shared, *rest in shallow if len(work.hidden) == 2 else deep:
+        if work.robots == 1 or tile > 16:
+            yield "bf16", Launch(tile, warps, registers, shared, True, *rest)
     yield "tf32x3", None
     yield "ieee", None
 
@@ -286,47 +206,77 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> None:
 
 def bench_parts(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
     """What surrounds the rollout in one iteration."""
-    work, name = problem.work, problem.work.name
-    states = rollout_reference(problem.layers, problem.state, problem.controls)
-    actions = problem.controls
-    parts: dict[str, Callable[[], Any]] = {
-        "returns, torch": lambda: trajectory_returns(states, actions, reward),
-        "noise, torch": lambda: torch.randn_like(actions),
-        "sampling, torch": lambda: torch.clamp(
-            torch.addcmul(actions[:, :1], actions[:, 1:2], actions), -1, 1
-        ),
-    }
+    work, planner, actions = problem.work, problem.planner, problem.controls
+    mean = planner.initial_mean(work.robots)
+    std = planner.std.expand_as(mean).contiguous()
+    bounds = (planner.low, planner.high)
+    states = rollout_reference(problem.layers, problem.state, actions)
+    states = states.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)  # as the kernel writes
     returns = trajectory_returns(states, actions, reward)
-
-    def elites() -> tuple[Tensor, Tensor]:
-        index = returns.topk(work.elites, dim=1).indices[:, :, None, None]
-        chosen = actions.gather(1, index.expand(-1, -1, *actions.shape[2:]))
-        return chosen.mean(1), chosen.std(1, correction=0).clamp_min(0.05)
-
-    parts["elites, torch"] = elites
+    update = (returns, actions, work.elites, planner.min_std)
+    shape = (work.iterations, *actions.shape)
+    parts: dict[str, Callable[[], Any]] = {
+        "noise of a plan": lambda: torch.randn(shape, device=actions.device),
+        "returns, torch": lambda: trajectory_returns(states, actions, reward),
+        "sampling, torch": lambda: sample_actions_reference(mean, std, actions, *bounds),
+        "elites, torch": lambda: elite_statistics_reference(*update),
+    }
+    if clock.cuda:
+        parts["sampling, kernel"] = lambda: sample_actions(mean, std, actions, *bounds)
+        parts["elites, kernel"] = lambda: elite_statistics(*update)
     if compiled is not None:
         parts["returns, compiled"] = lambda: trajectory_returns(states, actions, compiled)
     for part, function in parts.items():
         run = lambda function=function: timed(clock.graph(function))  # noqa: E731
-        report.attempt(name, "part", part, run)
+        report.attempt(work.name, "part", part, run)
+
+
+def elites_in_common(problem: Problem) -> dict[str, float]:
+    """Share of the float64 rollout's elites that the rollout of this device finds too."""
+    states = rollout(problem.layers, problem.state, problem.controls)
+    found = [
+        trajectory_returns(s.double(), problem.controls.double(), reward)
+        .topk(problem.work.elites, dim=1)
+        .indices.sort()
+        .values
+        for s in (states, problem.exact())
+    ]
+    same = (found[0][:, :, None] == found[1][:, None]).any(1)
+    return {"share": float(same.double().mean())}
+
+
+@contextmanager
+def torch_only() -> Iterator[None]:
+    """Plan with the torch references of sampling and elites, on any device."""
+    with patch.multiple(
+        "hypercrl.planning.cem",
+        sample_actions=sample_actions_reference,
+        elite_statistics=elite_statistics_reference,
+    ):
+        yield
 
 
 def bench_plans(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
+    """Whole plans: wall time of eager ones, then device and wall time of one CUDA graph each."""
     name = problem.work.name
     mean = problem.planner.initial_mean(problem.work.robots)
-    plans = {"torch": problem.plan(rollout_reference, problem.layers)}
+    plans: dict[str, tuple[Any, Any]] = {
+        "torch": (problem.plan(rollout_reference, problem.layers), torch_only)
+    }
     if clock.cuda:
         packed = pack_layers(problem.layers)
-        plans["kernels"] = problem.plan(rollout, packed)
+        plans["kernels"] = (problem.plan(rollout, packed), nullcontext)
         if compiled is not None:
-            plans["kernels, compiled reward"] = problem.plan(rollout, packed, compiled)
-    for variant, plan in plans.items():
-        call = lambda plan=plan: plan(problem.state, mean)  # noqa: E731
-        report.attempt(
-            name, "plan", f"{variant}, eager, wall", lambda call=call: timed(clock.eager(call))
-        )
-        if clock.cuda:
-            captured = CapturedFunction(plan, [plan.generator])  # type: ignore[attr-defined]
+            plans["compiled"] = (problem.plan(rollout, packed, compiled), nullcontext)
+    for variant, (plan, context) in plans.items():
+        captured = CapturedFunction(plan, [plan.generator])
+        with context():
+            call = lambda plan=plan: plan(problem.state, mean)  # noqa: E731
+            report.attempt(
+                name, "eager", f"{variant}, wall", lambda call=call: timed(clock.eager(call))
+            )
+            if not clock.cuda:
+                continue
             call = lambda captured=captured: captured(problem.state, mean)  # noqa: E731
             report.attempt(
                 name, "graph", variant, lambda call=call: timed(warm_events(clock, call))
@@ -345,6 +295,7 @@ def warm_events(clock: Clock, call: Callable[[], Any]) -> Times:
 def compiled_reward(problem: Problem) -> Any:
     """The reward through torch.compile, None where that fails."""
     try:
+        torch._dynamo.reset()  # each workload compiles a few shapes; after eight it would give up
         function = torch.compile(reward, dynamic=False)
         states = rollout_reference(problem.layers, problem.state, problem.controls)
         function(states[:, :, :-1], problem.controls, states[:, :, 1:])
@@ -354,15 +305,26 @@ def compiled_reward(problem: Problem) -> Any:
     return function
 
 
+COLUMNS = [
+    ("rollout torch", "torch", "rollout, float32"),
+    ("rollout best", "rollout", None),
+    ("eager torch", "eager", "torch, wall"),
+    ("graph torch", "graph", "torch"),
+    ("graph kernels", "graph", "kernels"),
+    ("graph compiled", "graph", "compiled"),
+    ("its wall time", "graph", "compiled, wall"),
+]
+
+
 def summary(report: Report, problem: Problem) -> str:
     name, floor = problem.work.name, problem.floor()
     cells = [f"{name:13}"]
-    for part in ("torch", "rollout", "plan", "graph"):
-        best = report.best(name, part)
-        cells.append(f"{best['median_us']:10.1f}" if best else f"{'-':>10}")
-    cells.append("   floor " + " ".join(f"{k} {v:.1f}" for k, v in floor.items()))
+    for _, part, variant in COLUMNS:
+        best = report.best(name, part, variant)
+        cells.append(f"{best['median_us']:15.1f}" if best else f"{'-':>15}")
+    cells.append("\n    floor of a rollout: " + ", ".join(f"{k} {v:.1f}" for k, v in floor.items()))
     if best := report.best(name, "rollout"):
-        cells.append("\n" + " " * 13 + "best rollout: " + best["variant"])
+        cells.append("\n    best rollout: " + best["variant"])
     return "".join(cells)
 
 
@@ -377,6 +339,8 @@ def main() -> None:
     clock, report = Clock(device), Report()
     print("torch", torch.__version__, "on", torch.cuda.get_device_name() if clock.cuda else "cpu")
     lines = []
+    one = torch.ones(1, device=device)
+    report.attempt("any", "part", "one more kernel in a graph", lambda: timed(clock.graph(one.neg)))
     for work in WORKLOADS:
         if arguments.only and work.name not in arguments.only:
             continue
@@ -385,10 +349,11 @@ def main() -> None:
         bench_rollouts(problem, clock, report)
         bench_parts(problem, clock, report, compiled)
         bench_plans(problem, clock, report, compiled)
+        common = lambda problem=problem: elites_in_common(problem)  # noqa: E731
+        report.attempt(work.name, "check", "elites in common with float64", common)
         report.rows.append({"workload": asdict(work), "floor": problem.floor()})
         lines.append(summary(report, problem))
-    print(f"\nµs           {'rollout:':>10}{'rollout:':>10}{'plan:':>10}{'plan:':>10}")
-    print(f"{'':13}{'torch':>10}{'kernel':>10}{'eager':>10}{'graph':>10}")
+    print("\n" + f"{'median µs':13}" + "".join(f"{title:>15}" for title, _, _ in COLUMNS))
     print("\n".join(lines))
     if arguments.out:
         arguments.out.write_text(json.dumps(report.rows, indent=1))

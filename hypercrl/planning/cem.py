@@ -5,11 +5,13 @@ Rubinstein 1999; as model-predictive control in Chua et al. 2018 (PETS), algorit
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from hypercrl.settings import choice, number
+from hypercrl_kernels import Precision, elite_statistics, sample_actions
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -20,7 +22,11 @@ Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass
 class CEMConfig:
-    """Settings of the planner; standard deviations are in units of half the action range."""
+    """Settings of the planner; standard deviations are in units of half the action range.
+
+    `precision` is that of the model's products on CUDA: bf16, tf32x3 or ieee (see
+    `hypercrl_kernels.Precision`); the CPU computes in float32.
+    """
 
     samples: int = number(200, least=1)
     horizon: int = number(20, least=1)
@@ -30,6 +36,7 @@ class CEMConfig:
     min_std: float = number(0.05, least=0)
     warm_start: bool = True
     execute: str = choice("mean", "mean", "best")
+    precision: str = choice("bf16", *get_args(Precision))
 
 
 class CEM:
@@ -50,9 +57,12 @@ class CEM:
                 f"not {config.elites}"
             )
         self.config = config
+        self.precision: Precision = cast(Precision, config.precision)
         self.low = low
         self.high = high
-        self.half_range = (high - low) / 2
+        half_range = (high - low) / 2
+        self.std = config.std * half_range
+        self.min_std = config.min_std * half_range
 
     def initial_mean(self, robots: int) -> Tensor:
         """[B, H, A]: the middle of the action range at every step."""
@@ -81,20 +91,15 @@ class CEM:
         """
         config = self.config
         shape = (len(obs), config.samples, config.horizon, len(self.low))
-        std = (config.std * self.half_range).expand_as(mean)
-        floor = config.min_std * self.half_range
-        actions = returns = elite_actions = mean
-        for _ in range(config.iterations):
-            noise = torch.randn(shape, device=obs.device, generator=generator)
-            actions = torch.addcmul(mean[:, None], std[:, None], noise)
-            actions = torch.clamp(actions, self.low, self.high)
+        std = self.std.expand_as(mean).contiguous()
+        best = mean
+        # One draw for all iterations: one kernel where there would be one an iteration.
+        draws = torch.randn(config.iterations, *shape, device=obs.device, generator=generator)
+        for noise in draws:
+            actions = sample_actions(mean, std, noise, self.low, self.high)
             returns = trajectory_returns(rollout(obs, actions), actions, reward)
-            elites = returns.topk(config.elites, dim=1).indices
-            index = elites[:, :, None, None].expand(-1, -1, *shape[2:])
-            elite_actions = actions.gather(1, index)
-            mean = elite_actions.mean(1)
-            std = elite_actions.std(1, correction=0).clamp_min(floor)
-        first = mean[:, 0] if config.execute == "mean" else elite_actions[:, 0, 0]
+            mean, std, best = elite_statistics(returns, actions, config.elites, self.min_std)
+        first = mean[:, 0] if config.execute == "mean" else best[:, 0]
         return first, self._shifted(mean)
 
     def _shifted(self, mean: Tensor) -> Tensor:

@@ -1,5 +1,25 @@
 """Tensor operations of hypercrl: Triton kernels with torch references; knows nothing of robots."""
 
-from hypercrl_kernels.planning import Layers, PackedLayers, Precision, pack_layers, rollout
+from hypercrl_kernels.planning import (
+    Elites,
+    Layers,
+    PackedLayers,
+    Precision,
+    elite_statistics,
+    pack_layers,
+    prepare_layers,
+    rollout,
+    sample_actions,
+)
 
-__all__ = ["Layers", "PackedLayers", "Precision", "pack_layers", "rollout"]
+__all__ = [
+    "Elites",
+    "Layers",
+    "PackedLayers",
+    "Precision",
+    "elite_statistics",
+    "pack_layers",
+    "prepare_layers",
+    "rollout",
+    "sample_actions",
+]

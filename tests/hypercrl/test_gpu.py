@@ -20,33 +20,60 @@ def reward(obs, action, next_obs):
     return -(next_obs[..., :2] - 1).square().sum(-1) - 0.1 * action.square().sum(-1)
 
 
-def make_agent(robots=3, seed=0):
-    ones = torch.ones(2, device="cuda")
-    planner = CEM(CEMConfig(samples=128, horizon=10, iterations=3, elites=16), -ones, ones)
+def make_layers(scale=1.0):
     model = DynamicsModel(10, 2, [64, 64], False).cuda()
     weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
+    return [(scale * w, b + scale - 1) for w, b in model.planning_layers(weights)]
+
+
+def make_agent(reward=reward, robots=3, seed=0):
+    ones = torch.ones(2, device="cuda")
+    planner = CEM(CEMConfig(samples=128, horizon=10, iterations=3, elites=16), -ones, ones)
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator)
-    layers = model.planning_layers(weights)
-    agent.set_layers(layers)
-    return agent, layers
+    agent.set_layers(make_layers())
+    return agent
 
 
 def test_a_captured_plan_is_the_eager_plan():
-    (graph, layers), (eager, _) = make_agent(), make_agent()
+    graph, eager = make_agent(), make_agent()
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for step in range(10):
         obs = torch.randn(3, 10, generator=g)
         if step == 6:  # new weights go into the graph in place
-            fresh = [(1.1 * w, b + 0.1) for w, b in layers]
-            graph.set_layers(fresh)
-            eager.set_layers(fresh)
+            graph.set_layers(make_layers(1.1))
+            eager.set_layers(make_layers(1.1))
         if step == 8:  # and so does a new seed
             graph.generator.manual_seed(9)
             eager.generator.manual_seed(9)
         torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
     assert graph._plan._graph is not None
+
+
+def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
+    def waiting(obs, action, next_obs):
+        scale = 1.0 if obs.mean().item() > 1e9 else 2.0  # waits for the device
+        return scale * reward(obs, action, next_obs)
+
+    agent, eager = make_agent(waiting), make_agent(waiting)
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for step in range(CapturedFunction.EAGER_CALLS + 3):
+        obs = torch.randn(3, 10, generator=g)
+        wanted = eager.act(obs)
+        if step == CapturedFunction.EAGER_CALLS:
+            with pytest.warns(UserWarning, match="without a CUDA graph"):
+                got = agent.act(obs)
+        else:
+            got = agent.act(obs)
+        torch.testing.assert_close(got, wanted)
+    # The device and the generator still serve a graph afterwards.
+    captured = CapturedFunction(lambda x: (x + torch.rand_like(x),))
+    for _ in range(CapturedFunction.EAGER_CALLS + 2):
+        (y,) = captured(torch.zeros(4, device="cuda"))
+    assert captured._graph is not None
+    assert (y > 0).all()
 
 
 @pytest.mark.parametrize("name", ["hnet", "chunked_hnet", "finetune", "single"])

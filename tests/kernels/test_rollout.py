@@ -1,41 +1,15 @@
-import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from rollout_cases import random_layers, step_by_step
 
-from hypercrl_kernels import rollout
+from hypercrl_kernels import prepare_layers, rollout
 
-
-def random_layers(sizes, robots=None, dtype=torch.float64, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    lead = () if robots is None else (robots,)
-    return [
-        (
-            torch.randn(*lead, o, i, generator=g, dtype=dtype) / i**0.5,
-            torch.randn(*lead, o, generator=g, dtype=dtype) / 10,
-        )
-        for i, o in itertools.pairwise(sizes)
-    ]
-
-
-def step_by_step(layers, state, controls):
-    """The definition, one robot, one particle, one step at a time."""
-    robots, particles, horizon, _ = controls.shape
-    out = torch.empty(robots, particles, horizon + 1, state.shape[1], dtype=state.dtype)
-    for b in range(robots):
-        for k in range(particles):
-            s = state[b]
-            out[b, k, 0] = s
-            for t in range(horizon):
-                x = torch.cat([s, controls[b, k, t]])
-                for i, (w, c) in enumerate(layers):
-                    w, c = (w[b], c[b]) if w.dim() == 3 else (w, c)
-                    x = w @ x + c
-                    if i < len(layers) - 1:
-                        x = x.clamp_min(0)
-                s = s + x
-                out[b, k, t + 1] = s
-    return out
+KERNELS = str(Path(__file__).parents[2] / "kernels")
 
 
 @pytest.mark.parametrize("robots", [1, 3])
@@ -66,3 +40,41 @@ def test_shapes_that_do_not_fit_are_refused(state, controls):
     layers = random_layers([5, 8, 3], dtype=torch.float32)
     with pytest.raises(ValueError, match="rollout needs"):
         rollout(layers, torch.zeros(state), torch.zeros(controls))
+
+
+def test_prepared_layers_are_copies_that_are_written_in_place():
+    layers = random_layers([5, 8, 3], dtype=torch.float32)
+    state, controls = torch.randn(2, 3), torch.randn(2, 4, 6, 2)
+    prepared = prepare_layers(layers)
+    places = [tensor.data_ptr() for pair in prepared for tensor in pair]
+    fresh = [(2 * w, b - 1) for w, b in layers]
+    assert prepare_layers(fresh, out=prepared) is prepared
+    assert places == [tensor.data_ptr() for pair in prepared for tensor in pair]
+    fresh_result = rollout(fresh, state, controls)
+    for w, b in fresh:  # the copies do not follow
+        w.zero_()
+        b.zero_()
+    assert torch.equal(rollout(prepared, state, controls), fresh_result)
+
+
+def test_layers_of_other_shapes_are_not_written():
+    prepared = prepare_layers(random_layers([5, 8, 3], dtype=torch.float32))
+    with pytest.raises(ValueError, match=r"\(8, 5\)"):
+        prepare_layers(random_layers([5, 1, 3], dtype=torch.float32), out=prepared)
+
+
+def test_the_cpu_does_without_triton():
+    code = """
+import sys, torch
+from hypercrl_kernels import elite_statistics, prepare_layers, rollout, sample_actions
+layers = prepare_layers([(torch.ones(8, 5), torch.ones(8)), (torch.ones(3, 8), torch.ones(3))])
+low, high = torch.zeros(2), torch.ones(2)
+mean, noise = torch.zeros(1, 6, 2), torch.randn(1, 4, 6, 2)
+actions = sample_actions(mean, mean + 1, noise, low, high)
+rollout(layers, torch.zeros(1, 3), actions)
+elite_statistics(torch.randn(1, 4), actions, 2, torch.zeros(2))
+assert "triton" not in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": KERNELS}
+    )

@@ -1,7 +1,19 @@
-"""Operations of a sampling planner: rollouts of a model, and the update from the elites."""
+"""Operations of a sampling planner: rollouts of a model, sampling, and the update from elites."""
 
+from hypercrl_kernels.planning.elites import Elites, elite_statistics
 from hypercrl_kernels.planning.packed_layers import PackedLayers, Precision, pack_layers
-from hypercrl_kernels.planning.rollout import rollout
+from hypercrl_kernels.planning.rollout import prepare_layers, rollout
 from hypercrl_kernels.planning.rollout_reference import Layers
+from hypercrl_kernels.planning.sampling import sample_actions
 
-__all__ = ["Layers", "PackedLayers", "Precision", "pack_layers", "rollout"]
+__all__ = [
+    "Elites",
+    "Layers",
+    "PackedLayers",
+    "Precision",
+    "elite_statistics",
+    "pack_layers",
+    "prepare_layers",
+    "rollout",
+    "sample_actions",
+]

@@ -57,6 +57,37 @@ def rollout(
     return launch_rollout(layers, state, controls)
 
 
+def prepare_layers(
+    layers: Layers,
+    precision: Precision = "bf16",
+    out: Layers | PackedLayers | None = None,
+) -> Layers | PackedLayers:
+    """What `rollout` is fastest with: packed on CUDA where the kernel takes it, else plain copies.
+
+    Args:
+        out: of an earlier call, written in place, so that a captured CUDA graph sees new weights.
+
+    Raises:
+        ValueError: layers of other shapes than `out` holds.
+    """
+    if layers[0][0].device.type == "cuda":
+        reason = why_not_packed(layers, precision)
+        if reason is None:
+            return pack_layers(layers, precision, out if isinstance(out, PackedLayers) else None)
+        _notice(reason)
+    if out is None:
+        return [(weight.clone(), bias.clone()) for weight, bias in layers]
+    assert not isinstance(out, PackedLayers)
+    for kept, given in zip(out, layers, strict=True):
+        for target, value in zip(kept, given, strict=True):
+            if target.shape != value.shape:
+                raise ValueError(
+                    f"out holds a tensor {tuple(target.shape)} where {tuple(value.shape)} is given"
+                )
+            target.copy_(value)
+    return out
+
+
 def _check_shapes(layers: Layers | PackedLayers, state: Tensor, controls: Tensor) -> None:
     if state.dim() != 2 or controls.dim() != 4 or state.shape[0] != controls.shape[0]:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,18 +22,21 @@ class Launch:
     Attributes:
         tile: particles a program.
         warps: warps a program.
-        groups: parts of the output layer's sum that warps compute side by side.
+        ends: whether the first and the last matrix are kept in shared memory too.
         registers: hidden weight matrices kept in registers for the whole horizon (bf16 only).
         shared: further ones kept in shared memory.
+        ends: whether the first and the last matrix are kept in shared memory too.
+        groups: parts of the last product's sum that warps compute side by side.
         block: columns of the remaining ones read from L2 at a time.
         stages: such blocks on their way at once.
     """
 
     tile: int
     warps: int
-    groups: int
     registers: int
     shared: int
+    ends: bool
+    groups: int
     block: int
     stages: int
 
@@ -40,30 +44,59 @@ class Launch:
 def choose_launch(
     packed: PackedLayers, particles: int, processors: int = 132, shared_memory: int = 232448
 ) -> Launch:
-    """Small tiles until every multiprocessor has a program, then larger ones.
+    """Small tiles until every multiprocessor has a program; weights as near as they fit.
 
     Args:
         packed: the network.
         particles: of all robots together.
         processors, shared_memory: of the device; bytes a program may use.
     """
-    width, item = packed.width, packed.last.element_size()
-    matrices = packed.hidden.shape[1]
+    width, rounded = packed.width, packed.precision == "bf16"
+    # Accumulator and start take 2 · width · tile registers of 32 bits in all.
+    largest = max(16, min(64, (16384 if rounded else 8192) // width))
     tile = 16
-    while tile < 64 and particles > tile * processors:
+    while tile < largest and particles > tile * processors:
         tile *= 2
-    warps, block, stages = (8 if width >= 128 else 4), min(width, 32), 2
-    groups = min(warps, width // 16)
-    if packed.precision != "bf16":
-        return Launch(tile, warps, groups, 0, 0, block, stages)
-    if matrices == 1 and width == 256 and tile <= 32:
-        return Launch(tile, warps, groups, 1, 0, block, stages)
-    work = 4 * width * tile + 4 * width * packed.rows * item
-    streaming = stages * block * (width + tile) * item
-    shared = min(matrices, max(0, shared_memory - work) // (width * width * item))
-    if shared < matrices:
-        shared = max(0, shared_memory - work - streaming) // (width * width * item)
-    return Launch(tile, warps, groups, 0, shared, block, stages)
+    warps = 8 if width >= 128 else 4
+    for registers, shared, block, stages in _preferences(packed, tile) if rounded else ():
+        launch = Launch(
+            tile=tile,
+            warps=warps,
+            registers=registers,
+            shared=shared,
+            ends=True,
+            groups=min(warps, width // 16),
+            block=min(block, width),
+            stages=stages,
+        )
+        if shared_bytes(packed, launch) <= shared_memory:
+            return launch
+    return Launch(tile, warps, 0, 0, False, 1, min(32, width), 2)
+
+
+def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int]]:
+    """(registers, shared, block, stages), the fastest first."""
+    matrices = packed.hidden.shape[1]
+    # One matrix of 256 takes 128 of a thread's 255 registers, and larger tiles need the rest.
+    registers = int(packed.width == 256 and tile <= 32 and matrices > 0)
+    for shared in range(matrices - registers, -1, -1):
+        if registers + shared > 0:
+            yield registers, shared, 32, 3
+    yield 0, 0, 64, 3
+    yield 0, 0, 32, 3
+    yield 0, 0, 32, 2
+
+
+def shared_bytes(packed: PackedLayers, launch: Launch) -> int:
+    """Shared memory of a program, as Triton 3.6 lays it out for Hopper."""
+    item, width = packed.last.element_size(), packed.width
+    matrix = width * width * item
+    work = 4 * launch.tile * max(width, launch.groups * packed.rows)
+    if launch.registers + launch.shared < packed.hidden.shape[1]:
+        work = max(work, launch.stages * launch.block * (width + launch.tile) * item)
+    # A matrix passes through shared memory on its way to registers, before the others come.
+    staged = matrix if launch.registers else 0
+    return max(staged, 2 * width * packed.rows * item + work + launch.shared * matrix)
 
 
 def launch_rollout(
@@ -80,8 +113,9 @@ def launch_rollout(
     grid = (triton.cdiv(particles, launch.tile), packed.networks)
     states = state.new_empty(horizon + 1, robots, samples, size)
     scratch = packed.last
-    if launch.registers + launch.shared < layers:
-        scratch = packed.last.new_empty(grid[0] * grid[1], packed.width, launch.tile)
+    if launch.registers + launch.shared < layers or not launch.ends:
+        deepest = max(packed.width, packed.rows)
+        scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
     bits = packed.hidden.view(torch.int16) if launch.registers else packed.hidden
     rollout_kernel[grid](
         packed.first,
@@ -102,10 +136,12 @@ def launch_rollout(
         STATE=size,
         CONTROL=control,
         ROWS=packed.rows,
+        USED=max(packed.sizes[1:-1]),
         WIDTH=packed.width,
         LAYERS=layers,
         REGISTERS=launch.registers,
         SHARED=launch.shared,
+        KEEP_ENDS=launch.ends,
         GROUPS=launch.groups,
         BLOCK=launch.block,
         TILE=launch.tile,

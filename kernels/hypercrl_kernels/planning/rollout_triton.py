@@ -28,25 +28,30 @@ def _streamed_product(
     x,
     total,
     scratch,
-    WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    IN: tl.constexpr,
+    OUT_USED: tl.constexpr,
+    IN_USED: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """total + weight @ x, the weight read from L2 a block of columns at a time.
+    """total + weight [OUT, IN] @ x, the weight read from L2 BLOCK columns at a time.
 
-    A register tensor cannot be sliced, so x goes through scratch memory of this program.
+    A register tensor cannot be sliced, so x goes through scratch memory of this program. Padding
+    beyond OUT_USED and IN_USED is not read.
     """
-    unit = tl.arange(0, WIDTH)
-    column = tl.arange(0, TILE)
+    output = tl.arange(0, OUT)[:, None]
+    column = tl.arange(0, TILE)[None, :]
     tl.debug_barrier()
-    tl.store(scratch + unit[:, None] * TILE + column[None, :], x)
+    tl.store(scratch + tl.arange(0, IN)[:, None] * TILE + column, x)
     tl.debug_barrier()
     k = tl.arange(0, BLOCK)
-    for start in range(0, WIDTH, BLOCK):
-        w = tl.load(weight + unit[:, None] * WIDTH + (start + k)[None, :])
-        block = tl.load(scratch + (start + k)[:, None] * TILE + column[None, :])
+    for start in range(0, IN_USED, BLOCK):
+        here = weight + output * IN + (start + k)[None, :]
+        w = tl.load(here, mask=output < OUT_USED, other=0.0)
+        block = tl.load(scratch + (start + k)[:, None] * TILE + column)
         total = _product(w, block, total, DOT, UPCAST)
     return total
 
@@ -55,17 +60,22 @@ def _streamed_product(
 def _change(
     x,
     base,
+    first,
     first_weight,
+    hidden,
     kept,
     offsets,
-    hidden,
+    last,
     last_weight,
     last_offset,
     scratch,
+    INPUTS: tl.constexpr,
     ROWS: tl.constexpr,
+    USED: tl.constexpr,
     WIDTH: tl.constexpr,
     LAYERS: tl.constexpr,
     KEPT: tl.constexpr,
+    KEEP_ENDS: tl.constexpr,
     GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
@@ -73,20 +83,37 @@ def _change(
     UPCAST: tl.constexpr,
 ):
     """The network's output [ROWS, TILE] for inputs x [ROWS, TILE]."""
-    dtype = first_weight.dtype
-    h = _product(first_weight, x.to(dtype), base, DOT, UPCAST)
+    dtype = last.dtype.element_ty
+    x = x.to(dtype)
+    if KEEP_ENDS:
+        h = _product(first_weight, x, base, DOT, UPCAST)
+    else:
+        narrow: tl.constexpr = min(BLOCK, ROWS)
+        h = _streamed_product(
+            first, x, base, scratch, WIDTH, ROWS, USED, INPUTS, narrow, TILE, DOT, UPCAST
+        )  # fmt: skip
+    h = tl.maximum(h, 0.0).to(dtype)
     for i in tl.static_range(LAYERS):
-        h = tl.maximum(h, 0.0).to(dtype)
         total = offsets[i] + tl.zeros([WIDTH, TILE], tl.float32)
         if i < KEPT:
             h = _product(kept[i], h, total, DOT, UPCAST)
         else:
             matrix = hidden + i * WIDTH * WIDTH
-            h = _streamed_product(matrix, h, total, scratch, WIDTH, BLOCK, TILE, DOT, UPCAST)
-    part: tl.constexpr = WIDTH // GROUPS
-    h = tl.reshape(tl.maximum(h, 0.0).to(dtype), [GROUPS, part, TILE])
-    parts = tl.zeros([GROUPS, ROWS, TILE], tl.float32)
-    return tl.sum(_product(last_weight, h, parts, DOT, UPCAST), 0) + last_offset
+            h = _streamed_product(
+                matrix, h, total, scratch, WIDTH, WIDTH, USED, USED, BLOCK, TILE, DOT, UPCAST
+            )  # fmt: skip
+        h = tl.maximum(h, 0.0).to(dtype)
+    if KEEP_ENDS:
+        part: tl.constexpr = WIDTH // GROUPS
+        parts = tl.zeros([GROUPS, ROWS, TILE], tl.float32)
+        h = tl.reshape(h, [GROUPS, part, TILE])
+        change = tl.sum(_product(last_weight, h, parts, DOT, UPCAST), 0)
+    else:
+        change = tl.zeros([ROWS, TILE], tl.float32)
+        change = _streamed_product(
+            last, h, change, scratch, ROWS, WIDTH, INPUTS, USED, BLOCK, TILE, DOT, UPCAST
+        )  # fmt: skip
+    return change + last_offset
 
 
 @triton.jit(do_not_specialize=["particles", "samples", "horizon", "total"])
@@ -101,21 +128,23 @@ def rollout_kernel(
     state,  # [B, STATE] float32
     controls,  # [B, K, H, CONTROL] float32
     states,  # [H + 1, B, K, STATE] float32, written
-    scratch,  # [programs, WIDTH, TILE]
+    scratch,  # [programs, max(WIDTH, ROWS), TILE], for what is streamed
     particles,  # of one network
     samples,  # K
     horizon,  # H
     total,  # B K
     STATE: tl.constexpr,
     CONTROL: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,  # STATE + CONTROL, padded
+    USED: tl.constexpr,  # hidden width
+    WIDTH: tl.constexpr,  # the same, padded
     LAYERS: tl.constexpr,
     REGISTERS: tl.constexpr,  # hidden matrices kept in registers, the first ones
     SHARED: tl.constexpr,  # kept in shared memory, the next ones
-    GROUPS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
+    KEEP_ENDS: tl.constexpr,  # first and last matrix in shared memory, else streamed
+    GROUPS: tl.constexpr,  # parts of the last product's sum, side by side
+    BLOCK: tl.constexpr,  # columns streamed at a time
+    TILE: tl.constexpr,  # particles a program
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
@@ -140,7 +169,9 @@ def rollout_kernel(
     last += network * ROWS * WIDTH
     bias += network * (LAYERS + 1) * WIDTH
     last_bias += network * ROWS
-    scratch += (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * WIDTH * TILE
+    deepest: tl.constexpr = max(WIDTH, ROWS)
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    scratch += program.to(tl.int64) * deepest * TILE
 
     # The network sees the deviation from the start; the start itself enters the first layer's bias
     # in float32. Rounding to bf16 is then relative to the distance moved, not to the position.
@@ -150,24 +181,28 @@ def rollout_kernel(
         base += tl.load(first_exact + unit * ROWS + i)[:, None] * start_i[None, :]
 
     square = unit[:, None] * WIDTH + unit[None, :]
+    used = (unit < USED)[:, None]
     kept = ()
     for i in tl.static_range(KEPT):
         if i < REGISTERS:
             # An operand loaded as such would go to shared memory; the bits of one stay here.
-            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square)
+            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square, mask=used, other=0)
             kept = kept + (bits.to(dtype, bitcast=True),)
         else:
-            kept = kept + (tl.load(hidden + i * WIDTH * WIDTH + square),)
+            matrix = tl.load(hidden + i * WIDTH * WIDTH + square, mask=used, other=0.0)
+            kept = kept + (matrix,)
     offsets = ()
     for i in tl.static_range(LAYERS):
         offsets = offsets + (tl.load(bias + (i + 1) * WIDTH + unit)[:, None],)
-    first_weight = tl.load(first + unit[:, None] * ROWS + row[None, :])
-    # The output layer is a few rows high: each group of hidden units takes its part of the sum.
-    part: tl.constexpr = WIDTH // GROUPS
-    group = tl.arange(0, GROUPS)[:, None, None]
-    last_weight = tl.load(
-        last + row[None, :, None] * WIDTH + group * part + tl.arange(0, part)[None, None, :]
-    )
+    first_weight = first
+    last_weight = last
+    if KEEP_ENDS:
+        first_weight = tl.load(first + unit[:, None] * ROWS + row[None, :])
+        # The output layer is a few rows high: each group of hidden units takes its part of the sum.
+        part: tl.constexpr = WIDTH // GROUPS
+        group = tl.arange(0, GROUPS)[:, None, None]
+        member = tl.arange(0, part)[None, None, :]
+        last_weight = tl.load(last + row[None, :, None] * WIDTH + group * part + member)
     last_offset = tl.load(last_bias + row)[:, None]
 
     start = tl.load(
@@ -186,8 +221,9 @@ def rollout_kernel(
         # Triton sinks what only a loop uses into the loop, loads of register operands too.
         begin = 1
         change = _change(
-            x, base, first_weight, kept, offsets, hidden, last_weight, last_offset, scratch,
-            ROWS, WIDTH, LAYERS, KEPT, GROUPS, BLOCK, TILE, DOT, UPCAST,
+            x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
+            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
+            GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
         x = tl.where(is_state, change, next_control)
         out += total * STATE
@@ -196,8 +232,9 @@ def rollout_kernel(
         next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
     for t in range(begin, horizon):
         change = _change(
-            x, base, first_weight, kept, offsets, hidden, last_weight, last_offset, scratch,
-            ROWS, WIDTH, LAYERS, KEPT, GROUPS, BLOCK, TILE, DOT, UPCAST,
+            x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
+            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
+            GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
         x = tl.where(is_state, x + change, next_control)
         out += total * STATE

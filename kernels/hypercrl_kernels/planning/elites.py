@@ -1,0 +1,68 @@
+"""From returns and the sampled actions to the next distribution: the update of CEM."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MAX_SAMPLES = 16384  # the kernel holds all samples' returns in one program's registers
+
+
+class Elites(NamedTuple):
+    """Of the best sequences: mean and standard deviation, and the very best; each [B, H, A]."""
+
+    mean: Tensor
+    std: Tensor
+    best: Tensor
+
+
+@torch.no_grad()
+def elite_statistics(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> Elites:
+    """Mean and population standard deviation of the `elites` sequences with the largest returns.
+
+    One Triton kernel on CUDA, torch operations elsewhere. Of equal returns the first samples are
+    taken; one that is not a number counts as −inf. Always exactly `elites` are taken.
+
+    Args:
+        returns: [B, K], one per sampled sequence.
+        actions: [B, K, H, A], the sequences.
+        elites: how many to take, from 1 to K.
+        min_std: [A], the least standard deviation returned.
+
+    Raises:
+        ValueError: shapes that do not fit together, or more elites than samples.
+    """
+    _check_shapes(returns, actions, elites, min_std)
+    samples = returns.shape[1]
+    exact = actions.dtype == returns.dtype == torch.float32
+    if actions.device.type == "cuda" and exact and samples <= MAX_SAMPLES:
+        from hypercrl_kernels.planning.update_launch import launch_elites
+
+        return launch_elites(returns, actions, elites, min_std)
+    return elite_statistics_reference(returns, actions, elites, min_std)
+
+
+def elite_statistics_reference(
+    returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
+) -> Elites:
+    """`elite_statistics` in torch operations."""
+    returns = returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    index = returns.sort(dim=1, descending=True, stable=True).indices[:, :elites, None, None]
+    chosen = actions.gather(1, index.expand(-1, -1, *actions.shape[2:]))
+    std = torch.maximum(chosen.std(1, correction=0), min_std)
+    return Elites(chosen.mean(1), std, chosen[:, 0])
+
+
+def _check_shapes(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> None:
+    if returns.dim() != 2 or actions.dim() != 4 or returns.shape != actions.shape[:2]:
+        raise ValueError(
+            f"elite_statistics needs returns [B, K] and actions [B, K, H, A] with one B and K; "
+            f"got {tuple(returns.shape)} and {tuple(actions.shape)}"
+        )
+    if not 1 <= elites <= returns.shape[1]:
+        raise ValueError(f"elite_statistics takes 1 to K={returns.shape[1]} elites, not {elites}")
+    if min_std.shape != actions.shape[3:]:
+        raise ValueError(
+            f"elite_statistics needs min_std [A], here [{actions.shape[3]}]; "
+            f"got {tuple(min_std.shape)}"
+        )

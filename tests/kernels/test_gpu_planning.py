@@ -1,0 +1,73 @@
+"""The planning kernels at the sizes of real plans: run with -m gpu."""
+
+import pytest
+import torch
+from rollout_cases import random_layers, random_start, relative_error
+
+from hypercrl_kernels import elite_statistics, prepare_layers, rollout, sample_actions
+from hypercrl_kernels.planning.elites import elite_statistics_reference
+from hypercrl_kernels.planning.rollout_reference import rollout_reference
+from hypercrl_kernels.planning.sampling import sample_actions_reference
+
+pytestmark = pytest.mark.gpu
+
+# sizes, robots, samples, horizon, own weights
+PLANS = {
+    "push": ([12, 200, 200, 10], 1, 500, 20, False),
+    "door": ([33, 200, 200, 200, 200, 26], 1, 2000, 10, False),
+    "cheetah": ([24, 200, 200, 200, 200, 18], 1, 500, 30, False),
+    "64 pushes": ([12, 200, 200, 10], 64, 500, 20, False),
+    "64 pushes, own weights": ([12, 200, 200, 10], 64, 500, 20, True),
+    "wide": ([12, 512, 512, 10], 2, 100, 5, False),
+    "wide, own weights": ([12, 300, 512, 512, 10], 3, 100, 5, True),
+    "narrow": ([12, 10, 10], 1, 500, 20, False),
+    "held-out windows": ([12, 200, 200, 10], 777, 1, 10, False),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("precision", "limit"), [("bf16", 2e-2), ("tf32x3", 1e-5), ("ieee", 1e-5)])
+def test_rollouts_at_real_sizes(name, precision, limit):
+    sizes, robots, samples, horizon, own = PLANS[name]
+    layers = random_layers(sizes, robots if own else None, torch.float32, device="cuda")
+    layers[-1] = (0.1 * layers[-1][0], layers[-1][1])
+    state, controls = random_start(robots, samples, horizon, sizes, device="cuda")
+    exact = rollout_reference(
+        [(w.double(), b.double()) for w, b in layers], state.double(), controls.double()
+    )
+    prepared = prepare_layers(layers, precision)
+    got = rollout(prepared, state, controls)
+    assert relative_error(got, exact) < limit
+    assert torch.equal(got, rollout(prepared, state, controls))  # no races
+    assert torch.equal(got, rollout(layers, state, controls, precision))
+
+
+@pytest.mark.parametrize("sizes", [[5, 3], [5, 600, 3]])
+def test_other_networks_run_as_torch_operations(sizes):
+    layers = random_layers(sizes, None, torch.float32, device="cuda")
+    state, controls = random_start(2, 7, 3, sizes, device="cuda")
+    wanted = rollout_reference(layers, state, controls)
+    assert torch.equal(rollout(prepare_layers(layers), state, controls), wanted)
+
+
+@pytest.mark.parametrize("robots", [1, 64])
+@pytest.mark.parametrize(
+    ("samples", "elites", "horizon", "control"),
+    [(500, 40, 20, 2), (2000, 40, 10, 7), (500, 50, 30, 6), (16384, 100, 5, 1), (20000, 9, 5, 1)],
+)
+def test_updates_at_real_sizes(robots, samples, elites, horizon, control):
+    g = torch.Generator("cuda").manual_seed(0)
+    returns = torch.randn(robots, samples, generator=g, device="cuda").mul_(20).round_()  # ties
+    returns[:, ::17] = torch.nan
+    mean, std = torch.rand(2, robots, horizon, control, generator=g, device="cuda")
+    noise = torch.randn(robots, samples, horizon, control, generator=g, device="cuda")
+    bound = torch.ones(control, device="cuda")
+    actions = sample_actions(mean, std, noise, -bound, bound)
+    torch.testing.assert_close(
+        actions, sample_actions_reference(mean, std, noise, -bound, bound), rtol=1e-6, atol=1e-6
+    )
+    got = elite_statistics(returns, actions, elites, 0.05 * bound)
+    wanted = elite_statistics_reference(returns, actions, elites, 0.05 * bound)
+    assert torch.equal(got.best, wanted.best)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

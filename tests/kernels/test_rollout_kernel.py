@@ -1,0 +1,150 @@
+"""The rollout kernel against the definition in float64: on a GPU, or in Triton's interpreter."""
+
+import importlib
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from rollout_cases import random_layers, random_start, relative_error, step_by_step
+
+from hypercrl_kernels import pack_layers, rollout
+
+LIMITS = {"bf16": 0.03, "tf32x3": 1e-5, "ieee": 1e-5}
+
+
+def launcher():
+    from hypercrl_kernels.planning import rollout_launch
+
+    return rollout_launch
+
+
+def check(device, sizes, robots, samples, horizon, precision, own=False, **cut):
+    """Compare one launch, cut as the library chooses but for `cut`."""
+    launch = launcher()
+    layers = random_layers(sizes, robots if own else None, torch.float32, device=device)
+    state, controls = random_start(robots, samples, horizon, sizes, device=device)
+    packed = pack_layers(layers, precision)
+    chosen = replace(launch.choose_launch(packed, robots * samples), **cut)
+    got = launch.launch_rollout(packed, state, controls, chosen)
+    assert got.shape == (robots, samples, horizon + 1, sizes[-1])
+    assert torch.equal(got[:, :, 0], state[:, None].expand(-1, samples, -1))
+    error = relative_error(got, step_by_step(layers, state, controls))
+    assert error < LIMITS[precision], f"{precision}: {error:.1e}"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32x3", "ieee"])
+@pytest.mark.parametrize("sizes", [[6, 7, 4], [5, 33, 20, 3], [4, 20, 40, 33, 3]])
+def test_odd_widths_and_depths(device, sizes, precision):
+    check(device, sizes, 1, 21, 3, precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32x3"])
+def test_four_hidden_layers_of_200(device, precision):
+    check(device, [9, 200, 200, 200, 200, 6], 1, 3, 2, precision)
+
+
+def test_inputs_beyond_a_power_of_two(device):
+    check(device, [33, 16, 26], 1, 3, 2, "tf32x3")
+    check(device, [100, 16, 80], 1, 3, 2, "bf16")
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("precision", ["bf16", "tf32x3"])
+def test_robots_with_shared_and_with_own_weights(device, own, precision):
+    check(device, [5, 20, 17, 3], 3, 19, 3, precision, own)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3])
+@pytest.mark.parametrize("registers", [0, 1])
+def test_the_shortest_horizons(device, horizon, registers):
+    check(device, [4, 16, 16, 3], 1, 5, horizon, "bf16", registers=registers, shared=0)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"registers": 0, "shared": 0, "block": 16},
+        {"registers": 0, "shared": 1, "block": 32},
+        {"registers": 1, "shared": 0, "block": 64},
+        {"registers": 1, "shared": 1, "block": 32},
+        {"registers": 0, "shared": 3},
+        {"groups": 1},
+        {"ends": False},
+        {"ends": False, "registers": 1, "shared": 1},
+        {"tile": 32},
+    ],
+)
+def test_every_place_of_the_weights_gives_the_same(device, cut):
+    check(device, [5, 60, 50, 64, 40, 3], 2, 17, 2, "bf16", own=True, **cut)
+
+
+def test_a_large_offset_of_the_state_costs_no_precision(device):
+    """bf16 keeps three digits: of the way moved, not of the position in the room."""
+    sizes = [5, 32, 32, 3]
+    layers = random_layers(sizes, None, torch.float32, device=device)
+    state, controls = random_start(1, 9, 3, sizes, device=device)
+    far = state + 300.0
+    first, offset = layers[0]
+    layers[0] = (first, offset - 300.0 * first[:, :3].sum(1))
+    got = launcher().launch_rollout(pack_layers(layers), far, controls)
+    assert relative_error(got, step_by_step(layers, far, controls)) < LIMITS["bf16"]
+
+
+def test_packing_in_place_replaces_every_number(device):
+    sizes = [5, 20, 30, 3]
+    old = random_layers(sizes, None, torch.float32, seed=0, device=device)
+    new = random_layers(sizes, None, torch.float32, seed=1, device=device)
+    packed = pack_layers(old)
+    assert pack_layers(new, out=packed) is packed
+    state, controls = random_start(2, 6, 3, sizes, device=device)
+    launch = launcher().launch_rollout
+    assert torch.equal(launch(packed, state, controls), launch(pack_layers(new), state, controls))
+
+
+def test_a_packed_network_knows_its_shape():
+    packed = pack_layers(random_layers([5, 20, 30, 3], 2, torch.float32))
+    state, controls = random_start(2, 6, 3, [5, 3])
+    with pytest.raises(ValueError, match="one network or one per robot"):
+        rollout(packed, state.repeat(2, 1)[:3], controls.repeat(2, 1, 1, 1)[:3])
+    with pytest.raises(ValueError, match="rollout needs a network from 6 inputs"):
+        rollout(packed, state, torch.zeros(2, 6, 3, 3))
+    with pytest.raises(ValueError, match=r"pack 1 of sizes \(5, 20, 3\) in bf16 into a new one"):
+        pack_layers(random_layers([5, 20, 3], None, torch.float32), out=packed)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "reason"),
+    [
+        ([5, 3], torch.float32, "no hidden layer"),
+        ([5, 513, 3], torch.float32, "wider than 512"),
+        ([5, 8, 3], torch.float64, "float64"),
+        ([140, 8, 3], torch.float32, "more than 128 inputs"),
+    ],
+)
+def test_what_the_kernel_does_not_take_is_named(sizes, dtype, reason):
+    with pytest.raises(ValueError, match=reason):
+        pack_layers(random_layers(sizes, None, dtype))
+
+
+def test_launches_fill_the_device_before_tiles_grow():
+    launch = launcher()
+    packed = pack_layers(random_layers([12, 200, 200, 10], None, torch.float32))
+    assert [launch.choose_launch(packed, n).tile for n in (1, 500, 2112, 2113, 32000)] == [
+        16,
+        16,
+        16,
+        32,
+        64,
+    ]
+
+
+def test_a_notice_is_given_once():
+    # The function of the same name hides the module.
+    notice = importlib.import_module("hypercrl_kernels.planning.rollout")._notice
+    notice.cache_clear()
+    with pytest.warns(UserWarning, match="torch operations instead of one kernel: because"):
+        notice("because")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notice("because")
