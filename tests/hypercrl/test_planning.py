@@ -97,7 +97,14 @@ def test_same_generator_same_plan_and_global_seed_without_effect():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"elites": 0}, {"elites": 301}, {"execute": "worst"}, {"horizon": 0}]
+    "settings",
+    [
+        {"elites": 0},
+        {"elites": 301},
+        {"execute": "worst"},
+        {"horizon": 0},
+        {"precision": "fp16"},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ValueError, match="planner"):
