@@ -11,6 +11,8 @@ MuJoCo set to EGL cannot even be imported where libEGL is missing.
 from __future__ import annotations
 
 import ctypes
+import importlib
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -39,6 +41,12 @@ def choose_gl_backend() -> None:
         os.environ["MUJOCO_GL"] = "egl"
 
 
+def _import_triton_first() -> None:
+    """Triton and Mesa's software renderer both bring LLVM; Triton crashes if it comes second."""
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
+
+
 def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     """An off-screen renderer of `height` × `width` pixels.
 
@@ -47,6 +55,7 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
     """
     import mujoco
 
+    _import_triton_first()
     try:
         return mujoco.Renderer(model, height=height, width=width)
     # The backends fail in many ways: ImportError, RuntimeError, AttributeError (rendering

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
@@ -119,6 +120,7 @@ def test_backend_choice(monkeypatch):
 def test_physics_without_a_gl_library_and_a_clear_message():
     program = """
 import ctypes
+import importlib.util
 real = ctypes.CDLL
 def without_egl(name, *args, **kwargs):
     if name and "EGL" in str(name):
@@ -140,3 +142,16 @@ except hypercrl_envs.RenderingUnavailable as error:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert "libegl1 libgl1-mesa-dri libegl-mesa0" in result.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_triton_can_be_imported_after_a_picture_was_drawn():
+    code = (
+        "from hypercrl_envs import make_task\n"
+        "task = make_task('push', render_mode='rgb_array')\n"
+        "task.reset(seed=0)\n"
+        "task.render()\n"
+        "import triton\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
