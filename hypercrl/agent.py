@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import CEM, Reward
+from hypercrl.planning import Planner, Reward
 from hypercrl_kernels import Layers, PackedLayers, prepare_layers, rollout
 
 
@@ -27,12 +27,12 @@ class Agent:
     """
 
     def __init__(
-        self, planner: CEM, reward: Reward, robots: int, generator: torch.Generator
+        self, planner: Planner, reward: Reward, robots: int, generator: torch.Generator
     ) -> None:
         self.planner = planner
         self.reward = reward
         self.generator = generator
-        self.mean = planner.initial_mean(robots)
+        self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
         self._layers: Layers | PackedLayers | None = None
         self._plan = self._plan_eagerly
@@ -45,32 +45,32 @@ class Agent:
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
-        self.mean = self.planner.initial_mean(len(self.mean))
+        self.start = self.planner.initial(len(self.start))
 
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
         started = time.perf_counter()
-        obs = obs.to(self.mean.device, torch.float32)
+        obs = obs.to(self.start.device, torch.float32)
         try:
-            action, mean = self._plan(obs, self.mean)
+            action, start = self._plan(obs, self.start)
         except CaptureError as error:
             _notice_eager_planning(str(error).splitlines()[0])
             self._plan = self._plan_eagerly
-            action, mean = self._plan(obs, self.mean)
-        self.mean = mean.clone()
+            action, start = self._plan(obs, self.start)
+        self.start = start.clone()
         action = action.cpu()
         self.plan_seconds.append(time.perf_counter() - started)
         return action
 
-    def _plan_eagerly(self, obs: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def _plan_eagerly(self, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         layers = self._layers
         if layers is None:
             raise RuntimeError("call set_layers before the first act")
         return self.planner.plan(
-            lambda start, actions: rollout(layers, start, actions),
+            lambda obs, actions: rollout(layers, obs, actions),
             self.reward,
             obs,
-            mean,
+            start,
             self.generator,
         )
 

@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from hypercrl.methods import HnetConfig, MethodConfig
-from hypercrl.planning import CEMConfig
+from hypercrl.planning import PLANNERS, PlannerConfig
 from hypercrl.settings import number
 
 
@@ -64,7 +64,7 @@ class TrainConfig:
     env: EnvConfig = MISSING
     method: MethodConfig = MISSING
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    planner: CEMConfig = MISSING
+    planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     seed: int = number(0, least=0)
@@ -96,4 +96,5 @@ def register() -> None:
     store.store(name="play_schema", node=PlayConfig)
     store.store(group="method", name="hnet_schema", node=HnetConfig)
     store.store(group="method", name="baseline_schema", node=MethodConfig)
-    store.store(group="planner", name="cem_schema", node=CEMConfig)
+    for name, (_, schema) in PLANNERS.items():
+        store.store(group="planner", name=f"{name}_schema", node=schema)

@@ -10,7 +10,7 @@ from hypercrl.agent import Agent
 from hypercrl.config import ExplorationConfig
 from hypercrl.dynamics.model import Layers
 from hypercrl.exploration import make_noise
-from hypercrl.planning import CEM
+from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
 from hypercrl_kernels import rollout
@@ -44,7 +44,7 @@ class Evaluator:
     def __init__(
         self,
         sequence: TaskSequence,
-        planner: CEM,
+        planner: Planner,
         seed: int,
         exploration: ExplorationConfig,
         horizon: int,

@@ -8,7 +8,7 @@ from hypercrl.config import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.errors import UserError
 from hypercrl.methods import Method, make_method
-from hypercrl.planning import CEM
+from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
 from hypercrl_envs import TaskSequence
@@ -23,7 +23,7 @@ class Experiment:
     sequence: TaskSequence
     streams: RandomStreams
     method: Method
-    planner: CEM
+    planner: Planner
 
     @property
     def model(self) -> DynamicsModel:
@@ -43,7 +43,7 @@ def build(config: TrainConfig) -> Experiment:
         tasks = config.env.tasks[: config.protocol.num_tasks]
         sequence = TaskSequence(tasks, name=config.env.name)
         ones = torch.ones(sequence.action_size, device=device)
-        planner = CEM(config.planner, -ones, ones)
+        planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
         raise UserError(str(error)) from error
     model = DynamicsModel(

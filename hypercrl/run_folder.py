@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from hypercrl.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from hypercrl.errors import UserError
 from hypercrl.methods import METHODS
+from hypercrl.planning import PLANNERS
 
 LATEST = "latest"
 
@@ -71,6 +72,7 @@ class RunFolder:
             stored = OmegaConf.load(self.path / "config.yaml")
             typed = OmegaConf.structured(schema)
             typed.method = METHODS[stored.method.name][1]
+            typed.planner = PLANNERS[stored.planner.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
         except Exception as error:
             raise UserError(

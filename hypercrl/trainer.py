@@ -144,7 +144,7 @@ class Trainer:
         self.env.set_state(resumed["env"])
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
-        self.agent.mean = resumed["plan_mean"].to(device)
+        self.agent.start = resumed["plan_start"].to(device)
         self.agent.set_layers(self._layers(task))
 
     def _act(self, planned: bool) -> None:
@@ -294,7 +294,7 @@ class Trainer:
                 "env": self.env.get_state(),
                 "noise": self.noise.state(),
                 "obs": self.obs,
-                "plan_mean": self.agent.mean,
+                "plan_start": self.agent.start,
             }
         return {
             "position": asdict(self.position),

@@ -95,7 +95,12 @@ class Problem:
         shape = (work.robots, work.samples, work.horizon, work.action)
         self.controls = torch.rand(shape, generator=g).mul_(2).sub_(1).to(device)
         ones = torch.ones(work.action, device=device)
-        config = CEMConfig(work.samples, work.horizon, work.iterations, work.elites)
+        config = CEMConfig(
+            samples=work.samples,
+            horizon=work.horizon,
+            iterations=work.iterations,
+            elites=work.elites,
+        )
         self.planner = CEM(config, -ones, ones)
 
     def exact(self) -> Tensor:
@@ -103,15 +108,15 @@ class Problem:
         return rollout_reference(double, self.state.double(), self.controls.double())
 
     def plan(self, roll: Callable[..., Tensor], layers: Any, reward_fn: Any = reward) -> Callable:
-        """A function (obs, mean) → (action, mean) and its generator."""
+        """A function (obs, start) → (action, start) and its generator."""
         generator = torch.Generator(self.state.device).manual_seed(1)
 
-        def run(obs: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
+        def run(obs: Tensor, start: Tensor) -> tuple[Tensor, ...]:
             return self.planner.plan(
-                lambda start, actions: roll(layers, start, actions),
+                lambda state, actions: roll(layers, state, actions),
                 reward_fn,
                 obs,
-                mean,
+                start,
                 generator,
             )
 
@@ -207,7 +212,7 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> None:
 def bench_parts(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
     """What surrounds the rollout in one iteration."""
     work, planner, actions = problem.work, problem.planner, problem.controls
-    mean = planner.initial_mean(work.robots)
+    mean = planner.initial(work.robots)[:, 0].contiguous()
     std = planner.std.expand_as(mean).contiguous()
     bounds = (planner.low, planner.high)
     states = rollout_reference(problem.layers, problem.state, actions)
@@ -259,7 +264,7 @@ def torch_only() -> Iterator[None]:
 def bench_plans(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
     """Whole plans: wall time of eager ones, then device and wall time of one CUDA graph each."""
     name = problem.work.name
-    mean = problem.planner.initial_mean(problem.work.robots)
+    start = problem.planner.initial(problem.work.robots)
     plans: dict[str, tuple[Any, Any]] = {
         "torch": (problem.plan(rollout_reference, problem.layers), torch_only)
     }
@@ -271,13 +276,13 @@ def bench_plans(problem: Problem, clock: Clock, report: Report, compiled: Any) -
     for variant, (plan, context) in plans.items():
         captured = CapturedFunction(plan, [plan.generator])
         with context():
-            call = lambda plan=plan: plan(problem.state, mean)  # noqa: E731
+            call = lambda plan=plan: plan(problem.state, start)  # noqa: E731
             report.attempt(
                 name, "eager", f"{variant}, wall", lambda call=call: timed(clock.eager(call))
             )
             if not clock.cuda:
                 continue
-            call = lambda captured=captured: captured(problem.state, mean)  # noqa: E731
+            call = lambda captured=captured: captured(problem.state, start)  # noqa: E731
             report.attempt(
                 name, "graph", variant, lambda call=call: timed(warm_events(clock, call))
             )

@@ -1,7 +1,11 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
-from hypercrl.planning import CEM, CEMConfig, trajectory_returns
+from hypercrl.planning import PLANNERS, make_planner, trajectory_returns
+from hypercrl.planning.icem import noise_colour
 
 LOW, HIGH = torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 1.0])
 
@@ -17,24 +21,30 @@ def reach(target):
     return lambda obs, action, next_obs: -(next_obs - target).square().sum(-1)
 
 
-def planner(**settings):
-    return CEM(CEMConfig(**({"samples": 300, "horizon": 4, "iterations": 8} | settings)), LOW, HIGH)
+def planner(name="cem", **settings):
+    settings = {"samples": 300, "horizon": 4, "iterations": 8} | settings
+    return make_planner(PLANNERS[name][1](**settings), LOW, HIGH)
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("execute", ["mean", "best"])
-def test_finds_the_optimum_of_a_linear_system_for_every_robot(execute):
-    cem = planner(execute=execute, min_std=0.01)
+def test_finds_the_optimum_of_a_linear_system_for_every_robot(name, execute):
+    # The optimum, one step there and rest, is as white as noise can be.
+    suited = {"mppi": {"temperature": 0.5}, "icem": {"noise_beta": 0.0}}.get(name, {})
+    cem = planner(name, execute=execute, min_std=0.01, **suited)
     obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4], [0.0, 0.0]])
-    action, _ = cem.plan(integrator, reach(0.0), obs, cem.initial_mean(3), generator())
+    action, _ = cem.plan(integrator, reach(0.0), obs, cem.initial(3), generator())
     torch.testing.assert_close(action, -obs, atol=0.06, rtol=0)
 
 
-def test_actions_respect_the_bounds_and_saturate_far_from_the_target():
-    cem = planner(min_std=0.01)
+@pytest.mark.parametrize("name", PLANNERS)
+def test_actions_respect_the_bounds_and_saturate_far_from_the_target(name):
+    suited = {"temperature": 20.0} if name == "mppi" else {}
+    cem = planner(name, min_std=0.01, **suited)
     seen = []
 
     def rollout(obs, actions):
@@ -42,10 +52,10 @@ def test_actions_respect_the_bounds_and_saturate_far_from_the_target():
         return integrator(obs, actions)
 
     obs = torch.tensor([[30.0, -30.0]])
-    action, mean = cem.plan(rollout, reach(0.0), obs, cem.initial_mean(1), generator())
+    action, start = cem.plan(rollout, reach(0.0), obs, cem.initial(1), generator())
     assert all((a >= LOW).all() and (a <= HIGH).all() for a in seen)
     torch.testing.assert_close(action, torch.tensor([[-1.0, 1.0]]), atol=0.05, rtol=0)
-    assert mean.abs().max() <= 1
+    assert start.abs().max() <= 1
 
 
 def test_the_reward_is_asked_once_per_iteration_over_the_whole_rollout():
@@ -56,7 +66,7 @@ def test_the_reward_is_asked_once_per_iteration_over_the_whole_rollout():
         shapes.append((obs.shape, action.shape, next_obs.shape))
         return -next_obs.square().sum(-1)
 
-    cem.plan(integrator, reward, torch.zeros(2, 2), cem.initial_mean(2), generator())
+    cem.plan(integrator, reward, torch.zeros(2, 2), cem.initial(2), generator())
     assert shapes == [((2, 300, 4, 2),) * 3] * 3
 
 
@@ -80,20 +90,92 @@ def test_a_trajectory_that_is_not_a_number_never_wins():
 def test_warm_start_shifts_the_mean_by_one_step():
     cold, warm = planner(warm_start=False), planner(warm_start=True)
     obs = torch.tensor([[3.0, -2.5]])
-    _, kept = warm.plan(integrator, reach(0.0), obs, warm.initial_mean(1), generator())
-    _, dropped = cold.plan(integrator, reach(0.0), obs, cold.initial_mean(1), generator())
+    _, kept = warm.plan(integrator, reach(0.0), obs, warm.initial(1), generator())
+    _, dropped = cold.plan(integrator, reach(0.0), obs, cold.initial(1), generator())
     assert not dropped.any()
     # From 3 the best plan moves -1 three times and then rests; one step on, it moves twice.
-    torch.testing.assert_close(kept[0, :, 0], torch.tensor([-1.0, -1, 0, 0]), atol=0.25, rtol=0)
-    torch.testing.assert_close(kept[0, 2], kept[0, 3])
+    mean = kept[0, 0]
+    torch.testing.assert_close(mean[:, 0], torch.tensor([-1.0, -1, 0, 0]), atol=0.25, rtol=0)
+    torch.testing.assert_close(mean[2], mean[3])
 
 
-def test_same_generator_same_plan_and_global_seed_without_effect():
-    cem, obs = planner(iterations=2), torch.randn(2, 2)
-    first, _ = cem.plan(integrator, reach(0.0), obs, cem.initial_mean(2), generator(5))
+@pytest.mark.parametrize("name", PLANNERS)
+def test_same_generator_same_plan_and_global_seed_without_effect(name):
+    cem, obs = planner(name, iterations=2), torch.randn(2, 2)
+    first, _ = cem.plan(integrator, reach(0.0), obs, cem.initial(2), generator(5))
     torch.manual_seed(99)
-    again, _ = cem.plan(integrator, reach(0.0), obs, cem.initial_mean(2), generator(5))
+    again, _ = cem.plan(integrator, reach(0.0), obs, cem.initial(2), generator(5))
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_robot_whose_model_diverges_leaves_the_others_alone(name):
+    cem = planner(name)
+
+    def rollout(obs, actions):
+        states = integrator(obs, actions)
+        states[1] = torch.nan
+        return states
+
+    obs = torch.tensor([[0.5, -0.3], [0.1, 0.1]])
+    action, start = cem.plan(rollout, reach(0.0), obs, cem.initial(2), generator())
+    assert torch.isfinite(action).all()
+    assert torch.isfinite(start).all()
+    torch.testing.assert_close(action[0], -obs[0], atol=0.1, rtol=0)
+
+
+def test_mppi_weighs_samples_by_the_exponential_of_their_return():
+    """One iteration over all samples, from the equation of Williams et al. 2017, in NumPy."""
+    settings = {"samples": 40, "elites": 40, "iterations": 1, "horizon": 3, "temperature": 2.0}
+    mppi = planner("mppi", **settings)
+    obs = torch.tensor([[0.4, -0.2]])
+    action, start = mppi.plan(integrator, reach(0.0), obs, mppi.initial(1), generator(3))
+    noise = torch.randn(1, 1, 40, 3, 2, generator=generator(3)).double().numpy()[0, 0]
+    samples = np.clip(0.7 * noise, -1, 1)
+    states = obs[0].double().numpy() + np.cumsum(samples, 1)
+    returns = -(states**2).sum((1, 2))
+    weights = np.exp((returns - returns.max()) / 2.0)
+    mean = np.einsum("k,kha->ha", weights / weights.sum(), samples)
+    np.testing.assert_allclose(action[0], mean[0], atol=1e-5)
+    np.testing.assert_allclose(start[0, 0], mean[[1, 2, 2]], atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
+def test_coloured_noise_has_unit_variance_and_its_spectrum(beta):
+    colour = noise_colour(20, beta)
+    covariance = colour @ colour.T
+    torch.testing.assert_close(covariance.diagonal(), torch.ones(20, dtype=torch.float64))
+    power = torch.fft.rfft(covariance[0]).real
+    frequency = torch.arange(1, 11, dtype=torch.float64)
+    torch.testing.assert_close(power[1:] / power[1], frequency**-beta, rtol=1e-9, atol=1e-9)
+    if beta == 0:
+        torch.testing.assert_close(colour, torch.eye(20, dtype=torch.float64))
+
+
+def test_icem_asks_for_fewer_samples_each_time_and_keeps_its_elites():
+    icem = planner("icem", iterations=3, samples=100, elites=10, kept=0.3, decay=2.0)
+    seen = []
+
+    def rollout(obs, actions):
+        seen.append(actions)
+        return integrator(obs, actions)
+
+    obs = torch.tensor([[0.6, 0.2]])
+    _, start = icem.plan(rollout, reach(0.0), obs, icem.initial(1), generator())
+    # 100, 50 and no less than twice the elites, 25; 3 kept ones; the mean among the last.
+    assert [a.shape[1] for a in seen] == [103, 53, 29]
+
+    def best(actions, count):
+        returns = trajectory_returns(integrator(obs, actions), actions, reach(0.0))
+        return actions[0, returns[0].topk(count).indices]
+
+    for before, after in itertools.pairwise(seen):
+        torch.testing.assert_close(
+            after[0, -3:] if after is seen[1] else after[0, -4:-1], best(before, 3)
+        )
+    assert start.shape == (1, 4, 4, 2)
+    shifted = best(seen[-1], 3)[:, [1, 2, 3, 3]]
+    torch.testing.assert_close(start[0, 1:], shifted)
 
 
 def test_more_elites_than_samples_are_refused():

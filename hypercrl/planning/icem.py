@@ -1,0 +1,89 @@
+"""The improved cross-entropy method: the same return from fewer samples.
+
+Pinneri et al., "Sample-efficient cross-entropy method for real-time planning", CoRL 2020,
+algorithm 1: coloured noise, elites that are kept and shifted, fewer samples in each iteration, the
+mean among the last samples, and momentum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercrl.planning.planner import Planner, PlannerConfig
+from hypercrl.settings import number
+from hypercrl_kernels import elite_statistics, sample_actions
+
+
+@dataclass
+class ICEMConfig(PlannerConfig):
+    """Settings of iCEM beyond those of CEM.
+
+    Attributes:
+        noise_beta: exponent β of the noise's power spectrum 1/f^β; 0 is white.
+        kept: share of the elites that joins the next samples, also of the next control step.
+        decay: γ, samples of iteration i are samples · γ^−i, but at least twice the elites.
+        momentum: share of the old mean and standard deviation in the new ones.
+    """
+
+    name: str = "icem"
+    noise_beta: float = number(2.5, least=0)
+    kept: float = number(0.3, least=0, most=1)
+    decay: float = number(1.25, least=1)
+    momentum: float = number(0.1, least=0, most=1)
+
+
+class ICEM(Planner):
+    """CEM with memory: the start of a search is its mean and the elites kept from the last one."""
+
+    config: ICEMConfig
+
+    def __init__(self, config: ICEMConfig, low: Tensor, high: Tensor) -> None:
+        super().__init__(config, low, high)
+        self.kept = round(config.kept * config.elites)
+        self.carried = 1 + self.kept
+        self.colour = noise_colour(config.horizon, config.noise_beta).to(low)
+        fewest = min(config.samples, 2 * config.elites)
+        self.samples = [
+            max(fewest, int(config.samples * config.decay**-i)) for i in range(config.iterations)
+        ]
+
+    def _search(
+        self, evaluate: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        config, last = self.config, self.config.iterations - 1
+        mean = best = start[:, 0].contiguous()
+        kept = start[:, 1:]
+        std = self.std.expand_as(mean).contiguous()
+        for i, samples in enumerate(self.samples):
+            shape = (len(mean), samples, *mean.shape[1:])
+            white = torch.randn(shape, device=mean.device, generator=generator)
+            noise = torch.einsum("ht,bkta->bkha", self.colour, white).contiguous()
+            actions = sample_actions(mean, std, noise, self.low, self.high)
+            more = [kept, mean[:, None]] if i == last else [kept]
+            actions = torch.cat([actions, *more], dim=1)
+            returns = evaluate(actions)
+            elites = elite_statistics(returns, actions, config.elites, self.min_std)
+            mean = torch.lerp(elites.mean, mean, config.momentum)
+            std = torch.lerp(elites.std, std, config.momentum)
+            best = elites.best
+            if self.kept:
+                index = returns.topk(self.kept, dim=1).indices[..., None, None]
+                kept = actions.gather(1, index.expand(-1, -1, *mean.shape[1:]))
+        return best, torch.cat([mean[:, None], kept], dim=1)
+
+
+def noise_colour(horizon: int, beta: float) -> Tensor:
+    """[H, H] matrix that turns white noise of unit variance into noise of the spectrum 1/f^β.
+
+    The noise has unit variance at every step and the period H, as that of Timmer and König, "On
+    generating power law noise", 1995, made by a Fourier transform of length H; the mean counts as
+    the lowest frequency.
+    """
+    frequency = torch.fft.rfftfreq(horizon, dtype=torch.float64)
+    frequency[0] = frequency[1] if horizon > 1 else 1.0
+    response = torch.fft.irfft(frequency ** (-beta / 2), n=horizon)
+    response /= torch.linalg.vector_norm(response)
+    step = torch.arange(horizon)
+    return response[(step[:, None] - step[None, :]) % horizon]

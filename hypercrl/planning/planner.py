@@ -1,0 +1,130 @@
+"""What every sampling planner shares: its settings, its interface, and the return of a rollout."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from hypercrl.settings import choice, number
+from hypercrl_kernels import Precision
+
+Rollout = Callable[[Tensor, Tensor], Tensor]
+"""(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
+
+Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
+
+
+@dataclass
+class PlannerConfig:
+    """Settings of every planner; standard deviations are in units of half the action range.
+
+    `precision` is that of the model's products on CUDA: bf16, tf32x3 or ieee (see
+    `hypercrl_kernels.Precision`); the CPU computes in float32.
+    """
+
+    name: str = MISSING
+    samples: int = number(200, least=1)
+    horizon: int = number(20, least=1)
+    iterations: int = number(3, least=1)
+    elites: int = number(20, least=1)
+    std: float = number(0.7, least=0)
+    min_std: float = number(0.05, least=0)
+    warm_start: bool = True
+    execute: str = choice("mean", "mean", "best")
+    precision: str = choice("bf16", *get_args(Precision))
+
+
+class Planner(ABC):
+    """Plans for B robots in one call; a pure function of its arguments and the generator.
+
+    A search starts from N action sequences, the `start` [B, N, H, A]: the mean of its first
+    samples, and whatever else the planner carries from one control step to the next.
+
+    Args:
+        config: sizes of the search.
+        low, high: [A] action bounds; every sample is clipped to them.
+
+    Raises:
+        ValueError: a setting that cannot work, named.
+    """
+
+    carried = 1
+    """N, sequences carried from one control step to the next."""
+
+    def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor) -> None:
+        if config.elites > config.samples:
+            raise ValueError(
+                f"planner.elites must be at most planner.samples={config.samples}, "
+                f"not {config.elites}"
+            )
+        self.config = config
+        self.precision: Precision = cast(Precision, config.precision)
+        self.low = low
+        self.high = high
+        half_range = (high - low) / 2
+        self.std = config.std * half_range
+        self.min_std = config.min_std * half_range
+
+    def initial(self, robots: int) -> Tensor:
+        """[B, N, H, A]: the middle of the action range at every step."""
+        middle = (self.high + self.low) / 2
+        return middle.expand(robots, self.carried, self.config.horizon, -1).clone()
+
+    @torch.no_grad()
+    def plan(
+        self,
+        rollout: Rollout,
+        reward: Reward,
+        obs: Tensor,
+        start: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Search from `start` for the action sequence with the largest undiscounted return.
+
+        Args:
+            rollout: the model; reward: the task's batched reward.
+            obs: [B, O] where the robots are.
+            start: [B, N, H, A] where the search starts.
+
+        Returns:
+            The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
+            this one found moved one step on, or the middle of the range without warm start.
+        """
+
+        def evaluate(actions: Tensor) -> Tensor:
+            return trajectory_returns(rollout(obs, actions), actions, reward)
+
+        best, found = self._search(evaluate, start, generator)
+        action = found[:, 0, 0] if self.config.execute == "mean" else best[:, 0]
+        if not self.config.warm_start:
+            return action, self.initial(len(obs))
+        return action, torch.cat([found[:, :, 1:], found[:, :, -1:]], dim=2)
+
+    @abstractmethod
+    def _search(
+        self, evaluate: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The search itself; `evaluate` maps actions [B, K, H, A] to returns [B, K].
+
+        Returns:
+            The best sequence of the last iteration, [B, H, A], and what to carry on, [B, N, H, A],
+            the final mean first.
+        """
+
+
+def trajectory_returns(states: Tensor, actions: Tensor, reward: Reward) -> Tensor:
+    """Sum of rewards along trajectories, in one call of the reward.
+
+    Args:
+        states: [B, K, H + 1, O]; actions: [B, K, H, A].
+
+    Returns:
+        [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
+    """
+    returns = reward(states[:, :, :-1], actions, states[:, :, 1:]).sum(-1)
+    return returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
