@@ -143,34 +143,26 @@ def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     yield "bf16", None
     # (tile, warps, registers, shared, groups, block, stages)
     shallow = [
+        (16, 4, 0, 1, 1, 32, 1),
         (16, 4, 0, 1, 4, 32, 1),
-        (16, 8, 0, 1, 8, 32, 1),
-        (16, 16, 0, 1, 8, 32, 1),
-        (16, 16, 0, 1, 16, 32, 1),
-        (16, 8, 1, 0, 1, 32, 1),
-        (16, 8, 1, 0, 4, 32, 1),
-        (16, 8, 1, 0, 16, 32, 1),
-        (32, 4, 0, 1, 4, 32, 1),
-        (32, 8, 0, 1, 8, 32, 1),
-        (32, 16, 0, 1, 8, 32, 1),
-        (32, 8, 1, 0, 8, 32, 1),
-        (64, 4, 0, 1, 4, 32, 1),
-        (64, 8, 0, 1, 8, 32, 1),
-        (64, 16, 0, 1, 8, 32, 1),
+        (16, 8, 0, 1, 1, 32, 1),
+        (16, 8, 1, 0, 2, 32, 1),
+        (16, 8, 1, 0, 8, 32, 1),
+        (32, 4, 0, 1, 1, 32, 1),
+        (32, 8, 1, 0, 1, 32, 1),
+        (64, 4, 0, 1, 1, 32, 1),
+        (64, 8, 0, 1, 1, 32, 1),
     ]
     deep = [
-        (16, 8, 0, 1, 8, 32, 2),
+        (16, 4, 0, 1, 1, 32, 3),
+        (16, 8, 0, 1, 1, 32, 3),
         (16, 8, 0, 1, 8, 32, 3),
-        (16, 16, 0, 1, 8, 32, 2),
-        (16, 8, 1, 1, 8, 32, 2),
-        (16, 8, 1, 1, 8, 32, 3),
-        (16, 8, 0, 0, 8, 64, 3),
-        (16, 8, 0, 0, 8, 64, 4),
-        (16, 16, 0, 0, 8, 64, 3),
-        (16, 8, 1, 0, 8, 64, 3),
-        (16, 8, 1, 0, 8, 32, 4),
-        (32, 8, 0, 0, 8, 64, 3),
-        (32, 16, 0, 1, 8, 32, 2),
+        (16, 8, 1, 1, 1, 32, 2),
+        (16, 8, 1, 1, 1, 32, 3),
+        (16, 8, 0, 0, 1, 64, 3),
+        (16, 8, 0, 0, 1, 64, 4),
+        (16, 8, 1, 0, 1, 64, 3),
+        (32, 8, 0, 0, 1, 64, 3),
     ]
     for tile, warps, registers, shared, *rest in shallow if len(work.hidden) == 2 else deep:
         if work.robots == 1 or tile > 16:
@@ -179,7 +171,8 @@ def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     yield "ieee", None
 
 
-def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> None:
+def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> Any:
+    """Every launch that is worth a try; returns the fastest in bf16, None on a CPU."""
     work, exact = problem.work, problem.exact()
     moved = (exact - exact[:, :, :1]).norm()
 
@@ -191,9 +184,10 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> None:
     reference = lambda: rollout_reference(problem.layers, *arguments)  # noqa: E731
     report.attempt(work.name, "torch", "rollout, float32", lambda: measure(reference))
     if not clock.cuda:
-        return
+        return None
     from hypercrl_kernels.planning.rollout_launch import choose_launch, launch_rollout
 
+    launches: dict[str, Any] = {}
     for precision, launch in rollout_variants(work):
         packed = pack_layers(problem.layers, precision)
         chosen = launch or choose_launch(packed, work.robots * work.samples)
@@ -207,6 +201,9 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> None:
             return launch_rollout(packed, *arguments, chosen)
 
         report.attempt(work.name, part, name, lambda call=call: measure(call))
+        launches[name] = chosen
+    best = report.best(work.name, "rollout")
+    return launches[best["variant"]] if best else None
 
 
 def bench_parts(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
@@ -261,7 +258,9 @@ def torch_only() -> Iterator[None]:
         yield
 
 
-def bench_plans(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
+def bench_plans(
+    problem: Problem, clock: Clock, report: Report, compiled: Any, fastest: Any
+) -> None:
     """Whole plans: wall time of eager ones, then device and wall time of one CUDA graph each."""
     name = problem.work.name
     start = problem.planner.initial(problem.work.robots)
@@ -271,6 +270,13 @@ def bench_plans(problem: Problem, clock: Clock, report: Report, compiled: Any) -
     if clock.cuda:
         packed = pack_layers(problem.layers)
         plans["kernels"] = (problem.plan(rollout, packed), nullcontext)
+        if fastest is not None:
+            from hypercrl_kernels.planning.rollout_launch import launch_rollout
+
+            def roll(layers: Any, state: Tensor, actions: Tensor) -> Tensor:
+                return launch_rollout(layers, state, actions, fastest)
+
+            plans["kernels, fastest launch"] = (problem.plan(roll, packed), nullcontext)
         if compiled is not None:
             plans["compiled"] = (problem.plan(rollout, packed, compiled), nullcontext)
     for variant, (plan, context) in plans.items():
@@ -351,9 +357,9 @@ def main() -> None:
             continue
         problem = Problem(work, device)
         compiled = compiled_reward(problem) if arguments.compile and clock.cuda else None
-        bench_rollouts(problem, clock, report)
+        fastest = bench_rollouts(problem, clock, report)
         bench_parts(problem, clock, report, compiled)
-        bench_plans(problem, clock, report, compiled)
+        bench_plans(problem, clock, report, compiled, fastest)
         common = lambda problem=problem: elites_in_common(problem)  # noqa: E731
         report.attempt(work.name, "check", "elites in common with float64", common)
         report.rows.append({"workload": asdict(work), "floor": problem.floor()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,21 @@ class Clock:
             samples.append(1e3 * begin.elapsed_time(end))
         return samples
 
+    def interleaved(
+        self, functions: Mapping[str, Callable[[], Any]], repeats: int = 20
+    ) -> dict[str, Times]:
+        """Wall time of each function, called in turn: what slows the machine slows them alike."""
+        samples: dict[str, list[float]] = {name: [] for name in functions}
+        for repeat in range(-2, repeats):
+            for name, function in functions.items():
+                self._wait()
+                started = time.perf_counter()
+                function()
+                self._wait()
+                if repeat >= 0:
+                    samples[name].append(1e6 * (time.perf_counter() - started))
+        return {name: Times.of(values) for name, values in samples.items()}
+
     def _wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
@@ -106,7 +121,7 @@ class Report:
         if "error" in row:
             return head + "FAILED " + row["error"]
         if "median_us" not in row:
-            return head + f"{row['share']:.3f}"
+            return head + f"{row['share']:.3g}"
         times = Times(row["median_us"], row["spread_us"])
         return head + str(times) + (f"  error {row['relative']:.1e}" if "relative" in row else "")
 

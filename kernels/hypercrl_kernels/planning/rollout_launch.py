@@ -22,7 +22,6 @@ class Launch:
     Attributes:
         tile: particles a program.
         warps: warps a program.
-        ends: whether the first and the last matrix are kept in shared memory too.
         registers: hidden weight matrices kept in registers for the whole horizon (bf16 only).
         shared: further ones kept in shared memory.
         ends: whether the first and the last matrix are kept in shared memory too.
@@ -65,7 +64,7 @@ def choose_launch(
             registers=registers,
             shared=shared,
             ends=True,
-            groups=min(warps, width // 16),
+            groups=1 if registers and not shared else min(warps, width // 16),
             block=min(block, width),
             stages=stages,
         )

@@ -1,0 +1,195 @@
+"""Time a training step of hnet at 1 to 19 old tasks, beside one with the original's loop.
+
+    python scripts/bench_training.py [--device cpu|cuda] [--out FILE.json]
+
+The hypernetwork is that of the push tasks (10 → [50, 50] → 44,810 weights), batch 100. On CUDA the
+step is one CUDA graph. The peer is the same algorithm with the structure of the original program:
+one head per weight tensor, Δθ parameter by parameter, a rebuild of the network for each old task,
+an optimiser that is not fused. It computes the same gradients, which is checked first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_timing import Clock, Report, Times, timed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import Batch, HnetConfig, make_method
+from hypercrl.methods.hnet import Hnet
+from hypercrl.result import git_revision, machine
+
+OLD_TASKS = (1, 2, 4, 19)
+
+
+def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
+    """A method in the middle of the task after `old_tasks` others."""
+    generator = torch.Generator().manual_seed(0)
+    model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
+    config = HnetConfig("hnet", 1e-4, 5.0)
+    hnet = make_method(model, config, generator).to(device)
+    assert isinstance(hnet, Hnet)
+    for _ in range(old_tasks + 1):
+        hnet.begin_task()
+    # Targets of trained tasks differ from what is written now: the regulariser is not zero.
+    hnet.targets.add_(0.01 * torch.randn(hnet.targets.shape, generator=generator).to(device))
+    return hnet
+
+
+def make_batch(device: torch.device) -> Batch:
+    g = torch.Generator().manual_seed(1)
+    obs, action = torch.randn(100, 10, generator=g), torch.rand(100, 2, generator=g) * 2 - 1
+    return Batch(*(t.to(device) for t in (obs, action, obs + 0.1 * action.repeat(1, 5))))
+
+
+class LoopStep:
+    """The training step with the structure of the original program."""
+
+    def __init__(self, hnet: Hnet) -> None:
+        self.hnet = copy.deepcopy(hnet)
+        net, lengths = self.hnet.hypernetwork, self.hnet.model.layout.lengths
+        weights = net.get_parameter("head_weight").detach().split(lengths)
+        biases = net.get_parameter("head_bias").detach().split(lengths)
+        self.heads = [
+            (nn.Parameter(w.clone()), nn.Parameter(b.clone()))
+            for w, b in zip(weights, biases, strict=True)
+        ]
+        trunk = [p for name, p in net.named_parameters() if name.startswith("trunk")]
+        self.theta = [*trunk, *(p for head in self.heads for p in head)]
+        rate = self.hnet.config.learning_rate
+        self.theta_adam = torch.optim.Adam(self.theta, lr=rate, foreach=False)
+        self.embedding = self.hnet.embeddings[-1]
+        self.embedding_adam = torch.optim.Adam([self.embedding], lr=rate, foreach=False)
+
+    def write(self, embedding: Tensor, theta: list[Tensor]) -> Tensor:
+        """The flat weights, tensor by tensor."""
+        x = embedding
+        for weight, bias in zip(theta[:4:2], theta[1:4:2], strict=True):
+            x = F.elu(F.linear(x, weight, bias))
+        heads = theta[4:]
+        pieces = [F.linear(x, w, b) for w, b in zip(heads[::2], heads[1::2], strict=True)]
+        return torch.cat(pieces)
+
+    def adam_steps(self) -> list[Tensor]:
+        """Where Adam's next step would go, one parameter at a time."""
+        steps = []
+        for p in self.theta:
+            state = self.theta_adam.state.get(p, {})
+            count = float(state.get("step", 0)) + 1
+            assert p.grad is not None
+            mean = 0.1 * p.grad + 0.9 * state.get("exp_avg", torch.zeros_like(p))
+            square = 0.001 * p.grad**2 + 0.999 * state.get("exp_avg_sq", torch.zeros_like(p))
+            denominator = (square / (1 - 0.999**count)).sqrt() + 1e-8
+            rate = self.hnet.config.learning_rate
+            steps.append(-rate * (mean / (1 - 0.9**count)) / denominator)
+        return steps
+
+    def __call__(self, batch: Batch) -> None:
+        hnet, config = self.hnet, self.hnet.config
+        self.theta_adam.zero_grad()
+        self.embedding_adam.zero_grad()
+        weights = self.write(self.embedding, list(self.theta))
+        hnet.model.loss(weights, batch.obs, batch.action, batch.next_obs).backward()
+        nn.utils.clip_grad_norm_([self.embedding], config.clip_norm, foreach=False)
+        self.embedding_adam.step()
+        steps = self.adam_steps()
+        regulariser = torch.zeros((), device=weights.device)
+        old = list(hnet.embeddings)[:-1]
+        for target, embedding in zip(hnet.targets, old, strict=True):
+            ahead = [p + step for p, step in zip(self.theta, steps, strict=True)]
+            written = self.write(embedding.detach(), ahead)
+            regulariser = regulariser + (target - written).square().sum()
+        (config.beta * len(batch) * regulariser / len(old)).backward()
+        nn.utils.clip_grad_norm_(self.theta, config.clip_norm, foreach=False)
+        self.theta_adam.step()
+
+    def gradients(self) -> Tensor:
+        """All of θ's gradients, flat, heads regrouped as `Hypernetwork` keeps them."""
+        grads = [p.grad for p in self.theta if p.grad is not None]
+        heads = grads[4:]
+        parts = [*grads[:4], torch.cat(heads[::2]), torch.cat(heads[1::2])]
+        return torch.cat([p.flatten() for p in parts])
+
+
+def gradient_error(hnet: Hnet, loop: LoopStep, batch: Batch) -> float:
+    """Relative difference of the clipped gradients after one step of each."""
+    hnet = copy.deepcopy(hnet)
+    hnet.optimisers = hnet._new_optimisers()
+    hnet.training_step(batch)
+    loop(batch)
+    names = dict(hnet.hypernetwork.named_parameters())
+    order = [*(n for n in names if n.startswith("trunk")), "head_weight", "head_bias"]
+    ours = torch.cat([g.flatten() for n in order if (g := names[n].grad) is not None])
+    theirs = loop.gradients()
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def bench(old_tasks: int, clock: Clock, report: Report, device: torch.device) -> None:
+    name, batch = f"{old_tasks} old", make_batch(device)
+    hnet = make_hnet(old_tasks, device)
+    error = gradient_error(hnet, LoopStep(hnet), batch)
+    report.attempt(name, "check", "gradients, relative difference", lambda: {"share": error})
+    loop = LoopStep(hnet)
+    steps: dict[str, Callable[[], Any]] = {
+        "ours, eager": lambda: hnet.training_step(batch),
+        "the original's loop": lambda: loop(batch),
+    }
+    for variant, times in clock.interleaved(steps, repeats=15).items():
+        report.attempt(name, "wall", variant, lambda times=times: timed(times))
+    if clock.cuda:
+        graphed = make_hnet(old_tasks, device)
+
+        def step(obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
+            return tuple(graphed.training_step(Batch(obs, action, next_obs)).values())
+
+        captured = CapturedFunction(step)
+        call = lambda: captured(batch.obs, batch.action, batch.next_obs)  # noqa: E731
+        for _ in range(5):
+            call()
+        report.attempt(
+            name, "graph", "ours, device", lambda: timed(Times.of(clock.events(call, 100)))
+        )
+        report.attempt(name, "graph", "ours, wall", lambda: timed(clock.eager(call, 100)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="JSON file for all rows")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    clock, report = Clock(device), Report()
+    for old_tasks in OLD_TASKS:
+        bench(old_tasks, clock, report, device)
+    print(f"\n{'median µs':10}{'ours':>12}{'the loop':>12}{'ratio':>8}{'graph':>10}")
+    for old_tasks in OLD_TASKS:
+        name = f"{old_tasks} old"
+        ours = report.best(name, "wall", "ours, eager")
+        loop = report.best(name, "wall", "the original's loop")
+        graph = report.best(name, "graph")
+        if ours and loop:
+            a, b = ours["median_us"], loop["median_us"]
+            shown = f"{graph['median_us']:10.1f}" if graph else f"{'-':>10}"
+            print(f"{name:10}{a:12.1f}{b:12.1f}{a / b:8.3f}{shown}")
+    if arguments.out:
+        about = {
+            "machine": machine(device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "git": git_revision(),
+        }
+        arguments.out.write_text(json.dumps({**about, "rows": report.rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
