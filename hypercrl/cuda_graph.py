@@ -63,15 +63,17 @@ class CapturedFunction:
     def _capture(self, inputs: Sequence[Tensor]) -> None:
         self._inputs = [value.clone() for value in inputs]
         graph = torch.cuda.CUDAGraph()
-        states = [generator.get_state() for generator in self.generators]
         for generator in self.generators:
             graph.register_generator_state(generator)
+        # A graph takes part in the device's own generator without being told to.
+        involved = [*self.generators, torch.cuda.default_generators[torch.cuda.current_device()]]
+        states = [generator.get_state() for generator in involved]
         torch.cuda.synchronize()
         try:
             with torch.cuda.graph(graph):
                 self._outputs = self.function(*self._inputs)
         except RuntimeError as error:
-            for generator, state in zip(self.generators, states, strict=True):
+            for generator, state in zip(involved, states, strict=True):
                 _restore(generator, state)
             raise CaptureError(str(error)) from error
         self._graph = graph

@@ -64,7 +64,7 @@ def choose_launch(
             registers=registers,
             shared=shared,
             ends=True,
-            groups=1 if registers and not shared else min(warps, width // 16),
+            groups=1,
             block=min(block, width),
             stages=stages,
         )
@@ -74,13 +74,16 @@ def choose_launch(
 
 
 def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int]]:
-    """(registers, shared, block, stages), the fastest first."""
+    """(registers, shared, block, stages), the fastest on an H100 first (docs/results.md)."""
     matrices = packed.hidden.shape[1]
-    # One matrix of 256 takes 128 of a thread's 255 registers, and larger tiles need the rest.
-    registers = int(packed.width == 256 and tile <= 32 and matrices > 0)
-    for shared in range(matrices - registers, -1, -1):
-        if registers + shared > 0:
-            yield registers, shared, 32, 3
+    if matrices == 1:
+        # One matrix of 256 takes 128 of a thread's 255 registers, and larger tiles need the rest.
+        if packed.width == 256 and tile == 16:
+            yield 1, 0, 32, 3
+        yield 0, 1, 32, 1
+    elif matrices > 1:
+        yield 0, matrices, 32, 1
+        yield 0, 1, 32, 3
     yield 0, 0, 64, 3
     yield 0, 0, 32, 3
     yield 0, 0, 32, 2
