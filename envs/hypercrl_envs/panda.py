@@ -20,6 +20,9 @@ FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 HAND_LINK = "panda_hand"
 FINGER_LINKS = ("panda_leftfinger", "panda_rightfinger")
 
+BASE_POSITION = (-0.56, 0.0, 0.0)
+"""Where the root link stands in the world, m."""
+
 TIP_OFFSET = 0.1034
 """Distance in metres from the origin of the hand to the point between the finger tips."""
 

@@ -1,7 +1,8 @@
-"""The push tasks as the sequences of the project order them."""
+"""The tasks as the sequences of the project order them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ DENSITY_PAIRS = [
 ]
 FRAMES: list[dict[str, Any]] = [{"frame": 90}, {"frame": -90}, {"frame": 180}, {"flip_y": True}]
 PUSH_PARAMETERS: list[dict[str, Any]] = [{"densities": pair} for pair in DENSITY_PAIRS] + FRAMES
+FRICTIONS = [0.11, 0.25, 0.05, 0.17, 0.075]
+
+CONTRACT_SPECS: list[dict[str, Any]] = [
+    {"task": "push", "densities": (100, 500)},
+    {"task": "slide", "friction": 0.11},
+]
+"""One task of each kind: everything in `test_task_contract.py` holds for all of them."""
+
+
+def describe(spec: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in spec.values())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,6 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("densities", DENSITY_PAIRS, ids=str)
     if "parameters" in metafunc.fixturenames:
         metafunc.parametrize("parameters", PUSH_PARAMETERS, ids=str)
+    if "friction" in metafunc.fixturenames:
+        metafunc.parametrize("friction", FRICTIONS)
+    if "spec" in metafunc.fixturenames:
+        metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,7 +54,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def push() -> Task:
-    task = make_task("push", densities=(100, 500))
+def task(spec: dict[str, Any]) -> Iterator[Task]:
+    task = make_task(**spec)
     task.reset(seed=0)
-    return task
+    yield task
+    task.close()

@@ -13,7 +13,7 @@ import pytest
 
 from hypercrl_envs import make_task
 from hypercrl_envs.rendering import choose_gl_backend
-from hypercrl_envs.scene import CAMERAS
+from hypercrl_envs.world import CAMERAS
 
 FORWARD = np.array([1.0, 0.0], np.float32)
 

@@ -37,7 +37,7 @@ def test_make_task_passes_parameters_on():
     ("arguments", "message"),
     [
         ({"task": "psh"}, r"unknown task: 'psh'; did you mean 'push'\?"),
-        ({"task": 3}, r"unknown task: 3; valid: push"),
+        ({"task": 3}, r"unknown task: 3; valid: .*push"),
         ({"task": "push", "engine": "mujco"}, r"unknown engine .*'mujco'; did you mean 'mujoco'\?"),
         (
             {"task": "push", "density": [1, 2]},
@@ -84,6 +84,6 @@ def test_wrong_sequences_say_where(specs, message):
 
 
 def test_sequence_refuses_mixed_sizes(monkeypatch):
-    monkeypatch.setitem(TASKS, "wide", {"mujoco": WidePush})
+    monkeypatch.setitem(TASKS, "wide", WidePush)
     with pytest.raises(ValueError, match=r"task 1 .* has 11 observations and 2 actions, task 0"):
         TaskSequence([{"task": "push"}, {"task": "wide"}], "mixed")
