@@ -72,7 +72,7 @@ class BlockTask(ArmTask):
     ) -> None:
         """See `SimulatedTask`; subclasses set `caption` before."""
         size = self.observation_size
-        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (size,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(engine, render_mode, width, height, camera)
         # In the frame of the block, in the order of the observation.

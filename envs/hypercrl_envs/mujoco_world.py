@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -12,7 +14,8 @@ from hypercrl_envs.mujoco_scene import arm_scene, compile_scene
 from hypercrl_envs.world import OBJECT_CONTACT, Body, Camera, Latch, Shape, World, camera_axes
 
 LATCH = "latch"
-_FRAME_ALONG = {0: (0.0, 90.0, 0.0), 1: (-90.0, 0.0, 0.0), 2: (0.0, 0.0, 0.0)}
+_HALF = math.sqrt(0.5)
+_FROM_Z_TO = ((_HALF, 0.0, _HALF, 0.0), (_HALF, -_HALF, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
 _KINDS = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
@@ -71,7 +74,7 @@ def _add_body(parent: mujoco.MjsBody, body: Body) -> None:
             type=mujoco.mjtJoint.mjJNT_HINGE,
             axis=body.hinge.axis,
             limited=True,
-            range=np.degrees((body.hinge.low, body.hinge.high)),
+            range=(body.hinge.low, body.hinge.high),
             frictionloss=body.hinge.friction,
         )
     for shape in body.shapes:
@@ -82,11 +85,12 @@ def _add_body(parent: mujoco.MjsBody, body: Body) -> None:
 
 def _add_shape(body: mujoco.MjsBody, shape: Shape) -> None:
     contype, conaffinity = OBJECT_CONTACT
-    geom = body.add_geom(
+    body.add_geom(
         name=shape.name,
         type=_KINDS[shape.kind],
         size=(*shape.size, 0.0)[:3],
         pos=shape.position,
+        quat=_FROM_Z_TO[shape.axis],
         density=shape.density,
         rgba=shape.colour,
         contype=contype,
@@ -95,8 +99,6 @@ def _add_shape(body: mujoco.MjsBody, shape: Shape) -> None:
         # MuJoCo takes the larger of two coefficients, unless one geom has priority.
         priority=1,
     )
-    if shape.kind != "box":
-        geom.alt.euler = _FRAME_ALONG[shape.axis]
 
 
 def _add_latch(spec: mujoco.MjSpec, world: World, latch: Latch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hypercrl_envs.door import DoorTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
@@ -12,6 +13,7 @@ from hypercrl_envs.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
+    "door": DoorTask,
     "slide": SlideTask,
 }
 

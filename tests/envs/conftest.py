@@ -24,11 +24,22 @@ DENSITY_PAIRS = [
 ]
 FRAMES: list[dict[str, Any]] = [{"frame": 90}, {"frame": -90}, {"frame": 180}, {"flip_y": True}]
 PUSH_PARAMETERS: list[dict[str, Any]] = [{"densities": pair} for pair in DENSITY_PAIRS] + FRAMES
+DOORS: list[dict[str, Any]] = [
+    {"handle": "pull"},
+    {"handle": "lever", "turn": 1},
+    {"handle": "lever", "turn": -1},
+    {"handle": "lever", "turn": 1, "mirrored": True},
+    {"handle": "lever", "turn": -1, "mirrored": True},
+    {"handle": "round", "turn": 1},
+    {"handle": "round", "turn": -1},
+]
 FRICTIONS = [0.11, 0.25, 0.05, 0.17, 0.075]
 
 CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "push", "densities": (100, 500)},
     {"task": "slide", "friction": 0.11},
+    {"task": "door", "handle": "pull"},
+    {"task": "door", "handle": "lever", "turn": -1},
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""
 
@@ -44,6 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("parameters", PUSH_PARAMETERS, ids=str)
     if "friction" in metafunc.fixturenames:
         metafunc.parametrize("friction", FRICTIONS)
+    if "door" in metafunc.fixturenames:
+        metafunc.parametrize("door", DOORS, ids=describe)
     if "spec" in metafunc.fixturenames:
         metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
 
