@@ -26,7 +26,14 @@ from hypercrl_envs.panda import (
     TIP_OFFSET,
     panda_urdf,
 )
-from hypercrl_envs.world import OBJECT_CONTACT, ROBOT_CONTACT, Quaternion
+from hypercrl_envs.world import (
+    OBJECT_CONTACT,
+    ROBOT_CONTACT,
+    TABLE_COLOUR,
+    TABLE_HALF_EXTENTS,
+    TABLE_POSITION,
+    Quaternion,
+)
 
 TIP_SITE = "tip"
 
@@ -118,9 +125,9 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=(0.62, 0.5, 0.1),
-        pos=(-0.2, 0.0, 0.0),
-        rgba=(0.80, 0.77, 0.71, 1.0),
+        size=(*TABLE_HALF_EXTENTS[:2], 0.1),
+        pos=(*TABLE_POSITION[:2], 0.0),
+        rgba=TABLE_COLOUR,
         contype=contype,
         conaffinity=conaffinity,
         friction=(1.0, 0.005, 0.0001),
@@ -128,8 +135,8 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="table_body",
         type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=(0.62, 0.5, 0.02),
-        pos=(-0.2, 0.0, -0.0205),
+        size=TABLE_HALF_EXTENTS,
+        pos=TABLE_POSITION,
         rgba=(0.55, 0.50, 0.44, 1.0),
         contype=0,
         conaffinity=0,

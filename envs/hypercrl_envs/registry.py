@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.door import DoorTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.push import PushTask
@@ -14,6 +15,7 @@ from hypercrl_envs.task import Task
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
     "door": DoorTask,
+    "cheetah": CheetahTask,
     "slide": SlideTask,
 }
 

@@ -24,6 +24,10 @@ ROBOT_CONTACT = (1, 2)
 OBJECT_CONTACT = (2, 3)
 """(group, mask): two shapes collide where the group of one is in the mask of the other."""
 
+TABLE_HALF_EXTENTS: Vector3 = (0.62, 0.5, 0.02)
+TABLE_POSITION: Vector3 = (-0.2, 0.0, -0.0205)
+TABLE_COLOUR: Colour = (0.80, 0.77, 0.71, 1.0)
+
 SUCCESS_COLOUR = (0.15, 0.80, 0.25)
 
 HAND_DOWN: Quaternion = (0.0, 1.0, 0.0, 0.0)

@@ -40,6 +40,7 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "slide", "friction": 0.11},
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
+    {"task": "cheetah", "body": "thigh"},
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""
 
