@@ -153,13 +153,14 @@ class DoorTask(ArmTask):
     def scripted_action(self, obs: np.ndarray) -> np.ndarray:
         """Reach, grip, turn, pull; the phase follows from the observation."""
         tip_error = -obs[3:6].astype(np.float64)
-        opening, knob, hinge = float(obs[6]), float(obs[10]), float(obs[11])
+        opening, knob, hinge = (float(obs[index]) for index in (6, 10, 11))
         gripped = _GRIPPED[self.handle]
         side = -1.0 if self.mirrored else 1.0
         arc = np.array([-math.cos(hinge), -side * math.sin(hinge), 0.0])
         action = np.zeros(7)
         action[6] = -1.0
         turned = self.turn * knob
+        closed = self.handle != "pull" and hinge < 0.01 and turned < UNLATCH_ANGLE + 0.15
         if hinge > OPEN_ANGLE + (0.02 if opening > gripped else 0.1):
             # Done: let go, and draw back.
             action[6] = 1.0
@@ -170,10 +171,11 @@ class DoorTask(ArmTask):
             action[:3] = tip_error / STEP_LENGTH
             if np.linalg.norm(tip_error) > 0.006:
                 action[6] = 1.0
-        elif self.handle != "pull" and hinge < 0.01 and turned < UNLATCH_ANGLE + 0.15:
+        elif closed:
             action[3] = self.turn
+            action[:3] = tip_error / STEP_LENGTH
             if self.handle == "lever":
-                action[:3] = self._along_the_lever(knob) + tip_error / STEP_LENGTH
+                action[:3] += self._along_the_lever(knob)
         else:
             # Along the arc, staying on the handle and turning with the door.
             aside = tip_error - (tip_error @ arc) * arc

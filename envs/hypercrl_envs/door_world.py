@@ -42,7 +42,7 @@ _STANDOFF = 0.06
 _PLANE = _STANDOFF + _PANEL[0]
 _LEVER_LENGTH = 0.11
 _BAR_RADIUS = 0.009
-_RIDGES = 0.02
+_RIDGES = 0.022
 _DEPTH = 0.022
 
 _METAL_DENSITY = 2700.0
@@ -145,8 +145,8 @@ def _round_knob(side: float) -> tuple[Shape, ...]:  # noqa: ARG001
     for index in range(6):
         angle = index * math.pi / 3
         place = (-_STANDOFF, _RIDGES * math.cos(angle), _RIDGES * math.sin(angle))
-        ridges.append(_metal(f"ridge_{index}", "capsule", (0.008, 0.014), place, 0))
-    core = _metal("round", "cylinder", (0.018, 0.02), (-_STANDOFF, 0.0, 0.0), 0)
+        ridges.append(_metal(f"ridge_{index}", "capsule", (0.007, 0.008), place, 0))
+    core = _metal("round", "cylinder", (0.018, 0.012), (-_STANDOFF, 0.0, 0.0), 0)
     return (_spindle(), core, *ridges)
 
 

@@ -12,8 +12,6 @@ The arm's weight is compensated, weak springs hold the null space, and joint dam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
@@ -25,6 +23,15 @@ from hypercrl_envs.panda import (
     HAND_LINK,
     TIP_OFFSET,
     panda_urdf,
+)
+from hypercrl_envs.servo import (
+    GRIP,
+    JOINT_ARMATURE,
+    JOINT_DAMPING,
+    NULL_SPACE_STIFFNESS,
+    ROTATION,
+    TRANSLATION,
+    Impedance,
 )
 from hypercrl_envs.world import (
     OBJECT_CONTACT,
@@ -38,23 +45,7 @@ from hypercrl_envs.world import (
 TIP_SITE = "tip"
 
 
-@dataclass(frozen=True)
-class Impedance:
-    """Stiffness, damping and force limit of one kind of actuator (N/m or N·m/rad, ...)."""
-
-    kp: float
-    kv: float
-    limit: float
-
-
-TRANSLATION = Impedance(kp=3000.0, kv=160.0, limit=80.0)
-ROTATION = Impedance(kp=150.0, kv=9.0, limit=15.0)
-GRIP = Impedance(kp=2000.0, kv=60.0, limit=70.0)
-
-JOINT_DAMPING = 1.0
-JOINT_ARMATURE = 0.1
 FINGER_ARMATURE = 0.5  # kg: 15 g alone would be far too light for the stiffness of the grip
-NULL_SPACE_STIFFNESS = 1.0
 
 _WHITE = (0.93, 0.94, 0.95, 1.0)
 _DARK = (0.22, 0.24, 0.27, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,17 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""
 
+HAS_BULLET = importlib.util.find_spec("pybullet") is not None
+if HAS_BULLET:
+    CONTRACT_SPECS += [
+        {"task": "push", "engine": "bullet", "densities": (100, 500)},
+        {"task": "door", "engine": "bullet", "handle": "lever", "turn": -1},
+    ]
+ENGINES = [
+    "mujoco",
+    pytest.param("bullet", marks=pytest.mark.skipif(not HAS_BULLET, reason="no pybullet")),
+]
+
 
 def describe(spec: dict[str, Any]) -> str:
     return "-".join(str(value) for value in spec.values())
@@ -58,6 +70,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("friction", FRICTIONS)
     if "door" in metafunc.fixturenames:
         metafunc.parametrize("door", DOORS, ids=describe)
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ENGINES)
     if "spec" in metafunc.fixturenames:
         metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
 

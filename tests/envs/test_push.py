@@ -150,6 +150,15 @@ def test_exploration_drifts_toward_the_box_in_every_frame():
         assert ends == pytest.approx([-0.2, 0.6])
 
 
+def test_scripted_policy_solves_in_bullet(densities):
+    pytest.importorskip("pybullet")
+    task = PushTask(densities=densities, engine="bullet")
+    obs, info = task.reset(seed=0)
+    for _ in range(task.max_episode_steps):
+        obs, *_, info = task.step(task.scripted_action(obs))
+    assert info["success"]
+
+
 def test_reward_and_success_by_hand():
     task = PushTask()
     goal = torch.tensor([0.12, 0.0, 0.07, -0.08, 0.07, 0.08, 0.23, -0.08, 0.23, 0.08])
