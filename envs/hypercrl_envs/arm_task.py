@@ -44,6 +44,8 @@ class SimulatedTask(Task):
         """
         super().__init__(render_mode)
         self.engine = known_name(engine, self.engines, f"engine for {self.caption!r}")
+        if engine != self.engines[0]:
+            self.caption = f"{self.caption}, {engine}"
         self.camera = known_name(camera, CAMERAS, "camera")
         if width < 1 or height < 1:
             raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")

@@ -23,7 +23,7 @@ from hypercrl_envs.mujoco_simulator import MujocoSimulator
 from hypercrl_envs.mujoco_world import add_camera
 from hypercrl_envs.names import known_name
 from hypercrl_envs.task import Exploration
-from hypercrl_envs.world import Camera
+from hypercrl_envs.world import SUCCESS_COLOUR, Camera
 
 BODIES = {
     "base": (),
@@ -58,6 +58,7 @@ _GAIT = np.array(
     ]
 )
 
+_TORSO_COLOUR = (0.8, 0.6, 0.4)
 _CAMERAS = {
     "front": Camera((1.2, -2.6, 0.9), (0.0, 0.0, 0.0)),
     "side": Camera((0.0, -3.0, 0.3), (0.0, 0.0, 0.0)),
@@ -157,6 +158,13 @@ class CheetahTask(SimulatedTask):
 
     def success(self, obs: Tensor) -> Tensor:
         return obs[..., 19] > RUNNING_SPEED
+
+    def render(self) -> np.ndarray:
+        """See `SimulatedTask.render`; the torso is green while the task is solved."""
+        solved = bool(self.success(torch.from_numpy(self._observe())))
+        colour = SUCCESS_COLOUR if solved else _TORSO_COLOUR
+        self._mujoco.model.geom("torso").rgba[:3] = colour
+        return super().render()
 
     def scripted_action(self, obs: np.ndarray) -> np.ndarray:
         """A gait: torques linear in angle and velocity of the joint and of the pitch."""

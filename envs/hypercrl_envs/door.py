@@ -19,6 +19,7 @@ from hypercrl_envs.door_world import (
     HINGE,
     HOME,
     KNOB,
+    OPEN_ANGLE,
     RADIUS,
     UNLATCH_ANGLE,
     door_world,
@@ -32,7 +33,6 @@ from hypercrl_envs.world import World
 HANDLES = ("pull", "lever", "round")
 STEP_LENGTH = 0.025
 STEP_ANGLE = 0.15
-OPEN_ANGLE = 0.3
 
 _HAND = quaternion_matrix(HAND_FORWARD)
 _REACH = np.array([(-0.36, -0.22, -0.15), (0.03, 0.22, 0.15)]) + HOME

@@ -34,6 +34,7 @@ POSTURE = (-1.033, -0.594, 0.798, -1.853, 1.499, 2.841, 1.294)
 HINGE, KNOB = "hinge", "knob"
 RADIUS = 0.55
 UNLATCH_ANGLE = 0.6
+OPEN_ANGLE = 0.3
 LEVER_GRIP = 0.075
 
 _PANEL = (0.012, 0.32, 0.6)
@@ -49,7 +50,7 @@ _METAL_DENSITY = 2700.0
 _WOOD: Colour = (0.62, 0.45, 0.30, 1.0)
 _METAL: Colour = (0.75, 0.77, 0.80, 1.0)
 _FRAME: Colour = (0.86, 0.85, 0.82, 1.0)
-_SIGN: Colour = (0.98, 0.55, 0.08, 1.0)
+_PEG: Colour = (0.98, 0.55, 0.08, 1.0)
 _CAMERAS = {
     "front": Camera((-0.9, -1.15, 1.35), (-0.05, 0.05, 0.72)),
     "side": Camera((-0.35, -1.9, 1.0), (-0.2, 0.0, 0.7)),
@@ -165,13 +166,16 @@ def _metal(
 
 
 def _frame(side: float) -> tuple[Marker, ...]:
-    """Door posts and lintel, and a sign above the door that shows success."""
+    """Posts and lintel, green on success, and a peg under where the open door's edge shall be."""
     x, y, z = HOME[0] - _DEPTH + _PLANE, side * (RADIUS - _PANEL[1]), HOME[2]
     reach = _PANEL[1] + 0.025
     top = z + _PANEL[2] + 0.025
+    width = 2.0 * _PANEL[1]
+    edge = (x - width * math.sin(OPEN_ANGLE), side * (RADIUS - width * math.cos(OPEN_ANGLE)))
+    post = (0.02, 0.02, top / 2)
     return (
-        Marker("post_left", (0.02, 0.02, top / 2), (x, y + reach, top / 2), _FRAME),
-        Marker("post_right", (0.02, 0.02, top / 2), (x, y - reach, top / 2), _FRAME),
-        Marker("lintel", (0.02, reach + 0.02, 0.02), (x, y, top), _FRAME),
-        Marker("sign", (0.012, 0.12, 0.03), (x - 0.02, y, top - 0.0), _SIGN, shows_success=True),
+        Marker("post_left", post, (x, y + reach, top / 2), _FRAME, shows_success=True),
+        Marker("post_right", post, (x, y - reach, top / 2), _FRAME, shows_success=True),
+        Marker("lintel", (0.02, reach + 0.02, 0.02), (x, y, top), _FRAME, shows_success=True),
+        Marker("goal", (0.015, 0.015, 0.08), (*edge, 0.08), _PEG, shows_success=True),
     )

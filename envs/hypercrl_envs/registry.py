@@ -7,6 +7,7 @@ from typing import Any
 
 from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.door import DoorTask
+from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     "push": PushTask,
     "door": DoorTask,
     "cheetah": CheetahTask,
+    "gym": GymTask,
     "slide": SlideTask,
 }
 
@@ -33,7 +35,11 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
             message names the nearest valid name.
     """
     task_class = TASKS[known_name(task, TASKS, "task")]
-    accepted = inspect.signature(task_class).parameters.keys() - {"render_mode"}
+    accepted = dict(inspect.signature(task_class).parameters)
+    del accepted["render_mode"]
     for name in parameters:
         known_name(name, accepted, f"parameter of task {task!r}")
+    for name, parameter in accepted.items():
+        if parameter.default is parameter.empty and name not in parameters:
+            raise ValueError(f"task {task!r} needs the parameter {name!r}")
     return task_class(render_mode=render_mode, **parameters)

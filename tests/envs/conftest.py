@@ -42,6 +42,18 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "thigh"},
+    {
+        "task": "gym",
+        "id": "Reacher-v5",
+        "reward": "hypercrl_envs.gym_rewards:reacher",
+        "distance": "hypercrl_envs.gym_rewards:reacher_distance",
+    },
+    {
+        "task": "gym",
+        "id": "Pusher-v5",
+        "reward": "hypercrl_envs.gym_rewards:pusher",
+        "distance": "hypercrl_envs.gym_rewards:pusher_distance",
+    },
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""
 
@@ -58,7 +70,7 @@ ENGINES = [
 
 
 def describe(spec: dict[str, Any]) -> str:
-    return "-".join(str(value) for value in spec.values())
+    return "-".join(str(value) for value in spec.values() if "gym_rewards" not in str(value))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -72,6 +84,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("door", DOORS, ids=describe)
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", ENGINES)
+    if "simulated" in metafunc.fixturenames:
+        simulated = [spec for spec in CONTRACT_SPECS if spec["task"] != "gym"]
+        metafunc.parametrize("simulated", simulated, ids=describe)
     if "spec" in metafunc.fixturenames:
         metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
 
