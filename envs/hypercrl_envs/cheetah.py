@@ -16,6 +16,7 @@ from pathlib import Path
 import gymnasium
 import mujoco
 import numpy as np
+import torch
 from torch import Tensor
 
 from hypercrl_envs.arm_task import SimulatedTask
