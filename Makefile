@@ -9,11 +9,11 @@ ARGS ?= env=push method=hnet preset=quick
 # torch's plain build for Linux brings 3 GB of CUDA; without a GPU the CPU build of the same version
 # is preferred (its local version 2.13.0+cpu sorts above 2.13.0).
 TORCH := torch==2.13.0
-EXTRAS := dev
+EXTRAS := dev,bullet
 ifeq ($(shell command -v nvidia-smi),)
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
 # CUDA's torch brings a Triton of its own; without it the kernels are tested in Triton's interpreter.
-EXTRAS := dev,interpret
+EXTRAS := dev,bullet,interpret
 endif
 
 .PHONY: train test lint slow clean-venv

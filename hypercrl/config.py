@@ -13,10 +13,14 @@ from hypercrl.settings import number
 
 @dataclass
 class EnvConfig:
-    """A task sequence: a name and, in order, each task's name and parameters."""
+    """A task sequence: a name and, in order, each task's name and parameters.
+
+    `pad` brings tasks of different sizes to the largest.
+    """
 
     name: str = MISSING
     tasks: list[Any] = MISSING
+    pad: bool = False
 
 
 @dataclass

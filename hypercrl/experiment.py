@@ -41,7 +41,7 @@ def build(config: TrainConfig) -> Experiment:
     streams = RandomStreams(config.seed)
     try:
         tasks = config.env.tasks[: config.protocol.num_tasks]
-        sequence = TaskSequence(tasks, name=config.env.name)
+        sequence = TaskSequence(tasks, name=config.env.name, pad=config.env.pad)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:

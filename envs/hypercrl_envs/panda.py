@@ -10,6 +10,7 @@ Collision shapes are capsules, which are cheap, smooth, and known to MuJoCo and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -19,6 +20,9 @@ ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 HAND_LINK = "panda_hand"
 FINGER_LINKS = ("panda_leftfinger", "panda_rightfinger")
+
+BASE_POSITION = (-0.56, 0.0, 0.0)
+"""Where the root link stands in the world, m."""
 
 TIP_OFFSET = 0.1034
 """Distance in metres from the origin of the hand to the point between the finger tips."""
@@ -227,33 +231,36 @@ LINKS: tuple[Link, ...] = (
 )
 
 
-def panda_urdf() -> str:
+def panda_urdf(visuals: bool = False) -> str:
     """The robot as URDF text: links with inertials and capsules, joints with limits.
+
+    Args:
+        visuals: write the capsules as visual shapes too, for engines that draw nothing else.
 
     Lengths in m, angles in rad, masses in kg. The root link is `panda_link0` with its origin at
     the centre of the mounting face; `panda_hand` carries the two prismatic fingers.
     """
     robot = ElementTree.Element("robot", name="panda")
     for link in LINKS:
-        _write_link(robot, link)
+        _write_link(robot, link, visuals)
     for joint in JOINTS:
         _write_joint(robot, joint)
     ElementTree.indent(robot)
     return ElementTree.tostring(robot, encoding="unicode")
 
 
-def _write_link(robot: ElementTree.Element, link: Link) -> None:
+def _write_link(robot: ElementTree.Element, link: Link, visuals: bool) -> None:
     element = ElementTree.SubElement(robot, "link", name=link.name)
     inertial = ElementTree.SubElement(element, "inertial")
-    _write_origin(inertial, link.centre, (0.0, 0.0, 0.0))
+    write_origin(inertial, link.centre, (0.0, 0.0, 0.0))
     ElementTree.SubElement(inertial, "mass", value=repr(link.mass))
     axes = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
     moments = {axis: repr(value) for axis, value in zip(axes, link.inertia, strict=True)}
     ElementTree.SubElement(inertial, "inertia", moments)
     for index, capsule in enumerate(link.capsules):
         name = f"{link.name}_capsule{index}"
-        collision = ElementTree.SubElement(element, "collision", name=name)
-        _write_capsule(collision, capsule)
+        for use in ("collision", "visual") if visuals else ("collision",):
+            _write_capsule(ElementTree.SubElement(element, use, name=name), capsule)
 
 
 def _write_capsule(collision: ElementTree.Element, capsule: Capsule) -> None:
@@ -263,7 +270,7 @@ def _write_capsule(collision: ElementTree.Element, capsule: Capsule) -> None:
     # A URDF capsule lies along z: turn z to the direction of the segment by pitch, then yaw.
     pitch, yaw = math.acos(dz / length), math.atan2(dy, dx)
     centre = ((x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2)
-    _write_origin(collision, centre, (0.0, pitch, yaw))
+    write_origin(collision, centre, (0.0, pitch, yaw))
     geometry = ElementTree.SubElement(collision, "geometry")
     size = {"radius": repr(capsule.radius), "length": repr(length)}
     ElementTree.SubElement(geometry, "capsule", size)
@@ -273,7 +280,7 @@ def _write_joint(robot: ElementTree.Element, joint: Joint) -> None:
     element = ElementTree.SubElement(robot, "joint", name=joint.name, type=joint.kind)
     ElementTree.SubElement(element, "parent", link=joint.parent)
     ElementTree.SubElement(element, "child", link=joint.child)
-    _write_origin(element, joint.xyz, joint.rpy)
+    write_origin(element, joint.xyz, joint.rpy)
     if joint.kind == "fixed":
         return
     ElementTree.SubElement(element, "axis", xyz=_numbers(joint.axis))
@@ -286,9 +293,10 @@ def _write_joint(robot: ElementTree.Element, joint: Joint) -> None:
     ElementTree.SubElement(element, "limit", limits)
 
 
-def _write_origin(element: ElementTree.Element, xyz: Vector3, rpy: Vector3) -> None:
+def write_origin(element: ElementTree.Element, xyz: Iterable[float], rpy: Iterable[float]) -> None:
+    """Add a URDF origin, m and rad."""
     ElementTree.SubElement(element, "origin", xyz=_numbers(xyz), rpy=_numbers(rpy))
 
 
-def _numbers(vector: Vector3) -> str:
+def _numbers(vector: Iterable[float]) -> str:
     return " ".join(repr(value) for value in vector)

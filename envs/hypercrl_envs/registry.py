@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
+from hypercrl_envs.cheetah import CheetahTask
+from hypercrl_envs.door import DoorTask
+from hypercrl_envs.gym_task import GymTask
+from hypercrl_envs.names import known_name
 from hypercrl_envs.push import PushTask
+from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import Task
 
-TASKS: dict[str, dict[str, type[Task]]] = {
-    "push": {"mujoco": PushTask},
+TASKS: dict[str, type[Task]] = {
+    "push": PushTask,
+    "door": DoorTask,
+    "cheetah": CheetahTask,
+    "gym": GymTask,
+    "slide": SlideTask,
 }
-"""Task name → engine → class."""
 
 
-def make_task(
-    task: str, engine: str = "mujoco", render_mode: str | None = None, **parameters: Any
-) -> Task:
+def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> Task:
     """Make one task.
 
     Args:
         task: a key of `TASKS`.
-        engine: physics engine.
         render_mode: "rgb_array" to use `render`, else None.
-        parameters: keyword arguments of the task's class.
+        parameters: keyword arguments of the task's class, such as the `engine` it runs in.
 
     Raises:
         ValueError: unknown task, engine or parameter, or a value that the task rejects; the
             message names the nearest valid name.
     """
-    engines = TASKS[_known(task, TASKS, "task")]
-    task_class = engines[_known(engine, engines, f"engine for task {task!r}")]
-    accepted = inspect.signature(task_class).parameters.keys() - {"render_mode"}
+    task_class = TASKS[known_name(task, TASKS, "task")]
+    accepted = dict(inspect.signature(task_class).parameters)
+    del accepted["render_mode"]
     for name in parameters:
-        _known(name, accepted, f"parameter of task {task!r}")
+        known_name(name, accepted, f"parameter of task {task!r}")
+    for name, parameter in accepted.items():
+        if parameter.default is parameter.empty and name not in parameters:
+            raise ValueError(f"task {task!r} needs the parameter {name!r}")
     return task_class(render_mode=render_mode, **parameters)
-
-
-def _known(name: str, valid: Iterable[str], kind: str) -> str:
-    names = sorted(valid)
-    if name in names:
-        return name
-    nearest = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise ValueError(f"unknown {kind}: {name!r}; {hint}valid: {', '.join(names)}")

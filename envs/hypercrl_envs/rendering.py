@@ -41,7 +41,7 @@ def choose_gl_backend() -> None:
         os.environ["MUJOCO_GL"] = "egl"
 
 
-def _import_triton_first() -> None:
+def import_triton_first() -> None:
     """Triton and Mesa's software renderer both bring LLVM; Triton crashes if it comes second."""
     if importlib.util.find_spec("triton") is not None:
         importlib.import_module("triton")
@@ -55,7 +55,7 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
     """
     import mujoco
 
-    _import_triton_first()
+    import_triton_first()
     try:
         return mujoco.Renderer(model, height=height, width=width)
     # The backends fail in many ways: ImportError, RuntimeError, AttributeError (rendering

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypercrl_envs.padded import PaddedTask
 from hypercrl_envs.registry import make_task
 from hypercrl_envs.task import Task
 
@@ -16,18 +17,20 @@ class TaskSequence:
         name: of the sequence.
         specs: one mapping of `make_task` arguments per task.
         captions: short text per task.
-        observation_size, action_size: O and A, shared by all tasks.
+        observation_size, action_size: O and A, shared by all tasks that `make` returns.
     """
 
-    def __init__(self, specs: Sequence[Mapping[str, Any]], name: str) -> None:
+    def __init__(self, specs: Sequence[Mapping[str, Any]], name: str, pad: bool = False) -> None:
         """
         Args:
             specs: such as [{"task": "push", "densities": [100, 500]}, ...].
             name: of the sequence, used in messages.
+            pad: bring tasks of different sizes to the largest: observations end in zeros, and
+                actions that a task does not have do nothing.
 
         Raises:
-            ValueError: no tasks, a spec that makes no task, or tasks whose observations or
-                actions differ in size: one dynamics model cannot serve them all.
+            ValueError: no tasks, a spec that makes no task, or, without `pad`, tasks whose
+                observations or actions differ in size: one dynamics model cannot serve them all.
         """
         if not specs:
             raise ValueError(f"sequence {name!r} has no tasks")
@@ -36,18 +39,19 @@ class TaskSequence:
         captions: list[str] = []
         sizes: list[tuple[int, int]] = []
         for index in range(len(self.specs)):
-            task = self.make(index)
+            task = self._make(index, None)
             captions.append(task.caption)
-            sizes.append((task.observation_space.shape[0], task.action_space.shape[0]))
+            sizes.append(_sizes(task))
             task.close()
-            if sizes[index] != sizes[0]:
+            if sizes[index] != sizes[0] and not pad:
                 raise ValueError(
                     f"sequence {name!r}: task {index} ({captions[index]}) has {sizes[index][0]} "
                     f"observations and {sizes[index][1]} actions, task 0 ({captions[0]}) has "
-                    f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both"
+                    f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both unless the "
+                    "sequence says pad: true"
                 )
         self.captions = tuple(captions)
-        self.observation_size, self.action_size = sizes[0]
+        self.observation_size, self.action_size = map(max, zip(*sizes, strict=True))
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -65,6 +69,12 @@ class TaskSequence:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {self.name!r} has tasks 0 to {len(self) - 1}, not {index}")
+        task = self._make(index, render_mode, **picture)
+        if _sizes(task) == (self.observation_size, self.action_size):
+            return task
+        return PaddedTask(task, self.observation_size, self.action_size)
+
+    def _make(self, index: int, render_mode: str | None, **picture: Any) -> Task:
         spec = self.specs[index]
         if "task" not in spec:
             raise ValueError(f"sequence {self.name!r}, task {index}: no key 'task' in {spec}")
@@ -77,3 +87,7 @@ class TaskSequence:
             return make_task(render_mode=render_mode, **spec, **picture)
         except ValueError as error:
             raise ValueError(f"sequence {self.name!r}, task {index}: {error}") from error
+
+
+def _sizes(task: Task) -> tuple[int, int]:
+    return task.observation_space.shape[0], task.action_space.shape[0]

@@ -1,7 +1,9 @@
-"""The push tasks as the sequences of the project order them."""
+"""The tasks as the sequences of the project order them."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +25,52 @@ DENSITY_PAIRS = [
 ]
 FRAMES: list[dict[str, Any]] = [{"frame": 90}, {"frame": -90}, {"frame": 180}, {"flip_y": True}]
 PUSH_PARAMETERS: list[dict[str, Any]] = [{"densities": pair} for pair in DENSITY_PAIRS] + FRAMES
+DOORS: list[dict[str, Any]] = [
+    {"handle": "pull"},
+    {"handle": "lever", "turn": 1},
+    {"handle": "lever", "turn": -1},
+    {"handle": "lever", "turn": 1, "mirrored": True},
+    {"handle": "lever", "turn": -1, "mirrored": True},
+    {"handle": "round", "turn": 1},
+    {"handle": "round", "turn": -1},
+]
+FRICTIONS = [0.11, 0.25, 0.05, 0.17, 0.075]
+
+CONTRACT_SPECS: list[dict[str, Any]] = [
+    {"task": "push", "densities": (100, 500)},
+    {"task": "slide", "friction": 0.11},
+    {"task": "door", "handle": "pull"},
+    {"task": "door", "handle": "lever", "turn": -1},
+    {"task": "cheetah", "body": "thigh"},
+    {
+        "task": "gym",
+        "id": "Reacher-v5",
+        "reward": "hypercrl_envs.gym_rewards:reacher",
+        "distance": "hypercrl_envs.gym_rewards:reacher_distance",
+    },
+    {
+        "task": "gym",
+        "id": "Pusher-v5",
+        "reward": "hypercrl_envs.gym_rewards:pusher",
+        "distance": "hypercrl_envs.gym_rewards:pusher_distance",
+    },
+]
+"""One task of each kind: everything in `test_task_contract.py` holds for all of them."""
+
+HAS_BULLET = importlib.util.find_spec("pybullet") is not None
+if HAS_BULLET:
+    CONTRACT_SPECS += [
+        {"task": "push", "engine": "bullet", "densities": (100, 500)},
+        {"task": "door", "engine": "bullet", "handle": "lever", "turn": -1},
+    ]
+ENGINES = [
+    "mujoco",
+    pytest.param("bullet", marks=pytest.mark.skipif(not HAS_BULLET, reason="no pybullet")),
+]
+
+
+def describe(spec: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in spec.values() if "gym_rewards" not in str(value))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,6 +78,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("densities", DENSITY_PAIRS, ids=str)
     if "parameters" in metafunc.fixturenames:
         metafunc.parametrize("parameters", PUSH_PARAMETERS, ids=str)
+    if "friction" in metafunc.fixturenames:
+        metafunc.parametrize("friction", FRICTIONS)
+    if "door" in metafunc.fixturenames:
+        metafunc.parametrize("door", DOORS, ids=describe)
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ENGINES)
+    if "simulated" in metafunc.fixturenames:
+        simulated = [spec for spec in CONTRACT_SPECS if spec["task"] != "gym"]
+        metafunc.parametrize("simulated", simulated, ids=describe)
+    if "spec" in metafunc.fixturenames:
+        metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,7 +97,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def push() -> Task:
-    task = make_task("push", densities=(100, 500))
+def task(spec: dict[str, Any]) -> Iterator[Task]:
+    task = make_task(**spec)
     task.reset(seed=0)
-    return task
+    yield task
+    task.close()

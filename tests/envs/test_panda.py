@@ -8,9 +8,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from hypercrl_envs.inverse_kinematics import solve_tip_pose
+from hypercrl_envs import kinematics
+from hypercrl_envs.kinematics import quaternion_matrix, rotation_matrix, rotation_vector
+from hypercrl_envs.mujoco_scene import TIP_SITE, arm_scene, compile_scene
 from hypercrl_envs.panda import JOINTS, LINKS, READY_JOINTS, TIP_OFFSET, panda_urdf
-from hypercrl_envs.scene import HAND_DOWN, TIP_SITE, arm_scene, compile_scene
+from hypercrl_envs.world import HAND_DOWN
 
 # Modified Denavit-Hartenberg rows (a, d, alpha) from the maker's documentation.
 DH = [
@@ -46,7 +48,7 @@ def tip_pose(joints: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def arm() -> tuple[mujoco.MjModel, mujoco.MjData]:
-    model = compile_scene(arm_scene(0.004))
+    model = compile_scene(arm_scene(0.004, HAND_DOWN))
     return model, mujoco.MjData(model)
 
 
@@ -122,35 +124,61 @@ def test_palm_is_wide_and_fingers_end_at_the_tip():
     assert 0.0584 + finger.end[2] + finger.radius == pytest.approx(TIP_OFFSET)
 
 
-def test_inverse_kinematics_reaches_and_refuses(arm):
+def test_our_kinematics_match_denavit_hartenberg_and_mujoco(arm):
     model, data = arm
-    site = model.site(TIP_SITE).id
+    low, high = model.jnt_range[:7].T
+    for joints in np.random.default_rng(1).uniform(low, high, size=(20, 7)):
+        position, rotation = kinematics.tip_pose(joints)
+        expected = tip_pose(joints)
+        np.testing.assert_allclose(position, expected[:3, 3], atol=1e-12)
+        np.testing.assert_allclose(rotation, expected[:3, :3], atol=1e-12)
+        data.qpos[:7] = joints
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        jacobian = np.zeros((6, model.nv))
+        mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], model.site(TIP_SITE).id)
+        np.testing.assert_allclose(kinematics.tip_jacobian(joints), jacobian[:, :7], atol=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-13, 0.3, 2.0, 3.0, math.pi])
+def test_rotation_vectors_and_matrices_agree(angle):
+    for axis in ([1, 0, 0], [0, -1, 0], [1, 2, -2], [-3, 1, 0.5]):
+        vector = angle * np.array(axis) / np.linalg.norm(axis)
+        rotation = rotation_matrix(vector)
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(rotation_matrix(rotation_vector(rotation)), rotation, atol=1e-9)
+        if angle < math.pi:
+            np.testing.assert_allclose(rotation_vector(rotation), vector, atol=1e-9)
+    np.testing.assert_allclose(quaternion_matrix(HAND_DOWN), np.diag([1, -1, -1]), atol=1e-12)
+
+
+def test_inverse_kinematics_reaches_and_refuses(arm):
+    low, high = arm[0].jnt_range[:7].T
+    down = quaternion_matrix(HAND_DOWN)
+    seed = np.array(READY_JOINTS)
     for target in [(-0.22, 0.0, 0.05), (0.1, 0.2, 0.05), (-0.25, -0.2, 0.3)]:
-        data.qpos[:7] = READY_JOINTS
-        solve_tip_pose(model, data, site, np.array(target), np.array(HAND_DOWN))
-        expected = tip_pose(data.qpos[:7])
+        joints = kinematics.solve_tip_pose(seed, np.array(target), down)
+        expected = tip_pose(joints)
         np.testing.assert_allclose(expected[:3, 3], target, atol=2e-6)
-        np.testing.assert_allclose(expected[:3, :3], np.diag([1.0, -1.0, -1.0]), atol=2e-6)
-        low, high = model.jnt_range[:7].T
-        assert ((low <= data.qpos[:7]) & (data.qpos[:7] <= high)).all()
+        np.testing.assert_allclose(expected[:3, :3], down, atol=2e-6)
+        assert ((low <= joints) & (joints <= high)).all()
     # A hand that points forward: unlike half a turn, this rotation is not its own inverse.
-    forward = np.array([1.0, 0.2, 1.0, 0.0]) / np.linalg.norm([1.0, 0.2, 1.0, 0.0])
-    data.qpos[:7] = (0.0, 0.3, 0.0, -1.9, 0.0, 3.3, 0.8)
-    solve_tip_pose(model, data, site, np.array((0.0, 0.1, 0.6)), forward)
-    found = np.empty(4)
-    mujoco.mju_mat2Quat(found, tip_pose(data.qpos[:7])[:3, :3].ravel())
-    assert abs(found @ forward) == pytest.approx(1.0, abs=1e-9)
+    w, x, y, z = (np.array([1.0, 0.2, 1.0, 0.0]) / np.linalg.norm([1.0, 0.2, 1.0, 0.0])).tolist()
+    forward = quaternion_matrix((w, x, y, z))
+    seed = np.array((0.0, 0.3, 0.0, -1.9, 0.0, 3.3, 0.8))
+    joints = kinematics.solve_tip_pose(seed, np.array((0.0, 0.1, 0.6)), forward)
+    np.testing.assert_allclose(tip_pose(joints)[:3, :3], forward, atol=2e-6)
     with pytest.raises(ValueError, match="cannot reach"):
-        solve_tip_pose(model, data, site, np.array((1.0, 0.0, 0.05)), np.array(HAND_DOWN))
+        kinematics.solve_tip_pose(seed, np.array((1.0, 0.0, 0.05)), down)
 
 
 def test_controller_follows_and_holds(arm):
     model, data = arm
-    site = model.site(TIP_SITE).id
     start = np.array((-0.22, 0.0, 0.05))
     mujoco.mj_resetData(model, data)
-    data.qpos[:7] = READY_JOINTS
-    solve_tip_pose(model, data, site, start, np.array(HAND_DOWN))
+    data.qpos[:7] = kinematics.solve_tip_pose(
+        np.array(READY_JOINTS), start, quaternion_matrix(HAND_DOWN)
+    )
     model.qpos_spring[:7] = data.qpos[:7]
     for target in [start, np.add(start, (0.2, 0.1, 0.1)), start]:
         data.ctrl[:3] = target

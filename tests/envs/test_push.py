@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 import torch
 
 from hypercrl_envs import make_task
+from hypercrl_envs.mujoco_simulator import MujocoArm
 from hypercrl_envs.push import PushTask
 
 FRAMES: list[dict[str, Any]] = [{"frame": 90}, {"frame": -90}, {"frame": 180}, {"flip_y": True}]
@@ -26,16 +26,25 @@ def centred(densities: tuple[float, float]) -> PushTask:
     """A task whose box is exactly straight and centred before the tip."""
     task = PushTask(densities=densities)
     task.reset(seed=0)
-    task._place_arm(np.array(task.home))
-    task.data.joint("box").qpos[:] = (-0.1, 0.0, 0.04, 1.0, 0.0, 0.0, 0.0)
-    mujoco.mj_kinematics(task.model, task.data)
+    place_straight(task)
     return task
 
 
+def place_straight(task: PushTask) -> None:
+    tip = np.array([-0.22, 0.0, task.tip_height])
+    task.simulator.place(tip, np.zeros(3), 0.0, {"box": (np.array([-0.1, 0.0, 0.04]), 0.0)})
+
+
+def mujoco_arm(task: PushTask) -> MujocoArm:
+    assert isinstance(task.simulator, MujocoArm)
+    return task.simulator
+
+
 def robot_bodies_touching_box(task: PushTask) -> set[str]:
-    model, box = task.model, task.model.body("box").id
+    model, data = mujoco_arm(task).model, mujoco_arm(task).data
+    box = model.body("box").id
     bodies = set()
-    for contact in task.data.contact:
+    for contact in data.contact:
         pair = {int(model.geom_bodyid[contact.geom1]), int(model.geom_bodyid[contact.geom2])}
         if box in pair:
             bodies |= {model.body(body).name for body in pair - {box, 0}}
@@ -53,9 +62,8 @@ def test_centred_push_touches_with_fingers_only(densities):
 
 
 def test_palm_would_touch_at_a_lower_tip(monkeypatch):
-    monkeypatch.setattr(PushTask, "home", (-0.22, 0.0, 0.03))
+    monkeypatch.setattr(PushTask, "tip_height", 0.03)
     task = centred((500, 500))
-    task._target[2] = 0.03
     touching = set()
     for _ in range(15):
         task.step(FORWARD)
@@ -123,9 +131,9 @@ def test_tip_moves_in_the_control_frame(parameters_of_frame, along_x, along_y):
     task = PushTask(**parameters_of_frame)
     for action, direction in [((1, 0), along_x), ((0, 1), along_y)]:
         task.reset(seed=1)
-        before = task._tip.copy()
+        before = task.simulator.tip
         task.step(np.array(action, np.float32))
-        moved = (task._tip - before)[:2]
+        moved = (task.simulator.tip - before)[:2]
         assert 0.012 < np.linalg.norm(moved) < 0.025
         assert moved @ direction / np.linalg.norm(moved) > 0.99
 
@@ -140,6 +148,15 @@ def test_exploration_drifts_toward_the_box_in_every_frame():
         assert (low <= high).all()
         ends = sorted((task._control_frame @ corner)[0] for corner in (low, high))
         assert ends == pytest.approx([-0.2, 0.6])
+
+
+def test_scripted_policy_solves_in_bullet(densities):
+    pytest.importorskip("pybullet")
+    task = PushTask(densities=densities, engine="bullet")
+    obs, info = task.reset(seed=0)
+    for _ in range(task.max_episode_steps):
+        obs, *_, info = task.step(task.scripted_action(obs))
+    assert info["success"]
 
 
 def test_reward_and_success_by_hand():
@@ -161,21 +178,21 @@ def test_reward_and_success_by_hand():
 def test_observation_is_tip_to_box_and_corners():
     task = PushTask()
     obs, _ = task.reset(seed=3)
-    centre = task.data.body("box").xpos[:2]
-    np.testing.assert_allclose(obs[:2], centre - task._tip[:2], atol=1e-6)
+    centre = mujoco_arm(task).data.body("box").xpos[:2]
+    np.testing.assert_allclose(obs[:2], centre - task.simulator.tip[:2], atol=1e-6)
     corners = obs[2:].reshape(4, 2)
     np.testing.assert_allclose(corners.mean(axis=0), centre, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(corners - centre, axis=1), 0.08 * 2**0.5, rtol=1e-5)
     assert obs[0] == pytest.approx(0.12, abs=1e-5)
-    assert task._tip[2] == pytest.approx(0.05, abs=1e-5)
+    assert task.simulator.tip[2] == pytest.approx(0.05, abs=1e-5)
 
 
 def test_heavier_block_is_darker():
     task = PushTask(densities=(100, 500))
-    left, right = (task.model.geom(f"{side}_block") for side in ("left", "right"))
+    left, right = (mujoco_arm(task).model.geom(f"{side}_block") for side in ("left", "right"))
     assert left.rgba[:3].sum() > right.rgba[:3].sum() + 0.3
     np.testing.assert_allclose(left.pos, [0.0, 0.04, 0.0])
-    assert task.model.body("box").mass[0] == pytest.approx(600 * 0.16 * 0.08 * 0.08)
+    assert mujoco_arm(task).model.body("box").mass[0] == pytest.approx(600 * 0.16 * 0.08 * 0.08)
 
 
 def test_random_actions_stay_on_the_table():
@@ -187,8 +204,8 @@ def test_random_actions_stay_on_the_table():
         for action in actions:
             obs, *_ = task.step(action)
             assert task.observation_space.contains(obs)
-            assert 0.045 < task._tip[2] < 0.057
-            assert task.data.body("box").xpos[2] == pytest.approx(0.04, abs=2e-3)
+            assert 0.045 < task.simulator.tip[2] < 0.057
+            assert mujoco_arm(task).data.body("box").xpos[2] == pytest.approx(0.04, abs=2e-3)
 
 
 @pytest.mark.parametrize(

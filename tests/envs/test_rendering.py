@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hypercrl_envs import make_task
 from hypercrl_envs.rendering import choose_gl_backend
-from hypercrl_envs.scene import CAMERAS
+from hypercrl_envs.world import CAMERAS
 
 FORWARD = np.array([1.0, 0.0], np.float32)
 
@@ -51,6 +52,50 @@ def test_marker_turns_green_on_success():
     assert green(task.render()) > 0.001
     task.reset(seed=1)
     assert green(task.render()) == 0.0
+    task.close()
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_every_task_draws_from_every_camera(simulated: dict[str, Any], camera):
+    task = make_task(**simulated, render_mode="rgb_array", width=96, height=64, camera=camera)
+    obs, _ = task.reset(seed=0)
+    first = task.render()
+    assert first.shape == (64, 96, 3)
+    assert first.dtype == np.uint8
+    assert first.std() > 10
+    for _ in range(8):
+        obs, *_ = task.step(task.scripted_action(obs))
+    assert (task.render() != first).any(axis=-1).mean() > 0.005
+    task.close()
+
+
+def test_every_task_draws_20_pictures_a_second(simulated: dict[str, Any]):
+    task = make_task(**simulated, render_mode="rgb_array")
+    task.reset(seed=0)
+    task.render()
+    seconds = []
+    for _ in range(4):
+        start = time.process_time()
+        for _ in range(4):
+            task.render()
+        seconds.append(time.process_time() - start)
+    task.close()
+    assert 4 / min(seconds) > 20.0
+
+
+def test_doors_show_success_in_both_engines(engine: str):
+    task = make_task("door", handle="pull", engine=engine, render_mode="rgb_array", camera="front")
+    obs, info = task.reset(seed=0)
+
+    def green(picture: np.ndarray) -> float:
+        red, green_, blue = (picture[..., i].astype(int) for i in range(3))
+        return float(((green_ > red + 40) & (green_ > blue + 40)).mean())
+
+    assert green(task.render()) == 0.0
+    for _ in range(20):
+        obs, *_, info = task.step(task.scripted_action(obs))
+    assert info["success"]
+    assert green(task.render()) > 0.001
     task.close()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import yaml
 
 from hypercrl_envs import TASKS, TaskSequence, make_task
 from hypercrl_envs.push import PushTask
@@ -21,8 +23,8 @@ SPECS: list[dict[str, Any]] = [
 class WidePush(PushTask):
     """A push task with one more observation."""
 
-    def __init__(self, **parameters: Any) -> None:
-        super().__init__(**parameters)
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
         self.observation_space = gymnasium.spaces.Box(-2.0, 2.0, (11,), np.float32)
 
 
@@ -37,7 +39,7 @@ def test_make_task_passes_parameters_on():
     ("arguments", "message"),
     [
         ({"task": "psh"}, r"unknown task: 'psh'; did you mean 'push'\?"),
-        ({"task": 3}, r"unknown task: 3; valid: push"),
+        ({"task": 3}, r"unknown task: 3; valid: .*push"),
         ({"task": "push", "engine": "mujco"}, r"unknown engine .*'mujco'; did you mean 'mujoco'\?"),
         (
             {"task": "push", "density": [1, 2]},
@@ -84,6 +86,79 @@ def test_wrong_sequences_say_where(specs, message):
 
 
 def test_sequence_refuses_mixed_sizes(monkeypatch):
-    monkeypatch.setitem(TASKS, "wide", {"mujoco": WidePush})
+    monkeypatch.setitem(TASKS, "wide", WidePush)
     with pytest.raises(ValueError, match=r"task 1 .* has 11 observations and 2 actions, task 0"):
         TaskSequence([{"task": "push"}, {"task": "wide"}], "mixed")
+
+
+MIXED: list[dict[str, Any]] = [
+    {"task": "push", "densities": [100, 500]},
+    {"task": "door", "handle": "lever"},
+    {"task": "slide", "friction": 0.1},
+]
+
+
+def test_padded_sequences_bring_all_tasks_to_the_largest():
+    sequence = TaskSequence(MIXED, "mixed", pad=True)
+    assert (sequence.observation_size, sequence.action_size) == (15, 7)
+    for index, spec in enumerate(MIXED):
+        task, plain = sequence.make(index), make_task(**spec)
+        assert task.observation_space.shape == (15,)
+        assert task.action_space.shape == (7,)
+        assert task.caption == plain.caption
+        assert task.max_episode_steps == plain.max_episode_steps
+        obs, _ = task.reset(seed=1)
+        expected, _ = plain.reset(seed=1)
+        size, actions = len(expected), plain.action_space.shape[0]
+        generator = np.random.default_rng(0)
+        for _ in range(10):
+            np.testing.assert_array_equal(obs[:size], expected)
+            assert not obs[size:].any()
+            action = generator.uniform(-1, 1, 7).astype(np.float32)
+            obs, reward, *_, info = task.step(action)
+            expected, paid, *_, expected_info = plain.step(action[:actions])
+            assert reward == paid
+            assert info == expected_info
+        assert task.scripted_action(obs).shape == (7,)
+        task.close()
+        plain.close()
+
+
+def test_padding_does_not_touch_tasks_of_the_largest_size():
+    sequence = TaskSequence([MIXED[2], MIXED[2]], "equal", pad=True)
+    assert type(sequence.make(0)) is type(make_task("slide"))
+
+
+def test_padded_tasks_save_restore_and_draw():
+    sequence = TaskSequence(MIXED, "mixed", pad=True)
+    task = sequence.make(0, render_mode="rgb_array", width=64, height=48)
+    task.reset(seed=0)
+    push = np.ones(7, np.float32)
+    task.step(push)
+    state = task.get_state()
+    expected = [task.step(push)[0], task.reset()[0]]
+    fresh = sequence.make(0)
+    fresh.set_state(state)
+    np.testing.assert_array_equal([fresh.step(push)[0], fresh.reset()[0]], expected)
+    assert task.render().shape == (48, 64, 3)
+    task.close()
+
+
+def test_engines_mix_in_one_sequence():
+    pytest.importorskip("pybullet")
+    specs = [{"task": "push"}, {"task": "push", "engine": "bullet"}]
+    sequence = TaskSequence(specs, "engines")
+    starts = [sequence.make(index).reset(seed=0)[0] for index in range(2)]
+    np.testing.assert_allclose(starts[0], starts[1], atol=1e-5)
+
+
+def test_every_shipped_sequence_can_be_made():
+    files = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
+    assert len(files) >= 9
+    for file in files:
+        config = yaml.safe_load(file.read_text())
+        if "bullet" in file.read_text():
+            pytest.importorskip("pybullet")
+        sequence = TaskSequence(config["tasks"], config["name"], config.get("pad", False))
+        assert config["name"] == file.stem
+        assert len(set(sequence.captions)) == len(sequence)

@@ -1,4 +1,4 @@
-"""The MuJoCo scene that all table-top tasks share: Panda, table, light, cameras, controller.
+"""The MuJoCo scene that all tasks of the arm share: Panda, table, light, controller.
 
 The controller is a Cartesian impedance in MuJoCo's own actuators. Six position actuators act on
 the tip site relative to fixed reference sites, so that `ctrl` is the target pose:
@@ -12,63 +12,55 @@ The arm's weight is compensated, weak springs hold the null space, and joint dam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
 from hypercrl_envs.panda import (
     ARM_JOINTS,
+    BASE_POSITION,
     FINGER_JOINTS,
     FINGER_LINKS,
     HAND_LINK,
     TIP_OFFSET,
     panda_urdf,
 )
+from hypercrl_envs.servo import (
+    GRIP,
+    JOINT_ARMATURE,
+    JOINT_DAMPING,
+    NULL_SPACE_STIFFNESS,
+    ROTATION,
+    TRANSLATION,
+    Impedance,
+)
+from hypercrl_envs.world import (
+    OBJECT_CONTACT,
+    ROBOT_CONTACT,
+    TABLE_COLOUR,
+    TABLE_HALF_EXTENTS,
+    TABLE_POSITION,
+    Quaternion,
+)
 
-BASE_POSITION = (-0.56, 0.0, 0.0)
 TIP_SITE = "tip"
-CAMERAS = ("front", "side", "top")
-
-# The hand points down and its x axis forward: half a turn about world x.
-HAND_DOWN = (0.0, 1.0, 0.0, 0.0)
-
-ROBOT_CONTACT = (1, 2)
-OBJECT_CONTACT = (2, 3)
-"""(contype, conaffinity): objects meet the robot and each other; the robot skips itself."""
 
 
-@dataclass(frozen=True)
-class Impedance:
-    """Stiffness, damping and force limit of one kind of actuator (N/m or N·m/rad, ...)."""
-
-    kp: float
-    kv: float
-    limit: float
-
-
-TRANSLATION = Impedance(kp=3000.0, kv=160.0, limit=80.0)
-ROTATION = Impedance(kp=150.0, kv=9.0, limit=15.0)
-GRIP = Impedance(kp=2000.0, kv=60.0, limit=70.0)
-
-JOINT_DAMPING = 1.0
-JOINT_ARMATURE = 0.1
 FINGER_ARMATURE = 0.5  # kg: 15 g alone would be far too light for the stiffness of the grip
-NULL_SPACE_STIFFNESS = 1.0
 
 _WHITE = (0.93, 0.94, 0.95, 1.0)
 _DARK = (0.22, 0.24, 0.27, 1.0)
 _DARK_LINKS = (HAND_LINK, *FINGER_LINKS)
 
 
-def arm_scene(timestep: float) -> mujoco.MjSpec:
-    """A scene with robot, table top at z = 0, light and cameras, to which a task adds objects.
+def arm_scene(timestep: float, hand: Quaternion) -> mujoco.MjSpec:
+    """A scene with robot, table top at z = 0 and light, to which objects and cameras are added.
 
-    Actuators in order: tip x, y, z (m, world frame), rotation about x, y, z of the downward hand
-    (rad, zero is straight down), opening of each finger (m).
+    Actuators in order: tip x, y, z (m, world frame), rotation about x, y, z of the hand (rad, in
+    the frame of `hand`), opening of each finger (m).
 
     Args:
         timestep: physics step in seconds.
+        hand: (w, x, y, z), the orientation of the hand that rotations are counted from.
     """
     spec = mujoco.MjSpec.from_string(panda_urdf())
     # The defaults for URDF merge a body without joints into its parent and drop shapes that never
@@ -79,7 +71,7 @@ def arm_scene(timestep: float) -> mujoco.MjSpec:
     _set_visual_quality(spec)
     _mount_robot(spec)
     _add_surroundings(spec)
-    _add_controller(spec)
+    _add_controller(spec, hand)
     return spec
 
 
@@ -124,9 +116,9 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=(0.62, 0.5, 0.1),
-        pos=(-0.2, 0.0, 0.0),
-        rgba=(0.80, 0.77, 0.71, 1.0),
+        size=(*TABLE_HALF_EXTENTS[:2], 0.1),
+        pos=(*TABLE_POSITION[:2], 0.0),
+        rgba=TABLE_COLOUR,
         contype=contype,
         conaffinity=conaffinity,
         friction=(1.0, 0.005, 0.0001),
@@ -134,8 +126,8 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="table_body",
         type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=(0.62, 0.5, 0.02),
-        pos=(-0.2, 0.0, -0.0205),
+        size=TABLE_HALF_EXTENTS,
+        pos=TABLE_POSITION,
         rgba=(0.55, 0.50, 0.44, 1.0),
         contype=0,
         conaffinity=0,
@@ -148,26 +140,6 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         specular=(0.1, 0.1, 0.1),
         castshadow=False,
     )
-    _add_camera(spec, "front", position=(0.88, -0.70, 0.80), target=(-0.15, 0.02, 0.2))
-    _add_camera(spec, "side", position=(-0.2, -1.45, 0.6), target=(-0.2, 0.0, 0.27))
-    _add_camera(spec, "top", position=(0.06, 0.0, 1.05), target=(0.0, 0.0, 0.0))
-
-
-def _add_camera(
-    spec: mujoco.MjSpec,
-    name: str,
-    position: tuple[float, float, float],
-    target: tuple[float, float, float],
-) -> None:
-    backward = np.subtract(position, target)
-    backward /= np.linalg.norm(backward)
-    right = np.cross((0.0, 0.0, 1.0), backward)
-    right /= np.linalg.norm(right)
-    up = np.cross(backward, right)
-    rotation = np.column_stack((right, up, backward)).ravel()
-    quaternion = np.empty(4)
-    mujoco.mju_mat2Quat(quaternion, rotation)
-    spec.worldbody.add_camera(name=name, pos=position, quat=quaternion, fovy=45.0)
 
 
 def _mount_robot(spec: mujoco.MjSpec) -> None:
@@ -188,15 +160,15 @@ def _mount_robot(spec: mujoco.MjSpec) -> None:
     )
 
 
-def _add_controller(spec: mujoco.MjSpec) -> None:
+def _add_controller(spec: mujoco.MjSpec, hand: Quaternion) -> None:
     spec.worldbody.add_site(name="world_frame", group=4)
-    spec.worldbody.add_site(name="downward_frame", quat=HAND_DOWN, group=4)
+    spec.worldbody.add_site(name="hand_frame", quat=hand, group=4)
     for index, axis in enumerate("xyz"):
         gear = np.eye(6)[index]
         _add_servo(spec, f"tip_{axis}", TRANSLATION, reference="world_frame", gear=gear)
     for index, axis in enumerate("xyz"):
         gear = np.eye(6)[3 + index]
-        _add_servo(spec, f"turn_{axis}", ROTATION, reference="downward_frame", gear=gear)
+        _add_servo(spec, f"turn_{axis}", ROTATION, reference="hand_frame", gear=gear)
     for index, joint in enumerate(FINGER_JOINTS):
         actuator = spec.add_actuator(
             name=f"finger_{index}", trntype=mujoco.mjtTrn.mjTRN_JOINT, target=joint

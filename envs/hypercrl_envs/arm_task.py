@@ -1,0 +1,111 @@
+"""What tasks with a simulator share, and what tasks of the arm share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from hypercrl_envs.engines import ENGINES
+from hypercrl_envs.names import known_name
+from hypercrl_envs.simulator import ArmSimulator, Simulator
+from hypercrl_envs.task import Task
+from hypercrl_envs.world import CAMERAS, World
+
+
+class SimulatedTask(Task):
+    """A task whose physics and pictures are those of one `Simulator`.
+
+    Attributes:
+        engines: names of the physics engines that it runs in.
+    """
+
+    engines: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        engine: str = "mujoco",
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        """
+        Args:
+            engine: one of `engines`.
+            render_mode: "rgb_array" to use `render`, else None.
+            width, height: of rendered pictures, in pixels.
+            camera: one of `CAMERAS`.
+
+        Raises:
+            ValueError: unknown engine, render mode or camera, or a picture without pixels.
+        """
+        super().__init__(render_mode)
+        self.engine = known_name(engine, self.engines, f"engine for {self.caption!r}")
+        if engine != self.engines[0]:
+            self.caption = f"{self.caption}, {engine}"
+        self.camera = known_name(camera, CAMERAS, "camera")
+        if width < 1 or height < 1:
+            raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")
+        self.width, self.height = int(width), int(height)
+
+    @property
+    @abstractmethod
+    def simulator(self) -> Simulator:
+        """The physics engine with this task's world in it."""
+
+    def _get_physics(self) -> np.ndarray:
+        return self.simulator.get_state()
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        self.simulator.set_state(physics)
+
+    def render(self) -> np.ndarray:
+        """A picture from `camera`: uint8 [height, width, 3].
+
+        Raises:
+            RuntimeError: the task was not made with `render_mode="rgb_array"`.
+            RenderingUnavailable: this machine cannot draw; the message says what to install.
+        """
+        if self.render_mode != "rgb_array":
+            raise RuntimeError('make the task with render_mode="rgb_array" to render it')
+        return self.simulator.render()
+
+    def close(self) -> None:
+        """Free the renderer, if there is one."""
+        self.simulator.close()
+
+
+class ArmTask(SimulatedTask):
+    """A task of the arm: subclasses say in `_world` what stands around it."""
+
+    engines = tuple(ENGINES)
+
+    def __init__(
+        self,
+        engine: str = "mujoco",
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        """See `SimulatedTask`."""
+        super().__init__(engine, render_mode, width, height, camera)
+        make_arm = ENGINES[self.engine]
+        self._arm = make_arm(self._world(), self.camera, self.width, self.height)
+
+    @property
+    def simulator(self) -> ArmSimulator:
+        """The arm in this task's world."""
+        return self._arm
+
+    @abstractmethod
+    def _world(self) -> World:
+        """The world of this task; it is asked for once."""
+
+    def render(self) -> np.ndarray:
+        """See `SimulatedTask.render`; the goal is green while the task is solved."""
+        self.simulator.show_success(bool(self.success(torch.from_numpy(self._observe()))))
+        return super().render()

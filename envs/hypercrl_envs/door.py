@@ -1,0 +1,189 @@
+"""Open a door whose handle is pulled, or turned one way or the other and then pulled.
+
+Which way the handle turns, and on which side the door is hinged, is not observed: the tasks of a
+sequence want opposite motions from the same start.
+"""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypercrl_envs.arm_task import ArmTask
+from hypercrl_envs.door_world import (
+    HAND_FORWARD,
+    HINGE,
+    HOME,
+    KNOB,
+    OPEN_ANGLE,
+    RADIUS,
+    UNLATCH_ANGLE,
+    door_world,
+    grip_point,
+)
+from hypercrl_envs.kinematics import quaternion_matrix
+from hypercrl_envs.names import known_name
+from hypercrl_envs.task import Exploration
+from hypercrl_envs.world import World
+
+HANDLES = ("pull", "lever", "round")
+STEP_LENGTH = 0.025
+STEP_ANGLE = 0.15
+
+_HAND = quaternion_matrix(HAND_FORWARD)
+_REACH = np.array([(-0.36, -0.22, -0.15), (0.03, 0.22, 0.15)]) + HOME
+_TURNS = np.array([1.4, 0.4, 0.4])
+# Of a finger: an action of -1 presses with the whole force that the grip has, 1 opens fully.
+_GRIP_CENTRE, _GRIP_SPAN = 0.0045, 0.0355
+_OPEN = 0.04
+# Of the scripted solution: the fingers have closed on the handle below this opening, m.
+_GRIPPED = {"pull": 0.012, "lever": 0.012, "round": 0.03}
+
+
+class DoorTask(ArmTask):
+    """Open the door by more than 0.3 rad.
+
+    Observation (14): tip minus where the closed handle is gripped (3, m, world frame); tip minus
+    the grip point of the handle, which moves with door and lever (3, m); opening of the fingers
+    (m); turn of the hand about world x, y, z (3, rad); angle of the knob and of the hinge (rad);
+    velocity of the hinge and of the knob (rad/s).
+
+    Action (7): displacement of the tip from where it is (1 is 0.025 m), turn of the hand about
+    world x, y, z from where it is (1 is 0.15 rad), grip (1 opens, -1 presses with 70 N a finger).
+
+    Reward: 50 hinge + 20 min(knob, 0.6) - d - log(d² + 0.005) - 5, with d the distance from tip to
+    grip point in m; the knob counts in the way in which it turns, and not for a pull bar. Success:
+    the hinge is beyond 0.3 rad.
+    """
+
+    max_episode_steps = 75
+
+    def __init__(
+        self,
+        handle: str = "pull",
+        turn: int = 1,
+        mirrored: bool = False,
+        engine: str = "mujoco",
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        """
+        Args:
+            handle: "pull" (a fixed bar), "lever" or "round" (a knob).
+            turn: the way the handle turns, 1 or -1 about world x; hidden from the observation.
+            mirrored: hinged on the right, seen from the robot, instead of the left; hidden too.
+            engine, render_mode, width, height, camera: see `SimulatedTask`.
+
+        Raises:
+            ValueError: an unknown handle, a turn that is neither 1 nor -1, or a pull bar that turns
+                the other way.
+        """
+        self.handle = known_name(handle, HANDLES, "handle")
+        if turn not in (1, -1) or isinstance(turn, bool):
+            raise ValueError(f"turn must be 1 or -1, not {turn!r}")
+        if handle == "pull" and turn != 1:
+            raise ValueError("a pull bar does not turn: leave turn out")
+        if not isinstance(mirrored, bool):
+            raise ValueError(f"mirrored must be true or false, not {mirrored!r}")
+        self.turn, self.mirrored = int(turn), mirrored
+        self.caption = self._describe()
+        self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (14,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        # Random data shall close the fingers around the handle more often than not.
+        self.exploration = Exploration(
+            (-0.2,) + (0.0,) * 5 + (-1.0,), (0.2,) + (0.0,) * 5 + (-0.2,)
+        )
+        self._grip_body, point = grip_point(self.handle, mirrored)
+        self._grip_point = np.array(point)
+        super().__init__(engine, render_mode, width, height, camera)
+
+    def _describe(self) -> str:
+        sign = "" if self.handle == "pull" else " +" if self.turn > 0 else " −"
+        return f"door {self.handle}{sign}" + (", mirrored" if self.mirrored else "")
+
+    def _world(self) -> World:
+        return door_world(self.handle, self.turn, self.mirrored)
+
+    def _reset_simulation(self) -> None:
+        offset = self.np_random.uniform((-0.02, -0.01, -0.01), (0.0, 0.01, 0.01))
+        self.simulator.place(np.add(HOME, offset), np.zeros(3), _OPEN, {})
+
+    def _advance(self, action: np.ndarray) -> None:
+        arm = self.simulator
+        tip = np.clip(arm.tip + STEP_LENGTH * action[:3], *_REACH)
+        turn = np.clip(_HAND @ arm.turn + STEP_ANGLE * action[3:6], -_TURNS, _TURNS)
+        arm.advance(tip, turn @ _HAND, _GRIP_CENTRE + _GRIP_SPAN * float(action[6]))
+
+    def _observe(self) -> np.ndarray:
+        arm = self.simulator
+        position, rotation = arm.body_pose(self._grip_body)
+        knob, knob_velocity = (0.0, 0.0) if self.handle == "pull" else arm.hinge(KNOB)
+        hinge, hinge_velocity = arm.hinge(HINGE)
+        obs = np.empty(14, dtype=np.float32)
+        obs[:3] = arm.tip - HOME
+        obs[3:6] = arm.tip - (position + rotation @ self._grip_point)
+        obs[6] = arm.opening
+        obs[7:10] = _HAND @ arm.turn
+        obs[10:] = knob, hinge, hinge_velocity, knob_velocity
+        return obs
+
+    def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002
+        square = next_obs[..., 3:6].square().sum(dim=-1)
+        near = -torch.sqrt(square + 1e-12) - torch.log(square + 5e-3) - 5.0
+        opened = 50.0 * next_obs[..., 11]
+        if self.handle == "pull":
+            return opened + near
+        # Beyond the unlatching angle more turning is worth nothing, or it is all that is learned.
+        turned = (self.turn * next_obs[..., 10]).clamp(max=UNLATCH_ANGLE)
+        return opened + 20.0 * turned + near
+
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        """What is left of the arc of the handle, m."""
+        return RADIUS * (OPEN_ANGLE - obs[..., 11]).clamp(min=0.0)
+
+    def success(self, obs: Tensor) -> Tensor:
+        return obs[..., 11] > OPEN_ANGLE
+
+    def scripted_action(self, obs: np.ndarray) -> np.ndarray:
+        """Reach, grip, turn, pull; the phase follows from the observation."""
+        tip_error = -obs[3:6].astype(np.float64)
+        opening, knob, hinge = (float(obs[index]) for index in (6, 10, 11))
+        gripped = _GRIPPED[self.handle]
+        side = -1.0 if self.mirrored else 1.0
+        arc = np.array([-math.cos(hinge), -side * math.sin(hinge), 0.0])
+        action = np.zeros(7)
+        action[6] = -1.0
+        turned = self.turn * knob
+        closed = self.handle != "pull" and hinge < 0.01 and turned < UNLATCH_ANGLE + 0.15
+        if hinge > OPEN_ANGLE + (0.02 if opening > gripped else 0.1):
+            # Done: let go, and draw back.
+            action[6] = 1.0
+            if opening > gripped and np.linalg.norm(tip_error) < 0.1:
+                action[:3] = arc
+        elif opening > gripped:
+            # Reach with open fingers, then close them.
+            action[:3] = tip_error / STEP_LENGTH
+            if np.linalg.norm(tip_error) > 0.006:
+                action[6] = 1.0
+        elif closed:
+            action[3] = self.turn
+            action[:3] = tip_error / STEP_LENGTH
+            if self.handle == "lever":
+                action[:3] += self._along_the_lever(knob)
+        else:
+            # Along the arc, staying on the handle and turning with the door.
+            aside = tip_error - (tip_error @ arc) * arc
+            action[:3] = 0.7 * arc + aside / STEP_LENGTH
+            action[4:6] = np.array([-obs[8], -side * hinge - obs[9]]) / STEP_ANGLE
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def _along_the_lever(self, knob: float) -> np.ndarray:
+        """Motion [3] of the grip point while the lever turns on, at most 1."""
+        side = -1.0 if self.mirrored else 1.0
+        return self.turn * side * np.array([0.0, -math.sin(knob), math.cos(knob)])

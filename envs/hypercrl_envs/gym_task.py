@@ -1,0 +1,194 @@
+"""Any Gymnasium environment with Box spaces, given its reward as a batched torch function."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypercrl_envs.names import known_name
+from hypercrl_envs.rendering import RenderingUnavailable, import_triton_first
+from hypercrl_envs.task import Exploration, Task
+
+_LARGEST_SEED = 2**31
+_LARGEST_OBSERVATION = 1e6
+
+
+class GymTask(Task):
+    """A registered Gymnasium environment as a task.
+
+    Observation: the environment's. Action: the environment's, mapped from its bounds to [-1, 1].
+    Reward: the given function, called with observations and actions in the environment's own units.
+
+    A state is the seed of the episode and its actions; restoring replays them, which is exact for
+    every environment that its seed determines.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        reward: str | None = None,
+        distance: str | None = None,
+        solved_within: float = 0.05,
+        options: Mapping[str, Any] | None = None,
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        """
+        Args:
+            id: of the environment, such as "Reacher-v5"; "package.module:Name-v0" imports first.
+            reward: "package.module:function" of (obs [..., O], action [..., A], next_obs [..., O])
+                → [...], any leading dimensions, device and floating type.
+            distance: "package.module:function" of obs [..., O] → [...], how far from done; without
+                it the goal distance is NaN and nothing counts as success.
+            solved_within: distance below which the state counts as solved.
+            options: keyword arguments of `gymnasium.make`.
+            render_mode: "rgb_array" to use `render`, else None.
+            width, height: of rendered pictures, in pixels.
+            camera: "front": the environment's own.
+
+        Raises:
+            ValueError: an environment that cannot be made or has other spaces than one-dimensional
+                boxes with bounded actions, a function that cannot be imported, or no reward.
+        """
+        if reward is None:
+            raise ValueError(
+                f"task 'gym' with {id}: give its reward as 'package.module:function'; learning the "
+                "reward from data is not possible yet"
+            )
+        super().__init__(render_mode)
+        known_name(camera, ("front",), "camera")
+        self._reward = _function(reward)
+        self._distance = _function(distance) if distance is not None else None
+        self.solved_within = float(solved_within)
+        self._size = (int(height), int(width))
+        env = _make(id, render_mode, options or {})
+        limit = env.spec.max_episode_steps if env.spec else None
+        if limit is None:
+            raise ValueError(f"{id} is registered without max_episode_steps")
+        # The task counts the steps itself.
+        self._env = env.env if isinstance(env, gymnasium.wrappers.TimeLimit) else env
+        observations, actions = _box(env.observation_space, id), _box(env.action_space, id)
+        if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+            raise ValueError(f"{id} has actions without bounds")
+        self._middle = (actions.high + actions.low) / 2
+        self._half = (actions.high - actions.low) / 2
+        self.max_episode_steps = limit
+        self.caption = id
+        low, high = (
+            np.clip(bound, -_LARGEST_OBSERVATION, _LARGEST_OBSERVATION).astype(np.float32)
+            for bound in (observations.low, observations.high)
+        )
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(self._half),), np.float32)
+        self.exploration = Exploration((0.0,) * len(self._half), (0.0,) * len(self._half))
+        self._seed = 0
+        self._actions: list[np.ndarray] = []
+        self._raw = np.zeros(len(low))
+        self._units: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def _reset_simulation(self) -> None:
+        self._begin(int(self.np_random.integers(_LARGEST_SEED)))
+
+    def _begin(self, seed: int) -> None:
+        self._seed, self._actions = seed, []
+        self._raw, _ = self._env.reset(seed=seed)
+
+    def _advance(self, action: np.ndarray) -> None:
+        self._actions.append(action.astype(np.float64))
+        self._raw, *_ = self._env.step(self._middle + self._half * action)
+
+    def _observe(self) -> np.ndarray:
+        return np.array(self._raw, dtype=np.float32)
+
+    def _get_physics(self) -> np.ndarray:
+        return np.concatenate(([float(self._seed)], *self._actions))
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        size = len(self._half)
+        if physics.ndim != 1 or len(physics) == 0 or (len(physics) - 1) % size:
+            raise ValueError(
+                f"a state of this environment has 1 + {size} n numbers, not {physics.shape}"
+            )
+        self._begin(int(physics[0]))
+        for action in physics[1:].reshape(-1, size):
+            self._advance(action.astype(np.float32))
+
+    def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        key = (action.device, action.dtype)
+        if key not in self._units:
+            # Kept for later calls, which may need gradients.
+            with torch.inference_mode(False):
+                self._units[key] = (
+                    torch.tensor(self._middle, dtype=action.dtype, device=action.device),
+                    torch.tensor(self._half, dtype=action.dtype, device=action.device),
+                )
+        middle, half = self._units[key]
+        return self._reward(obs, middle + half * action, next_obs)
+
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        """What `distance` says, in its units."""
+        if self._distance is None:
+            return torch.full_like(obs[..., 0], math.nan)
+        return self._distance(obs)
+
+    def success(self, obs: Tensor) -> Tensor:
+        return self.goal_distance(obs) < self.solved_within
+
+    def scripted_action(self, obs: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """Nothing: no solution is known."""
+        return np.zeros(self.action_space.shape, np.float32)
+
+    def render(self) -> np.ndarray:
+        """A picture by the environment, with the nearest of its pixels: [height, width, 3].
+
+        Raises:
+            RuntimeError: the task was not made with `render_mode="rgb_array"`.
+            RenderingUnavailable: the environment gave no picture.
+        """
+        if self.render_mode != "rgb_array":
+            raise RuntimeError('make the task with render_mode="rgb_array" to render it')
+        import_triton_first()
+        picture = self._env.render()
+        if not isinstance(picture, np.ndarray):
+            raise RenderingUnavailable(f"{self.caption} gave no picture")
+        rows, columns = (
+            np.arange(wanted) * given // wanted
+            for wanted, given in zip(self._size, picture.shape[:2], strict=True)
+        )
+        return picture[rows[:, None], columns]
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
+def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:
+    try:
+        return gymnasium.make(
+            id, render_mode=render_mode, disable_env_checker=True, **dict(options)
+        )
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ValueError(f"environment {id!r} cannot be made: {error}") from error
+
+
+def _box(space: gymnasium.Space, id: str) -> gymnasium.spaces.Box:
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"{id} has other spaces than one-dimensional boxes: {space}")
+    return space
+
+
+def _function(path: str) -> Callable[..., Tensor]:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"no function {path!r} ('package.module:function'): {error}") from error

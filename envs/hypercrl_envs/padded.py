@@ -1,0 +1,80 @@
+"""A task with more observations and actions than it needs, to share a model with larger ones."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from hypercrl_envs.task import Exploration, Task
+
+
+class PaddedTask(Task):
+    """Another task whose observations end in zeros and whose last actions do nothing.
+
+    Reward, distance and success see the part that is not padding.
+    """
+
+    def __init__(self, task: Task, observation_size: int, action_size: int) -> None:
+        """
+        Args:
+            task: the one to pad; it belongs to this one from now on.
+            observation_size, action_size: at least as large as the task's.
+        """
+        super().__init__(task.render_mode)
+        self._task = task
+        (self._observations,), (self._actions,) = (
+            task.observation_space.shape,
+            task.action_space.shape,
+        )
+        more = observation_size - self._observations
+        space = task.observation_space
+        low, high = (np.pad(bound, (0, more)) for bound in (space.low, space.high))
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_size,), np.float32)
+        idle = (0.0,) * (action_size - self._actions)
+        bias = task.exploration
+        self.exploration = Exploration(bias.bias_low + idle, bias.bias_high + idle)
+        self.max_episode_steps = task.max_episode_steps
+        self.caption = task.caption
+
+    def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        size = self._observations
+        return self._task.reward(
+            obs[..., :size], action[..., : self._actions], next_obs[..., :size]
+        )
+
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        return self._task.goal_distance(obs[..., : self._observations])
+
+    def success(self, obs: Tensor) -> Tensor:
+        return self._task.success(obs[..., : self._observations])
+
+    def scripted_action(self, obs: np.ndarray) -> np.ndarray:
+        action = self._task.scripted_action(obs[: self._observations])
+        return np.pad(action, (0, self.action_space.shape[0] - self._actions))
+
+    def _reset_simulation(self) -> None:
+        self._task.np_random = self.np_random
+        self._task._reset_simulation()
+
+    def _advance(self, action: np.ndarray) -> None:
+        self._task._advance(action[: self._actions])
+
+    def _observe(self) -> np.ndarray:
+        obs = self._task._observe()
+        return np.pad(obs, (0, self.observation_space.shape[0] - self._observations))
+
+    def _get_physics(self) -> np.ndarray:
+        return self._task._get_physics()
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        self._task._set_physics(physics)
+
+    def render(self) -> np.ndarray:
+        """See the padded task."""
+        return self._task.render()
+
+    def close(self) -> None:
+        """Close the padded task."""
+        self._task.close()

@@ -1,0 +1,68 @@
+"""Control steps per second of every task under random actions, on one core.
+
+    python scripts/bench_envs.py [--seconds 3]
+
+panda-gym's PandaPush is measured beside them where it is installed (pip install panda-gym).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from hypercrl_envs import make_task
+
+SPECS: list[dict[str, Any]] = [
+    {"task": "push"},
+    {"task": "slide"},
+    {"task": "door", "handle": "pull"},
+    {"task": "door", "handle": "lever"},
+    {"task": "door", "handle": "round"},
+    {"task": "cheetah"},
+]
+BULLET_SPECS = [{**spec, "engine": "bullet"} for spec in SPECS if spec["task"] != "cheetah"]
+
+
+def environments() -> Iterator[tuple[str, gymnasium.Env]]:
+    """(name, environment) of all that can be measured here."""
+    for spec in SPECS + (BULLET_SPECS if importlib.util.find_spec("pybullet") else []):
+        task = make_task(**spec)
+        yield f"{spec.get('engine', 'mujoco')}: {task.caption}", task
+    if importlib.util.find_spec("panda_gym"):
+        importlib.import_module("panda_gym")
+        yield "panda-gym: PandaPush-v3", gymnasium.make("PandaPush-v3")
+
+
+def steps_per_second(env: gymnasium.Env, seconds: float) -> float:
+    """Control steps per second of wall time, resets included."""
+    space = env.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    actions = np.random.default_rng(0).uniform(space.low, space.high, (1000, *space.shape))
+    actions = actions.astype(space.dtype)
+    env.reset(seed=0)
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        *_, terminated, truncated, _ = env.step(actions[steps % len(actions)])
+        steps += 1
+        if terminated or truncated:
+            env.reset()
+    return steps / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per environment")
+    seconds = parser.parse_args().seconds
+    for name, env in environments():
+        print(f"{steps_per_second(env, seconds):8.0f} steps/s  {name}", flush=True)
+        env.close()
+
+
+if __name__ == "__main__":
+    main()

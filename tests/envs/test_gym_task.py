@@ -1,0 +1,92 @@
+"""Own environments: gymnasium's Reacher and Pusher, told their rewards."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hypercrl_envs import make_task
+from hypercrl_envs.gym_task import GymTask
+
+REWARDS = "hypercrl_envs.gym_rewards"
+CASES = [("Reacher-v5", "reacher"), ("Pusher-v5", "pusher")]
+
+
+def sum_of_actions(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return action.sum(dim=-1)
+
+
+@pytest.mark.parametrize(("id", "name"), CASES)
+def test_pays_and_shows_what_gymnasium_does(id, name):
+    task = GymTask(id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance")
+    task.reset(seed=0)
+    original = gymnasium.make(id).unwrapped
+    start, _ = original.reset(seed=task._seed)
+    np.testing.assert_array_equal(task._raw, start)
+    half = original.action_space.high
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        action = generator.uniform(-1, 1, half.shape).astype(np.float32)
+        obs, reward, terminated, _, info = task.step(action)
+        expected, paid, *_ = original.step(action * half)
+        np.testing.assert_allclose(obs, expected, atol=1e-5)
+        assert reward == pytest.approx(paid, abs=1e-5)
+        assert info["goal_distance"] > 0
+        assert not terminated
+
+
+def test_episode_length_is_that_of_the_registry():
+    task = GymTask("Reacher-v5", reward=f"{REWARDS}:reacher")
+    task.reset(seed=0)
+    truncations = [task.step(np.zeros(2, np.float32))[3] for _ in range(50)]
+    assert task.max_episode_steps == 50
+    assert truncations == [False] * 49 + [True]
+
+
+def test_actions_reach_the_reward_in_the_units_of_the_environment():
+    task = GymTask("Pusher-v5", reward=f"{__name__}:sum_of_actions")
+    obs = torch.zeros(3, 23)
+    action = torch.full((3, 7), 0.5)
+    torch.testing.assert_close(task.reward(obs, action, obs), torch.full((3,), 7.0))
+
+
+def test_without_a_distance_nothing_is_success():
+    task = GymTask("Reacher-v5", reward=f"{REWARDS}:reacher")
+    _, info = task.reset(seed=0)
+    assert np.isnan(info["goal_distance"])
+    assert not info["success"]
+
+
+def test_options_and_pictures():
+    task = make_task(
+        "gym",
+        id="Reacher-v5",
+        reward=f"{REWARDS}:reacher",
+        options={"width": 100, "height": 100},
+        render_mode="rgb_array",
+        width=64,
+        height=32,
+    )
+    task.reset(seed=0)
+    assert task.render().shape == (32, 64, 3)
+    task.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({}, "needs the parameter 'id'"),
+        ({"id": "Reacher-v5"}, "give its reward"),
+        ({"id": "Reachr-v5", "reward": f"{REWARDS}:reacher"}, "Reachr-v5"),
+        ({"id": "Reacher-v5", "reward": f"{REWARDS}:none"}, "no function"),
+        ({"id": "Reacher-v5", "reward": "reacher"}, "no function"),
+        ({"id": "CartPole-v1", "reward": f"{REWARDS}:reacher"}, "one-dimensional boxes"),
+        ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "camera": "top"}, "camera"),
+    ],
+)
+def test_wrong_environments_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        make_task("gym", **wrong)

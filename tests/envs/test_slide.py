@@ -1,0 +1,61 @@
+"""What makes slide a task: the block is out of reach, and friction decides where it stops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hypercrl_envs.slide import GRAVITY, SlideTask
+
+
+def slide_alone(task: SlideTask, speed: float) -> float:
+    """How far the block slides, m, when nothing touches it."""
+    task.reset(seed=0)
+    arm = task.simulator
+    arm.place(np.array([-0.3, 0.1, 0.3]), np.zeros(3), 0.0, {"box": (np.array([-0.1, 0, 0.04]), 0)})
+    arm.data.joint("box").qvel[0] = speed  # type: ignore[attr-defined]
+    start = arm.body_pose("box")[0][0]
+    for _ in range(20):
+        arm.advance(np.array([-0.3, 0.1, 0.3]), np.zeros(3), 0.0)
+    return float(arm.body_pose("box")[0][0] - start)
+
+
+def test_friction_decides_how_far_a_released_block_slides(friction: float):
+    # Coulomb: v² / (2 μ g).
+    expected = 0.5**2 / (2 * friction * GRAVITY)
+    assert slide_alone(SlideTask(friction=friction), 0.5) == pytest.approx(expected, rel=0.1)
+
+
+def final_distance(task: SlideTask, seed: int) -> float:
+    obs, info = task.reset(seed=seed)
+    truncated = False
+    while not truncated:
+        obs, *_, truncated, info = task.step(task.scripted_action(obs))
+    return float(info["goal_distance"])
+
+
+def test_scripted_policy_solves(friction: float, engine: str):
+    task = SlideTask(friction=friction, engine=engine)
+    for seed in range(4 if engine == "mujoco" else 1):
+        assert final_distance(task, seed) < task.success_distance
+
+
+def test_the_speed_of_another_friction_misses():
+    task = SlideTask(friction=0.25)
+    task.friction = 0.05  # what the script believes
+    assert min(final_distance(task, seed) for seed in range(3)) > 2 * task.success_distance
+    task = SlideTask(friction=0.05)
+    task.friction = 0.25
+    assert min(final_distance(task, seed) for seed in range(3)) > 2 * task.success_distance
+
+
+def test_the_goal_is_out_of_reach():
+    task = SlideTask()
+    reach = task.workspace[1][0] + task.half + 0.02
+    assert task.goal[0] - task.success_distance > reach
+
+
+@pytest.mark.parametrize("friction_given", [0.0, 0.3, float("nan"), "low"])
+def test_wrong_frictions_are_refused(friction_given):
+    with pytest.raises(ValueError, match="friction"):
+        SlideTask(friction=friction_given)
