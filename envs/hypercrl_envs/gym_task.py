@@ -70,6 +70,8 @@ class GymTask(Task):
         self._distance = _function(distance) if distance is not None else None
         self.solved_within = float(solved_within)
         self._size = (int(height), int(width))
+        if render_mode is not None:
+            import_triton_first()
         env = _make(id, render_mode, options or {})
         limit = env.spec.max_episode_steps if env.spec else None
         if limit is None:
@@ -156,7 +158,6 @@ class GymTask(Task):
         """
         if self.render_mode != "rgb_array":
             raise RuntimeError('make the task with render_mode="rgb_array" to render it')
-        import_triton_first()
         picture = self._env.render()
         if not isinstance(picture, np.ndarray):
             raise RenderingUnavailable(f"{self.caption} gave no picture")

@@ -33,6 +33,13 @@ class CEM(Planner):
         shape = (config.iterations, len(mean), config.samples, *mean.shape[1:])
         for noise in torch.randn(shape, device=mean.device, generator=generator):
             actions = sample_actions(mean, std, noise, self.low, self.high)
-            returns = evaluate(actions)
-            mean, std, best = elite_statistics(returns, actions, config.elites, self.min_std)
+            mean, std, best = self._fit(evaluate(actions), actions)
         return best, mean[:, None]
+
+    def _fit(self, returns: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From returns [B, K] of actions [B, K, H, A] to the next mean and standard deviation.
+
+        Returns:
+            Mean, standard deviation and best sequence, each [B, H, A].
+        """
+        return elite_statistics(returns, actions, self.config.elites, self.min_std)
