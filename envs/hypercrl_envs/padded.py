@@ -22,6 +22,7 @@ class PaddedTask(Task):
             observation_size, action_size: at least as large as the task's.
         """
         self.control_rate = task.control_rate
+        self.restores_at_once = task.restores_at_once
         super().__init__(task.render_mode)
         self._task = task
         (self._observations,), (self._actions,) = (

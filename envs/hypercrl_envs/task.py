@@ -38,6 +38,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     10 Hz, `control_rate`.
 
     Attributes:
+        restores_at_once: whether restoring a state costs no more than a step.
         control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
         caption: short text for people, e.g. "push 100 | 500 kg/m³".
@@ -49,6 +50,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     exploration: Exploration
     caption: str
     control_rate: float = 10.0
+    restores_at_once: bool = False
 
     def __init__(self, render_mode: str | None = None) -> None:
         """

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hypercrl.agent import Agent
+from hypercrl.agent import Agent, oracle_agent
 from hypercrl.config import PlayConfig, TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.experiment import Experiment, build
@@ -41,16 +41,10 @@ def play(config: DictConfig) -> None:
     count = len(experiment.sequence)
     if not 1 <= settings.task <= count:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
-    with folder.foreign_state_refused(settings.checkpoint):
-        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     numbers = range(1, count + 1) if settings.tiled else [settings.task]
     console = Console()
-    for number in numbers:
-        if number > experiment.method.tasks:
-            console.print(
-                f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
-                f"playing it with the model of task {experiment.method.tasks}"
-            )
+    if not experiment.plans_with_simulator:
+        _load_method(experiment, folder, settings, numbers, console)
     stages = [_stage(experiment, settings, number) for number in numbers]
     if video is None:
         _run_episodes(stages, settings, None, console)
@@ -61,6 +55,23 @@ def play(config: DictConfig) -> None:
     except RenderingUnavailable as error:
         raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
+
+
+def _load_method(
+    experiment: Experiment,
+    folder: RunFolder,
+    settings: PlayConfig,
+    numbers: Sequence[int],
+    console: Console,
+) -> None:
+    with folder.foreign_state_refused(settings.checkpoint):
+        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
+    for number in numbers:
+        if number > experiment.method.tasks:
+            console.print(
+                f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
+                f"playing it with the model of task {experiment.method.tasks}"
+            )
 
 
 @dataclass
@@ -125,11 +136,14 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    generator = torch.Generator(experiment.device).manual_seed(settings.seed)
-    agent = Agent(experiment.planner, env.reward, 1, generator)
-    with torch.no_grad():
-        weights = experiment.method.weights(number - 1)
-        agent.set_layers(experiment.model.planning_layers(weights))
+    if experiment.plans_with_simulator:
+        agent = oracle_agent(experiment.planner, experiment.sequence, number - 1, [env])
+    else:
+        agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
+        with torch.no_grad():
+            weights = experiment.method.weights(number - 1)
+            agent.set_layers(experiment.model.planning_layers(weights))
+    agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 
 

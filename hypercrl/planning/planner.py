@@ -23,6 +23,9 @@ Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
+    `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
+    upper bound (see `hypercrl.oracle`).
+
     `precision` is that of the model's products on CUDA: bf16, tf32x3 or ieee (see
     `hypercrl_kernels.Precision`); the CPU computes in float32.
     """
@@ -36,6 +39,7 @@ class PlannerConfig:
     min_std: float = number(0.05, least=0)
     warm_start: bool = True
     execute: str = choice("mean", "mean", "best")
+    dynamics: str = choice("model", "model", "simulator")
     precision: str = choice("bf16", *get_args(Precision))
 
 
