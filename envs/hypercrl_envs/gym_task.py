@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with Box spaces, given its reward as a batched torch function."""
+"""Any Gymnasium environment with Box spaces; its reward is a batched torch function, or learned."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ class GymTask(Task):
     Observation: the environment's. Action: the environment's, mapped from its bounds to [-1, 1].
     Reward: the given function, called with observations and actions in the environment's own units.
 
+    Without a function the reward is learned: the observation ends in the reward that was just paid
+    (0 at the start), the dynamics model predicts it like any other dimension, and the reward of an
+    imagined step is what is predicted there. Chosen over a network of its own because the output
+    layer's last row is such a head already, trained on the same batches; every method protects it
+    from forgetting as it protects the dynamics, and planners and kernels do not know of it.
+
     A state is the seed of the episode and its actions; restoring replays them, which is exact for
     every environment that its seed determines.
     """
@@ -46,7 +52,7 @@ class GymTask(Task):
         Args:
             id: of the environment, such as "Reacher-v5"; "package.module:Name-v0" imports first.
             reward: "package.module:function" of (obs [..., O], action [..., A], next_obs [..., O])
-                → [...], any leading dimensions, device and floating type.
+                → [...], any leading dimensions, device and floating type; None: learned.
             distance: "package.module:function" of obs [..., O] → [...], how far from done; without
                 it the goal distance is NaN and nothing counts as success.
             solved_within: distance below which the state counts as solved.
@@ -57,16 +63,11 @@ class GymTask(Task):
 
         Raises:
             ValueError: an environment that cannot be made or has other spaces than one-dimensional
-                boxes with bounded actions, a function that cannot be imported, or no reward.
+                boxes with bounded actions, or a function that cannot be imported.
         """
-        if reward is None:
-            raise ValueError(
-                f"task 'gym' with {id}: give its reward as 'package.module:function'; learning the "
-                "reward from data is not possible yet"
-            )
         super().__init__(render_mode)
         known_name(camera, ("front",), "camera")
-        self._reward = _function(reward)
+        self._reward = _function(reward) if reward is not None else None
         self._distance = _function(distance) if distance is not None else None
         self.solved_within = float(solved_within)
         self._size = (int(height), int(width))
@@ -87,16 +88,19 @@ class GymTask(Task):
         # One picture a step, by Gymnasium's convention.
         self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
         self.caption = id
+        more = (0, 0 if self._reward else 1)
         low, high = (
-            np.clip(bound, -_LARGEST_OBSERVATION, _LARGEST_OBSERVATION).astype(np.float32)
-            for bound in (observations.low, observations.high)
+            np.pad(bound, more, constant_values=sign * np.inf)
+            .clip(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
+            .astype(np.float32)
+            for bound, sign in ((observations.low, -1), (observations.high, 1))
         )
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(self._half),), np.float32)
         self.exploration = Exploration((0.0,) * len(self._half), (0.0,) * len(self._half))
         self._seed = 0
         self._actions: list[np.ndarray] = []
-        self._raw = np.zeros(len(low))
+        self._raw, self._paid = np.zeros(len(observations.low)), 0.0
         self._units: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def _reset_simulation(self) -> None:
@@ -105,13 +109,16 @@ class GymTask(Task):
     def _begin(self, seed: int) -> None:
         self._seed, self._actions = seed, []
         self._raw, _ = self._env.reset(seed=seed)
+        self._paid = 0.0
 
     def _advance(self, action: np.ndarray) -> None:
         self._actions.append(action.astype(np.float64))
-        self._raw, *_ = self._env.step(self._middle + self._half * action)
+        self._raw, paid, *_ = self._env.step(self._middle + self._half * action)
+        self._paid = float(paid)
 
     def _observe(self) -> np.ndarray:
-        return np.array(self._raw, dtype=np.float32)
+        obs = self._raw if self._reward else np.append(self._raw, self._paid)
+        return np.array(obs, dtype=np.float32)
 
     def _get_physics(self) -> np.ndarray:
         return np.concatenate(([float(self._seed)], *self._actions))
@@ -127,6 +134,8 @@ class GymTask(Task):
             self._advance(action.astype(np.float32))
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        if self._reward is None:
+            return next_obs[..., -1]
         key = (action.device, action.dtype)
         if key not in self._units:
             # Kept for later calls, which may need gradients.
@@ -142,7 +151,7 @@ class GymTask(Task):
         """What `distance` says, in its units."""
         if self._distance is None:
             return torch.full_like(obs[..., 0], math.nan)
-        return self._distance(obs)
+        return self._distance(obs[..., : len(self._raw)])
 
     def success(self, obs: Tensor) -> Tensor:
         return self.goal_distance(obs) < self.solved_within

@@ -48,6 +48,7 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
         "reward": "hypercrl_envs.gym_rewards:reacher",
         "distance": "hypercrl_envs.gym_rewards:reacher_distance",
     },
+    {"task": "gym", "id": "Reacher-v5", "distance": "hypercrl_envs.gym_rewards:reacher_distance"},
     {
         "task": "gym",
         "id": "Pusher-v5",

@@ -60,6 +60,23 @@ def test_without_a_distance_nothing_is_success():
     assert not info["success"]
 
 
+@pytest.mark.parametrize(("id", "name"), CASES)
+def test_without_a_function_the_reward_paid_is_observed(id, name):
+    learned = GymTask(id, distance=f"{REWARDS}:{name}_distance")
+    told = GymTask(id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance")
+    start, info = learned.reset(seed=0)
+    expected, expected_info = told.reset(seed=0)
+    np.testing.assert_array_equal(start, np.append(expected, 0.0))
+    assert info == expected_info
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        action = generator.uniform(-1, 1, learned.action_space.shape).astype(np.float32)
+        obs, reward, *_ = learned.step(action)
+        expected, paid, *_ = told.step(action)
+        np.testing.assert_array_equal(obs[:-1], expected)
+        assert obs[-1] == reward == pytest.approx(float(paid), abs=1e-5)
+
+
 def test_options_and_pictures():
     task = make_task(
         "gym",
@@ -79,7 +96,6 @@ def test_options_and_pictures():
     ("wrong", "message"),
     [
         ({}, "needs the parameter 'id'"),
-        ({"id": "Reacher-v5"}, "give its reward"),
         ({"id": "Reachr-v5", "reward": f"{REWARDS}:reacher"}, "Reachr-v5"),
         ({"id": "Reacher-v5", "reward": f"{REWARDS}:none"}, "no function"),
         ({"id": "Reacher-v5", "reward": "reacher"}, "no function"),
