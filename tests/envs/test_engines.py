@@ -120,23 +120,25 @@ def test_boxes_turn_toward_the_heavy_side_in_bullet():
         assert 40 < sign * np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0])) < 75
 
 
-def pull(arm: BulletArm, force: float) -> float:
+def pull(arm: BulletArm, force: float, side: int = 1) -> float:
     """Angle of the hinge, rad, after a second of pull at the handle, N, with the hand away."""
     arm.place(np.array([-0.1, 0.0, 0.8]), NO_TURN, 0.04, {})
     client, (door, link) = arm._client, arm._links["door"]
     for _ in range(250):
         position, rotation = arm.body_pose("door")
-        at = position + rotation @ (0.0, -RADIUS, 0.0)
+        at = position + rotation @ (0.0, -side * RADIUS, 0.0)
         push = -force * rotation[:, 0]
         client.applyExternalForce(door, link, push.tolist(), at.tolist(), client.WORLD_FRAME)
         client.stepSimulation()
     return arm.hinge("hinge")[0]
 
 
+@pytest.mark.parametrize("handle", ["lever", "round"])
 @pytest.mark.parametrize("turn", [1, -1])
-def test_latch_holds_150_newton_in_bullet_until_the_knob_turns(turn):
-    arm = bullet_arm("door", handle="lever", turn=turn)
-    assert pull(arm, 150.0) < 0.01
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_latch_holds_150_newton_in_bullet_until_the_knob_turns(handle, turn, mirrored):
+    arm = bullet_arm("door", handle=handle, turn=turn, mirrored=mirrored)
+    assert pull(arm, 150.0, side=-1 if mirrored else 1) < 0.01
     arm._client.resetJointState(*arm._joints["knob"], 0.8 * turn)
     arm._move_latch()
     client, (door, link) = arm._client, arm._links["door"]
