@@ -25,19 +25,16 @@ def rollout_reference(layers: Layers, state: Tensor, controls: Tensor) -> Tensor
     inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
     inputs[0, ..., :width] = state[:, None]
     flat = inputs.view(horizon + 1, *rows, -1)
+    steps, states = flat.unbind(), flat[..., :width].unbind()
     *hidden, (weight, bias) = layers
-    units = [w.new_empty(*rows, w.shape[-2]) for w, _ in hidden]
+    units = [(w.mT, b[..., None, :], w.dtype, w.new_empty(*rows, w.shape[-2])) for w, b in hidden]
     # Few outputs are multiplied faster as the rows of a product than as its columns.
-    change = weight.new_empty(*weight.shape[:-2], width, rows[-1])
+    offset, change = bias[..., None], weight.new_empty(*weight.shape[:-2], width, rows[-1])
+    affine = torch.baddbmm if per_robot else torch.addmm
     for t in range(horizon):
-        x = flat[t]
-        for (w, b), out in zip(hidden, units, strict=True):
-            x = _affine(b[..., None, :], x.to(w.dtype), w.mT, out).relu_()
-        _affine(bias[..., None], weight, x.to(weight.dtype).mT, change)
-        torch.add(flat[t, ..., :width], change.mT, out=flat[t + 1, ..., :width])
+        x = steps[t]
+        for matrix, shift, dtype, out in units:
+            x = affine(shift, x.to(dtype), matrix, out=out).relu_()
+        affine(offset, weight, x.to(weight.dtype).mT, out=change)
+        torch.add(states[t], change.mT, out=states[t + 1])
     return inputs[..., :width].permute(1, 2, 0, 3)
-
-
-def _affine(offset: Tensor, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """offset + a @ b, of matrices or of batches of them."""
-    return (torch.addmm if a.dim() == 2 else torch.baddbmm)(offset, a, b, out=out)
