@@ -26,8 +26,9 @@ class PlannerConfig:
     `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
     upper bound (see `hypercrl.oracle`).
 
-    `precision` is that of the model's products on CUDA: bf16, tf32x3 or ieee (see
-    `hypercrl_kernels.Precision`); the CPU computes in float32.
+    `precision` is that of the model's products: bf16, tf32x3 or ieee (see
+    `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
+    anything else.
     """
 
     name: str = MISSING
@@ -40,7 +41,7 @@ class PlannerConfig:
     warm_start: bool = True
     execute: str = choice("mean", "mean", "best")
     dynamics: str = choice("model", "model", "simulator")
-    precision: str = choice("bf16", *get_args(Precision))
+    precision: str | None = choice(None, *get_args(Precision))
 
 
 class Planner(ABC):
@@ -67,7 +68,7 @@ class Planner(ABC):
                 f"not {config.elites}"
             )
         self.config = config
-        self.precision: Precision = cast(Precision, config.precision)
+        self.precision: Precision | None = cast(Precision | None, config.precision)
         self.low = low
         self.high = high
         half_range = (high - low) / 2
