@@ -267,7 +267,7 @@ class Trainer:
 
     @torch.no_grad()
     def _layers(self, task: int) -> Layers:
-        return self.experiment.model.planning_layers(self.method.weights(task))
+        return self.experiment.model.planning_layers(self.method.weights(task), task)
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)

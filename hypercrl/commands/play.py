@@ -142,7 +142,7 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
         agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
         with torch.no_grad():
             weights = experiment.method.weights(number - 1)
-            agent.set_layers(experiment.model.planning_layers(weights))
+            agent.set_layers(experiment.model.planning_layers(weights, number - 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 

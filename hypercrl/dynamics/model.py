@@ -84,17 +84,19 @@ class DynamicsModel(nn.Module):
         return (squared * (-logvar).exp() + logvar).sum() / self.obs_size + spread
 
     @torch.no_grad()
-    def planning_layers(self, weights: Tensor) -> Layers:
+    def planning_layers(self, weights: Tensor, task: int) -> Layers:
         """The mean prediction as plain layers in observation units.
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
-        nothing but the products themselves.
+        nothing but the products themselves. What had not moved by the end of task `task` (from 0),
+        whose weights these are, stands still: a scale that came later would turn the rest of an old
+        model's error there into motion.
         """
         layers = [(w.clone(), b.clone()) for w, b in self.layout.split(weights)]
         first_w, first_b = layers[0]
         first_w = first_w / self.input_normaliser.scale
         layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)
         last_w, last_b = (t[: self.obs_size] for t in layers[-1])
-        scale = self.target_normaliser.scale
+        scale = self.target_normaliser.scale * self.target_normaliser.moving(task)
         layers[-1] = (scale[:, None] * last_w, scale * last_b + self.target_normaliser.mean)
         return layers

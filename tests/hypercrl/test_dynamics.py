@@ -94,11 +94,18 @@ def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
     action = torch.rand(500, 1, generator=g)
     model.fit_normalisers(obs, action, obs + 0.1 * obs)
     weights = model.layout.initial(generator(3))
-    before, _ = model.predict(weights, obs, action)
+    sequences = action[:, None, None].expand(-1, 1, 8, -1)
+
+    def roll():
+        return rollout(model.planning_layers(weights, task=0), obs, sequences)
+
+    before = roll()
     turned = obs + 0.4 * torch.randn(500, 3, generator=g)
     model.fit_normalisers(turned, action, turned + 0.1 * turned)
-    after, _ = model.predict(weights, obs, action)
-    assert torch.equal(after[:, :2], before[:, :2])
+    assert torch.equal(roll(), before)
+    assert not before[..., 2].any()
+    knob = rollout(model.planning_layers(weights, task=1), obs, sequences)[..., 2]
+    assert knob.abs().max() > 0.01
     assert (turned / model.input_normaliser.scale[:3])[:, 2].abs().max() < 5
     assert (0.1 * turned / model.target_normaliser.scale)[:, 2].abs().max() < 5
 
@@ -108,7 +115,7 @@ def test_folded_layers_predict_what_the_model_predicts():
         model, obs, action, _ = fitted_model(probabilistic)
         weights = model.layout.initial(generator(3))
         mean, _ = model.predict(weights, obs[:20], action[:20])
-        layers = model.planning_layers(weights)
+        layers = model.planning_layers(weights, task=0)
         states = rollout(layers, obs[:20], action[:20, None, None])
         torch.testing.assert_close(states[:, 0, 1] - obs[:20], mean, rtol=1e-3, atol=1e-5)
 

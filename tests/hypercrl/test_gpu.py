@@ -23,7 +23,7 @@ def reward(obs, action, next_obs):
 def make_layers(scale=1.0):
     model = DynamicsModel(10, 2, [64, 64], False).cuda()
     weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
-    return [(scale * w, b + scale - 1) for w, b in model.planning_layers(weights)]
+    return [(scale * w, b + scale - 1) for w, b in model.planning_layers(weights, task=0)]
 
 
 def make_agent(reward=reward, robots=3, seed=0):

@@ -99,6 +99,15 @@ def test_same_seed_same_run_other_seed_other_noise(hnet_run, tmp_path):
     assert other["scores"] != first["scores"]
 
 
+def test_a_model_of_its_own_is_untouched_by_larger_tasks_to_come(tmp_path):
+    """Dimensions that are padding for push get their scales from the door, after push."""
+    tasks = "env.tasks=[{task: push}, {task: door, handle: pull}]"
+    small = ("preset=smoke", "device=cpu", "method=single")
+    result = train(tmp_path / "r", tasks, "env.pad=true", small=small)
+    errors = [row[0] for row in result["prediction_error"]]
+    assert errors[2] == errors[1] < 0.1
+
+
 def test_exploration_differs_between_tasks(hnet_run):
     returns = [r["return"] for r in records(hnet_run, "episode") if r["random"]]
     assert len(set(returns)) == len(returns)
