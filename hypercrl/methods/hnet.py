@@ -4,11 +4,13 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
 from hypercrl.methods.base import Batch, Method, MethodConfig, StepReport, tensor_bytes
@@ -72,31 +74,31 @@ class Hnet(Method):
         return self.hypernetwork(self.embeddings[task][None])[0]
 
     def _new_optimisers(self) -> list[torch.optim.Adam]:
-        rate = self.config.learning_rate
-        theta = [*self.hypernetwork.parameters(), *self.model.parameters()]
-        theta_adam = self._adam(theta, rate)
-        self.look_ahead = LookAhead(self.hypernetwork, theta_adam)
-        return [theta_adam, self._adam([self.embeddings[-1]], rate)]
+        theta = self.hypernetwork.theta
+        parameters = [theta, *self.model.parameters(), self.embeddings[-1]]
+        adam = self._adam(parameters, self.config.learning_rate)
+        self.look_ahead = LookAhead(theta, adam)
+        return [adam]
 
     def training_step(self, batch: Batch) -> StepReport:
         config, embedding = self.config, self.embeddings[-1]
-        theta_adam, embedding_adam = self.optimisers
-        theta_adam.zero_grad()
-        embedding_adam.zero_grad()
+        (adam,) = self.optimisers
+        adam.zero_grad()
 
         weights = self.weights(self.tasks - 1)
         loss = self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
         total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
         total.backward()
-        clip_grad_norm_([embedding], config.clip_norm)
-        embedding_adam.step()
 
         regulariser = torch.zeros((), device=loss.device)
         if len(self.targets):
             regulariser = self._regularise(config.beta * len(batch))
-        theta = theta_adam.param_groups[0]["params"]
-        norm = clip_grad_norm_(theta, config.clip_norm)
-        theta_adam.step()
+        # The embedding has no part in the regulariser, and is clipped on its own.
+        clip_grad_norm_([embedding], config.clip_norm)
+        theta = [self.hypernetwork.theta, *self.model.parameters()]
+        norm = get_total_norm(_pieces(theta))
+        clip_grads_with_norm_(theta, config.clip_norm, norm)
+        adam.step()
         return {
             "loss": loss.detach() / len(batch),
             "regulariser": regulariser,
@@ -106,8 +108,8 @@ class Hnet(Method):
     def _regularise(self, strength: float) -> Tensor:
         """Add the gradient of strength · R to θ's; all old tasks are one batch. Returns R."""
         old = torch.stack(list(self.embeddings)[:-1]).detach()
-        written = self.look_ahead.advance()(old)
-        regulariser = (self.targets - written).square().sum() / len(old)
+        written = self.hypernetwork(old, self.look_ahead.advance())
+        regulariser = F.mse_loss(written, self.targets, reduction="sum") / len(old)
         (strength * regulariser).backward()
         return regulariser.detach()
 
@@ -115,3 +117,8 @@ class Hnet(Method):
         """θ, all embeddings, and the targets of the regulariser."""
         kept = [*self.hypernetwork.parameters(), *self.embeddings, *self.model.parameters()]
         return tensor_bytes([*kept, self.targets])
+
+
+def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients, cut up: a CPU adds the squares of millions in float32 to four digits only."""
+    return [part for p in parameters if p.grad is not None for part in p.grad.split(1 << 16)]
