@@ -23,6 +23,9 @@ Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
+    `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
+    upper bound (see `hypercrl.oracle`).
+
     `precision` is that of the model's products: bf16, tf32x3 or ieee (see
     `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
     anything else.
@@ -37,6 +40,7 @@ class PlannerConfig:
     min_std: float = number(0.05, least=0)
     warm_start: bool = True
     execute: str = choice("mean", "mean", "best")
+    dynamics: str = choice("model", "model", "simulator")
     precision: str | None = choice(None, *get_args(Precision))
 
 
