@@ -79,11 +79,12 @@ class TrainConfig:
 
 @dataclass
 class PlayConfig:
-    """Replaying a checkpoint."""
+    """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock."""
 
     run: str = MISSING
     task: int = 1
     tiled: bool = False
+    realtime: bool = False
     checkpoint: str = "latest"
     episodes: int = number(3, least=1)
     video: str | None = None

@@ -51,6 +51,17 @@ def test_a_captured_plan_is_the_eager_plan():
     assert graph._plan._graph is not None
 
 
+def test_warming_up_leaves_no_trace():
+    warm, cold = make_agent(), make_agent()
+    g = torch.Generator().manual_seed(2)
+    warm.warm_up(torch.randn(3, 10, generator=g))
+    assert warm._plan._graph is not None
+    assert not warm.plan_seconds
+    for _ in range(3):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
+
+
 def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
     def waiting(obs, action, next_obs):
         scale = 1.0 if obs.mean().item() > 1e9 else 2.0  # waits for the device
