@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward
-from hypercrl_kernels import Layers, PackedLayers, prepare_layers, rollout
+from hypercrl_kernels import Layers, PackedLayers, layer_sizes, prepare_layers, rollout
 
 
 class Agent:
@@ -34,13 +35,17 @@ class Agent:
         self.generator = generator
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
+        self._sizes: tuple[int, ...] = ()
         self._layers: Layers | PackedLayers | None = None
-        self._plan = self._plan_eagerly
-        if generator.device.type == "cuda":
-            self._plan = CapturedFunction(self._plan_eagerly, [generator])
+        self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
 
     def set_layers(self, layers: Layers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
+        if (sizes := layer_sizes(layers)) != self._sizes:
+            # A network that has grown, as progressive ones do, needs a place and a graph of its own
+            self._sizes, self._layers, self._plan = sizes, None, self._plan_eagerly
+            if self.generator.device.type == "cuda":
+                self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
         self._layers = prepare_layers(layers, self.planner.precision, self._layers)
 
     def reset(self) -> None:

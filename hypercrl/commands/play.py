@@ -104,8 +104,8 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     generator = torch.Generator(experiment.device).manual_seed(settings.seed)
     agent = Agent(experiment.planner, env.reward, 1, generator)
     with torch.no_grad():
-        weights = experiment.method.weights(number - 1)
-        agent.set_layers(experiment.model.planning_layers(weights))
+        layers = experiment.method.layers(number - 1)
+        agent.set_layers(experiment.model.planning_layers(layers))
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 
 

@@ -51,6 +51,12 @@ class Hypernetwork(nn.Module):
         return F.linear(features, self.head_weight, self.head_bias)
 
 
+def hypernetwork_numel(target: MLPLayout, embedding_size: int, hidden: Sequence[int]) -> int:
+    """Parameters of a `Hypernetwork` of these sizes."""
+    sizes = [embedding_size, *hidden, target.numel]
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
+
+
 class ChunkedHypernetwork(nn.Module):
     """Writes the target in chunks; the input is [task embedding; chunk embedding].
 
