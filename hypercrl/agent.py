@@ -2,14 +2,15 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import Planner, Reward
+from hypercrl.planning import Planner, Reward, Rollout
+from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import Layers, PackedLayers, layer_sizes, prepare_layers, rollout
 
 
@@ -25,10 +26,16 @@ class Agent:
         reward: the task's batched reward.
         robots: B, robots planned for in one call.
         generator: of the planner's noise; on the planner's device.
+        rollout: what to imagine with; without it, the layers that `set_layers` gives.
     """
 
     def __init__(
-        self, planner: Planner, reward: Reward, robots: int, generator: torch.Generator
+        self,
+        planner: Planner,
+        reward: Reward,
+        robots: int,
+        generator: torch.Generator,
+        rollout: Rollout | None = None,
     ) -> None:
         self.planner = planner
         self.reward = reward
@@ -37,6 +44,8 @@ class Agent:
         self.plan_seconds: list[float] = []
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | PackedLayers | None = None
+        self._rollout = rollout or self._roll_layers_out
+        self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
 
     def set_layers(self, layers: Layers) -> None:
@@ -44,7 +53,7 @@ class Agent:
         if (sizes := layer_sizes(layers)) != self._sizes:
             # A network that has grown, as progressive ones do, needs a place and a graph of its own
             self._sizes, self._layers, self._plan = sizes, None, self._plan_eagerly
-            if self.generator.device.type == "cuda":
+            if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
         self._layers = prepare_layers(layers, self.planner.precision, self._layers)
 
@@ -68,16 +77,25 @@ class Agent:
         return action
 
     def _plan_eagerly(self, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        layers = self._layers
-        if layers is None:
+        return self.planner.plan(self._rollout, self.reward, obs, start, self.generator)
+
+    def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
+        if self._layers is None:
             raise RuntimeError("call set_layers before the first act")
-        return self.planner.plan(
-            lambda obs, actions: rollout(layers, obs, actions),
-            self.reward,
-            obs,
-            start,
-            self.generator,
-        )
+        return rollout(self._layers, obs, actions)
+
+
+def oracle_agent(
+    planner: Planner, sequence: TaskSequence, task: int, robots: Sequence[Task]
+) -> Agent:
+    """An agent that plans for these robots, which do task `task`, with the simulator itself.
+
+    Raises:
+        ValueError: a task that its simulator cannot roll out.
+    """
+    imagine = SimulatedRollout(robots, lambda: sequence.make(task), torch.get_num_threads())
+    generator = torch.Generator(planner.low.device)
+    return Agent(planner, robots[0].reward, len(robots), generator, imagine)
 
 
 @cache

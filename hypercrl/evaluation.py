@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypercrl.agent import Agent
+from hypercrl.agent import Agent, oracle_agent
 from hypercrl.config import ExplorationConfig
 from hypercrl.dynamics.model import Layers
 from hypercrl.exploration import make_noise
@@ -57,6 +57,7 @@ class Evaluator:
         self.horizon = horizon
         self.heldout_episodes = heldout_episodes
         self.device = planner.low.device
+        self.plan_seconds: list[float] = []
         self._robots: dict[int, list[Task]] = {}
         self._agents: dict[tuple[int, int], Agent] = {}
         self._heldout: dict[int, tuple[Tensor, Tensor]] = {}
@@ -67,10 +68,25 @@ class Evaluator:
         Args:
             key: seeds the planner's noise, together with run seed and task.
         """
-        tasks = self._tasks(task, episodes)
         agent = self._agent(task, episodes)
-        agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
         agent.set_layers(layers)
+        return Score(*self._play(agent, task, episodes, key), self.prediction_error(task, layers))
+
+    def evaluate_oracle(self, task: int, episodes: int, key: int = 0) -> Score:
+        """The same, planning through the simulator itself, which makes no error.
+
+        Raises:
+            ValueError: a task that its simulator cannot roll out.
+        """
+        agent = oracle_agent(self.planner, self.sequence, task, self._tasks(task, episodes))
+        score = Score(*self._play(agent, task, episodes, key), prediction_error=0.0)
+        self.plan_seconds += agent.plan_seconds
+        return score
+
+    def _play(self, agent: Agent, task: int, episodes: int, key: int) -> tuple[float, float, float]:
+        """Mean return, and share of success and mean goal distance at the last step."""
+        tasks = self._tasks(task, episodes)
+        agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
         agent.reset()
         obs = np.stack([self._reset(env, task, e) for e, env in enumerate(tasks)])
         returns = np.zeros(episodes)
@@ -80,11 +96,10 @@ class Evaluator:
             for e, env in enumerate(tasks):
                 obs[e], reward, _, _, infos[e] = env.step(actions[e])
                 returns[e] += float(reward)
-        return Score(
+        return (
             float(returns.mean()),
             float(np.mean([info["success"] for info in infos])),
             float(np.mean([info["goal_distance"] for info in infos])),
-            self.prediction_error(task, layers),
         )
 
     def prediction_error(self, task: int, layers: Layers) -> float:

@@ -26,6 +26,11 @@ class Experiment:
     planner: Planner
 
     @property
+    def plans_with_simulator(self) -> bool:
+        """Whether it measures the oracle instead of a learned model."""
+        return self.config.planner.dynamics == "simulator"
+
+    @property
     def model(self) -> DynamicsModel:
         return self.method.model
 
@@ -42,6 +47,8 @@ def build(config: TrainConfig) -> Experiment:
     try:
         tasks = config.env.tasks[: config.protocol.num_tasks]
         sequence = TaskSequence(tasks, name=config.env.name, pad=config.env.pad)
+        if config.planner.dynamics == "simulator":
+            _check_simulators(sequence)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
@@ -56,6 +63,19 @@ def build(config: TrainConfig) -> Experiment:
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
     return Experiment(config, device, sequence, streams, method, planner)
+
+
+def _check_simulators(sequence: TaskSequence) -> None:
+    """Raise UserError where a task cannot be rolled out by its simulator."""
+    for index, caption in enumerate(sequence.captions):
+        task = sequence.make(index)
+        task.close()
+        if not task.restores_at_once:
+            raise UserError(
+                f"planner.dynamics=simulator: task {index + 1} ({caption}) cannot be rolled out by "
+                "its simulator. Only push, slide, door and cheetah in MuJoCo return to a state at "
+                "once; leave the others out, or use planner.dynamics=model."
+            )
 
 
 def choose_device(name: str) -> torch.device:

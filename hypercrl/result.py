@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hypercrl import metrics
+from hypercrl.experiment import Experiment
 from hypercrl.trainer import Trainer
 
 PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
@@ -18,24 +19,9 @@ PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
 
 def summarise(trainer: Trainer) -> dict[str, Any]:
     """Everything a report needs, as JSON values; matrices are (N + 1) × N, row 0 untrained."""
-    config = trainer.experiment.config
-    scores = trainer.matrix["episode_return"]
-    success = trainer.matrix["success"]
     return {
-        "schema": 1,
-        "method": config.method.name,
-        "env": config.env.name,
-        "preset": config.preset,
-        "seed": config.seed,
-        "device": str(trainer.experiment.device),
-        "tasks": list(trainer.sequence.captions),
-        "scores": scores,
-        "success": success,
-        "goal_distance": trainer.matrix["goal_distance"],
-        "prediction_error": trainer.matrix["prediction_error"],
-        **_transfer(scores, ""),
-        **_transfer(success, "success_"),
-        "prediction_horizon": config.protocol.prediction_horizon,
+        **about(trainer.experiment),
+        **of_matrices(trainer.matrix),
         "seconds": sum(trainer.seconds.values()),
         "seconds_by": dict(trainer.seconds),
         "plans": len(trainer.plan_seconds),
@@ -45,9 +31,37 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "env_steps": trainer.position.env_steps,
         "memory_bytes": trainer.memory_bytes,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
+    }
+
+
+def about(experiment: Experiment) -> dict[str, Any]:
+    """What was run, and on what."""
+    config = experiment.config
+    return {
+        "schema": 1,
+        "method": config.method.name,
+        "env": config.env.name,
+        "preset": config.preset,
+        "seed": config.seed,
+        "device": str(experiment.device),
+        "tasks": list(experiment.sequence.captions),
+        "prediction_horizon": config.protocol.prediction_horizon,
         "git": git_revision(),
-        "machine": machine(trainer.experiment.device),
+        "machine": machine(experiment.device),
         "versions": _versions(),
+    }
+
+
+def of_matrices(matrix: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """The matrices (N + 1) × N of every quantity of a `Score`, and what they come to."""
+    scores, success = matrix["episode_return"], matrix["success"]
+    return {
+        "scores": scores,
+        "success": success,
+        "goal_distance": matrix["goal_distance"],
+        "prediction_error": matrix["prediction_error"],
+        **_transfer(scores, ""),
+        **_transfer(success, "success_"),
     }
 
 

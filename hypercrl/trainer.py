@@ -186,9 +186,9 @@ class Trainer:
         self.position.episode_return = 0.0
 
     def _end_of_random_steps(self, task: int) -> None:
+        held = self.replay.contents()
+        self.experiment.model.fit_normalisers(held.obs, held.action, held.next_obs)
         if task == 0:
-            held = self.replay.contents()
-            self.experiment.model.fit_normalisers(held.obs, held.action, held.next_obs)
             self._evaluate_row(self.protocol.eval_episodes)
         first = self.protocol.first_updates
         self._update(self.protocol.updates if first is None else first)

@@ -1,342 +1,110 @@
-"""Time one MPC plan, and what it is made of, on the workloads of docs: push, door, cheetah.
+"""Time one MPC plan beside those of other libraries: called in turn, in one process.
 
-    PYTHONPATH=.:envs:kernels python scripts/bench_planner.py --device cuda --out planner.json
+    python scripts/bench_planner.py [--device cpu|cuda] [--only push door] [--out FILE.json]
 
-First every variant of the rollout kernel is compared with float64 on the same noise, then timed,
-then whole plans. A variant that fails prints one line and the rest goes on. Needs torch, numpy and
-triton only; nothing has to be installed.
+All get the same weights, reward and sizes. On CUDA ours is one CUDA graph and its device time is
+measured too. "matrix products" are the plan's own products alone, and "large product" is a large
+square one: the machine's limits. The others come with the extra `bench`; mbrl-lib apart, see
+peer_planners.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from bench_timing import Clock, Report, Times, timed
-from torch import Tensor
+from bench_workloads import WORKLOADS, Problem, Workload, reward
+from peer_planners import peers
 
-from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.planning import CEM, CEMConfig, trajectory_returns
-from hypercrl_kernels import (
-    Layers,
-    Precision,
-    elite_statistics,
-    pack_layers,
-    rollout,
-    sample_actions,
-)
-from hypercrl_kernels.planning.elites import elite_statistics_reference
-from hypercrl_kernels.planning.rollout_reference import rollout_reference
-from hypercrl_kernels.planning.sampling import sample_actions_reference
+from hypercrl.agent import Agent
+from hypercrl.planning import PLANNERS, make_planner
 
-# Ceilings of an H100 measured with a large product and a large copy: flop/s, bytes/s; and what
-# shared memory delivers to one multiprocessor's tensor cores, bytes/s at 1.75 GHz.
-FLOPS, BANDWIDTH, SHARED = 790e12, 3.0e12, 128 * 1.75e9
+LARGE = 1024
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One planning problem; `own` is one network per robot."""
-
-    name: str
-    obs: int
-    action: int
-    samples: int
-    horizon: int
-    elites: int
-    hidden: tuple[int, ...]
-    robots: int = 1
-    own: bool = False
-    iterations: int = 5
+def ours(problem: Problem, name: str) -> Agent:
+    """An agent with the planner of that name, as training uses it."""
+    work, planner = problem.work, problem.planner
+    sizes = {k: getattr(work, k) for k in ("samples", "horizon", "iterations", "elites")}
+    searcher = make_planner(PLANNERS[name][1](**sizes), planner.low, planner.high)
+    generator = torch.Generator(planner.low.device).manual_seed(0)
+    agent = Agent(searcher, reward, work.robots, generator)
+    agent.set_layers(problem.layers)
+    return agent
 
 
-WORKLOADS = [
-    Workload("push", 10, 2, 500, 20, 40, (200, 200)),
-    Workload("door", 26, 7, 2000, 10, 40, (200,) * 4),
-    Workload("cheetah", 18, 6, 500, 30, 50, (200,) * 4),
-    Workload("push x64", 10, 2, 500, 20, 40, (200, 200), robots=64),
-    Workload("push x64 own", 10, 2, 500, 20, 40, (200, 200), robots=64, own=True),
-]
+def products(problem: Problem) -> Callable[[], None]:
+    """The matrix products of one plan, and nothing else."""
+    work = problem.work
+    count = work.robots * work.samples
+    device = problem.state.device
+    pairs = [(torch.randn(count, w.shape[1], device=device), w.t()) for w, _ in problem.layers]
+    outs = [torch.empty(count, w.shape[0], device=device) for w, _ in problem.layers]
+
+    def run() -> None:
+        for _ in range(work.iterations * work.horizon):
+            for (x, weight), out in zip(pairs, outs, strict=True):
+                torch.mm(x, weight, out=out)
+
+    return run
 
 
-def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """Four planar points to their goals, and a price on motion: the shape of a pushing reward."""
-    points = next_obs[..., -8:].unflatten(-1, (4, 2))
-    distance = (points - 0.1).norm(dim=-1)
-    near = (1 - torch.tanh(10 * distance)).sum(-1)
-    return (near - 0.25 * action.norm(dim=-1)) / 4
+def flops(work: Workload) -> float:
+    """Floating-point operations of the products of one plan."""
+    sizes = (work.obs + work.action, *work.hidden, work.obs)
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    return 2.0 * weights * work.robots * work.samples * work.horizon * work.iterations
 
 
-class Problem:
-    """A workload's tensors: a random network that stays bounded, a start, and controls."""
-
-    def __init__(self, work: Workload, device: torch.device) -> None:
-        self.work = work
-        g = torch.Generator().manual_seed(0)
-        sizes = [work.obs + work.action, *work.hidden, work.obs]
-        lead = (work.robots,) if work.own else ()
-        self.layers: Layers = [
-            (
-                (torch.randn(*lead, o, i, generator=g) * (2 / i) ** 0.5).to(device),
-                (0.1 * torch.randn(*lead, o, generator=g)).to(device),
-            )
-            for i, o in itertools.pairwise(sizes)
-        ]
-        self.layers[-1][0].mul_(0.05)
-        self.state = torch.randn(work.robots, work.obs, generator=g).to(device)
-        shape = (work.robots, work.samples, work.horizon, work.action)
-        self.controls = torch.rand(shape, generator=g).mul_(2).sub_(1).to(device)
-        ones = torch.ones(work.action, device=device)
-        config = CEMConfig(
-            samples=work.samples,
-            horizon=work.horizon,
-            iterations=work.iterations,
-            elites=work.elites,
-        )
-        self.planner = CEM(config, -ones, ones)
-
-    def exact(self) -> Tensor:
-        double = [(w.double(), b.double()) for w, b in self.layers]
-        return rollout_reference(double, self.state.double(), self.controls.double())
-
-    def plan(self, roll: Callable[..., Tensor], layers: Any, reward_fn: Any = reward) -> Callable:
-        """A function (obs, start) → (action, start) and its generator."""
-        generator = torch.Generator(self.state.device).manual_seed(1)
-
-        def run(obs: Tensor, start: Tensor) -> tuple[Tensor, ...]:
-            return self.planner.plan(
-                lambda state, actions: roll(layers, state, actions),
-                reward_fn,
-                obs,
-                start,
-                generator,
-            )
-
-        run.generator = generator  # type: ignore[attr-defined]
-        return run
-
-    def floor(self) -> dict[str, float]:
-        """Microseconds below which one rollout cannot be, by three counts."""
-        work = self.work
-        weights = sum(w[0].numel() if work.own else w.numel() for w, _ in self.layers)
-        steps = work.robots * work.samples * work.horizon
-        moved = 4 * steps * (work.obs + work.action)
-        return {
-            "flop_us": 1e6 * 2 * weights * steps / FLOPS,
-            "bytes_us": 1e6 * moved / BANDWIDTH,
-            "weights_us": 1e6 * 2 * weights * work.horizon / SHARED,
-        }
-
-
-def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
-    """(precision, launch) to try; a launch of None is the library's own choice."""
-    from hypercrl_kernels.planning.rollout_launch import Launch
-
-    yield "bf16", None
-    # (tile, warps, registers, shared, groups, block, stages)
-    shallow = [
-        (16, 4, 0, 1, 1, 32, 1),
-        (16, 4, 0, 1, 4, 32, 1),
-        (16, 8, 0, 1, 1, 32, 1),
-        (16, 8, 1, 0, 2, 32, 1),
-        (16, 8, 1, 0, 8, 32, 1),
-        (32, 4, 0, 1, 1, 32, 1),
-        (32, 8, 1, 0, 1, 32, 1),
-        (64, 4, 0, 1, 1, 32, 1),
-        (64, 8, 0, 1, 1, 32, 1),
-    ]
-    deep = [
-        (16, 4, 0, 1, 1, 32, 3),
-        (16, 8, 0, 1, 1, 32, 3),
-        (16, 8, 0, 1, 8, 32, 3),
-        (16, 8, 1, 1, 1, 32, 2),
-        (16, 8, 1, 1, 1, 32, 3),
-        (16, 8, 0, 0, 1, 64, 3),
-        (16, 8, 0, 0, 1, 64, 4),
-        (16, 8, 1, 0, 1, 64, 3),
-        (32, 8, 0, 0, 1, 64, 3),
-    ]
-    for tile, warps, registers, shared, *rest in shallow if len(work.hidden) == 2 else deep:
-        if work.robots == 1 or tile > 16:
-            yield "bf16", Launch(tile, warps, registers, shared, True, *rest)
-    yield "tf32x3", None
-    yield "ieee", None
-
-
-def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> Any:
-    """Every launch that is worth a try; returns the fastest in bf16, None on a CPU."""
-    work, exact = problem.work, problem.exact()
-    moved = (exact - exact[:, :, :1]).norm()
-
-    def measure(function: Callable[[], Tensor]) -> dict[str, float]:
-        error = float((function() - exact).norm() / moved)
-        return timed(clock.graph(function), relative=error)
-
-    arguments = (problem.state, problem.controls)
-    reference = lambda: rollout_reference(problem.layers, *arguments)  # noqa: E731
-    report.attempt(work.name, "torch", "rollout, float32", lambda: measure(reference))
+def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
+    work, obs = problem.work, problem.state
+    functions: dict[str, Callable[[], Any]] = {}
+    agents = {name: ours(problem, name) for name in PLANNERS}
+    for name, agent in agents.items():
+        functions[f"ours, {name}"] = lambda agent=agent: agent.act(obs)
+    if work.robots == 1:
+        for name, plan in peers(problem):
+            functions[name] = lambda plan=plan: plan(obs[0])
+    square = torch.randn(LARGE, LARGE, device=obs.device)
     if not clock.cuda:
-        return None
-    from hypercrl_kernels.planning.rollout_launch import choose_launch, launch_rollout
+        functions["matrix products"] = products(problem)
+        functions["large product"] = lambda: square @ square
+    for variant, times in clock.interleaved(functions, repeats).items():
+        report.attempt(work.name, "wall", variant, lambda times=times: timed(times))
+    if clock.cuda:
+        for name, agent in agents.items():
+            call = lambda agent=agent: agent._plan(obs, agent.start)  # noqa: E731
+            report.attempt(
+                work.name,
+                "device",
+                f"ours, {name}",
+                lambda call=call: timed(Times.of(clock.events(call, 100))),
+            )
 
-    launches: dict[str, Any] = {}
-    for precision, launch in rollout_variants(work):
-        packed = pack_layers(problem.layers, precision)
-        chosen = launch or choose_launch(packed, work.robots * work.samples)
-        name = (
-            f"{precision} tile {chosen.tile} warps {chosen.warps} groups {chosen.groups} "
-            f"kept {chosen.registers}+{chosen.shared} block {chosen.block}x{chosen.stages}"
+
+def summary(report: Report, work: Workload) -> str:
+    """Milliseconds, and how many times as long as ours."""
+    mine = report.best(work.name, "wall", "ours, cem")
+    assert mine is not None
+    lines = [f"\n{work.name}: {work.samples} samples x {work.horizon} x {work.iterations}"]
+    for row in report.rows:
+        if row["workload"] == work.name and row.get("part") == "wall" and "median_us" in row:
+            ratio = mine["median_us"] / row["median_us"]
+            times = f"{row['median_us'] / 1e3:9.3f} ±{row['spread_us'] / 2e3:6.3f} ms"
+            lines.append(f"  {row['variant']:28}{times}   ours is {ratio:6.3f} of it")
+    if large := report.best(work.name, "wall", "large product"):
+        rate, limit = flops(work) / mine["median_us"], 2.0 * LARGE**3 / large["median_us"]
+        lines.append(
+            f"  ours, cem: {rate / 1e3:.1f} GFLOP/s, {rate / limit:.2f} of a large product's"
         )
-        part = "rollout" if precision == "bf16" else precision
-
-        def call(packed: Any = packed, chosen: Any = chosen) -> Tensor:
-            return launch_rollout(packed, *arguments, chosen)
-
-        report.attempt(work.name, part, name, lambda call=call: measure(call))
-        launches[name] = chosen
-    best = report.best(work.name, "rollout")
-    return launches[best["variant"]] if best else None
-
-
-def bench_parts(problem: Problem, clock: Clock, report: Report, compiled: Any) -> None:
-    """What surrounds the rollout in one iteration."""
-    work, planner, actions = problem.work, problem.planner, problem.controls
-    mean = planner.initial(work.robots)[:, 0].contiguous()
-    std = planner.std.expand_as(mean).contiguous()
-    bounds = (planner.low, planner.high)
-    states = rollout_reference(problem.layers, problem.state, actions)
-    states = states.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)  # as the kernel writes
-    returns = trajectory_returns(states, actions, reward)
-    update = (returns, actions, work.elites, planner.min_std)
-    shape = (work.iterations, *actions.shape)
-    parts: dict[str, Callable[[], Any]] = {
-        "noise of a plan": lambda: torch.randn(shape, device=actions.device),
-        "returns, torch": lambda: trajectory_returns(states, actions, reward),
-        "sampling, torch": lambda: sample_actions_reference(mean, std, actions, *bounds),
-        "elites, torch": lambda: elite_statistics_reference(*update),
-    }
-    if clock.cuda:
-        parts["sampling, kernel"] = lambda: sample_actions(mean, std, actions, *bounds)
-        parts["elites, kernel"] = lambda: elite_statistics(*update)
-    if compiled is not None:
-        parts["returns, compiled"] = lambda: trajectory_returns(states, actions, compiled)
-    for part, function in parts.items():
-        run = lambda function=function: timed(clock.graph(function))  # noqa: E731
-        report.attempt(work.name, "part", part, run)
-
-
-def elites_in_common(problem: Problem) -> dict[str, float]:
-    """Share of the float64 rollout's elites that the rollout of this device finds too."""
-    states = rollout(problem.layers, problem.state, problem.controls)
-    found = [
-        trajectory_returns(s.double(), problem.controls.double(), reward)
-        .topk(problem.work.elites, dim=1)
-        .indices.sort()
-        .values
-        for s in (states, problem.exact())
-    ]
-    same = (found[0][:, :, None] == found[1][:, None]).any(1)
-    return {"share": float(same.double().mean())}
-
-
-@contextmanager
-def torch_only() -> Iterator[None]:
-    """Plan with the torch references of sampling and elites, on any device."""
-    with patch.multiple(
-        "hypercrl.planning.cem",
-        sample_actions=sample_actions_reference,
-        elite_statistics=elite_statistics_reference,
-    ):
-        yield
-
-
-def bench_plans(
-    problem: Problem, clock: Clock, report: Report, compiled: Any, fastest: Any
-) -> None:
-    """Whole plans: wall time of eager ones, then device and wall time of one CUDA graph each."""
-    name = problem.work.name
-    start = problem.planner.initial(problem.work.robots)
-    plans: dict[str, tuple[Any, Any]] = {
-        "torch": (problem.plan(rollout_reference, problem.layers), torch_only)
-    }
-    if clock.cuda:
-        packed = pack_layers(problem.layers)
-        plans["kernels"] = (problem.plan(rollout, packed), nullcontext)
-        if fastest is not None:
-            from hypercrl_kernels.planning.rollout_launch import launch_rollout
-
-            def roll(layers: Any, state: Tensor, actions: Tensor) -> Tensor:
-                return launch_rollout(layers, state, actions, fastest)
-
-            plans["kernels, fastest launch"] = (problem.plan(roll, packed), nullcontext)
-        if compiled is not None:
-            plans["compiled"] = (problem.plan(rollout, packed, compiled), nullcontext)
-    for variant, (plan, context) in plans.items():
-        captured = CapturedFunction(plan, [plan.generator])
-        with context():
-            call = lambda plan=plan: plan(problem.state, start)  # noqa: E731
-            report.attempt(
-                name, "eager", f"{variant}, wall", lambda call=call: timed(clock.eager(call))
-            )
-            if not clock.cuda:
-                continue
-            call = lambda captured=captured: captured(problem.state, start)  # noqa: E731
-            report.attempt(
-                name, "graph", variant, lambda call=call: timed(warm_events(clock, call))
-            )
-            report.attempt(
-                name, "graph", f"{variant}, wall", lambda call=call: timed(clock.eager(call, 50))
-            )
-
-
-def warm_events(clock: Clock, call: Callable[[], Any]) -> Times:
-    for _ in range(CapturedFunction.EAGER_CALLS):
-        call()
-    return Times.of(clock.events(call, 50))
-
-
-def compiled_reward(problem: Problem) -> Any:
-    """The reward through torch.compile, None where that fails."""
-    try:
-        torch._dynamo.reset()  # each workload compiles a few shapes; after eight it would give up
-        function = torch.compile(reward, dynamic=False)
-        states = rollout_reference(problem.layers, problem.state, problem.controls)
-        function(states[:, :, :-1], problem.controls, states[:, :, 1:])
-    except Exception as error:
-        print("torch.compile fails:", str(error).splitlines()[0][:120])
-        return None
-    return function
-
-
-COLUMNS = [
-    ("rollout torch", "torch", "rollout, float32"),
-    ("rollout best", "rollout", None),
-    ("eager torch", "eager", "torch, wall"),
-    ("graph torch", "graph", "torch"),
-    ("graph kernels", "graph", "kernels"),
-    ("graph compiled", "graph", "compiled"),
-    ("its wall time", "graph", "compiled, wall"),
-]
-
-
-def summary(report: Report, problem: Problem) -> str:
-    name, floor = problem.work.name, problem.floor()
-    cells = [f"{name:13}"]
-    for _, part, variant in COLUMNS:
-        best = report.best(name, part, variant)
-        cells.append(f"{best['median_us']:15.1f}" if best else f"{'-':>15}")
-    cells.append("\n    floor of a rollout: " + ", ".join(f"{k} {v:.1f}" for k, v in floor.items()))
-    if best := report.best(name, "rollout"):
-        cells.append("\n    best rollout: " + best["variant"])
-    return "".join(cells)
+    if device := report.best(work.name, "device", "ours, cem"):
+        lines.append(f"  ours, cem, device time: {device['median_us'] / 1e3:.3f} ms")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -344,30 +112,19 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file for all rows")
     parser.add_argument("--only", nargs="*", help="workloads, by name")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     clock, report = Clock(device), Report()
-    print("torch", torch.__version__, "on", torch.cuda.get_device_name() if clock.cuda else "cpu")
-    lines = []
-    one = torch.ones(1, device=device)
-    report.attempt("any", "part", "one more kernel in a graph", lambda: timed(clock.graph(one.neg)))
-    for work in WORKLOADS:
-        if arguments.only and work.name not in arguments.only:
-            continue
-        problem = Problem(work, device)
-        compiled = compiled_reward(problem) if arguments.compile and clock.cuda else None
-        fastest = bench_rollouts(problem, clock, report)
-        bench_parts(problem, clock, report, compiled)
-        bench_plans(problem, clock, report, compiled, fastest)
-        common = lambda problem=problem: elites_in_common(problem)  # noqa: E731
-        report.attempt(work.name, "check", "elites in common with float64", common)
-        report.rows.append({"workload": asdict(work), "floor": problem.floor()})
-        lines.append(summary(report, problem))
-    print("\n" + f"{'median µs':13}" + "".join(f"{title:>15}" for title, _, _ in COLUMNS))
-    print("\n".join(lines))
+    chosen = [w for w in WORKLOADS if w.name in (arguments.only or [v.name for v in WORKLOADS])]
+    if not clock.cuda and not arguments.only:
+        chosen = [w for w in chosen if w.robots == 1]
+    for work in chosen:
+        bench(Problem(work, device), clock, report, arguments.repeats)
+    for work in chosen:
+        print(summary(report, work))
     if arguments.out:
-        arguments.out.write_text(json.dumps(report.rows, indent=1))
+        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.result import git_revision, machine
+
+# Their versions are written beside every measurement.
+PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,8 @@ class Clock:
         return Times.of([t / calls for t in self.events(graph.replay, repeats)])
 
     def events(self, function: Callable[[], Any], repeats: int) -> list[float]:
-        """Microseconds between events around each call."""
-        for _ in range(3):
+        """Microseconds between events around each call, once a graph has been captured."""
+        for _ in range(CapturedFunction.EAGER_CALLS + 1):
             function()
         samples = []
         for _ in range(repeats):
@@ -81,7 +91,7 @@ class Clock:
     ) -> dict[str, Times]:
         """Wall time of each function, called in turn: what slows the machine slows them alike."""
         samples: dict[str, list[float]] = {name: [] for name in functions}
-        for repeat in range(-2, repeats):
+        for repeat in range(-CapturedFunction.EAGER_CALLS - 1, repeats):
             for name, function in functions.items():
                 self._wait()
                 started = time.perf_counter()
@@ -101,7 +111,6 @@ class Report:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.summary: list[str] = []
         self.started = time.perf_counter()
 
     def attempt(self, work: str, part: str, variant: str, run: Callable[[], dict]) -> dict:
@@ -135,6 +144,17 @@ class Report:
             and "median_us" in row
         ]
         return min(good, key=lambda r: r["median_us"], default=None)
+
+    def write(self, path: Path, device: torch.device) -> None:
+        """All rows as JSON, with the machine, the versions and the commit they are of."""
+        installed = {d.name: d.version for d in importlib.metadata.distributions()}
+        versions = {name: installed[name] for name in PACKAGES if name in installed}
+        about = {
+            "machine": machine(device),
+            "versions": {"python": platform.python_version(), **versions},
+            "git": git_revision(),
+        }
+        path.write_text(json.dumps({**about, "rows": self.rows}, indent=1))
 
 
 def timed(times: Times, **more: float) -> dict[str, float]:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import Batch, HnetConfig, make_method
 from hypercrl.methods.hnet import Hnet
-from hypercrl.result import git_revision, machine
 
 OLD_TASKS = (1, 2, 4, 19)
 
@@ -182,13 +179,7 @@ def main() -> None:
             shown = f"{graph['median_us']:10.1f}" if graph else f"{'-':>10}"
             print(f"{name:10}{a:12.1f}{b:12.1f}{a / b:8.3f}{shown}")
     if arguments.out:
-        about = {
-            "machine": machine(device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "git": git_revision(),
-        }
-        arguments.out.write_text(json.dumps({**about, "rows": report.rows}, indent=1))
+        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ choose_gl_backend()
 
 from hypercrl_envs.registry import TASKS, make_task  # noqa: E402
 from hypercrl_envs.sequence import TaskSequence  # noqa: E402
+from hypercrl_envs.simulated_rollout import SimulatedRollout  # noqa: E402
 from hypercrl_envs.task import Exploration, Task  # noqa: E402
 
 __all__ = [
     "TASKS",
     "Exploration",
     "RenderingUnavailable",
+    "SimulatedRollout",
     "Task",
     "TaskSequence",
     "make_task",

@@ -46,6 +46,7 @@ class SimulatedTask(Task):
         self.engine = known_name(engine, self.engines, f"engine for {self.caption!r}")
         if engine != self.engines[0]:
             self.caption = f"{self.caption}, {engine}"
+        self.restores_at_once = engine == "mujoco"
         self.camera = known_name(camera, CAMERAS, "camera")
         if width < 1 or height < 1:
             raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")

@@ -83,6 +83,7 @@ class CheetahTask(SimulatedTask):
 
     engines = ("mujoco",)
     max_episode_steps = 200
+    control_rate = 1.0 / CONTROL_PERIOD
 
     def __init__(
         self,

@@ -84,6 +84,8 @@ class GymTask(Task):
         self._middle = (actions.high + actions.low) / 2
         self._half = (actions.high - actions.low) / 2
         self.max_episode_steps = limit
+        # One picture a step, by Gymnasium's convention.
+        self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
         self.caption = id
         low, high = (
             np.clip(bound, -_LARGEST_OBSERVATION, _LARGEST_OBSERVATION).astype(np.float32)

@@ -21,6 +21,8 @@ class PaddedTask(Task):
             task: the one to pad; it belongs to this one from now on.
             observation_size, action_size: at least as large as the task's.
         """
+        self.control_rate = task.control_rate
+        self.restores_at_once = task.restores_at_once
         super().__init__(task.render_mode)
         self._task = task
         (self._observations,), (self._actions,) = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, SupportsFloat
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-RENDER_FPS = 10
+RENDER_MODES = ["rgb_array"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,12 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     [-1, 1]. Episodes end by truncation after `max_episode_steps`; `terminated` is never true.
     `step` pays what `reward` says, the function that a planner evaluates on imagined rollouts.
 
-    Subclasses set the spaces, `max_episode_steps`, `exploration` and `caption`.
+    Subclasses set the spaces, `max_episode_steps`, `exploration`, `caption` and, where it is not
+    10 Hz, `control_rate`.
 
     Attributes:
+        restores_at_once: whether restoring a state costs no more than a step.
+        control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
         caption: short text for people, e.g. "push 100 | 500 kg/m³".
     """
@@ -46,24 +49,27 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     max_episode_steps: int
     exploration: Exploration
     caption: str
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[reportIncompatibleVariableOverride]
-        "render_modes": ["rgb_array"],
-        "render_fps": RENDER_FPS,
-    }
+    control_rate: float = 10.0
+    restores_at_once: bool = False
 
     def __init__(self, render_mode: str | None = None) -> None:
         """
         Raises:
             ValueError: `render_mode` is neither None nor "rgb_array".
         """
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode not in (None, *RENDER_MODES):
             raise ValueError(
                 f"unknown render mode {render_mode!r}: use None or "
-                + " or ".join(repr(mode) for mode in self.metadata["render_modes"])
+                + " or ".join(repr(mode) for mode in RENDER_MODES)
             )
         self.render_mode = render_mode
         self._elapsed_steps = 0
         self._observation: np.ndarray | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:  # type: ignore[reportIncompatibleVariableOverride]
+        """What Gymnasium asks about pictures."""
+        return {"render_modes": RENDER_MODES, "render_fps": self.control_rate}
 
     @abstractmethod
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -126,7 +132,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def step(
         self, action: np.ndarray
     ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Run one control step of 0.1 s.
+        """Run one control step, of 1 / `control_rate` s.
 
         Args:
             action: [A], clipped to [-1, 1].

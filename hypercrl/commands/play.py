@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hypercrl.agent import Agent
+from hypercrl.agent import Agent, oracle_agent
 from hypercrl.config import PlayConfig, TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.experiment import Experiment, build
@@ -19,8 +20,6 @@ from hypercrl.run_folder import RunFolder
 from hypercrl.settings import check
 from hypercrl.video import VideoWriter, caption, tile
 from hypercrl_envs import RenderingUnavailable, Task
-
-FPS = 10  # one frame per control step: the video runs in real time
 
 
 def play(config: DictConfig) -> None:
@@ -42,26 +41,37 @@ def play(config: DictConfig) -> None:
     count = len(experiment.sequence)
     if not 1 <= settings.task <= count:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
-    with folder.foreign_state_refused(settings.checkpoint):
-        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     numbers = range(1, count + 1) if settings.tiled else [settings.task]
     console = Console()
+    if not experiment.plans_with_simulator:
+        _load_method(experiment, folder, settings, numbers, console)
+    stages = [_stage(experiment, settings, number) for number in numbers]
+    if video is None:
+        _run_episodes(stages, settings, None, console)
+        return
+    try:
+        with VideoWriter(video, _frame_rate(stages)) as writer:
+            _run_episodes(stages, settings, writer, console)
+    except RenderingUnavailable as error:
+        raise UserError(f"no video was written: {error}") from error
+    console.print(f"video: {video}", highlight=False, soft_wrap=True)
+
+
+def _load_method(
+    experiment: Experiment,
+    folder: RunFolder,
+    settings: PlayConfig,
+    numbers: Sequence[int],
+    console: Console,
+) -> None:
+    with folder.foreign_state_refused(settings.checkpoint):
+        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     for number in numbers:
         if number > experiment.method.tasks:
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"
             )
-    stages = [_stage(experiment, settings, number) for number in numbers]
-    if video is None:
-        _run_episodes(stages, settings, None, console)
-        return
-    try:
-        with VideoWriter(video, FPS) as writer:
-            _run_episodes(stages, settings, writer, console)
-    except RenderingUnavailable as error:
-        raise UserError(f"no video was written: {error}") from error
-    console.print(f"video: {video}", highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -74,20 +84,45 @@ class _Stage:
     obs: np.ndarray = field(init=False)
     info: dict[str, Any] = field(init=False)
     total: float = 0.0
+    steps: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Length of an episode in simulated time."""
+        return self.env.max_episode_steps / self.env.control_rate
 
     def reset(self, seed: int) -> None:
         self.obs, self.info = self.env.reset(seed=seed)
         self.agent.reset()
         self.total = 0.0
+        self.steps = 0
 
-    def step(self) -> None:
+    def advance(self, seconds: float) -> None:
+        """Step while that time of the episode has not come yet; after its end, wait."""
+        while self.steps < self.env.max_episode_steps and self._next_time <= seconds + 1e-9:
+            self._step()
+
+    @property
+    def _next_time(self) -> float:
+        return (self.steps + 1) / self.env.control_rate
+
+    def _step(self) -> None:
         action = self.agent.act(torch.from_numpy(self.obs)[None])[0].numpy()
         self.obs, reward, _, _, self.info = self.env.step(action)
         self.total += float(reward)
+        self.steps += 1
 
-    def picture(self, text: str) -> np.ndarray:
+    def picture(self, episode: int) -> np.ndarray:
         success = "  success" if self.info["success"] else ""
-        return caption(self.env.render(), f"{self.label}  {text}{success}")
+        text = f"{self.label}  episode {episode + 1}  step {self.steps}{success}"
+        return caption(self.env.render(), text)
+
+    def outcome(self) -> str:
+        success = "success" if self.info["success"] else "no success"
+        distance = self.info["goal_distance"]
+        # NaN: the task does not say how far its goal is.
+        away = "" if isnan(distance) else f", {1e3 * distance:.0f} mm from the goal"
+        return f"return {self.total:.1f}, {success}{away}"
 
 
 def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
@@ -101,34 +136,38 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    generator = torch.Generator(experiment.device).manual_seed(settings.seed)
-    agent = Agent(experiment.planner, env.reward, 1, generator)
-    with torch.no_grad():
-        layers = experiment.method.layers(number - 1)
-        agent.set_layers(experiment.model.planning_layers(layers))
+    if experiment.plans_with_simulator:
+        agent = oracle_agent(experiment.planner, experiment.sequence, number - 1, [env])
+    else:
+        agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
+        with torch.no_grad():
+            layers = experiment.method.layers(number - 1)
+            agent.set_layers(experiment.model.planning_layers(layers))
+    agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
+
+
+def _frame_rate(stages: Sequence[_Stage]) -> float:
+    """Pictures a second: one for each step of the fastest task, so that the video is real time."""
+    return max(stage.env.control_rate for stage in stages)
 
 
 def _run_episodes(
     stages: Sequence[_Stage], settings: PlayConfig, writer: VideoWriter | None, console: Console
 ) -> None:
+    rate = _frame_rate(stages)
+    frames = round(rate * max(stage.seconds for stage in stages))
     for episode in range(settings.episodes):
         for stage in stages:
             stage.reset(derive_seed(settings.seed, "play", episode))
-        # A task whose episode is over waits in its last state for the longest one.
-        for step in range(max(stage.env.max_episode_steps for stage in stages)):
+        for frame in range(1, frames + 1):
             for stage in stages:
-                if step < stage.env.max_episode_steps:
-                    stage.step()
+                stage.advance(frame / rate)
             if writer is not None:
-                text = f"episode {episode + 1}  step {step + 1}"
-                writer.add(tile([stage.picture(text) for stage in stages]))
+                writer.add(tile([stage.picture(episode) for stage in stages]))
         for stage in stages:
-            outcome = "success" if stage.info["success"] else "no success"
             console.print(
-                f"{stage.label}, episode {episode + 1}: return {stage.total:.1f}, {outcome}, "
-                f"{1e3 * stage.info['goal_distance']:.0f} mm from the goal",
-                highlight=False,
+                f"{stage.label}, episode {episode + 1}: {stage.outcome()}", highlight=False
             )
     for stage in stages:
         stage.env.close()

@@ -12,6 +12,7 @@ from rich.console import Console
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.experiment import build
+from hypercrl.oracle import NAME, measure_oracle
 from hypercrl.progress import Progress
 from hypercrl.report import write_report
 from hypercrl.result import summarise
@@ -22,7 +23,10 @@ MAY_CHANGE_ON_RESUME = ("resume", "device")
 
 
 def train(config: DictConfig) -> None:
-    """Train what `config` describes into a run folder, and print the final table."""
+    """Train what `config` describes into a run folder, and print the final table.
+
+    With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
+    """
     console = Console()
     resumed: dict[str, Any] | None = None
     if config.resume is None:
@@ -43,17 +47,22 @@ def train(config: DictConfig) -> None:
         # A run killed before its first checkpoint starts again from its configuration.
         if LATEST in folder.checkpoints():
             resumed = folder.load_checkpoint(LATEST)
+    oracle = experiment.plans_with_simulator
     console.print(
-        f"[bold]{typed.method.name}[/] on [bold]{typed.env.name}[/] "
+        f"[bold]{NAME if oracle else typed.method.name}[/] on [bold]{typed.env.name}[/] "
         f"({len(experiment.sequence)} tasks), preset {typed.preset}, seed {typed.seed}, "
         f"{experiment.device} → {folder.path}",
         highlight=False,
     )
     with Progress(console, len(experiment.sequence)) as progress:
-        trainer = Trainer(experiment, folder, progress)
-        trainer.run(resumed)
+        if oracle:
+            result = measure_oracle(experiment, progress)
+        else:
+            trainer = Trainer(experiment, folder, progress)
+            trainer.run(resumed)
+            result = summarise(trainer)
         progress.finish()
-    folder.write_result(summarise(trainer))
+    folder.write_result(result)
     write_report([folder.path], folder.path / "report", console)
 
 

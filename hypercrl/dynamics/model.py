@@ -16,7 +16,7 @@ class DynamicsModel(nn.Module):
     """Predicts the change of the observation from normalised [obs, action].
 
     The weights are an argument of every call: a flat vector [P] written by a hypernetwork or kept
-    by a method. The model owns the layout, the frozen normalisers and, when probabilistic, the
+    by a method. The model owns the layout, the normalisers and, when probabilistic, the
     learned bounds of the log-variance (Chua et al. 2018, appendix A.1).
 
     Args:
@@ -42,7 +42,7 @@ class DynamicsModel(nn.Module):
 
     @torch.no_grad()
     def fit_normalisers(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Fit and freeze the scales on [N, O], [N, A], [N, O]; see `Normaliser`."""
+        """Fit the scales of what moves in [N, O], [N, A], [N, O]; see `Normaliser`."""
         self.input_normaliser.fit(torch.cat([obs, action], -1))
         self.target_normaliser.fit(next_obs - obs)
 

@@ -23,8 +23,12 @@ Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
-    `precision` is that of the model's products on CUDA: bf16, tf32x3 or ieee (see
-    `hypercrl_kernels.Precision`); the CPU computes in float32.
+    `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
+    upper bound (see `hypercrl.oracle`).
+
+    `precision` is that of the model's products: bf16, tf32x3 or ieee (see
+    `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
+    anything else.
     """
 
     name: str = MISSING
@@ -36,7 +40,8 @@ class PlannerConfig:
     min_std: float = number(0.05, least=0)
     warm_start: bool = True
     execute: str = choice("mean", "mean", "best")
-    precision: str = choice("bf16", *get_args(Precision))
+    dynamics: str = choice("model", "model", "simulator")
+    precision: str | None = choice(None, *get_args(Precision))
 
 
 class Planner(ABC):
@@ -63,7 +68,7 @@ class Planner(ABC):
                 f"not {config.elites}"
             )
         self.config = config
-        self.precision: Precision = cast(Precision, config.precision)
+        self.precision: Precision | None = cast(Precision | None, config.precision)
         self.low = low
         self.high = high
         half_range = (high - low) / 2

@@ -34,11 +34,11 @@ DOORS: list[dict[str, Any]] = [
     {"handle": "round", "turn": 1},
     {"handle": "round", "turn": -1},
 ]
-FRICTIONS = [0.11, 0.25, 0.05, 0.17, 0.075]
+FRICTIONS = [0.07, 0.2, 0.025, 0.12, 0.04]
 
 CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "push", "densities": (100, 500)},
-    {"task": "slide", "friction": 0.11},
+    {"task": "slide", "friction": 0.07},
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "thigh"},

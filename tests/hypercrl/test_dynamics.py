@@ -68,14 +68,39 @@ def test_chunks_are_written_by_their_own_embedding():
     assert changed.max() < 20
 
 
-def test_normaliser_refuses_a_second_fit_and_bounds_a_dead_dimension():
-    x = torch.randn(1000, 3, generator=generator()) * torch.tensor([2.0, 1.0, 0.0]) + 1
-    norm = Normaliser(3)
-    norm.fit(x)
-    assert norm(x)[:, :2].std(0).tolist() == pytest.approx([1, 1], abs=0.01)
+def test_normaliser_freezes_what_moves_and_fits_later_what_stood_still():
+    norm = Normaliser(4)
+    x = torch.randn(1000, 4, generator=generator()) + 1
+    first = x * torch.tensor([2.0, 1.0, 0.005, 0.0])
+    norm.fit(first)
+    assert norm(first)[:, :2].std(0).tolist() == pytest.approx([1, 1], abs=0.01)
+    # Small motions are not blown up to unit size.
     assert norm.scale[2].item() == pytest.approx(0.01 * norm.scale[0].item(), rel=1e-5)
-    with pytest.raises(RuntimeError, match="frozen"):
-        norm.fit(x)
+    before = norm(first)
+    later = x * torch.tensor([20.0, 0.0, 7.0, 0.3])
+    norm.fit(later)
+    assert torch.equal(norm(first)[:, :3], before[:, :3])
+    assert norm(later)[:, 3].square().mean().item() == pytest.approx(1, abs=0.01)
+    fitted = norm(later)
+    norm.fit(first)
+    assert torch.equal(norm(later), fitted)
+
+
+def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
+    """A knob that only the second door has: the first door's inputs are the same bits."""
+    model = DynamicsModel(3, 1, [16], probabilistic=False)
+    g = generator()
+    obs = torch.randn(500, 3, generator=g) * torch.tensor([1.0, 0.1, 0.0])
+    action = torch.rand(500, 1, generator=g)
+    model.fit_normalisers(obs, action, obs + 0.1 * obs)
+    weights = model.layout.initial(generator(3))
+    before, _ = model.predict(weights, obs, action)
+    turned = obs + 0.4 * torch.randn(500, 3, generator=g)
+    model.fit_normalisers(turned, action, turned + 0.1 * turned)
+    after, _ = model.predict(weights, obs, action)
+    assert torch.equal(after[:, :2], before[:, :2])
+    assert (turned / model.input_normaliser.scale[:3])[:, 2].abs().max() < 5
+    assert (0.1 * turned / model.target_normaliser.scale)[:, 2].abs().max() < 5
 
 
 def test_folded_layers_predict_what_the_model_predicts():

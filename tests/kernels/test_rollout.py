@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rollout_cases import random_layers, step_by_step
+from rollout_cases import random_layers, random_start, relative_error, step_by_step
 
 from hypercrl_kernels import prepare_layers, rollout
 
@@ -22,6 +22,19 @@ def test_equals_the_definition(robots, own_weights):
     got = rollout(layers, state, controls)
     assert got.shape == (robots, 5, 8, 4)
     torch.testing.assert_close(got, step_by_step(layers, state, controls), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("own_weights", [False, True])
+def test_bf16_on_a_cpu_keeps_three_digits_of_the_way_moved(own_weights):
+    sizes = [5, 32, 32, 3]
+    layers = random_layers(sizes, 2 if own_weights else None, torch.float32)
+    state, controls = random_start(2, 9, 4, sizes)
+    exact = step_by_step(layers, state, controls)
+    rounded = rollout(layers, state, controls, "bf16")
+    assert rounded.dtype == torch.float32
+    assert 1e-4 < relative_error(rounded, exact) < 0.03
+    assert relative_error(rollout(layers, state, controls), exact) < 1e-5
+    assert torch.equal(rollout(prepare_layers(layers, "bf16"), state, controls), rounded)
 
 
 def test_one_robot_does_not_depend_on_another():

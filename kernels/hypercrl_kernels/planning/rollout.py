@@ -21,7 +21,7 @@ def rollout(
     layers: Layers | PackedLayers,
     state: Tensor,
     controls: Tensor,
-    precision: Precision = "bf16",
+    precision: Precision | None = None,
 ) -> Tensor:
     """Open-loop trajectories s_{t+1} = s_t + f([s_t, u_t]) of a ReLU network f.
 
@@ -34,8 +34,8 @@ def rollout(
             `pack_layers`, or plain layers, which are packed at every call.
         state: [B, O], one start per robot.
         controls: [B, K, H, A], K particles of horizon H per robot.
-        precision: of the kernel's products with plain layers; states are float32 always. The torch
-            operations compute in the dtype of the layers.
+        precision: of the products with plain layers, see `prepare_layers`; states are float32
+            always.
 
     Returns:
         [B, K, H + 1, O]: the start, then the H predicted states. The result is a view whose
@@ -46,12 +46,9 @@ def rollout(
     """
     _check_shapes(layers, state, controls)
     if not isinstance(layers, PackedLayers):
-        if state.device.type != "cuda":
-            return rollout_reference(layers, state, controls)
-        if reason := why_not_packed(layers, precision):
-            _notice(reason)
-            return rollout_reference(layers, state, controls)
-        layers = pack_layers(layers, precision)
+        if not _kernel_takes(layers, precision):
+            return rollout_reference(_rounded(layers, precision), state, controls)
+        layers = pack_layers(layers, precision or "bf16")
     from hypercrl_kernels.planning.rollout_launch import launch_rollout
 
     return launch_rollout(layers, state, controls)
@@ -59,22 +56,24 @@ def rollout(
 
 def prepare_layers(
     layers: Layers,
-    precision: Precision = "bf16",
+    precision: Precision | None = None,
     out: Layers | PackedLayers | None = None,
 ) -> Layers | PackedLayers:
     """What `rollout` is fastest with: packed on CUDA where the kernel takes it, else plain copies.
 
     Args:
+        precision: of the products; None is bf16 in the kernel and the layers' own dtype in torch
+            operations. These take "bf16" as bfloat16 weights beyond the first layer: it adds up
+            positions, and the others what follows from them.
         out: of an earlier call, written in place, so that a captured CUDA graph sees new weights.
 
     Raises:
         ValueError: layers of other shapes than `out` holds.
     """
-    if layers[0][0].device.type == "cuda":
-        reason = why_not_packed(layers, precision)
-        if reason is None:
-            return pack_layers(layers, precision, out if isinstance(out, PackedLayers) else None)
-        _notice(reason)
+    if _kernel_takes(layers, precision):
+        packed = out if isinstance(out, PackedLayers) else None
+        return pack_layers(layers, precision or "bf16", packed)
+    layers = _rounded(layers, precision)
     if out is None:
         return [(weight.clone(), bias.clone()) for weight, bias in layers]
     assert not isinstance(out, PackedLayers)
@@ -86,6 +85,22 @@ def prepare_layers(
                 )
             target.copy_(value)
     return out
+
+
+def _kernel_takes(layers: Layers, precision: Precision | None) -> bool:
+    if layers[0][0].device.type != "cuda":
+        return False
+    reason = why_not_packed(layers, precision or "bf16")
+    if reason is not None:
+        _notice(reason)
+    return reason is None
+
+
+def _rounded(layers: Layers, precision: Precision | None) -> Layers:
+    if precision != "bf16":
+        return layers
+    first, *others = layers
+    return [first, *((w.bfloat16(), b.bfloat16()) for w, b in others)]
 
 
 def _check_shapes(layers: Layers | PackedLayers, state: Tensor, controls: Tensor) -> None:

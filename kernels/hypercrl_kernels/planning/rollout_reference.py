@@ -11,7 +11,10 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 def rollout_reference(layers: Layers, state: Tensor, controls: Tensor) -> Tensor:
-    """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`."""
+    """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`.
+
+    A layer computes in the dtype of its weights, and states have that of the controls.
+    """
     robots, particles, horizon, _ = controls.shape
     width = state.shape[-1]
     per_robot = layers[0][0].dim() == 3
@@ -22,19 +25,16 @@ def rollout_reference(layers: Layers, state: Tensor, controls: Tensor) -> Tensor
     inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
     inputs[0, ..., :width] = state[:, None]
     flat = inputs.view(horizon + 1, *rows, -1)
+    steps, states = flat.unbind(), flat[..., :width].unbind()
+    *hidden, (weight, bias) = layers
+    units = [(w.mT, b[..., None, :], w.dtype, w.new_empty(*rows, w.shape[-2])) for w, b in hidden]
+    # Few outputs are multiplied faster as the rows of a product than as its columns.
+    offset, change = bias[..., None], weight.new_empty(*weight.shape[:-2], width, rows[-1])
+    affine = torch.baddbmm if per_robot else torch.addmm
     for t in range(horizon):
-        change = _forward(layers, flat[t])
-        torch.add(flat[t, ..., :width], change, out=flat[t + 1, ..., :width])
+        x = steps[t]
+        for matrix, shift, dtype, out in units:
+            x = affine(shift, x.to(dtype), matrix, out=out).relu_()
+        affine(offset, weight, x.to(weight.dtype).mT, out=change)
+        torch.add(states[t], change.mT, out=states[t + 1])
     return inputs[..., :width].permute(1, 2, 0, 3)
-
-
-def _forward(layers: Layers, x: Tensor) -> Tensor:
-    last = len(layers) - 1
-    for i, (weight, bias) in enumerate(layers):
-        if weight.dim() == 3:
-            x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-        else:
-            x = torch.addmm(bias, x, weight.t())
-        if i < last:
-            x.relu_()
-    return x

@@ -1,0 +1,59 @@
+"""The upper bound of a learned model: the same planner on the same tasks with true dynamics."""
+
+import time
+from dataclasses import fields
+from statistics import median
+from typing import Any
+
+from hypercrl.evaluation import Evaluator, Score
+from hypercrl.experiment import Experiment
+from hypercrl.progress import Progress
+from hypercrl.result import about, of_matrices
+
+NAME = "simulator"
+"""Stands where a result names its method."""
+
+
+def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]:
+    """Score every task with plans through the simulator; nothing is trained.
+
+    Returns:
+        What `hypercrl.result.summarise` returns of a training: every row of the matrices is the
+        same, since there is nothing to learn or to forget.
+    """
+    protocol, sequence = experiment.config.protocol, experiment.sequence
+    evaluator = Evaluator(
+        sequence,
+        experiment.planner,
+        experiment.config.seed,
+        experiment.config.exploration,
+        protocol.prediction_horizon,
+        protocol.heldout_episodes,
+    )
+    started = time.perf_counter()
+    scores: list[Score] = []
+    try:
+        for task, caption in enumerate(sequence.captions):
+            progress.start_task(task, caption, 1, 0)
+            score = evaluator.evaluate_oracle(task, protocol.final_episodes)
+            scores.append(score)
+            progress.show_score(task, score.success)
+            progress.advance(1)
+    finally:
+        evaluator.close()
+    seconds = time.perf_counter() - started
+    row = {f.name: [getattr(score, f.name) for score in scores] for f in fields(Score)}
+    return {
+        **about(experiment),
+        "method": NAME,
+        **of_matrices({name: [values] * (len(sequence) + 1) for name, values in row.items()}),
+        "seconds": seconds,
+        "seconds_by": {"evaluation": seconds},
+        "plans": len(evaluator.plan_seconds),
+        "plan_milliseconds": 1e3 * median(evaluator.plan_seconds),
+        "updates": 0,
+        "update_milliseconds": None,
+        "env_steps": 0,
+        "memory_bytes": [0] * len(sequence),
+        "parameters": 0,
+    }

@@ -1,0 +1,48 @@
+"""Replays: real time for every control rate, and an outcome that says only what is known."""
+
+import imageio.v3 as imageio
+import pytest
+
+from hypercrl.cli import main
+
+REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Half-cheetah at 20 Hz for 10 s, and Reacher at 50 Hz for 1 s, without a goal distance."""
+    path = tmp_path_factory.mktemp("runs") / "rates"
+    main(
+        [
+            "train",
+            "preset=smoke",
+            "method=finetune",
+            "device=cpu",
+            "dynamics.hidden=[8]",
+            "env.pad=true",
+            f"env.tasks=[{{task: cheetah}}, {REACHER}]",
+            "planner={samples: 8, elites: 2, horizon: 2, iterations: 1}",
+            f"run_dir={path}",
+        ]
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "seconds"),
+    [(["task=1"], 20, 10), (["task=2"], 50, 1), (["tiled=true"], 50, 10)],
+)
+def test_videos_run_in_real_time(run, tmp_path, capsys, settings, rate, seconds):
+    video = tmp_path / "out.mp4"
+    main(["play", f"run={run}", f"video={video}", "episodes=1", "size=64", *settings])
+    meta = imageio.immeta(video, plugin="FFMPEG")
+    assert meta["fps"] == rate
+    assert meta["duration"] == pytest.approx(seconds, abs=0.1)
+
+
+def test_outcomes_say_only_what_is_known(run, capsys):
+    main(["play", f"run={run}", "episodes=1", "tiled=true"])
+    cheetah, reacher = capsys.readouterr().out.splitlines()
+    assert "mm from the goal" in cheetah
+    assert reacher.startswith("task 2/2  Reacher-v5, episode 1: return -")
+    assert reacher.endswith(", no success")
