@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from hypercrl.methods import HnetConfig, MethodConfig
+from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
 from hypercrl.settings import number
 
@@ -99,7 +99,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
-    store.store(group="method", name="hnet_schema", node=HnetConfig)
-    store.store(group="method", name="baseline_schema", node=MethodConfig)
+    for name, (_, schema) in METHODS.items():
+        store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in PLANNERS.items():
         store.store(group="planner", name=f"{name}_schema", node=schema)

@@ -34,7 +34,7 @@ def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
     generator = torch.Generator().manual_seed(0)
     model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
     config = HnetConfig("hnet", 1e-4, 5.0)
-    hnet = make_method(model, config, generator).to(device)
+    hnet = make_method(model, config, generator, torch.Generator(device))
     assert isinstance(hnet, Hnet)
     for _ in range(old_tasks + 1):
         hnet.begin_task()

@@ -146,8 +146,8 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     else:
         agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
         with torch.no_grad():
-            weights = experiment.method.weights(number - 1)
-            agent.set_layers(experiment.model.planning_layers(weights))
+            layers = experiment.method.layers(number - 1)
+            agent.set_layers(experiment.model.planning_layers(layers))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 

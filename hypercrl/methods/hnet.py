@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
-from hypercrl.methods.base import Batch, Method, MethodConfig, StepReport, tensor_bytes
+from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.look_ahead import LookAhead
 from hypercrl.settings import choice, number
+from hypercrl.transitions import Batch
 
 
 @dataclass
@@ -39,11 +40,17 @@ class Hnet(Method):
     The embedding follows the task loss alone.
     """
 
+    config: HnetConfig
+    targets: Tensor
+
     def __init__(
-        self, model: DynamicsModel, config: HnetConfig, generator: torch.Generator
+        self,
+        model: DynamicsModel,
+        config: HnetConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
     ) -> None:
-        super().__init__(model, generator)
-        self.config = config
+        super().__init__(model, config, generator, sampler)
         shared = (model.layout, config.embedding_size, config.hidden, config.activation)
         self.hypernetwork = (
             Hypernetwork(*shared, generator)
@@ -53,7 +60,6 @@ class Hnet(Method):
             )
         )
         self.embeddings = nn.ParameterList()
-        self.targets: Tensor
         self.register_buffer("targets", torch.empty(0, model.layout.numel))
 
     def begin_task(self) -> None:
@@ -86,9 +92,10 @@ class Hnet(Method):
         adam.zero_grad()
 
         weights = self.weights(self.tasks - 1)
-        loss = self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
+        loss = self._task_loss(weights, batch)
         total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
-        total.backward()
+        rehearsed = self._rehearse(len(batch))
+        (total if rehearsed is None else total + rehearsed).backward()
 
         regulariser = torch.zeros((), device=loss.device)
         if len(self.targets):
@@ -105,18 +112,23 @@ class Hnet(Method):
             "gradient_norm": norm,
         }
 
+    def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
+        return self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
+
     def _regularise(self, strength: float) -> Tensor:
         """Add the gradient of strength · R to θ's; all old tasks are one batch. Returns R."""
         old = torch.stack(list(self.embeddings)[:-1]).detach()
         written = self.hypernetwork(old, self.look_ahead.advance())
-        regulariser = F.mse_loss(written, self.targets, reduction="sum") / len(old)
+        regulariser = self._distance(written) / len(old)
         (strength * regulariser).backward()
         return regulariser.detach()
 
-    def memory_bytes(self) -> int:
-        """θ, all embeddings, and the targets of the regulariser."""
-        kept = [*self.hypernetwork.parameters(), *self.embeddings, *self.model.parameters()]
-        return tensor_bytes([*kept, self.targets])
+    def _distance(self, written: Tensor) -> Tensor:
+        """How far what is written for the old tasks [t, P] is from their targets."""
+        return F.mse_loss(written, self.targets, reduction="sum")
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        """A loss on stored transitions, on the scale of one summed over `size` transitions."""
 
 
 def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

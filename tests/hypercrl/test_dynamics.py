@@ -109,7 +109,7 @@ def test_folded_layers_predict_what_the_model_predicts():
         model, obs, action, _ = fitted_model(probabilistic)
         weights = model.layout.initial(generator(3))
         mean, _ = model.predict(weights, obs[:20], action[:20])
-        layers = model.planning_layers(weights)
+        layers = model.planning_layers(model.layout.split(weights))
         states = rollout(layers, obs[:20], action[:20, None, None])
         torch.testing.assert_close(states[:, 0, 1] - obs[:20], mean, rtol=1e-3, atol=1e-5)
 
