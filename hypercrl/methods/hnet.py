@@ -21,9 +21,15 @@ from hypercrl.transitions import Batch
 
 @dataclass
 class HnetConfig(MethodConfig):
-    """Settings of the hypernetwork and of its regulariser."""
+    """Settings of the hypernetwork and of its regulariser.
+
+    Attributes:
+        regularised_tasks: how many old tasks, drawn anew at every step, R is the mean over; None
+            is all of them. The mean over the draws is R, so that β keeps its meaning.
+    """
 
     beta: float = number(0.05, least=0)
+    regularised_tasks: int | None = number(None, least=1)
     l1: float = number(0.0, least=0)
     embedding_size: int = number(10, least=1)
     hidden: list[int] = number([50, 50], least=1)
@@ -116,16 +122,26 @@ class Hnet(Method):
         return self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
 
     def _regularise(self, strength: float) -> Tensor:
-        """Add the gradient of strength · R to θ's; all old tasks are one batch. Returns R."""
-        old = torch.stack(list(self.embeddings)[:-1]).detach()
+        """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""
+        chosen = self._chosen_tasks()
+        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
         written = self.hypernetwork(old, self.look_ahead.advance())
-        regulariser = self._distance(written) / len(old)
+        regulariser = self._distance(written, chosen) / len(old)
         (strength * regulariser).backward()
         return regulariser.detach()
 
-    def _distance(self, written: Tensor) -> Tensor:
-        """How far what is written for the old tasks [t, P] is from their targets."""
-        return F.mse_loss(written, self.targets, reduction="sum")
+    def _chosen_tasks(self) -> Tensor | slice:
+        """Index of the old tasks that this step regularises."""
+        old, count = len(self.targets), self.config.regularised_tasks
+        if count is None or count >= old:
+            return slice(None)
+        # Unlike randperm, this waits for no device and can be part of a CUDA graph.
+        order = torch.rand(old, generator=self.sampler, device=self.targets.device)
+        return order.topk(count).indices
+
+    def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
+        """How far what is written for these old tasks, [n, P], is from their targets."""
+        return F.mse_loss(written, self.targets[tasks], reduction="sum")
 
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""

@@ -33,8 +33,8 @@ class HnetImportance(Hnet):
         super().__init__(model, config, generator, sampler)
         self.register_buffer("importance", torch.zeros(0, model.layout.numel))
 
-    def _distance(self, written: Tensor) -> Tensor:
-        return (self.importance * (self.targets - written).square()).sum()
+    def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
+        return (self.importance[tasks] * (self.targets[tasks] - written).square()).sum()
 
     @torch.no_grad()
     def end_task(self, batch: Batch) -> None:

@@ -133,6 +133,26 @@ def test_a_log_variance_that_nobody_predicts_is_refused(name):
         make(name, probabilistic=True)
 
 
+def test_a_random_subset_of_old_tasks_is_regularised_and_its_mean_is_the_whole():
+    g = torch.Generator().manual_seed(1)
+    reports = {}
+    for count in (None, 1, 3, 9):
+        method = make("hnet", regularised_tasks=count, learning_rate=0.0)  # θ stays where it is
+        for _ in range(5):
+            method.begin_task()
+        method.targets.add_(0.1 * torch.randn(method.targets.shape, generator=g.manual_seed(2)))
+        reports[count] = [
+            float(method.training_step(linear_system(0))["regulariser"]) for _ in range(60)
+        ]
+    (whole,) = {round(value, 4) for value in reports[None]}
+    alone = {round(value, 4) for value in reports[1]}
+    assert len(alone) == 4
+    assert sum(alone) / 4 == pytest.approx(whole, rel=1e-4)
+    left_out = [4 * whole - 3 * value for value in {round(v, 4) for v in reports[3]}]
+    assert sorted(left_out) == pytest.approx(sorted(alone), rel=1e-2)
+    assert reports[9] == pytest.approx(reports[None])
+
+
 def test_without_its_regulariser_a_hypernetwork_forgets():
     errors = []
     for beta in (0.0, 1.0):
