@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
-from hypercrl_kernels import Layers, PackedLayers, prepare_layers, rollout
+from hypercrl_kernels import Layers, PackedLayers, layer_sizes, prepare_layers, rollout
 
 
 class Agent:
@@ -42,19 +42,33 @@ class Agent:
         self.generator = generator
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
+        self._sizes: tuple[int, ...] = ()
         self._layers: Layers | PackedLayers | None = None
         self._rollout = rollout or self._roll_layers_out
-        self._plan = self._plan_eagerly
-        if generator.device.type == "cuda" and rollout is None:
-            self._plan = CapturedFunction(self._plan_eagerly, [generator])
+        self._captures = generator.device.type == "cuda" and rollout is None
+        self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
 
     def set_layers(self, layers: Layers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
+        if (sizes := layer_sizes(layers)) != self._sizes:
+            # A network that has grown, as progressive ones do, needs a place and a graph of its own
+            self._sizes, self._layers, self._plan = sizes, None, self._plan_eagerly
+            if self._captures:
+                self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
         self._layers = prepare_layers(layers, self.planner.precision, self._layers)
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
         self.start = self.planner.initial(len(self.start))
+
+    def warm_up(self, obs: Tensor) -> None:
+        """Plan for [B, O] until a plan takes as long as all later ones; leaves no other trace."""
+        state = self.generator.get_state()
+        for _ in range(CapturedFunction.EAGER_CALLS + 1):
+            self.act(obs)
+        self.generator.set_state(state)
+        self.reset()
+        self.plan_seconds.clear()
 
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""

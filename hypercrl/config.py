@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from hypercrl.methods import HnetConfig, MethodConfig
+from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
 from hypercrl.settings import number
 
@@ -79,11 +79,12 @@ class TrainConfig:
 
 @dataclass
 class PlayConfig:
-    """Replaying a checkpoint."""
+    """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock."""
 
     run: str = MISSING
     task: int = 1
     tiled: bool = False
+    realtime: bool = False
     checkpoint: str = "latest"
     episodes: int = number(3, least=1)
     video: str | None = None
@@ -98,7 +99,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
-    store.store(group="method", name="hnet_schema", node=HnetConfig)
-    store.store(group="method", name="baseline_schema", node=MethodConfig)
+    for name, (_, schema) in METHODS.items():
+        store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in PLANNERS.items():
         store.store(group="planner", name=f"{name}_schema", node=schema)

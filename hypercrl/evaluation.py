@@ -79,9 +79,7 @@ class Evaluator:
             ValueError: a task that its simulator cannot roll out.
         """
         agent = oracle_agent(self.planner, self.sequence, task, self._tasks(task, episodes))
-        score = Score(*self._play(agent, task, episodes, key), prediction_error=0.0)
-        self.plan_seconds += agent.plan_seconds
-        return score
+        return Score(*self._play(agent, task, episodes, key), prediction_error=0.0)
 
     def _play(self, agent: Agent, task: int, episodes: int, key: int) -> tuple[float, float, float]:
         """Mean return, and share of success and mean goal distance at the last step."""
@@ -96,6 +94,8 @@ class Evaluator:
             for e, env in enumerate(tasks):
                 obs[e], reward, _, _, infos[e] = env.step(actions[e])
                 returns[e] += float(reward)
+        self.plan_seconds += agent.plan_seconds
+        agent.plan_seconds = []
         return (
             float(returns.mean()),
             float(np.mean([info["success"] for info in infos])),

@@ -59,7 +59,9 @@ def build(config: TrainConfig) -> Experiment:
         config.dynamics.hidden,
         config.dynamics.probabilistic,
     )
-    method = make_method(model, config.method, streams.get("parameters")).to(device)
+    method = make_method(
+        model, config.method, streams.get("parameters"), streams.get("method", device)
+    )
     return Experiment(config, device, sequence, streams, method, planner)
 
 

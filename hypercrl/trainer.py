@@ -29,10 +29,14 @@ STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 
 @dataclass
 class Position:
-    """Where the loop stands: `step` steps of task `task` (from 0) are done."""
+    """Where the loop stands: `step` steps of task `task` (from 0) are done.
+
+    The method has taken note of the first `observed` of them.
+    """
 
     task: int = 0
     step: int = 0
+    observed: int = 0
     env_steps: int = 0
     episode_return: float = 0.0
 
@@ -137,7 +141,7 @@ class Trainer:
         )
         self._training_step = self._step_on_slots
         if device.type == "cuda":
-            self._training_step = CapturedFunction(self._step_on_slots)
+            self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
         if resumed is None:
             self._new_episode(seed=derive_seed(config.seed, "environment", task))
             return
@@ -191,11 +195,14 @@ class Trainer:
 
     def _end_task(self, task: int) -> None:
         self.env.close()
+        with self._timed("update"):
+            self._observe()
+            self.method.end_task(self.replay.contents())
         self._evaluate_row(self.protocol.final_episodes)
         self._log_forgetting(task + 1)
         self.memory_bytes.append(self.method.memory_bytes() + self.replay.bytes)
         self.position.task += 1
-        self.position.step = 0
+        self.position.step = self.position.observed = 0
         self._checkpoint(f"after_task_{task + 1}")
         self._checkpoint(LATEST)
 
@@ -208,6 +215,7 @@ class Trainer:
         report: tuple[Tensor, ...] = ()
         for row in slots:
             report = self._training_step(row)
+        self._observe()
         values = dict(zip(STEP_REPORT, (float(v) for v in report), strict=True))
         seconds = time.perf_counter() - started
         self.seconds["update"] += seconds
@@ -223,6 +231,13 @@ class Trainer:
             self._log("plan", milliseconds=median)
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
+
+    def _observe(self) -> None:
+        """Show the method what has come since it was last shown something."""
+        new = self.position.step - self.position.observed
+        if new:
+            self.method.observe(self.replay.latest(new))
+        self.position.observed = self.position.step
 
     def _step_on_slots(self, slots: Tensor) -> tuple[Tensor, ...]:
         report = self.method.training_step(self.replay.gather(slots))
@@ -267,7 +282,7 @@ class Trainer:
 
     @torch.no_grad()
     def _layers(self, task: int) -> Layers:
-        return self.experiment.model.planning_layers(self.method.weights(task), task)
+        return self.experiment.model.planning_layers(self.method.layers(task), task)
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)

@@ -27,11 +27,13 @@ from hypercrl.planning import PLANNERS, make_planner
 LARGE = 1024
 
 
-def ours(problem: Problem, name: str) -> Agent:
+def ours(problem: Problem, name: str, precision: str | None = None) -> Agent:
     """An agent with the planner of that name, as training uses it."""
     work, planner = problem.work, problem.planner
     sizes = {k: getattr(work, k) for k in ("samples", "horizon", "iterations", "elites")}
-    searcher = make_planner(PLANNERS[name][1](**sizes), planner.low, planner.high)
+    searcher = make_planner(
+        PLANNERS[name][1](precision=precision, **sizes), planner.low, planner.high
+    )
     generator = torch.Generator(planner.low.device).manual_seed(0)
     agent = Agent(searcher, reward, work.robots, generator)
     agent.set_layers(problem.layers)
@@ -65,6 +67,8 @@ def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
     work, obs = problem.work, problem.state
     functions: dict[str, Callable[[], Any]] = {}
     agents = {name: ours(problem, name) for name in PLANNERS}
+    if not clock.cuda:
+        agents["cem, bf16"] = ours(problem, "cem", "bf16")
     for name, agent in agents.items():
         functions[f"ours, {name}"] = lambda agent=agent: agent.act(obs)
     if work.robots == 1:

@@ -1,6 +1,6 @@
 """Time a training step of hnet at 1 to 19 old tasks, beside one with the original's loop.
 
-    python scripts/bench_training.py [--device cpu|cuda] [--out FILE.json]
+    python scripts/bench_training.py [--device cpu|cuda] [--kernels] [--out FILE.json]
 
 The hypernetwork is that of the push tasks (10 → [50, 50] → 44,810 weights), batch 100. On CUDA the
 step is one CUDA graph. The peer is the same algorithm with the structure of the original program:
@@ -34,7 +34,7 @@ def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
     generator = torch.Generator().manual_seed(0)
     model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
     config = HnetConfig("hnet", 1e-4, 5.0)
-    hnet = make_method(model, config, generator).to(device)
+    hnet = make_method(model, config, generator, torch.Generator(device))
     assert isinstance(hnet, Hnet)
     for _ in range(old_tasks + 1):
         hnet.begin_task()
@@ -55,14 +55,10 @@ class LoopStep:
     def __init__(self, hnet: Hnet) -> None:
         self.hnet = copy.deepcopy(hnet)
         net, lengths = self.hnet.hypernetwork, self.hnet.model.layout.lengths
-        weights = net.get_parameter("head_weight").detach().split(lengths)
-        biases = net.get_parameter("head_bias").detach().split(lengths)
-        self.heads = [
-            (nn.Parameter(w.clone()), nn.Parameter(b.clone()))
-            for w, b in zip(weights, biases, strict=True)
-        ]
-        trunk = [p for name, p in net.named_parameters() if name.startswith("trunk")]
-        self.theta = [*trunk, *(p for head in self.heads for p in head)]
+        *trunk, (weight, bias) = net.layout.split(net.theta.detach())
+        heads = zip(weight.split(lengths), bias.split(lengths), strict=True)
+        tensors = [t for pair in (*trunk, *heads) for t in pair]
+        self.theta = [nn.Parameter(t.clone()) for t in tensors]
         rate = self.hnet.config.learning_rate
         self.theta_adam = torch.optim.Adam(self.theta, lr=rate, foreach=False)
         self.embedding = self.hnet.embeddings[-1]
@@ -111,31 +107,72 @@ class LoopStep:
         self.theta_adam.step()
 
     def gradients(self) -> Tensor:
-        """All of θ's gradients, flat, heads regrouped as `Hypernetwork` keeps them."""
+        """All of θ's gradients, flat, in the order of `Hypernetwork`."""
         grads = [p.grad for p in self.theta if p.grad is not None]
         heads = grads[4:]
         parts = [*grads[:4], torch.cat(heads[::2]), torch.cat(heads[1::2])]
         return torch.cat([p.flatten() for p in parts])
 
 
-def gradient_error(hnet: Hnet, loop: LoopStep, batch: Batch) -> float:
-    """Relative difference of the clipped gradients after one step of each."""
+def gradient_error(hnet: Hnet, batch: Batch) -> float:
+    """Relative distance of the clipped gradients after one step from those of the loop in float64.
+
+    Not from the loop's own in float32: on a CPU its norms of millions are right to 1e-4 only.
+    """
+    loop = LoopStep(copy.deepcopy(hnet).double())
+    loop(Batch(batch.obs.double(), batch.action.double(), batch.next_obs.double()))
     hnet = copy.deepcopy(hnet)
     hnet.optimisers = hnet._new_optimisers()
     hnet.training_step(batch)
-    loop(batch)
-    names = dict(hnet.hypernetwork.named_parameters())
-    order = [*(n for n in names if n.startswith("trunk")), "head_weight", "head_bias"]
-    ours = torch.cat([g.flatten() for n in order if (g := names[n].grad) is not None])
-    theirs = loop.gradients()
+    ours, theirs = hnet.hypernetwork.theta.grad, loop.gradients()
+    assert ours is not None
     return float((ours - theirs).norm() / theirs.norm())
+
+
+def captured_step(old_tasks: int, device: torch.device) -> Callable[[], Any]:
+    """A training step that replays one CUDA graph."""
+    hnet, batch = make_hnet(old_tasks, device), make_batch(device)
+
+    def step(obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(hnet.training_step(Batch(obs, action, next_obs)).values())
+
+    captured = CapturedFunction(step)
+    return lambda: captured(batch.obs, batch.action, batch.next_obs)
+
+
+def list_kernels(old_tasks: int, device: torch.device) -> None:
+    """Print what one step launches: on CUDA the kernels of its graph, on a CPU torch's operations.
+
+    Times of kernels are their own, without the gaps between them.
+    """
+    if device.type == "cuda":
+        call = captured_step(old_tasks, device)
+    else:
+        hnet, batch = make_hnet(old_tasks, device), make_batch(device)
+        call = lambda: hnet.training_step(batch)  # noqa: E731
+    for _ in range(CapturedFunction.EAGER_CALLS + 2):
+        call()
+    with torch.profiler.profile() as profiler:
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    on_cuda = device.type == "cuda"
+    rows = [
+        (row.self_device_time_total if on_cuda else row.self_cpu_time_total, row.count, row.key)
+        for row in profiler.key_averages()
+        if str(row.device_type).endswith("CUDA") == on_cuda
+    ]
+    count, total = sum(row[1] for row in rows), sum(row[0] for row in rows)
+    print(f"{old_tasks} old tasks: {count} launches, {total:.0f} µs")
+    for microseconds, launches, name in sorted(rows, reverse=True)[:40]:
+        print(f"{launches:5} {microseconds:8.1f} µs  {name[:110]}")
 
 
 def bench(old_tasks: int, clock: Clock, report: Report, device: torch.device) -> None:
     name, batch = f"{old_tasks} old", make_batch(device)
     hnet = make_hnet(old_tasks, device)
-    error = gradient_error(hnet, LoopStep(hnet), batch)
-    report.attempt(name, "check", "gradients, relative difference", lambda: {"share": error})
+    error = gradient_error(hnet, batch)
+    report.attempt(name, "check", "gradients, relative error", lambda: {"share": error})
     loop = LoopStep(hnet)
     steps: dict[str, Callable[[], Any]] = {
         "ours, eager": lambda: hnet.training_step(batch),
@@ -144,15 +181,7 @@ def bench(old_tasks: int, clock: Clock, report: Report, device: torch.device) ->
     for variant, times in clock.interleaved(steps, repeats=15).items():
         report.attempt(name, "wall", variant, lambda times=times: timed(times))
     if clock.cuda:
-        graphed = make_hnet(old_tasks, device)
-
-        def step(obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
-            return tuple(graphed.training_step(Batch(obs, action, next_obs)).values())
-
-        captured = CapturedFunction(step)
-        call = lambda: captured(batch.obs, batch.action, batch.next_obs)  # noqa: E731
-        for _ in range(5):
-            call()
+        call = captured_step(old_tasks, device)
         report.attempt(
             name, "graph", "ours, device", lambda: timed(Times.of(clock.events(call, 100)))
         )
@@ -163,8 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file for all rows")
+    parser.add_argument("--kernels", action="store_true", help="list what a step launches instead")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    if arguments.kernels:
+        list_kernels(OLD_TASKS[-1], device)
+        return
     clock, report = Clock(device), Report()
     for old_tasks in OLD_TASKS:
         bench(old_tasks, clock, report, device)

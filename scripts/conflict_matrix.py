@@ -52,7 +52,7 @@ def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], l
     trained = range(experiment.method.tasks)
     scores = []
     for i in track(trained, "models"):
-        layers = experiment.model.planning_layers(experiment.method.weights(i), i)
+        layers = experiment.model.planning_layers(experiment.method.layers(i), i)
         scores.append([evaluator.evaluate(j, layers, episodes, key=0) for j in trained])
     evaluator.close()
     return [experiment.sequence.captions[i] for i in trained], scores

@@ -16,6 +16,7 @@ from hypercrl.config import PlayConfig, TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.experiment import Experiment, build
 from hypercrl.random_streams import derive_seed
+from hypercrl.realtime import Pacer, latency_report
 from hypercrl.run_folder import RunFolder
 from hypercrl.settings import check
 from hypercrl.video import VideoWriter, caption, tile
@@ -91,6 +92,10 @@ class _Stage:
         """Length of an episode in simulated time."""
         return self.env.max_episode_steps / self.env.control_rate
 
+    def warm_up(self) -> None:
+        obs, _ = self.env.reset(seed=0)
+        self.agent.warm_up(torch.from_numpy(obs)[None])
+
     def reset(self, seed: int) -> None:
         self.obs, self.info = self.env.reset(seed=seed)
         self.agent.reset()
@@ -141,8 +146,8 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     else:
         agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
         with torch.no_grad():
-            weights = experiment.method.weights(number - 1)
-            agent.set_layers(experiment.model.planning_layers(weights, number - 1))
+            layers = experiment.method.layers(number - 1)
+            agent.set_layers(experiment.model.planning_layers(layers, number - 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 
@@ -157,10 +162,16 @@ def _run_episodes(
 ) -> None:
     rate = _frame_rate(stages)
     frames = round(rate * max(stage.seconds for stage in stages))
+    pacer = Pacer(rate) if settings.realtime else None
+    if settings.realtime:
+        for stage in stages:
+            stage.warm_up()
     for episode in range(settings.episodes):
         for stage in stages:
             stage.reset(derive_seed(settings.seed, "play", episode))
         for frame in range(1, frames + 1):
+            if pacer is not None:
+                pacer.wait()
             for stage in stages:
                 stage.advance(frame / rate)
             if writer is not None:
@@ -170,4 +181,7 @@ def _run_episodes(
                 f"{stage.label}, episode {episode + 1}: {stage.outcome()}", highlight=False
             )
     for stage in stages:
+        if settings.realtime:
+            latencies = latency_report(stage.agent.plan_seconds)
+            console.print(f"{stage.label}: {latencies}", highlight=False, soft_wrap=True)
         stage.env.close()

@@ -16,10 +16,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.re
 
 
 class Hypernetwork(nn.Module):
-    """Shared trunk, one linear head per weight tensor of the target.
+    """h(e, θ): an MLP with a shared trunk and one linear head per weight tensor of the target.
 
-    The heads are kept as the row blocks of one matrix: the same map, one product instead of six.
-    Each block is Xavier-uniform with its own fan-out; biases start at 0.
+    The heads are the row blocks of its last matrix: the same map, one product instead of six. Each
+    block is Xavier-uniform with its own fan-out; biases start at 0. All parameters θ are one flat
+    vector, so that an optimiser, a norm or a step ahead is one operation, not one per tensor.
 
     Args:
         target: layout of the network to be written, P numbers.
@@ -39,22 +40,31 @@ class Hypernetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.trunk = _trunk([embedding_size, *hidden], generator)
-        width = [embedding_size, *hidden][-1]
-        blocks = [xavier_uniform((length, width), generator) for length in target.lengths]
-        self.head_weight = nn.Parameter(torch.cat(blocks))
-        self.head_bias = nn.Parameter(torch.zeros(target.numel))
+        trunk = (
+            MLPLayout([embedding_size, *hidden]).initial(generator) if hidden else torch.empty(0)
+        )
+        self.layout = MLPLayout([embedding_size, *hidden, target.numel])
+        width = self.layout.sizes[-2]
+        heads = [xavier_uniform((length, width), generator).flatten() for length in target.lengths]
+        self.theta = nn.Parameter(torch.cat([trunk, *heads, torch.zeros(target.numel)]))
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """[T, E] → [T, P]: one flat weight vector per embedding."""
-        features = _features(self.trunk, embeddings, self.activation)
-        return F.linear(features, self.head_weight, self.head_bias)
+    def forward(self, embeddings: Tensor, theta: Tensor | None = None) -> Tensor:
+        """[T, E] → [T, P]: one flat weight vector per embedding, with θ or what is given for it."""
+        layers = self.layout.split(self.theta if theta is None else theta)
+        return _mlp(layers, embeddings, self.activation)
+
+
+def hypernetwork_numel(target: MLPLayout, embedding_size: int, hidden: Sequence[int]) -> int:
+    """Parameters of a `Hypernetwork` of these sizes."""
+    sizes = [embedding_size, *hidden, target.numel]
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
 
 
 class ChunkedHypernetwork(nn.Module):
     """Writes the target in chunks; the input is [task embedding; chunk embedding].
 
-    All chunks of all tasks are one batch; the last chunk is cut to fit.
+    All chunks of all tasks are one batch; the last chunk is cut to fit. The chunk embeddings are
+    the first part of θ.
 
     Args:
         chunk_size: numbers written per chunk.
@@ -74,41 +84,30 @@ class ChunkedHypernetwork(nn.Module):
         super().__init__()
         self.activation = activation
         self.numel = target.numel
-        chunks = -(-target.numel // chunk_size)
-        self.chunk_embeddings = nn.Parameter(
-            torch.randn(chunks, chunk_embedding_size, generator=generator)
-        )
-        self.trunk = _trunk([embedding_size + chunk_embedding_size, *hidden], generator)
-        self.head = _linear(hidden[-1], chunk_size, generator)
+        self.chunks = -(-target.numel // chunk_size)
+        chunk_embeddings = torch.randn(self.chunks, chunk_embedding_size, generator=generator)
+        self.layout = MLPLayout([embedding_size + chunk_embedding_size, *hidden, chunk_size])
+        initial = self.layout.initial(generator)
+        self.theta = nn.Parameter(torch.cat([chunk_embeddings.flatten(), initial]))
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """[T, E] → [T, P]."""
-        tasks, chunks = len(embeddings), len(self.chunk_embeddings)
+    def forward(self, embeddings: Tensor, theta: Tensor | None = None) -> Tensor:
+        """[T, E] → [T, P], with θ or what is given for it."""
+        theta = self.theta if theta is None else theta
+        chunk_embeddings, layers = theta.split([len(theta) - self.layout.numel, self.layout.numel])
+        chunk_embeddings = chunk_embeddings.view(self.chunks, -1)
         pairs = torch.cat(
             [
-                embeddings[:, None].expand(-1, chunks, -1),
-                self.chunk_embeddings[None].expand(tasks, -1, -1),
+                embeddings[:, None].expand(-1, self.chunks, -1),
+                chunk_embeddings[None].expand(len(embeddings), -1, -1),
             ],
             -1,
         )
-        out = self.head(_features(self.trunk, pairs, self.activation))
+        out = _mlp(self.layout.split(layers), pairs, self.activation)
         return out.flatten(1)[:, : self.numel]
 
 
-def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(fan_in, fan_out)
-    layer.weight.data = xavier_uniform((fan_out, fan_in), generator)
-    layer.bias.data.zero_()
-    return layer
-
-
-def _trunk(sizes: Sequence[int], generator: torch.Generator) -> nn.ModuleList:
-    pairs = itertools.pairwise(sizes)
-    return nn.ModuleList(_linear(i, o, generator) for i, o in pairs)
-
-
-def _features(trunk: nn.ModuleList, x: Tensor, activation: str) -> Tensor:
-    function = ACTIVATIONS[activation]
-    for layer in trunk:
-        x = function(layer(x))
-    return x
+def _mlp(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
+    *hidden, (weight, bias) = layers
+    for w, b in hidden:
+        x = ACTIVATIONS[activation](F.linear(x, w, b))
+    return F.linear(x, weight, bias)

@@ -29,21 +29,43 @@ class MLPLayout:
         """Numbers in the last layer: what a task's own head holds."""
 
     def split(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[numel] → (weight [out, in], bias [out]) per layer, as views."""
-        parts = flat.split(self.lengths)
-        tensors = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        """[numel] → (weight [out, in], bias [out]) per layer, as views.
+
+        A trunk [numel − head_numel] is split into all layers but the last.
+        """
+        count = len(self.lengths) if flat.shape[-1] == self.numel else len(self.lengths) - 2
+        parts = flat.split(self.lengths[:count])
+        tensors = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=False)]
         return list(zip(tensors[::2], tensors[1::2], strict=True))
 
     def apply(self, flat: Tensor, x: Tensor) -> Tensor:
         """The MLP with weights `flat` [numel] on x [..., in] → [..., out]."""
         *hidden, (weight, bias) = self.split(flat)
-        for w, b in hidden:
-            x = torch.relu(F.linear(x, w, b))
-        return F.linear(x, weight, bias)
+        return F.linear(_relu_layers(hidden, x), weight, bias)
+
+    def apply_each(self, flat: Tensor, x: Tensor) -> Tensor:
+        """T MLPs with weights `flat` [T, numel], each on its own rows of x [T, N, in]."""
+        parts = flat.split(self.lengths, -1)
+        last = len(parts) - 2
+        for i, (fan_out, fan_in) in enumerate(self.shapes[::2]):
+            weight = parts[2 * i].view(-1, fan_out, fan_in)
+            x = torch.baddbmm(parts[2 * i + 1][:, None], x, weight.mT)
+            x = x if 2 * i == last else torch.relu(x)
+        return x
+
+    def features(self, trunk: Tensor, x: Tensor) -> Tensor:
+        """The last hidden layer of the MLP with that trunk, x [..., in] → [..., width]."""
+        return _relu_layers(self.split(trunk), x)
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """[numel] fresh weights on the CPU: matrices Xavier-uniform, biases 0."""
         return torch.cat([xavier_uniform(shape, generator).flatten() for shape in self.shapes])
+
+
+def _relu_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    for weight, bias in layers:
+        x = torch.relu(F.linear(x, weight, bias))
+    return x
 
 
 def xavier_uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:

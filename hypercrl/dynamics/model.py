@@ -46,12 +46,18 @@ class DynamicsModel(nn.Module):
         self.input_normaliser.fit(torch.cat([obs, action], -1))
         self.target_normaliser.fit(next_obs - obs)
 
-    def _normalised(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the normalised change; the log-variance is 0 when not learned"""
-        out = self.layout.apply(weights, self.input_normaliser(torch.cat([obs, action], -1)))
+    def inputs(self, obs: Tensor, action: Tensor) -> Tensor:
+        """[..., O], [..., A] → [..., O + A], normalised: what every network of a method reads."""
+        return self.input_normaliser(torch.cat([obs, action], -1))
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
+
+        The log-variance is 0 when it is not learned.
+        """
         if not self.probabilistic:
-            return out, torch.zeros_like(out)
-        mean, logvar = out.chunk(2, -1)
+            return outputs, torch.zeros_like(outputs)
+        mean, logvar = outputs.chunk(2, -1)
         logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
         return mean, logvar
@@ -65,7 +71,7 @@ class DynamicsModel(nn.Module):
         Returns:
             ([..., O], [..., O]).
         """
-        mean, logvar = self._normalised(weights, obs, action)
+        mean, logvar = self.distribution(self.layout.apply(weights, self.inputs(obs, action)))
         scale = self.target_normaliser.scale
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
@@ -75,24 +81,34 @@ class DynamicsModel(nn.Module):
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
         (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
         """
+        outputs = self.layout.apply(weights, self.inputs(obs, action))
+        return self.row_losses(outputs, obs, next_obs).sum() + self.spread()
+
+    def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """[...] loss of each transition alone, without the spread, from a network's outputs."""
         target = self.target_normaliser(next_obs - obs)
-        mean, logvar = self._normalised(weights, obs, action)
+        mean, logvar = self.distribution(outputs)
         squared = (mean - target).square()
         if not self.probabilistic:
-            return squared.sum() / self.obs_size
-        spread = 0.01 * (self.max_logvar - self.min_logvar).sum()
-        return (squared * (-logvar).exp() + logvar).sum() / self.obs_size + spread
+            return squared.sum(-1) / self.obs_size
+        return (squared * (-logvar).exp() + logvar).sum(-1) / self.obs_size
+
+    def spread(self) -> Tensor:
+        """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0."""
+        if not self.probabilistic:
+            return self.target_normaliser.mean.new_zeros(())
+        return 0.01 * (self.max_logvar - self.min_logvar).sum()
 
     @torch.no_grad()
-    def planning_layers(self, weights: Tensor, task: int) -> Layers:
-        """The mean prediction as plain layers in observation units.
+    def planning_layers(self, layers: Layers, task: int) -> Layers:
+        """The mean prediction of a network as plain layers in observation units.
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
         nothing but the products themselves. What had not moved by the end of task `task` (from 0),
-        whose weights these are, stands still: a scale that came later would turn the rest of an old
+        whose layers these are, stands still: a scale that came later would turn the rest of an old
         model's error there into motion.
         """
-        layers = [(w.clone(), b.clone()) for w, b in self.layout.split(weights)]
+        layers = [(w.clone(), b.clone()) for w, b in layers]
         first_w, first_b = layers[0]
         first_w = first_w / self.input_normaliser.scale
         layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)

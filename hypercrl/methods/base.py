@@ -8,23 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypercrl.dynamics import DynamicsModel
+from hypercrl.dynamics import DynamicsModel, MLPLayout
+from hypercrl.dynamics.model import Layers
 from hypercrl.settings import number
+from hypercrl.transitions import Batch, tensor_bytes
 
 StepReport = dict[str, Tensor]
 """Scalars of one training step, left on the device: loss, regulariser, gradient_norm."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions of the current task: [N, O], [N, A], [N, O]."""
-
-    obs: Tensor
-    action: Tensor
-    next_obs: Tensor
-
-    def __len__(self) -> int:
-        return len(self.obs)
 
 
 @dataclass
@@ -42,16 +32,32 @@ class Method(nn.Module, ABC):
     Tasks are counted from 0 in the order in which they are begun. A task that has not been begun
     is met with the weights of the latest one: that is what zero-shot transfer measures.
 
+    A task goes `begin_task`; then, again and again, training steps and `observe`; then `end_task`.
+    Whatever a method keeps is a parameter or a buffer, so that its state is in every checkpoint.
+
     Args:
         model: the dynamics model the weights are for.
+        config: the method's settings.
         generator: CPU generator of all initial parameters.
+        sampler: generator of all later draws, such as rehearsed transitions; on the device that
+            the method is moved to, so that a training step can be one CUDA graph.
     """
 
-    def __init__(self, model: DynamicsModel, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: MethodConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.config = config
         self.generator = generator
+        self.sampler = sampler
         self.tasks = 0
+        self.extra_updates = 0
+        """Updates beyond the training steps that the protocol gives to every method alike."""
         self.optimisers: list[torch.optim.Adam] = []
 
     def begin_task(self) -> None:
@@ -60,17 +66,39 @@ class Method(nn.Module, ABC):
         self.tasks += 1
         self.optimisers = self._new_optimisers()
 
-    def weights(self, task: int) -> Tensor:
-        """[P] weights of the dynamics model for `task`, with gradients recorded."""
-        return self._weights(min(task, self.tasks - 1))
-
     @abstractmethod
     def training_step(self, batch: Batch) -> StepReport:
         """One update on a batch of the current task; never waits for the device."""
 
-    @abstractmethod
+    def observe(self, batch: Batch) -> None:
+        """Take note of new transitions: each comes once, in order, after the steps trained on it.
+
+        Called between rounds of training steps, and with the rest before `end_task`.
+        """
+
+    def end_task(self, batch: Batch) -> None:
+        """The task is over; `batch` is all that the replay holds of it, and is emptied next."""
+
+    def weights(self, task: int) -> Tensor:
+        """[P] weights for `task` in the order of `layout(task)`, with gradients recorded."""
+        return self._weights(min(task, self.tasks - 1))
+
+    def layout(self, task: int) -> MLPLayout:  # noqa: ARG002
+        """The network that `weights(task)` are the weights of."""
+        return self.model.layout
+
+    def layers(self, task: int) -> Layers:
+        """Weight and bias of each layer for `task`, on normalised inputs and outputs."""
+        return self.layout(task).split(self.weights(task))
+
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""
+        return tensor_bytes([*self.parameters(), *self._stored()])
+
+    def _stored(self) -> Iterable[Tensor]:
+        """Buffers that count as memory: all but the model's normalisers."""
+        of_model = set(self.model.buffers())
+        return (buffer for buffer in self.buffers() if buffer not in of_model)
 
     @abstractmethod
     def _add_task(self) -> None:
@@ -91,6 +119,7 @@ class Method(nn.Module, ABC):
         """Everything needed to go on: parameters, stored targets, optimiser moments."""
         return {
             "tasks": self.tasks,
+            "extra_updates": self.extra_updates,
             "tensors": dict(self.state_dict()),
             "optimisers": [o.state_dict()["state"] for o in self.optimisers],
         }
@@ -100,13 +129,17 @@ class Method(nn.Module, ABC):
         for _ in range(state["tasks"]):
             self._add_task()
         self.tasks = state["tasks"]
+        self.extra_updates = state["extra_updates"]
+        self._make_room(state["tensors"])
         self.load_state_dict(state["tensors"])
         self.optimisers = self._new_optimisers()
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
             by_index = {int(index): values for index, values in moments.items()}
             optimiser.load_state_dict({**optimiser.state_dict(), "state": by_index})
 
-
-def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes held by the tensors."""
-    return sum(t.numel() * t.element_size() for t in tensors)
+    def _make_room(self, tensors: dict[str, Tensor]) -> None:
+        """Give every buffer the shape that was saved: what is stored grows with the tasks."""
+        for name, buffer in list(self.named_buffers()):
+            path, _, leaf = name.rpartition(".")
+            if name in tensors and tensors[name].shape != buffer.shape:
+                setattr(self.get_submodule(path), leaf, buffer.new_empty(tensors[name].shape))

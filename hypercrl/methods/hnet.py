@@ -4,23 +4,32 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
-from hypercrl.methods.base import Batch, Method, MethodConfig, StepReport, tensor_bytes
+from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.look_ahead import LookAhead
 from hypercrl.settings import choice, number
+from hypercrl.transitions import Batch
 
 
 @dataclass
 class HnetConfig(MethodConfig):
-    """Settings of the hypernetwork and of its regulariser."""
+    """Settings of the hypernetwork and of its regulariser.
+
+    Attributes:
+        regularised_tasks: how many old tasks, drawn anew at every step, R is the mean over; None
+            is all of them. The mean over the draws is R, so that β keeps its meaning.
+    """
 
     beta: float = number(0.05, least=0)
+    regularised_tasks: int | None = number(None, least=1)
     l1: float = number(0.0, least=0)
     embedding_size: int = number(10, least=1)
     hidden: list[int] = number([50, 50], least=1)
@@ -37,11 +46,17 @@ class Hnet(Method):
     The embedding follows the task loss alone.
     """
 
+    config: HnetConfig
+    targets: Tensor
+
     def __init__(
-        self, model: DynamicsModel, config: HnetConfig, generator: torch.Generator
+        self,
+        model: DynamicsModel,
+        config: HnetConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
     ) -> None:
-        super().__init__(model, generator)
-        self.config = config
+        super().__init__(model, config, generator, sampler)
         shared = (model.layout, config.embedding_size, config.hidden, config.activation)
         self.hypernetwork = (
             Hypernetwork(*shared, generator)
@@ -51,7 +66,6 @@ class Hnet(Method):
             )
         )
         self.embeddings = nn.ParameterList()
-        self.targets: Tensor
         self.register_buffer("targets", torch.empty(0, model.layout.numel))
 
     def begin_task(self) -> None:
@@ -72,46 +86,67 @@ class Hnet(Method):
         return self.hypernetwork(self.embeddings[task][None])[0]
 
     def _new_optimisers(self) -> list[torch.optim.Adam]:
-        rate = self.config.learning_rate
-        theta = [*self.hypernetwork.parameters(), *self.model.parameters()]
-        theta_adam = self._adam(theta, rate)
-        self.look_ahead = LookAhead(self.hypernetwork, theta_adam)
-        return [theta_adam, self._adam([self.embeddings[-1]], rate)]
+        theta = self.hypernetwork.theta
+        parameters = [theta, *self.model.parameters(), self.embeddings[-1]]
+        adam = self._adam(parameters, self.config.learning_rate)
+        self.look_ahead = LookAhead(theta, adam)
+        return [adam]
 
     def training_step(self, batch: Batch) -> StepReport:
         config, embedding = self.config, self.embeddings[-1]
-        theta_adam, embedding_adam = self.optimisers
-        theta_adam.zero_grad()
-        embedding_adam.zero_grad()
+        (adam,) = self.optimisers
+        adam.zero_grad()
 
         weights = self.weights(self.tasks - 1)
-        loss = self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
+        loss = self._task_loss(weights, batch)
         total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
-        total.backward()
-        clip_grad_norm_([embedding], config.clip_norm)
-        embedding_adam.step()
+        rehearsed = self._rehearse(len(batch))
+        (total if rehearsed is None else total + rehearsed).backward()
 
         regulariser = torch.zeros((), device=loss.device)
         if len(self.targets):
             regulariser = self._regularise(config.beta * len(batch))
-        theta = theta_adam.param_groups[0]["params"]
-        norm = clip_grad_norm_(theta, config.clip_norm)
-        theta_adam.step()
+        # The embedding has no part in the regulariser, and is clipped on its own.
+        clip_grad_norm_([embedding], config.clip_norm)
+        theta = [self.hypernetwork.theta, *self.model.parameters()]
+        norm = get_total_norm(_pieces(theta))
+        clip_grads_with_norm_(theta, config.clip_norm, norm)
+        adam.step()
         return {
             "loss": loss.detach() / len(batch),
             "regulariser": regulariser,
             "gradient_norm": norm,
         }
 
+    def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
+        return self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
+
     def _regularise(self, strength: float) -> Tensor:
-        """Add the gradient of strength · R to θ's; all old tasks are one batch. Returns R."""
-        old = torch.stack(list(self.embeddings)[:-1]).detach()
-        written = self.look_ahead.advance()(old)
-        regulariser = (self.targets - written).square().sum() / len(old)
+        """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""
+        chosen = self._chosen_tasks()
+        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
+        written = self.hypernetwork(old, self.look_ahead.advance())
+        regulariser = self._distance(written, chosen) / len(old)
         (strength * regulariser).backward()
         return regulariser.detach()
 
-    def memory_bytes(self) -> int:
-        """θ, all embeddings, and the targets of the regulariser."""
-        kept = [*self.hypernetwork.parameters(), *self.embeddings, *self.model.parameters()]
-        return tensor_bytes([*kept, self.targets])
+    def _chosen_tasks(self) -> Tensor | slice:
+        """Index of the old tasks that this step regularises."""
+        old, count = len(self.targets), self.config.regularised_tasks
+        if count is None or count >= old:
+            return slice(None)
+        # Unlike randperm, this waits for no device and can be part of a CUDA graph.
+        order = torch.rand(old, generator=self.sampler, device=self.targets.device)
+        return order.topk(count).indices
+
+    def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
+        """How far what is written for these old tasks, [n, P], is from their targets."""
+        return F.mse_loss(written, self.targets[tasks], reduction="sum")
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        """A loss on stored transitions, on the scale of one summed over `size` transitions."""
+
+
+def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients, cut up: a CPU adds the squares of millions in float32 to four digits only."""
+    return [part for p in parameters if p.grad is not None for part in p.grad.split(1 << 16)]

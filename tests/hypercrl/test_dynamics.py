@@ -33,11 +33,12 @@ def test_sizes_of_the_paper():
 def test_heads_start_xavier_uniform_with_their_own_fan_out():
     layout = DynamicsModel(10, 2, [200, 200], probabilistic=False).layout
     net = Hypernetwork(layout, 10, [50, 50], "elu", generator())
-    for block, length in zip(net.head_weight.split(layout.lengths), layout.lengths, strict=True):
+    weight, bias = net.layout.split(net.theta)[-1]
+    for block, length in zip(weight.split(layout.lengths), layout.lengths, strict=True):
         bound = math.sqrt(6 / (50 + length))
         assert block.abs().max() <= bound
         assert block.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
-    assert not net.head_bias.any()
+    assert not bias.any()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -62,7 +63,7 @@ def test_chunks_are_written_by_their_own_embedding():
     e = torch.randn(1, 4)
     before = net(e)[0]
     with torch.no_grad():
-        net.chunk_embeddings[1] += 1.0
+        net.theta[5:10] += 1.0  # the second chunk's embedding
     changed = (net(e)[0] != before).nonzero().flatten()
     assert changed.min() >= 10
     assert changed.max() < 20
@@ -115,7 +116,7 @@ def test_folded_layers_predict_what_the_model_predicts():
         model, obs, action, _ = fitted_model(probabilistic)
         weights = model.layout.initial(generator(3))
         mean, _ = model.predict(weights, obs[:20], action[:20])
-        layers = model.planning_layers(weights, task=0)
+        layers = model.planning_layers(model.layout.split(weights), task=0)
         states = rollout(layers, obs[:20], action[:20, None, None])
         torch.testing.assert_close(states[:, 0, 1] - obs[:20], mean, rtol=1e-3, atol=1e-5)
 

@@ -10,7 +10,7 @@ from hypercrl.agent import Agent
 from hypercrl.cli import main
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.methods import Batch, HnetConfig, MethodConfig, make_method
+from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig
 
 pytestmark = pytest.mark.gpu
@@ -23,7 +23,8 @@ def reward(obs, action, next_obs):
 def make_layers(scale=1.0):
     model = DynamicsModel(10, 2, [64, 64], False).cuda()
     weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
-    return [(scale * w, b + scale - 1) for w, b in model.planning_layers(weights, task=0)]
+    layers = model.planning_layers(model.layout.split(weights), task=0)
+    return [(scale * w, b + scale - 1) for w, b in layers]
 
 
 def make_agent(reward=reward, robots=3, seed=0):
@@ -51,6 +52,17 @@ def test_a_captured_plan_is_the_eager_plan():
     assert graph._plan._graph is not None
 
 
+def test_warming_up_leaves_no_trace():
+    warm, cold = make_agent(), make_agent()
+    g = torch.Generator().manual_seed(2)
+    warm.warm_up(torch.randn(3, 10, generator=g))
+    assert warm._plan._graph is not None
+    assert not warm.plan_seconds
+    for _ in range(3):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
+
+
 def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
     def waiting(obs, action, next_obs):
         scale = 1.0 if obs.mean().item() > 1e9 else 2.0  # waits for the device
@@ -76,38 +88,50 @@ def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
     assert (y > 0).all()
 
 
-@pytest.mark.parametrize("name", ["hnet", "chunked_hnet", "finetune", "single"])
+@pytest.mark.parametrize("name", METHODS)
 def test_captured_training_steps_are_the_eager_ones(name):
-    model = DynamicsModel(4, 2, [32, 32], probabilistic=True)
-    chunk = 200 if name == "chunked_hnet" else None
-    config = (
-        HnetConfig(name, 1e-3, 5.0, chunk_size=chunk)
-        if "hnet" in name
-        else MethodConfig(name, 1e-3, 5.0)
+    model = DynamicsModel(4, 2, [32, 32], probabilistic=not name.startswith("ftl"))
+    config = METHODS[name][1](name, 1e-3, 5.0)
+    if isinstance(config, HnetConfig) and name == "chunked_hnet":
+        config.chunk_size = 200
+    if name == "hnet":
+        config.regularised_tasks = 1
+    eager, graph = (
+        make_method(
+            copy.deepcopy(model),
+            config,
+            torch.Generator().manual_seed(0),
+            torch.Generator("cuda").manual_seed(1),
+        )
+        for _ in range(2)
     )
-    eager = make_method(model, config, torch.Generator().manual_seed(0)).cuda()
-    graph = copy.deepcopy(eager)
     g = torch.Generator().manual_seed(3)
     for _ in range(3):
-        for method in (eager, graph):
-            method.generator = torch.Generator().manual_seed(5)
-            method.begin_task()
+        eager.begin_task()
+        graph.begin_task()
 
         def step(obs, action, next_obs):
             return tuple(graph.training_step(Batch(obs, action, next_obs)).values())
 
-        captured = CapturedFunction(step)
+        captured = CapturedFunction(step, [graph.sampler])
+        batch = Batch(*(torch.empty(0) for _ in range(3)))
         for _ in range(8):
             obs, action = torch.randn(50, 4, generator=g), torch.randn(50, 2, generator=g)
-            batch = [t.cuda() for t in (obs, action, obs + 0.1 * action.repeat(1, 2))]
-            wanted = list(eager.training_step(Batch(*batch)).values())
-            for a, b in zip(captured(*batch), wanted, strict=True):
+            parts = [t.cuda() for t in (obs, action, obs + 0.1 * action.repeat(1, 2))]
+            batch = Batch(*parts)
+            wanted = list(eager.training_step(batch).values())
+            for a, b in zip(captured(*parts), wanted, strict=True):
                 torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-5)
+            eager.observe(batch)
+            graph.observe(batch)
+        assert captured._graph is not None
+        eager.end_task(batch)
+        graph.end_task(batch)
     for a, b in zip(eager.parameters(), graph.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["hnet", "finetune"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_on_the_gpu_ends_and_plays_on_the_cpu(method, tmp_path):
     run = tmp_path / "run"
     main(["train", "preset=smoke", "device=cuda", f"method={method}", f"run_dir={run}"])

@@ -1,5 +1,8 @@
 """Replays: real time for every control rate, and an outcome that says only what is known."""
 
+import re
+import time
+
 import imageio.v3 as imageio
 import pytest
 
@@ -46,3 +49,14 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     assert "mm from the goal" in cheetah
     assert reacher.startswith("task 2/2  Reacher-v5, episode 1: return -")
     assert reacher.endswith(", no success")
+
+
+def test_in_realtime_a_second_takes_a_second_and_changes_nothing(run, capsys):
+    main(["play", f"run={run}", "episodes=1", "task=2"])
+    (plain,) = capsys.readouterr().out.splitlines()
+    started = time.perf_counter()
+    main(["play", f"run={run}", "episodes=1", "task=2", "realtime=true"])
+    assert time.perf_counter() - started > 0.98
+    outcome, latencies = capsys.readouterr().out.splitlines()
+    assert outcome == plain
+    assert re.search(r"deadlines met by 50 plans: 10 Hz \d+ \(\d+%\)", latencies)

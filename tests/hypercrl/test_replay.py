@@ -25,6 +25,12 @@ def test_parts_of_a_transition_stay_together():
     assert torch.equal(batch.next_obs, batch.obs + 0.5)
 
 
+@pytest.mark.parametrize(("held", "wanted"), [(3, [1, 2]), (7, [5, 6]), (1, [0])])
+def test_the_latest_come_in_order(held, wanted):
+    assert filled(4, held).latest(2).action.flatten().tolist() == wanted
+    assert filled(4, 9).latest(100).action.flatten().tolist() == [5, 6, 7, 8]
+
+
 def test_clear_leaves_no_trace_of_the_old_task():
     replay = filled(4, 7)
     replay.clear()

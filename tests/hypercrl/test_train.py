@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from hypercrl.cli import main
+from hypercrl.methods import METHODS
 
 SMALL = (
     "preset=smoke",
@@ -113,9 +114,15 @@ def test_exploration_differs_between_tasks(hnet_run):
     assert len(set(returns)) == len(returns)
 
 
-@pytest.mark.parametrize("method", ["hnet", "finetune", "single", "chunked_hnet"])
+KILLED_IN_EVERY_TEST = ("hnet", "derpp", "pnn", "ftl_task")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [m if m in KILLED_IN_EVERY_TEST else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
+)
 def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
-    small = SMALL if method in ("hnet", "chunked_hnet") else (*SMALL[:2], *SMALL[3:])
+    small = SMALL if "hnet" in method else (*SMALL[:2], *SMALL[3:])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (f"method={method}", "seed=3")
     wanted = train(straight, *settings, small=small)

@@ -1,7 +1,12 @@
 """Operations of a sampling planner: rollouts of a model, sampling, and the update from elites."""
 
 from hypercrl_kernels.planning.elites import Elites, elite_statistics
-from hypercrl_kernels.planning.packed_layers import PackedLayers, Precision, pack_layers
+from hypercrl_kernels.planning.packed_layers import (
+    PackedLayers,
+    Precision,
+    layer_sizes,
+    pack_layers,
+)
 from hypercrl_kernels.planning.rollout import prepare_layers, rollout
 from hypercrl_kernels.planning.rollout_reference import Layers
 from hypercrl_kernels.planning.sampling import sample_actions
@@ -12,6 +17,7 @@ __all__ = [
     "PackedLayers",
     "Precision",
     "elite_statistics",
+    "layer_sizes",
     "pack_layers",
     "prepare_layers",
     "rollout",

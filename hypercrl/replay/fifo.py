@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.methods.base import Batch, tensor_bytes
+from hypercrl.transitions import Batch, tensor_bytes
 
 
 class Replay:
@@ -52,6 +52,12 @@ class Replay:
         """All that is held, oldest slot first; views."""
         n = len(self)
         return Batch(self.obs[:n], self.action[:n], self.next_obs[:n])
+
+    def latest(self, count: int) -> Batch:
+        """The `count` newest transitions, the oldest of them first; fewer if no more are held."""
+        count = min(count, len(self))
+        newest = torch.arange(self._added - count, self._added, device=self.obs.device)
+        return self.gather(newest % self.capacity)
 
     def clear(self) -> None:
         """Forget everything; a new task begins."""

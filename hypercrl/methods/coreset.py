@@ -1,0 +1,114 @@
+"""Rehearsal of a few stored transitions of every old task; of all of them it is multitask."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.base import MethodConfig
+from hypercrl.methods.budget import rows_at_equal_bytes, transition_bytes
+from hypercrl.methods.gradient import SharedMethod
+from hypercrl.replay import SELECTIONS, Coreset
+from hypercrl.settings import choice, number
+from hypercrl.transitions import Batch, MixedBatch, tensor_bytes
+
+
+@dataclass
+class CoresetConfig(MethodConfig):
+    """How many transitions are kept, and which.
+
+    `per_task` null keeps all of a task; `capacity` limits all tasks together, and with
+    `equal_bytes` it is what fits into the bytes that hnet keeps.
+    """
+
+    per_task: int | None = number(None, least=1)
+    capacity: int | None = number(None, least=1)
+    equal_bytes: bool = False
+    selection: str = choice("random", *SELECTIONS)
+
+
+class TaskMemory(nn.Module):
+    """A coreset filled from the replays of ending tasks, and the batches to rehearse.
+
+    Args:
+        config: its size and the selection.
+        model: scales the features that transitions are compared by.
+        network_bytes: what the method keeps beside it, for equal bytes.
+        sampler: of the draws.
+    """
+
+    def __init__(
+        self,
+        config: CoresetConfig,
+        model: DynamicsModel,
+        network_bytes: int,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__()
+        capacity = config.capacity
+        if config.equal_bytes:
+            capacity = rows_at_equal_bytes(model, network_bytes, transition_bytes(model))
+        self.select = SELECTIONS[config.selection]
+        self.coreset = Coreset(config.per_task, capacity, model.obs_size, model.action_size)
+        self.sampler = sampler
+
+    def keep(self, model: DynamicsModel, batch: Batch, task: int) -> None:
+        """Choose from all that is held of the task that ends."""
+        room = self.coreset.room(task + 1)
+        count = len(batch) if room is None else min(room, len(batch))
+        change = model.target_normaliser(batch.next_obs - batch.obs)
+        features = torch.cat([model.inputs(batch.obs, batch.action), change], -1)
+        chosen = batch.at(self.select(features, count, self.sampler))
+        label = torch.full((count,), task, device=chosen.obs.device)
+        self.coreset.add(MixedBatch(chosen.obs, chosen.action, chosen.next_obs, label))
+
+    def rehearsal(self, size: int) -> tuple[MixedBatch, Tensor] | None:
+        """Transitions of all old tasks, with weights [N] that sum to `size` for each task.
+
+        Everything that is held where that is no more than `size` per task on average, else so many
+        of each task, drawn at random. None while nothing is held.
+        """
+        coreset = self.coreset
+        tasks = len(coreset.counts)
+        if not tasks:
+            return None
+        if len(coreset) <= size * tasks:
+            batch = coreset.all()
+            return batch, size / coreset.counts[batch.task]
+        batch = coreset.draw_from_each(size, self.sampler)
+        return batch, torch.ones_like(batch.obs[:, 0])
+
+
+class CoresetMethod(SharedMethod):
+    """Every update sees the rows of every old task, each task with the weight of the present one.
+
+    With all data kept (multitask) that is a full batch of every old task.
+    """
+
+    config: CoresetConfig
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: CoresetConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        network_bytes = tensor_bytes(self.network.parameters())
+        self.memory = TaskMemory(config, model, network_bytes, sampler)
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        drawn = self.memory.rehearsal(size)
+        if drawn is None:
+            return None
+        batch, weight = drawn
+        return weight @ self._mixed_losses(batch)
+
+    def end_task(self, batch: Batch) -> None:
+        self.memory.keep(self.model, batch, self.tasks - 1)
+
+    def _trained(self) -> list[nn.Parameter]:
+        """Old heads too: they follow the trunk."""
+        return [self.network.trunk, *self.network.task_parameters()]

@@ -1,0 +1,132 @@
+"""Follow the leader: sparse random features, and the best linear read-out of all data so far.
+
+After Liu, Du, Lee, Lin, "Locality sensitive sparse encoding for learning world models online",
+ICLR 2024: a linear model on fixed sparse features whose least-squares solution is updated in
+closed form forgets nothing, because it is at every time the solution for everything seen. The
+features here are the inputs themselves, as relu(x) and relu(−x), and thresholded random
+projections, of which few are active at a time. So the model is a ReLU network with one wide hidden
+layer and is planned with like any other.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from hypercrl.dynamics import DynamicsModel, MLPLayout
+from hypercrl.errors import UserError
+from hypercrl.methods.base import Method, MethodConfig, StepReport
+from hypercrl.settings import number
+from hypercrl.transitions import Batch
+
+
+@dataclass
+class FTLConfig(MethodConfig):
+    """Number of random features, the share of them active at a time, and the ridge.
+
+    With an `embedding_size` the features read a fixed random vector per task beside the input;
+    with 0 there is one model for whatever comes, and nobody has to say which task it is.
+    """
+
+    features: int = number(1000, least=1)
+    active: float = number(0.1, least=0.001, most=0.999)
+    ridge: float = number(1e-3, least=1e-12)
+    embedding_size: int = number(0, least=0)
+
+
+class FTL(Method):
+    """W = argmin Σ ‖W [φ(x); 1] − y‖² + ridge ‖W‖² over all transitions, from ΣφφT and ΣφyT.
+
+    Training steps change nothing; the solution moves when transitions are observed.
+
+    Raises:
+        UserError: a log-variance is asked for; the model predicts none.
+    """
+
+    config: FTLConfig
+    projection: Tensor
+    embeddings: Tensor
+    moments: Tensor
+    products: Tensor
+    solution: Tensor
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: FTLConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        if model.probabilistic:
+            raise UserError(
+                f"method={config.name} predicts no log-variance; use dynamics.probabilistic=false."
+            )
+        inputs = model.layout.sizes[0]
+        told = config.embedding_size
+        self.one_network = MLPLayout([inputs, 2 * inputs + config.features, model.obs_size])
+        width = self.one_network.sizes[1] + 1
+        # The projection of unit normal inputs, and of unit normal embeddings, has variance 1.
+        seen = torch.randn(config.features, inputs, generator=generator) / sqrt(inputs)
+        of_task = torch.randn(config.features, told, generator=generator) / sqrt(max(told, 1))
+        scale = sqrt(2) if told else 1.0
+        self.register_buffer("projection", torch.cat([seen, of_task], 1) / scale)
+        self.register_buffer("embeddings", torch.empty(0, told))
+        self.register_buffer("moments", torch.zeros(width, width, dtype=torch.float64))
+        self.register_buffer("products", torch.zeros(width, model.obs_size, dtype=torch.float64))
+        self.register_buffer("solution", torch.zeros(model.obs_size, width))
+
+    def layout(self, task: int) -> MLPLayout:  # noqa: ARG002
+        return self.one_network
+
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> None:
+        features = self._features(self.model.inputs(batch.obs, batch.action)).double()
+        ones = features.new_ones(len(batch), 1)
+        features = torch.cat([features, ones], 1)
+        target = self.model.target_normaliser(batch.next_obs - batch.obs).double()
+        self.moments += features.T @ features
+        self.products += features.T @ target
+        ridge = self.config.ridge * torch.eye(len(self.moments)).to(self.moments)
+        factor, _ = torch.linalg.cholesky_ex(self.moments + ridge)
+        self.solution.copy_(torch.cholesky_solve(self.products, factor).T)
+
+    @torch.no_grad()
+    def training_step(self, batch: Batch) -> StepReport:
+        loss = self._loss(batch)
+        return {
+            "loss": loss / len(batch),
+            "regulariser": torch.zeros_like(loss),
+            "gradient_norm": torch.zeros_like(loss),
+        }
+
+    def _loss(self, batch: Batch) -> Tensor:
+        x = self.model.inputs(batch.obs, batch.action)
+        outputs = self.one_network.apply(self.weights(self.tasks - 1), x)
+        return self.model.row_losses(outputs, batch.obs, batch.next_obs).sum()
+
+    def _features(self, x: Tensor) -> Tensor:
+        """[N, in] of the present task → [N, features]."""
+        weight, bias = self._first_layer(self.tasks - 1)
+        return torch.relu(x @ weight.T + bias)
+
+    def _first_layer(self, task: int) -> tuple[Tensor, Tensor]:
+        inputs = self.one_network.sizes[0]
+        seen, told = self.projection[:, :inputs], self.projection[:, inputs:]
+        same = torch.eye(inputs).to(seen)
+        bias = told @ self.embeddings[task] - NormalDist().inv_cdf(1 - self.config.active)
+        return torch.cat([same, -same, seen]), torch.cat([bias.new_zeros(2 * inputs), bias])
+
+    def _add_task(self) -> None:
+        embedding = torch.randn(1, self.config.embedding_size, generator=self.generator)
+        self.embeddings = torch.cat([self.embeddings, embedding.to(self.embeddings)])
+
+    def _weights(self, task: int) -> Tensor:
+        weight, bias = self._first_layer(task)
+        read_out = self.solution[:, :-1]
+        return torch.cat([weight.flatten(), bias, read_out.flatten(), self.solution[:, -1]])
+
+    def _new_optimisers(self) -> list[torch.optim.Adam]:
+        return []

@@ -1,0 +1,101 @@
+"""What all methods have in common that train their networks by gradients of the task loss."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.base import Method, MethodConfig, StepReport
+from hypercrl.methods.networks import MultiHeadNetwork, SharedNetwork
+from hypercrl.transitions import Batch, MixedBatch
+
+
+class GradientMethod(Method):
+    """Adam on the task loss, with three places to step in; a new Adam begins with each task.
+
+    `_rehearse` adds a loss on stored data, `_protect` changes the gradients before the step, and
+    `_stepped` sees where the step led.
+    """
+
+    def training_step(self, batch: Batch) -> StepReport:
+        (adam,) = self.optimisers
+        adam.zero_grad()
+        loss = self._task_loss(batch)
+        rehearsed = self._rehearse(len(batch))
+        (loss if rehearsed is None else loss + rehearsed).backward()
+        penalty = self._protect(len(batch))
+        norm = clip_grad_norm_(adam.param_groups[0]["params"], self.config.clip_norm)
+        adam.step()
+        self._stepped()
+        parts = [part.detach() for part in (rehearsed, penalty) if part is not None]
+        return {
+            "loss": loss.detach() / len(batch),
+            "regulariser": sum(parts, torch.zeros_like(loss)) / len(batch),
+            "gradient_norm": norm,
+        }
+
+    def _task_loss(self, batch: Batch) -> Tensor:
+        """Loss of the current task, summed over the batch."""
+        task = self.tasks - 1
+        outputs = self.layout(task).apply(
+            self.weights(task), self.model.inputs(batch.obs, batch.action)
+        )
+        rows = self.model.row_losses(outputs, batch.obs, batch.next_obs)
+        return rows.sum() + self.model.spread()
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        """A loss on stored transitions, on the scale of one summed over `size` transitions."""
+
+    def _protect(self, size: int) -> Tensor | None:
+        """Change the gradients, which are those of a loss summed over `size` transitions.
+
+        Returns:
+            The penalty on that scale, where the change is the gradient of one.
+        """
+
+    def _stepped(self) -> None:
+        """Adam's step has been taken; the gradients, clipped, are still there."""
+
+    @abstractmethod
+    def _trained(self) -> list[nn.Parameter]:
+        """The parameters that the current task may move, beside the model's own."""
+
+    def _new_optimisers(self) -> list[torch.optim.Adam]:
+        trained = [*self._trained(), *self.model.parameters()]
+        return [self._adam(trained, self.config.learning_rate)]
+
+
+class SharedMethod(GradientMethod):
+    """A gradient method with one network for all tasks: multi-headed, unless `_network` differs."""
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: MethodConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        self.network = self._network()
+
+    def _network(self) -> SharedNetwork:
+        return MultiHeadNetwork(self.model.layout, self.generator)
+
+    def _mixed_losses(self, batch: MixedBatch) -> Tensor:
+        """[N] loss of each transition under its own task."""
+        return self.model.row_losses(self._mixed_outputs(batch), batch.obs, batch.next_obs)
+
+    def _mixed_outputs(self, batch: MixedBatch) -> Tensor:
+        return self.network.outputs(self.model.inputs(batch.obs, batch.action), batch.task)
+
+    def _add_task(self) -> None:
+        self.network.add_task(self.generator)
+
+    def _weights(self, task: int) -> Tensor:
+        return self.network.weights(task)
+
+    def _trained(self) -> list[nn.Parameter]:
+        """What the loss of the current task has a gradient for."""
+        return [self.network.trunk, self.network.task_parameters()[-1]]

@@ -1,0 +1,45 @@
+"""HyperCRL with rehearsal: the hypernetwork also sees a few transitions of every old task."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.coreset import CoresetConfig, TaskMemory
+from hypercrl.methods.hnet import Hnet, HnetConfig
+from hypercrl.transitions import Batch, tensor_bytes
+
+
+@dataclass
+class HnetReplayConfig(HnetConfig, CoresetConfig):
+    """Settings of hnet and of the memory; `beta` 0 is rehearsal alone."""
+
+
+class HnetReplay(Hnet):
+    """Each old task counts as much as the present one; its embedding stays as it is."""
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: HnetReplayConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        network_bytes = tensor_bytes(self.hypernetwork.parameters())
+        self.memory = TaskMemory(config, model, network_bytes, sampler)
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        if self.tasks < 2:
+            return None
+        batch = self.memory.coreset.draw_from_each(size, self.sampler)
+        old = torch.stack(list(self.embeddings)[:-1]).detach()
+        x = self.model.inputs(batch.obs, batch.action).view(len(old), size, -1)
+        outputs = self.model.layout.apply_each(self.hypernetwork(old), x)
+        return self.model.row_losses(
+            outputs, batch.obs.view(len(old), size, -1), batch.next_obs.view(len(old), size, -1)
+        ).sum()
+
+    def end_task(self, batch: Batch) -> None:
+        self.memory.keep(self.model, batch, self.tasks - 1)

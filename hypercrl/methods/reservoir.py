@@ -1,0 +1,68 @@
+"""A small memory of the whole stream and one network that is told the task.
+
+The plainest rival of a hypernetwork: a task-conditioned MLP with experience replay (Chaudhry et
+al., "On tiny episodic memories in continual learning", 2019), by default at equal bytes with hnet.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.base import MethodConfig
+from hypercrl.methods.budget import rows_at_equal_bytes, transition_bytes
+from hypercrl.methods.gradient import SharedMethod
+from hypercrl.methods.networks import ConditionedNetwork
+from hypercrl.replay import POLICIES, StreamStore
+from hypercrl.settings import choice, number
+from hypercrl.transitions import Batch, tensor_bytes
+
+
+@dataclass
+class ReservoirConfig(MethodConfig):
+    """Transitions kept (null: at equal bytes with hnet), and the width of a task embedding."""
+
+    capacity: int | None = number(None, least=1)
+    policy: str = choice("reservoir", *POLICIES)
+    embedding_size: int = number(10, least=1)
+
+
+class Reservoir(SharedMethod):
+    """Every update adds a batch drawn from the memory to the batch of the present task."""
+
+    config: ReservoirConfig
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: ReservoirConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        extra = self._extra_size()
+        capacity = config.capacity or rows_at_equal_bytes(
+            model, tensor_bytes(self.network.parameters()), transition_bytes(model, extra)
+        )
+        self.store = StreamStore(
+            capacity, model.obs_size, model.action_size, extra, config.policy, sampler
+        )
+
+    def _network(self) -> ConditionedNetwork:
+        return ConditionedNetwork(self.model.layout, self.config.embedding_size, self.generator)
+
+    def _extra_size(self) -> int:
+        """Numbers kept beside each transition."""
+        return 0
+
+    def observe(self, batch: Batch) -> None:
+        self.store.add(batch, self.tasks - 1, batch.obs[:, :0])
+
+    def _rehearse(self, size: int) -> Tensor | None:
+        batch, _, weight = self.store.draw(size)
+        return weight * self._mixed_losses(batch).sum()
+
+    def _trained(self) -> list[nn.Parameter]:
+        """Old embeddings too: they follow the trunk."""
+        return [self.network.trunk, *self.network.task_parameters()]

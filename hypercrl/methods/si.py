@@ -1,0 +1,76 @@
+"""Synaptic intelligence: a weight matters as much as its path lowered the loss.
+
+Zenke, Poole, Ganguli, "Continual learning through synaptic intelligence", ICML 2017, equations 4
+and 5.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.base import MethodConfig
+from hypercrl.methods.gradient import SharedMethod
+from hypercrl.settings import number
+from hypercrl.transitions import Batch
+
+
+@dataclass
+class SIConfig(MethodConfig):
+    """Strength c of the penalty, and the damping ξ of weights that hardly moved."""
+
+    strength: float = number(1.0, least=0)
+    damping: float = number(1e-3, least=1e-12)
+
+
+class SI(SharedMethod):
+    """Penalty c Σ_i Ω_i (θ_i − θ*_i)² on the trunk, Ω_i = Σ_tasks ω_i / ((Δθ_i)² + ξ).
+
+    ω_i sums −(∂L/∂θ_i) · (step of θ_i) over the updates of a task, with the gradient of the task
+    loss alone. θ* is the trunk at the end of the latest task.
+    """
+
+    config: SIConfig
+    importance: Tensor
+    anchor: Tensor
+    path: Tensor
+    gradient: Tensor
+    before: Tensor
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: SIConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        trunk = self.network.trunk.detach()
+        for name in ("importance", "path", "gradient"):
+            self.register_buffer(name, torch.zeros_like(trunk))
+        for name in ("anchor", "before"):
+            self.register_buffer(name, trunk.clone())
+
+    @torch.no_grad()
+    def _protect(self, size: int) -> Tensor:
+        trunk = self.network.trunk
+        assert trunk.grad is not None
+        self.gradient.copy_(trunk.grad / size)
+        self.before.copy_(trunk)
+        pull = self.config.strength * size * self.importance * (trunk - self.anchor)
+        trunk.grad += 2 * pull
+        return (pull * (trunk - self.anchor)).sum()
+
+    @torch.no_grad()
+    def _stepped(self) -> None:
+        self.path -= self.gradient * (self.network.trunk - self.before)
+
+    @torch.no_grad()
+    def end_task(self, batch: Batch) -> None:  # noqa: ARG002
+        trunk = self.network.trunk
+        # Minibatch noise can make a weight's share negative; importance is not.
+        gained = self.path.clamp_min(0)
+        self.importance += gained / ((trunk - self.anchor).square() + self.config.damping)
+        self.anchor.copy_(trunk)
+        self.path.zero_()

@@ -1,0 +1,32 @@
+"""One network per task: the reference that forgets nothing and transfers nothing."""
+
+import torch
+from torch import Tensor, nn
+
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods.base import MethodConfig
+from hypercrl.methods.gradient import GradientMethod
+
+
+class Single(GradientMethod):
+    """A fresh network for every task, the old ones frozen."""
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        config: MethodConfig,
+        generator: torch.Generator,
+        sampler: torch.Generator,
+    ) -> None:
+        super().__init__(model, config, generator, sampler)
+        self.networks = nn.ParameterList()
+
+    def _add_task(self) -> None:
+        initial = self.model.layout.initial(self.generator)
+        self.networks.append(nn.Parameter(initial.to(self.sampler.device)))
+
+    def _weights(self, task: int) -> Tensor:
+        return self.networks[task]
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [self.networks[-1]]

@@ -1,0 +1,155 @@
+"""How few samples will do? Planners in closed loop on all tasks of a trained run.
+
+    python scripts/compare_planners.py RUN [--episodes 10] [--repeats 3] [--device cpu] [--out FILE]
+
+Each planner is given the run's own sizes, then 1/2, 1/4 and 1/8 of its samples and elites; the
+model stays the run's. A run of planner.dynamics=simulator compares them on true dynamics. Start
+states are the same for all; repeats differ in the planner's noise.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean, median, stdev
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from hypercrl.checkpoint import write_atomically
+from hypercrl.config import TrainConfig
+from hypercrl.errors import UserError
+from hypercrl.evaluation import Evaluator, Score
+from hypercrl.experiment import Experiment, build
+from hypercrl.planning import PLANNERS, PlannerConfig, make_planner
+from hypercrl.result import git_revision, machine
+from hypercrl.run_folder import LATEST, RunFolder
+
+FRACTIONS = (1, 2, 4, 8)
+FEWEST_ELITES = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One planner at one size; an episode mean per repeat and task."""
+
+    planner: str
+    samples: int
+    elites: int
+    success: list[list[float]]
+    episode_return: list[list[float]]
+    plan_milliseconds: float
+
+
+def sized(name: str, config: PlannerConfig, fraction: int) -> PlannerConfig:
+    """The planner of that name with 1/`fraction` of the samples of `config`, all else alike."""
+    shared = {f.name: getattr(config, f.name) for f in fields(PlannerConfig)}
+    elites = max(FEWEST_ELITES, round(config.elites / fraction))
+    samples = max(elites, round(config.samples / fraction))
+    return PLANNERS[name][1](**{**shared, "name": name, "samples": samples, "elites": elites})
+
+
+@torch.no_grad()
+def compare(
+    experiment: Experiment, planners: list[str], episodes: int, repeats: int
+) -> Iterator[Row]:
+    config, tasks = experiment.config, len(experiment.sequence)
+    for name in planners:
+        for fraction in FRACTIONS:
+            settings = sized(name, config.planner, fraction)
+            planner = make_planner(settings, experiment.planner.low, experiment.planner.high)
+            evaluator = Evaluator(
+                experiment.sequence,
+                planner,
+                config.seed,
+                config.exploration,
+                config.protocol.prediction_horizon,
+                config.protocol.heldout_episodes,
+            )
+            scores = [
+                [_score(experiment, evaluator, task, episodes, key) for task in range(tasks)]
+                for key in range(repeats)
+            ]
+            evaluator.close()
+            yield Row(
+                name,
+                settings.samples,
+                settings.elites,
+                [[score.success for score in row] for row in scores],
+                [[score.episode_return for score in row] for row in scores],
+                1e3 * median(evaluator.plan_seconds),
+            )
+
+
+def _score(
+    experiment: Experiment, evaluator: Evaluator, task: int, episodes: int, key: int
+) -> Score:
+    if experiment.plans_with_simulator:
+        return evaluator.evaluate_oracle(task, episodes, key)
+    layers = experiment.model.planning_layers(experiment.method.layers(task))
+    return evaluator.evaluate(task, layers, episodes, key)
+
+
+def load(run: Path, device: str) -> Experiment:
+    """The parts of a run, with what it has learned.
+
+    Raises:
+        UserError: there is no such run, or it has not trained all its tasks.
+    """
+    folder = RunFolder.open(run)
+    config = folder.config(TrainConfig)
+    config.device = device
+    experiment = build(config)
+    if not experiment.plans_with_simulator:
+        experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
+        if experiment.method.tasks < len(experiment.sequence):
+            raise UserError(f"{run} has trained {experiment.method.tasks} tasks so far; finish it.")
+    return experiment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--planners", nargs="+", default=["cem", "icem"], choices=list(PLANNERS))
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    arguments = parser.parse_args()
+    try:
+        experiment = load(arguments.run, arguments.device)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    table = Table("planner", "samples", "elites", "success", "return", "worst task", "ms a call")
+    rows = []
+    for row in track(
+        compare(experiment, arguments.planners, arguments.episodes, arguments.repeats),
+        "planners",
+        total=len(arguments.planners) * len(FRACTIONS),
+    ):
+        rows.append(row)
+        returns = [mean(r) for r in row.episode_return]
+        spread = f" ± {stdev(returns):.2f}" if len(returns) > 1 else ""
+        worst = min(mean(of_task) for of_task in zip(*row.success, strict=True))
+        table.add_row(
+            row.planner,
+            str(row.samples),
+            str(row.elites),
+            f"{mean(mean(r) for r in row.success):.2f}",
+            f"{mean(returns):.2f}{spread}",
+            f"{worst:.2f}",
+            f"{row.plan_milliseconds:.2f}",
+        )
+    Console().print(table)
+    if arguments.out:
+        about = {"run": str(arguments.run), "git": git_revision()}
+        about["machine"] = machine(experiment.device)
+        values = {**about, "rows": [asdict(row) for row in rows]}
+        write_atomically(arguments.out, json.dumps(values, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
