@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +41,9 @@ class RayWorkers:
             ) from error
         self.ray = ray
         try:
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"There is no Ray cluster at {address or 'this machine'} ({reason}). "
@@ -91,6 +93,15 @@ class RayWorkers:
             self.ray.cancel(task, force=True)
         self._running.clear()
         self.ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself ends the process, after minutes, where nobody answers at host:port."""
+    if address is None:
+        return
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _run_cell(words: list[str], log: str) -> int:
