@@ -89,8 +89,8 @@ class FTL(Method):
         target = self.model.target_normaliser(batch.next_obs - batch.obs).double()
         self.moments += features.T @ features
         self.products += features.T @ target
-        ridge = self.config.ridge * torch.eye(len(self.moments)).to(self.moments)
-        factor, _ = torch.linalg.cholesky_ex(self.moments + ridge)
+        same = torch.eye(len(self.moments), device=features.device, dtype=features.dtype)
+        factor, _ = torch.linalg.cholesky_ex(self.moments + self.config.ridge * same)
         self.solution.copy_(torch.cholesky_solve(self.products, factor).T)
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class FTL(Method):
     def _first_layer(self, task: int) -> tuple[Tensor, Tensor]:
         inputs = self.one_network.sizes[0]
         seen, told = self.projection[:, :inputs], self.projection[:, inputs:]
-        same = torch.eye(inputs).to(seen)
+        same = torch.eye(inputs, device=seen.device, dtype=seen.dtype)
         bias = told @ self.embeddings[task] - NormalDist().inv_cdf(1 - self.config.active)
         return torch.cat([same, -same, seen]), torch.cat([bias.new_zeros(2 * inputs), bias])
 
