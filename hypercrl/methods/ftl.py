@@ -26,13 +26,15 @@ from hypercrl.transitions import Batch
 class FTLConfig(MethodConfig):
     """Number of random features, the share of them active at a time, and the ridge.
 
+    The ridge is what keeps a rollout of many steps from running away where there is little data.
+
     With an `embedding_size` the features read a fixed random vector per task beside the input;
     with 0 there is one model for whatever comes, and nobody has to say which task it is.
     """
 
     features: int = number(1000, least=1)
     active: float = number(0.1, least=0.001, most=0.999)
-    ridge: float = number(1e-3, least=1e-12)
+    ridge: float = number(30.0, least=1e-12)
     embedding_size: int = number(0, least=0)
 
 

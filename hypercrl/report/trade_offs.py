@@ -12,7 +12,9 @@ from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import duration, size
 from hypercrl.report.runs import Result
-from hypercrl.report.style import INK, MUTED, STYLE, WIDTH, looks
+from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks
+
+MARKERS = "os^D"
 
 
 def trade_offs(benchmark: Benchmark) -> Figure:
@@ -25,7 +27,7 @@ def trade_offs(benchmark: Benchmark) -> Figure:
         ("seconds of training", lambda r: sum(r.training_seconds), duration),
     )
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         for axes, (name, cost, write) in zip(
             figure.subplots(1, 2, sharey=True), costs, strict=True
         ):
@@ -37,12 +39,14 @@ def trade_offs(benchmark: Benchmark) -> Figure:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.margins(x=0.2)
         figure.axes[0].set_ylabel("success at the end (IQM)", color=INK)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
     return figure
 
 
 def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) -> None:
     look = looks(tuple(benchmark.methods))
-    for method in benchmark.methods:
+    for index, method in enumerate(benchmark.methods):
         final = benchmark.matrices(method, "success")[:, -1]
         costs = [cost(result) for result in benchmark.results(method)]
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
@@ -51,7 +55,6 @@ def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) ->
         if len(final) > 1:
             low, high = interquartile_mean_interval(final, np.random.default_rng(0))
             axes.plot([x, x], [low, high], color=look[method].colour, linewidth=1.2, alpha=0.6)
-        axes.plot([x], [y], "o", color=look[method].colour, markersize=5)
-        axes.annotate(
-            method, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7.5, color=MUTED
-        )
+        # Colours come back after seven methods; the marker tells them apart.
+        marker = MARKERS[index // len(PALETTE) % len(MARKERS)]
+        axes.plot([x], [y], marker, color=look[method].colour, label=method, alpha=0.85)
