@@ -99,8 +99,11 @@ class Run:
     def own_curve(self, task: int, quantity: str) -> list[float]:
         """`quantity` on task `task` (from 1) over its own training, from its beginning to its end.
 
-        The first task is evaluated for the first time after its random steps.
+        The first task is evaluated for the first time after its random steps. Empty where nothing
+        was trained.
         """
+        if task > len(self.spans):
+            return []
         start, end = self.spans[task - 1]
         return [
             value
