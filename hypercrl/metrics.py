@@ -53,6 +53,22 @@ def backward_transfer(matrix: ArrayLike) -> float:
     return -forgetting(matrix)
 
 
+def model_forgetting(errors: ArrayLike) -> float:
+    """Growth of the k-step prediction error, 1/(N−1) Σ_{j<N} (E[N, j] − E[j, j]).
+
+    Prediction errors fall where scores rise: this is what later tasks added to them. NaN for one
+    task, and where a prediction diverged both before and after.
+
+    Args:
+        errors: E, shape [N + 1, N], on held-out data of each task; positive forgetting is a loss.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    with np.errstate(invalid="ignore"):
+        return -forgetting(errors)
+
+
 def zero_shot_forward_transfer(matrix: ArrayLike) -> float:
     """Gain on tasks not yet trained, 1/(N−1) Σ_{j≥2} (R[j−1, j] − R[0, j]); NaN for one task.
 
@@ -191,6 +207,33 @@ def interquartile_mean_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     # A resample may miss the failed seed; the interval must not.
+    return (math.nan, math.nan) if np.isnan(values).any() else (float(low), float(high))
+
+
+def mean_interval(
+    values: ArrayLike,
+    generator: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of one value per seed, shape [S].
+
+    Args:
+        values: results of the seeds. One NaN makes both bounds NaN.
+        generator: where the draws come from.
+        confidence: probability mass between the bounds.
+        resamples: number of bootstrap draws.
+
+    Raises:
+        ValueError: `values` is not a non-empty [S].
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"the bootstrap needs values [seeds], got shape {values.shape}")
+    means = generator.choice(values, (resamples, values.size)).mean(-1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
     return (math.nan, math.nan) if np.isnan(values).any() else (float(low), float(high))
 
 

@@ -27,9 +27,11 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "plans": len(trainer.plan_seconds),
         "plan_milliseconds": 1e3 * median(trainer.plan_seconds) if trainer.plan_seconds else None,
         "updates": trainer.updates,
+        "extra_updates": trainer.method.extra_updates,
         "update_milliseconds": 1e3 * median(trainer.update_seconds),
         "env_steps": trainer.position.env_steps,
         "memory_bytes": trainer.memory_bytes,
+        "training_seconds": trainer.training_seconds,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
     }
 

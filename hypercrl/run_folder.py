@@ -16,6 +16,8 @@ from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 
 LATEST = "latest"
+FAILURE = "failure.txt"
+"""File that `hypercrl bench` leaves in a run that it gave up; says why."""
 
 
 class RunFolder:

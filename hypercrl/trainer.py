@@ -75,6 +75,7 @@ class Trainer:
         self.position = Position()
         self.matrix: dict[str, list[list[float]]] = {f.name: [] for f in fields(Score)}
         self.memory_bytes: list[int] = []
+        self.training_seconds: list[float] = []
         self.seconds: dict[str, float] = defaultdict(float)
         self.plan_seconds: list[float] = []
         self.update_seconds: list[float] = []
@@ -200,6 +201,7 @@ class Trainer:
             self.method.end_task(self.replay.contents())
         self._evaluate_row(self.protocol.final_episodes)
         self._log_forgetting(task + 1)
+        self.training_seconds.append(self.seconds["update"] - sum(self.training_seconds))
         self.memory_bytes.append(self.method.memory_bytes() + self.replay.bytes)
         self.position.task += 1
         self.position.step = self.position.observed = 0
@@ -318,6 +320,7 @@ class Trainer:
             "streams": self.experiment.streams.state(),
             "matrix": self.matrix,
             "memory_bytes": self.memory_bytes,
+            "training_seconds": self.training_seconds,
             "seconds": dict(self.seconds),
             "plan_seconds": [*self.plan_seconds, *self.agent.plan_seconds],
             "update_seconds": self.update_seconds,
@@ -333,6 +336,7 @@ class Trainer:
         self.experiment.streams.load_state(state["streams"], self._device)
         self.matrix = state["matrix"]
         self.memory_bytes = state["memory_bytes"]
+        self.training_seconds = state["training_seconds"]
         self.seconds = defaultdict(float, state["seconds"])
         self.plan_seconds = state["plan_seconds"]
         self.update_seconds = state["update_seconds"]

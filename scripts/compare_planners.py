@@ -89,7 +89,7 @@ def _score(
 ) -> Score:
     if experiment.plans_with_simulator:
         return evaluator.evaluate_oracle(task, episodes, key)
-    layers = experiment.model.planning_layers(experiment.method.layers(task))
+    layers = experiment.model.planning_layers(experiment.method.layers(task), task)
     return evaluator.evaluate(task, layers, episodes, key)
 
 

@@ -26,13 +26,15 @@ from hypercrl.transitions import Batch
 class FTLConfig(MethodConfig):
     """Number of random features, the share of them active at a time, and the ridge.
 
+    The ridge is what keeps a rollout of many steps from running away where there is little data.
+
     With an `embedding_size` the features read a fixed random vector per task beside the input;
     with 0 there is one model for whatever comes, and nobody has to say which task it is.
     """
 
     features: int = number(1000, least=1)
     active: float = number(0.1, least=0.001, most=0.999)
-    ridge: float = number(1e-3, least=1e-12)
+    ridge: float = number(30.0, least=1e-12)
     embedding_size: int = number(0, least=0)
 
 
@@ -89,8 +91,8 @@ class FTL(Method):
         target = self.model.target_normaliser(batch.next_obs - batch.obs).double()
         self.moments += features.T @ features
         self.products += features.T @ target
-        ridge = self.config.ridge * torch.eye(len(self.moments)).to(self.moments)
-        factor, _ = torch.linalg.cholesky_ex(self.moments + ridge)
+        same = torch.eye(len(self.moments), device=features.device, dtype=features.dtype)
+        factor, _ = torch.linalg.cholesky_ex(self.moments + self.config.ridge * same)
         self.solution.copy_(torch.cholesky_solve(self.products, factor).T)
 
     @torch.no_grad()
@@ -115,7 +117,7 @@ class FTL(Method):
     def _first_layer(self, task: int) -> tuple[Tensor, Tensor]:
         inputs = self.one_network.sizes[0]
         seen, told = self.projection[:, :inputs], self.projection[:, inputs:]
-        same = torch.eye(inputs).to(seen)
+        same = torch.eye(inputs, device=seen.device, dtype=seen.dtype)
         bias = told @ self.embeddings[task] - NormalDist().inv_cdf(1 - self.config.active)
         return torch.cat([same, -same, seen]), torch.cat([bias.new_zeros(2 * inputs), bias])
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from hypercrl.errors import UserError
 from hypercrl.report.benchmark import Benchmark, group
 from hypercrl.report.curves import error_curves, learning_curves
+from hypercrl.report.export import FORMATS
 from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.page import Picture, render_page, run_status
 from hypercrl.report.runs import Run, load_run
@@ -24,18 +25,19 @@ from hypercrl.report.tables import (
     matrix_tables,
     metrics_table,
 )
+from hypercrl.report.trade_offs import trade_offs
 
 __all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]
 
 
 def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
-    """Print the tables of these runs, and write their figures and one page.
+    """Print the tables of these runs, and write their figures, one page and the tables as files.
 
     Files of an earlier report in `out` are replaced, each in one step; others are left alone.
 
     Args:
         paths: run folders; one given twice counts once.
-        out: folder for index.html and the PNG files; made if need be.
+        out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex; made if need be.
         console: where the tables go.
 
     Returns:
@@ -56,6 +58,10 @@ def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for shown in pictures for picture in shown):
         _replace(out / f"{picture.name}.png", picture.png)
+    for benchmark in benchmarks:
+        tables = comparison_tables(benchmark)
+        for extension, write in FORMATS.items():
+            _replace(out / f"{_name(benchmark)}.{extension}", write(tables).encode("utf-8"))
     page = out / "index.html"
     _replace(page, render_page(benchmarks, pictures).encode("utf-8"))
     return page
@@ -86,7 +92,6 @@ def _print(benchmark: Benchmark, console: Console) -> None:
 
 def _pictures(benchmark: Benchmark) -> list[Picture]:
     """The figures for which there is anything to draw."""
-    name = re.sub(r"[^A-Za-z0-9_]+", "-", f"{benchmark.env}-{benchmark.preset}")
     drawn = []
     if any(run.result is not None for run in benchmark.runs):
         caption = (
@@ -94,6 +99,11 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
             "trained already, so a column that pales downwards is a task being forgotten."
         )
         drawn.append(("matrix", "Result matrices", caption, heat_maps(benchmark)))
+        caption = (
+            "Interquartile mean over seeds × tasks with its 95 % bootstrap interval. Left and up "
+            "is better. Bytes are what method and replay keep, seconds are those of updates."
+        )
+        drawn.append(("costs", "Success and its costs", caption, trade_offs(benchmark)))
     if any(run.tasks_evaluated for run in benchmark.runs):
         shaded = "Shaded: the time in which the row's own task is trained."
         drawn += [
@@ -106,9 +116,14 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
             ),
         ]
     return [
-        Picture(f"{name}-{kind}", title, caption, to_png(figure), figure.get_figwidth())
+        Picture(f"{_name(benchmark)}-{kind}", title, caption, to_png(figure), figure.get_figwidth())
         for kind, title, caption, figure in drawn
     ]
+
+
+def _name(benchmark: Benchmark) -> str:
+    """What the files of a benchmark are called."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{benchmark.env}-{benchmark.preset}")
 
 
 def _replace(file: Path, content: bytes) -> None:

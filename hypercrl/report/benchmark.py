@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hypercrl.errors import UserError
-from hypercrl.metrics import Array, just_trained, normalise
+from hypercrl.metrics import Array, auc_forward_transfer, just_trained, normalise
 from hypercrl.report.runs import Result, Run
 
 REFERENCE = "single"
@@ -57,9 +57,14 @@ class Benchmark:
         return [r.result for r in self.methods.get(method, ()) if r.result is not None]
 
     def matrices(self, method: str, quantity: str) -> Array:
-        """`scores`, `success` or `prediction_error` of every finished seed, [S, N + 1, N]."""
+        """`scores`, `success` or `prediction_error` of every seed that ended, [S, N + 1, N].
+
+        A seed that was given up is NaN throughout: it counts, and is not averaged away.
+        """
         n = len(self.tasks)
         matrices = [getattr(result, quantity) for result in self.results(method)]
+        failed = sum(run.failure is not None for run in self.methods.get(method, ()))
+        matrices += [np.full((n + 1, n), np.nan)] * failed
         return np.stack(matrices) if matrices else np.empty((0, n + 1, n))
 
     @cached_property
@@ -70,6 +75,25 @@ class Benchmark:
         of the reference method.
         """
         return self._scale[0]
+
+    def auc_forward_transfer(self, method: str) -> float:
+        """Mean over seeds and tasks but the first of `metrics.auc_forward_transfer`, on success.
+
+        Against the mean curve of the reference method; NaN without one, or where curves differ in
+        length, because the runs were evaluated at other times.
+        """
+        values = []
+        for task in range(2, len(self.tasks) + 1):
+            single = [r.own_curve(task, "success") for r in self._finished(REFERENCE)]
+            for run in self._finished(method):
+                curve = run.own_curve(task, "success")
+                if not single or {len(s) for s in single} != {len(curve)} or len(curve) < 2:
+                    return np.nan
+                values.append(auc_forward_transfer(curve, np.mean(single, 0)))
+        return float(np.mean(values)) if values else np.nan
+
+    def _finished(self, method: str) -> list[Run]:
+        return [run for run in self.methods.get(method, ()) if run.result is not None]
 
     @cached_property
     def notes(self) -> list[str]:
@@ -91,7 +115,20 @@ class Benchmark:
                     f"{method}: seed {', '.join(failed)} has failed cells; "
                     "what depends on them is undefined (—)."
                 )
-            running = [str(run.seed) for run in runs if run.result is None]
+            notes += [
+                f"{method}: seed {run.seed} was given up ({run.failure}); what depends on it is "
+                "undefined (—)."
+                for run in runs
+                if run.failure is not None
+            ]
+            extra = {r.result.extra_updates for r in runs if r.result is not None} - {0}
+            if extra:
+                counts = ", ".join(map(str, sorted(extra)))
+                notes.append(
+                    f"{method}: took {counts} updates of its own beside those that every method is "
+                    "given."
+                )
+            running = [str(r.seed) for r in runs if r.result is None and r.failure is None]
             if running:
                 notes.append(
                     f"{method}: seed {', '.join(running)} has not finished; "

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from hypercrl.metrics import mean_interval
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import significant
 from hypercrl.report.runs import Run
 from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks
+from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
 
 class Quantity(NamedTuple):
@@ -59,7 +61,8 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
                 f"{quantity.name.capitalize()} on each task", loc="left", fontsize=10.5, pad=20
             )
             seeds = max(len(runs) for runs in benchmark.methods.values())
-            spread = " (line: mean over seeds, band: their range)" if seeds > 1 else ""
+            band = "their range" if seeds < SEEDS_FOR_INTERVAL else "95 % bootstrap interval"
+            spread = f" (line: mean over seeds, band: {band})" if seeds > 1 else ""
             grid[-1, column].set_xlabel(f"environment steps{spread}", fontsize=9)
         figure.legend(
             [
@@ -83,7 +86,7 @@ def _seeds_label(method: str, runs: Sequence[Run]) -> str:
 
 
 def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look) -> None:
-    """Mean over the seeds that have a value at a step, and their range."""
+    """Mean over the seeds that have a value at a step, and its interval, or their range if few."""
     seeds = [run.evaluations(key, task) for run in runs]
     steps = sorted(set().union(*seeds))
     values = [[seed[step] for seed in seeds if step in seed] for step in steps]
@@ -96,8 +99,15 @@ def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look) -> 
     line |= {"linewidth": look.width, "zorder": look.layer, "clip_on": not marker}
     axes.plot(steps, middle, **line)
     if len(seeds) > 1:
-        low, high = [min(v) for v in values], [max(v) for v in values]
+        low, high = zip(*map(_band, values), strict=True)
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def _band(values: Sequence[float]) -> tuple[float, float]:
+    """Bootstrap interval of the mean; the range of fewer than three values."""
+    if len(values) < SEEDS_FOR_INTERVAL or not np.isfinite(values).all():
+        return min(values), max(values)
+    return mean_interval(values, np.random.default_rng(0))
 
 
 def _mark_training(axes: Axes, spans: Sequence[tuple[int, int]], task: int) -> None:

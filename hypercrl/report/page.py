@@ -115,6 +115,8 @@ def run_status(run: Run) -> str:
     """How far a run has come, in a few words."""
     if run.result is not None:
         return f"{count(run.result.env_steps)} steps in {duration(run.result.seconds)}"
+    if run.failure is not None:
+        return f"given up: {run.failure}"
     if not run.spans:
         return "not finished: nothing recorded yet"
     return f"not finished: task {len(run.spans)}, step {count(run.spans[-1][1])}"

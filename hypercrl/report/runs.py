@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hypercrl.errors import UserError
 from hypercrl.metrics import Array, as_matrix
+from hypercrl.run_folder import FAILURE
 
 SCHEMA = 1
 
@@ -30,7 +31,9 @@ class Result:
             units of the observation, [N + 1, N].
         seconds_by: seconds spent per activity, out of `seconds`.
         plan_milliseconds, update_milliseconds: medians.
+        extra_updates: further updates that the method took beside the protocol's.
         memory_bytes: bytes that method and replay keep after each task, N.
+        training_seconds: seconds of updates during each task, N; empty in results of old.
         git: revision.
     """
 
@@ -44,9 +47,11 @@ class Result:
     plans: int
     plan_milliseconds: float
     updates: int
+    extra_updates: int
     update_milliseconds: float
     env_steps: int
     memory_bytes: tuple[int, ...]
+    training_seconds: tuple[float, ...]
     parameters: int
     git: str
     machine: str
@@ -60,6 +65,7 @@ class Run:
         config: what config.yaml says, as plain containers.
         config_text: config.yaml as it stands.
         result: None while the run is in progress, or when it crashed.
+        failure: why `hypercrl bench` gave it up, if it did.
         events: the lines of metrics.jsonl by kind, in the order in which they were written.
     """
 
@@ -71,6 +77,7 @@ class Run:
     config: dict[str, Any]
     config_text: str
     result: Result | None
+    failure: str | None
     events: dict[str, list[dict[str, Any]]]
 
     @property
@@ -88,6 +95,21 @@ class Run:
             for e in self.events.get("eval", [])
             if e["on"] == on
         }
+
+    def own_curve(self, task: int, quantity: str) -> list[float]:
+        """`quantity` on task `task` (from 1) over its own training, from its beginning to its end.
+
+        The first task is evaluated for the first time after its random steps. Empty where nothing
+        was trained.
+        """
+        if task > len(self.spans):
+            return []
+        start, end = self.spans[task - 1]
+        return [
+            value
+            for step, value in sorted(self.evaluations(quantity, task).items())
+            if start <= step <= end
+        ]
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
@@ -138,8 +160,14 @@ def load_run(path: Path) -> Run:
         config=names,
         config_text=config_text,
         result=None if written is None else _result(written, path / "result.json"),
+        failure=_read_failure(path) if written is None else None,
         events=_read_events(path / "metrics.jsonl"),
     )
+
+
+def _read_failure(path: Path) -> str | None:
+    file = path / FAILURE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def _identity(values: dict[str, Any], key: str, path: Path) -> str:
@@ -180,9 +208,11 @@ def _result(written: dict[str, Any], file: Path) -> Result:
             plans=int(written["plans"]),
             plan_milliseconds=_number(written["plan_milliseconds"]),
             updates=int(written["updates"]),
+            extra_updates=int(written.get("extra_updates", 0)),
             update_milliseconds=_number(written["update_milliseconds"]),
             env_steps=int(written["env_steps"]),
             memory_bytes=tuple(map(int, written["memory_bytes"])),
+            training_seconds=tuple(map(_number, written.get("training_seconds", []))),
             parameters=int(written["parameters"]),
             git=str(written["git"]),
             machine=str(written["machine"]),

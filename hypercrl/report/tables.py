@@ -1,7 +1,7 @@
 """The tables of a report, written once and shown on the terminal and on the page alike."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from hypercrl.metrics import (
     forgetting,
     interquartile_mean,
     interquartile_mean_interval,
+    model_forgetting,
     zero_shot_forward_transfer,
 )
 from hypercrl.report.benchmark import Benchmark
@@ -145,7 +146,17 @@ def comparison_tables(benchmark: Benchmark) -> list[Table]:
     else:
         scores = {method: benchmark.normalise(matrices) for method, matrices in scores.items()}
         returns = _outcome_table("Normalised return", scores, 2)
-    return [_outcome_table("Success", success, 2), returns, _model_table(benchmark)]
+    outcome = _with_column(
+        _outcome_table("Success", success, 2),
+        "AUC transfer ↑",
+        [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
+    )
+    return [outcome, returns, _model_table(benchmark)]
+
+
+def _with_column(table: Table, name: str, texts: Sequence[str]) -> Table:
+    rows = tuple((*row, Cell(text)) for row, text in zip(table.rows, texts, strict=True))
+    return Table(table.title, (*table.header, name), rows, table.text_columns)
 
 
 def _outcome_table(title: str, outcomes: dict[str, Array], places: int) -> Table:
@@ -185,15 +196,25 @@ def _model_table(benchmark: Benchmark) -> Table:
         results = benchmark.results(method)
         columns = (
             significant(mean([average_performance(e) for e in errors])),
-            # An error grows where a score would fall.
-            significant(mean([-forgetting(e) for e in errors])),
+            significant(mean([model_forgetting(e) for e in errors])),
             significant(mean([r.plan_milliseconds for r in results])),
             significant(mean([r.update_milliseconds for r in results])),
+            significant(mean([sum(r.training_seconds) or math.nan for r in results])),
+            count(mean([r.updates + r.extra_updates for r in results])) if results else UNDEFINED,
             size(mean([r.memory_bytes[-1] for r in results])),
         )
         rows.append((Cell(method), *map(Cell, columns)))
     error = benchmark.error_name
-    header = ("method", f"{error} ↓", "its growth ↓", "plan, ms", "update, ms", "kept")
+    header = (
+        "method",
+        f"{error} ↓",
+        "its growth ↓",
+        "plan, ms",
+        "update, ms",
+        "training, s",
+        "updates",
+        "kept",
+    )
     return Table("Model and cost", header, tuple(rows))
 
 

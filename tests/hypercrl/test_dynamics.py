@@ -98,14 +98,16 @@ def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
     sequences = action[:, None, None].expand(-1, 1, 8, -1)
 
     def roll():
-        return rollout(model.planning_layers(weights, task=0), obs, sequences)
+        return rollout(model.planning_layers(model.layout.split(weights), task=0), obs, sequences)
 
     before = roll()
     turned = obs + 0.4 * torch.randn(500, 3, generator=g)
     model.fit_normalisers(turned, action, turned + 0.1 * turned)
     assert torch.equal(roll(), before)
     assert not before[..., 2].any()
-    knob = rollout(model.planning_layers(weights, task=1), obs, sequences)[..., 2]
+    knob = rollout(model.planning_layers(model.layout.split(weights), task=1), obs, sequences)[
+        ..., 2
+    ]
     assert knob.abs().max() > 0.01
     assert (turned / model.input_normaliser.scale[:3])[:, 2].abs().max() < 5
     assert (0.1 * turned / model.target_normaliser.scale)[:, 2].abs().max() < 5

@@ -53,7 +53,7 @@ def test_predicts_what_the_known_reward_pays_on_new_data(trained):
 def test_errors_of_the_reward_do_not_build_up_along_a_rollout(trained):
     """Its own last value enters the prediction: a wrong start is forgotten, not carried along."""
     data = random_data(40, seed=2)
-    layers = trained.model.planning_layers(trained.weights(0), task=0)
+    layers = trained.model.planning_layers(trained.layers(0), task=0)
     wrong = data.obs.clone()
     wrong[:, -1] -= 0.5
     actions = torch.zeros(40, 1, 10, 2)

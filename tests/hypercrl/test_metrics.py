@@ -11,6 +11,8 @@ from hypercrl.metrics import (
     interquartile_mean,
     interquartile_mean_interval,
     just_trained,
+    mean_interval,
+    model_forgetting,
     normalise,
     retention,
     zero_shot_forward_transfer,
@@ -150,6 +152,34 @@ def test_bootstrap_interval():
     assert (low, high) == interquartile_mean_interval(values, np.random.default_rng(0))
     narrow = interquartile_mean_interval(values, np.random.default_rng(0), confidence=0.5)
     assert low < narrow[0] < narrow[1] < high
+
+
+def test_model_forgetting_is_the_growth_of_the_error():
+    errors = [[0.5, 0.6, 0.7], [0.1, 0.5, 0.6], [0.2, 0.1, 0.5], [0.4, 0.15, 0.1]]
+    assert model_forgetting(errors) == pytest.approx(((0.4 - 0.1) + (0.15 - 0.1)) / 2)
+    assert math.isnan(model_forgetting([[0.5], [0.1]]))
+
+
+def test_a_diverged_seed():
+    """An error of infinity stays one, and a seed that ended in NaN is never averaged away."""
+    diverged = [[0.5, 0.5], [0.1, 0.5], [math.inf, 0.1]]
+    assert model_forgetting(diverged) == math.inf
+    assert average_performance(diverged) == math.inf
+    assert math.isnan(model_forgetting([[0.5, 0.5], [math.inf, 0.5], [math.inf, 0.1]]))
+    seeds = np.array([[0.9, 0.8], [NAN, NAN], [0.7, 0.9], [0.8, 0.8]])
+    assert math.isnan(interquartile_mean(seeds))
+    assert all(map(math.isnan, interquartile_mean_interval(seeds, np.random.default_rng(0))))
+
+
+def test_interval_of_a_mean():
+    values = np.random.default_rng(1).normal(0.5, 0.2, size=40)
+    low, high = mean_interval(values, np.random.default_rng(0))
+    # 1.96 standard errors either way.
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 40**0.5, rel=0.15)
+    assert mean_interval([0.3, 0.3, 0.3], np.random.default_rng(0)) == pytest.approx((0.3, 0.3))
+    assert all(map(math.isnan, mean_interval([0.1, NAN, 0.2], np.random.default_rng(0))))
+    with pytest.raises(ValueError, match=r"\[seeds\]"):
+        mean_interval([], np.random.default_rng(0))
 
 
 def test_bootstrap_interval_of_a_failed_seed():

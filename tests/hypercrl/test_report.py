@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import math
@@ -76,6 +77,8 @@ def write_run(
         "updates": 20000,
         "update_milliseconds": 4.56,
         "env_steps": n * steps,
+        "extra_updates": 7,
+        "training_seconds": [60.0] * n,
         "memory_bytes": [9 * 2**20 + 40 * j for j in range(n)],
         "parameters": 2288410,
         "git": "0123abc",
@@ -155,8 +158,10 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
     assert returns.title == "Normalised return"
     # Task 1 ends half-way between untrained and single, task 2 at single's level.
     assert rows_of(returns)["hnet"][1] == "0.75 ± 0.00"
-    assert rows_of(model)["hnet"][2:] == ["12.3", "4.56", "9.0 MiB"]
-    assert benchmark.notes == []
+    row = rows_of(model)["hnet"]
+    assert row[2:] == ["12.3", "4.56", "120", "20\u202f007", "9.0 MiB"]
+    assert len(benchmark.notes) == 2
+    assert all("took 7 updates of its own" in note for note in benchmark.notes)
     terminal, page = report(paths, tmp_path / "out")
     assert "0.70 ± 0.05" in terminal
     assert "0.70 ± 0.05" in page
@@ -180,6 +185,59 @@ def test_a_failed_cell_is_shown_as_failed(tmp_path):
     assert '<td class="bad">failed</td>' in page
     assert "seed 0 has failed cells" in terminal
     assert "—" in terminal, "its average is undefined, not the mean of the rest"
+
+
+def test_a_seed_that_was_given_up_is_not_averaged_away(tmp_path):
+    paths = [write_run(tmp_path / f"{seed}", seed=seed) for seed in range(4)]
+    paths.append(write_run(tmp_path / "gone", seed=4, finished=False))
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert rows_of(comparison_tables(benchmark)[0])["hnet"][:2] == ["4", "0.62 ± 0.00"]
+    assert any("seed 4 has not finished" in note for note in benchmark.notes)
+    (paths[-1] / "failure.txt").write_text("exit code 2: the model diverged\n")
+    terminal, _ = report(paths, tmp_path / "out")
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert rows_of(comparison_tables(benchmark)[0])["hnet"][:3] == ["5", "—", "—"]
+    assert "seed 4 was given up (exit code 2: the model diverged)" in " ".join(terminal.split())
+    assert "given up: exit code 2" in terminal
+
+
+def test_a_method_all_of_whose_seeds_were_given_up(tmp_path):
+    path = write_run(tmp_path / "a", finished=False)
+    (path / "failure.txt").write_text("killed by signal 9\n")
+    terminal, _ = report([path, write_run(tmp_path / "b", "single")], tmp_path / "out")
+    assert "given up: killed by signal 9" in terminal
+
+
+def test_auc_forward_transfer_of_known_curves(tmp_path):
+    """On its own training each curve of success is a straight line between two matrix rows."""
+    success = [[0.0, 0.0], [0.8, 0.2], [0.8, 0.8]]
+    alone = [[0.0, 0.0], [0.8, 0.0], [0.8, 0.8]]
+    paths = [
+        write_run(tmp_path / "a", success=success),
+        write_run(tmp_path / "s", "single", success=alone),
+    ]
+    (benchmark,) = group([load_run(path) for path in paths])
+    # Task 2 at its beginning and every quarter: 0.2 → 0.8 has AUC 0.5, 0 → 0.8 has AUC 0.4.
+    assert benchmark.auc_forward_transfer("hnet") == pytest.approx((0.5 - 0.4) / (1 - 0.4))
+    assert benchmark.auc_forward_transfer("single") == 0
+    assert rows_of(comparison_tables(benchmark)[0])["hnet"][-1] == "0.17"
+    (alone,) = group([load_run(paths[0])])
+    assert math.isnan(alone.auc_forward_transfer("hnet"))
+
+
+def test_tables_as_files(tmp_path):
+    report([write_run(tmp_path / "a_b", "hnet_si")], tmp_path / "out")
+    rows = list(csv.reader((tmp_path / "out" / "push-quick.csv").open()))
+    assert rows[0][:4] == ["table", "method", "seeds", "at the end ↑"]
+    assert rows[1][:4] == ["Success", "hnet_si", "1", "0.62"]
+    markdown = (tmp_path / "out" / "push-quick.md").read_text()
+    assert "### Success\n\n| method | seeds | at the end ↑ |" in markdown
+    assert "| --- | ---: | ---: |" in markdown
+    assert "| hnet_si | 1 | 0.62 |" in markdown
+    latex = (tmp_path / "out" / "push-quick.tex").read_text()
+    assert r"hnet\_si & 1 & 0.62 &" in latex
+    assert r"at the end $\uparrow$" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
 
 
 def test_one_task(tmp_path):
@@ -290,13 +348,14 @@ def test_text_of_the_user_is_escaped(tmp_path):
 def test_the_page_needs_no_other_file(tmp_path):
     _, page = report([write_run(tmp_path / "run")], tmp_path / "out")
     assert "http" not in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
 
 
 def test_figures_are_pictures_and_not_blank(tmp_path):
     report([write_run(tmp_path / "run")], tmp_path / "out")
-    names = {f"push-quick-{kind}.png" for kind in ("curves", "error", "matrix")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"index.html"}
+    names = {f"push-quick-{kind}.png" for kind in ("curves", "error", "matrix", "costs")}
+    others = {"index.html", "push-quick.csv", "push-quick.md", "push-quick.tex"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | others
     for name in names:
         with Image.open(tmp_path / "out" / name) as image:
             pixels = np.asarray(image.convert("RGB"))
@@ -313,7 +372,7 @@ def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):
     assert "finetune" in page
     assert "hnet" not in page
     assert (out / "notes.txt").read_text() == "mine"
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == 9
 
 
 def test_numbers_as_text():

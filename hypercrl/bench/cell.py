@@ -1,0 +1,75 @@
+"""One run of a grid: where it lies, how far it is, how it is started or continued."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from hypercrl.run_folder import FAILURE, RunFolder
+
+_TAIL = 4096
+"""Bytes from the end of metrics.jsonl in which the last whole record is looked for."""
+
+
+class Status(Enum):
+    """What a table shows of a cell."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run: its settings as words for `hypercrl train`, and its folder."""
+
+    name: str
+    overrides: tuple[str, ...]
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there."""
+        return RunFolder(self.folder).result_path.exists()
+
+    @property
+    def log(self) -> Path:
+        """What the run printed, all attempts one after another."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def words(self) -> list[str]:
+        """The arguments of `hypercrl` that start this run, or go on with what is there of it."""
+        if (self.folder / "config.yaml").exists():
+            (self.folder / FAILURE).unlink(missing_ok=True)
+            device = [word for word in self.overrides if word.startswith("device=")]
+            return ["train", f"resume={self.folder}", *device]
+        # Without a configuration nothing was begun: a run that was killed in the act of creation.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return ["train", *self.overrides, f"run_dir={self.folder}"]
+
+    def progress(self) -> tuple[int, int] | None:
+        """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""
+        try:
+            with open(self.folder / "metrics.jsonl", "rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+                *lines, _ = file.read().split(b"\n")
+            last = json.loads(lines[-1])
+            return last["task"], last["env_steps"]
+        except (OSError, ValueError, IndexError, KeyError):
+            return None
+
+    def fail(self, reason: str) -> None:
+        """Leave word, for the report, that this run was given up."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / FAILURE).write_text(reason + "\n", encoding="utf-8")
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""

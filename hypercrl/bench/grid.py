@@ -1,0 +1,115 @@
+"""From settings with several values to one cell for every combination of them."""
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from hypercrl.bench.cell import Cell
+from hypercrl.checkpoint import write_atomically
+from hypercrl.config import register
+from hypercrl.config_errors import explained
+from hypercrl.errors import UserError
+from hypercrl.methods import METHODS
+from hypercrl.paths import configs_dir
+
+NAMED = ("env", "method", "seed")
+"""Settings that every cell is named by, so that a grid can grow without moving its cells."""
+
+FREE = ("device",)
+"""Settings that may change between calls: a result does not depend on them."""
+
+EVERYTHING = "all"
+
+
+class Grid:
+    """Every combination of the values given to settings of `hypercrl train`.
+
+    Values are written as for Hydra's multirun: `seed=0,1,2`, `seed=range(5)`,
+    `method=hnet,single`, `method.beta=0.05,0.5`; `method=all` is every method.
+
+    Args:
+        words: key=value settings.
+        out: folder of all runs.
+
+    Raises:
+        UserError: a setting that does not exist or a value that it does not take, in any cell; or
+            `out` holds a grid with other settings.
+    """
+
+    def __init__(self, words: Sequence[str], out: Path) -> None:
+        self.out = out.resolve()
+        with explained("train"):
+            axes = _axes(words)
+        for key in ("run_dir", "resume"):
+            if key in axes:
+                raise UserError(f"bench chooses {key} itself; leave it out.")
+        fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in (*NAMED, *FREE)}
+        self.fixed = fixed
+        combinations = itertools.product(*axes.values())
+        self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
+        self._check_cells()
+
+    def _cell(self, values: dict[str, str]) -> Cell:
+        named = {k: v for k, v in values.items() if k in NAMED}
+        swept = {
+            k: v for k, v in values.items() if k not in (*NAMED, *FREE) and k not in self.fixed
+        }
+        parts = [named[key] for key in NAMED if key in named]
+        name = "-".join([*parts, *(f"{k}={v}" for k, v in sorted(swept.items()))]) or "run"
+        folder = self.out / "cells" / re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", name)
+        return Cell(name, tuple(f"{k}={v}" for k, v in values.items()), folder)
+
+    def _check_cells(self) -> None:
+        """Compose every configuration that differs in more than its seed, before any runs."""
+        register()
+        different = {
+            tuple(o for o in cell.overrides if not o.startswith("seed=")): cell.overrides
+            for cell in self.cells
+        }
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+            for overrides in different.values():
+                with explained("train"):
+                    compose("train", list(overrides))
+
+    def claim(self) -> None:
+        """Make the folder, or see that what is there belongs to this grid.
+
+        Raises:
+            UserError: it was made with other settings.
+        """
+        file = self.out / "grid.json"
+        if file.exists():
+            before = json.loads(file.read_text())
+            if before != self.fixed:
+                raise UserError(
+                    f"{self.out} holds a grid with {_listed(before)}, and now it is "
+                    f"{_listed(self.fixed)}. Name another out=, or leave the settings as they were."
+                )
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
+        write_atomically(file, (json.dumps(self.fixed, indent=2) + "\n").encode())
+
+
+def _axes(words: Sequence[str]) -> dict[str, list[str]]:
+    """Setting → its values, in the order of the words."""
+    axes: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key = override.get_key_element()
+        if key == "method" and override.value() == EVERYTHING:
+            axes[key] = list(METHODS)
+        elif override.is_sweep_override():
+            axes[key] = [str(value) for value in override.sweep_string_iterator()]
+        else:
+            axes[key] = [override.get_value_element_as_str()]
+    return axes
+
+
+def _listed(settings: dict[str, str]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in settings.items()) or "no fixed settings"

@@ -1,0 +1,120 @@
+"""Who runs the cells: a Ray cluster."""
+
+import contextlib
+import importlib
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from hypercrl.bench.cell import Cell
+from hypercrl.errors import UserError
+
+CRASHED = -9
+"""Exit code of a cell whose worker process is gone."""
+
+
+class RayWorkers:
+    """Cells as Ray tasks, wherever the cluster has room; each in a worker process of its own.
+
+    The folder of the grid has to be the same file system on all nodes. Ray's own retries are off:
+    the scheduler counts attempts, and each goes on from the last checkpoint.
+
+    Args:
+        address: of a cluster; None: the one that `ray start` began on this machine or
+            RAY_ADDRESS names, else a new one of this machine alone.
+        cpus, gpus: what one cell takes of a node; fractions of a GPU share it.
+        limit: most cells at a time; None: as many as the cluster has room for.
+
+    Raises:
+        UserError: Ray is not installed, there is no cluster at `address`, or no node of it has room
+            for one cell.
+    """
+
+    def __init__(
+        self, address: str | None, cpus: float, gpus: float, limit: int | None = None
+    ) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise UserError(
+                'cluster=ray needs Ray; install it with: pip install "hypercrl[ray]"'
+            ) from error
+        self.ray = ray
+        try:
+            _check_reachable(address)
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"There is no Ray cluster at {address or 'this machine'} ({reason}). "
+                "Start one with: ray start --head"
+            ) from error
+        need = {"CPU": cpus, "GPU": gpus}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(k, 0) >= v for k, v in need.items()) for node in nodes):
+            ray.shutdown()
+            raise UserError(
+                f"no node of the Ray cluster has room for a cell of {cpus:g} CPUs and {gpus:g} "
+                "GPUs; lower cpus= or gpus=."
+            )
+        room = min(
+            int(ray.cluster_resources().get(kind, 0) // amount)
+            for kind, amount in need.items()
+            if amount
+        )
+        self.slots = min(room, limit or room)
+        self._run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)(_run_cell)
+        self._running: dict[Any, Cell] = {}
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self._running)
+
+    def start(self, cell: Cell, words: Sequence[str]) -> None:
+        cell.log.parent.mkdir(parents=True, exist_ok=True)
+        self._running[self._run.remote(list(words), str(cell.log))] = cell
+
+    def finished(self) -> list[tuple[Cell, int]]:
+        if not self._running:
+            return []
+        ready, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [(self._running.pop(task), self._exit_code(task)) for task in ready]
+
+    def _exit_code(self, task: Any) -> int:
+        try:
+            return self.ray.get(task)
+        except self.ray.exceptions.RayTaskError:
+            return 1
+        except self.ray.exceptions.RayError:
+            return CRASHED
+
+    def close(self) -> None:
+        for task in self._running:
+            self.ray.cancel(task, force=True)
+        self._running.clear()
+        self.ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself ends the process, after minutes, where nobody answers at host:port."""
+    if address is None:
+        return
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _run_cell(words: list[str], log: str) -> int:
+    """In the worker itself rather than in a child of it: who kills the worker kills the run."""
+    from hypercrl.cli import main
+
+    with (
+        open(log, "a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            main(words)
+        except SystemExit as exit_:
+            return exit_.code if isinstance(exit_.code, int) else 1
+    return 0

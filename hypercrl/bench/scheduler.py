@@ -1,0 +1,105 @@
+"""Runs the cells of a grid until each is done or given up."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+
+from hypercrl.bench.cell import Cell, Status
+from hypercrl.bench.table import progress_table
+from hypercrl.bench.workers import Workers
+
+POLL_SECONDS = 0.2
+USER_ERROR = 2
+"""Exit code of a run that would end the same way again: a mistake, or a model that diverged."""
+
+
+@dataclass
+class Progress:
+    """How a cell stands: attempts begun, seconds of the present one, and the last exit code."""
+
+    cell: Cell
+    status: Status
+    attempts: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def run_grid(
+    cells: Sequence[Cell], workers: Workers, retries: int, console: Console
+) -> list[Progress]:
+    """Run every cell whose result is not there yet.
+
+    A cell that crashes or is killed goes on from its last checkpoint, up to `retries` times more;
+    one that ends by its own decision (exit code 2) is given up at once. Either way the other cells
+    go on, and the reason is left in its folder.
+
+    Args:
+        cells: in the order in which they are started.
+        workers: who runs them.
+        retries: further attempts after a crash.
+        console: a live table on a terminal, else one line per cell that ends.
+    """
+    board = {
+        cell.name: Progress(cell, Status.DONE if cell.done else Status.WAITING) for cell in cells
+    }
+    waiting = deque(p for p in board.values() if p.status is Status.WAITING)
+    skipped = len(board) - len(waiting)
+    if skipped:
+        console.print(f"{skipped} of {len(board)} cells are there already", highlight=False)
+    running = 0
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while waiting or running:
+            while waiting and workers.free:
+                _start(waiting.popleft(), workers)
+                running += 1
+            for cell, code in workers.finished():
+                progress = board[cell.name]
+                running -= 1
+                _judge(progress, code, retries)
+                if progress.status is Status.WAITING:
+                    waiting.append(progress)
+                _tell(progress, console)
+            if console.is_terminal:
+                live.update(progress_table(list(board.values())), refresh=True)
+            if waiting or running:
+                time.sleep(POLL_SECONDS)
+    return list(board.values())
+
+
+def _start(progress: Progress, workers: Workers) -> None:
+    progress.status = Status.RUNNING
+    progress.attempts += 1
+    progress.started = time.monotonic()
+    workers.start(progress.cell, progress.cell.words())
+
+
+def _judge(progress: Progress, code: int, retries: int) -> None:
+    """What becomes of a cell whose process ended with that code."""
+    cell = progress.cell
+    progress.seconds += time.monotonic() - progress.started
+    if code == 0 and cell.done:
+        progress.status = Status.DONE
+        return
+    progress.reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    if code >= 0 and (words := cell.last_words()):
+        progress.reason += f": {words}"
+    if code != USER_ERROR and progress.attempts <= retries:
+        progress.status = Status.WAITING
+        return
+    progress.status = Status.FAILED
+    cell.fail(progress.reason)
+
+
+def _tell(progress: Progress, console: Console) -> None:
+    took = f"{progress.seconds:.0f} s, attempt {progress.attempts}"
+    said = {
+        Status.DONE: "done",
+        Status.WAITING: f"to be tried again ({progress.reason})",
+        Status.FAILED: f"given up ({progress.reason})",
+    }[progress.status]
+    console.print(f"{progress.cell.name}: {said} after {took}", markup=False, highlight=False)

@@ -1,0 +1,101 @@
+"""Who runs the cells: processes of this machine."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from hypercrl.bench.cell import Cell
+
+PR_SET_PDEATHSIG = 1
+
+
+class Workers(Protocol):
+    """Runs a number of cells at a time, each in a process that can die alone."""
+
+    @property
+    def free(self) -> int:
+        """How many more cells can be started now."""
+        ...
+
+    def start(self, cell: Cell, words: Sequence[str]) -> None:
+        """Run `hypercrl WORDS` for a cell; its output goes to the cell's log."""
+        ...
+
+    def finished(self) -> list[tuple[Cell, int]]:
+        """Cells that ended since the last call, with exit codes; negative: killed by a signal."""
+        ...
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        ...
+
+
+class LocalWorkers:
+    """Processes of this machine, with its cores and GPUs shared among them.
+
+    GPUs go round: the process of slot i sees the GPU i mod n alone. Processes die with the one
+    that started them (Linux), so that no two ever write to one run.
+
+    Args:
+        slots: most processes at a time.
+        gpus: entries of CUDA_VISIBLE_DEVICES to hand out; none leaves the variable as it is.
+    """
+
+    def __init__(self, slots: int, gpus: Sequence[str] = ()) -> None:
+        self.gpus = list(gpus)
+        self.threads = max(1, cores() // slots)
+        self._free_slots = list(range(slots))
+        self._running: dict[int, tuple[Cell, subprocess.Popen[bytes]]] = {}
+
+    @property
+    def free(self) -> int:
+        return len(self._free_slots)
+
+    def start(self, cell: Cell, words: Sequence[str]) -> None:
+        slot = self._free_slots.pop(0)
+        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        cell.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(cell.log, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hypercrl", *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        self._running[slot] = (cell, process)
+
+    def finished(self) -> list[tuple[Cell, int]]:
+        ended = []
+        for slot, (cell, process) in list(self._running.items()):
+            code = process.poll()
+            if code is not None:
+                ended.append((cell, code))
+                del self._running[slot]
+                self._free_slots.append(slot)
+        return ended
+
+    def close(self) -> None:
+        for _, process in self._running.values():
+            process.kill()
+        for _, process in self._running.values():
+            process.wait()
+        self._running.clear()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

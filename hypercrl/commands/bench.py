@@ -1,0 +1,123 @@
+"""hypercrl bench: a grid of runs, each its own process, and one report over all of them."""
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from rich.console import Console
+
+from hypercrl.bench import Grid, LocalWorkers, Status, Workers, run_grid
+from hypercrl.bench.workers import cores
+from hypercrl.errors import UserError
+from hypercrl.report import write_report
+
+USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
+
+Runs every combination of the given values of `hypercrl train`'s settings, each in a process of its
+own, then reports on all of them. What is there already is skipped: the same command again goes on
+where it was killed.
+
+  method=hnet,single       several values make an axis; method=all is every method
+  seed=range(5)            as in Hydra's multirun
+
+bench's own settings:
+  out=FOLDER               where the runs and the report go
+  workers=N                cells at a time (default: the number of cores; on Ray: what has room)
+  retries=N                further attempts of a cell that crashed (default: 2)
+  cluster=local|ray        where cells run (default: local)
+  address=ADDRESS          of the Ray cluster (default: the one on this machine, else a new one)
+  cpus=X gpus=X            what a cell takes of a Ray node (default: 1 and 0)
+
+example:
+  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=runs/bench"""
+
+OWN = ("out", "workers", "retries", "cluster", "address", "cpus", "gpus")
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the grid that `words` describe, then report.
+
+    Raises:
+        UserError: a mistake in the words, before anything runs; or cells that failed, at the end.
+    """
+    if not words or any(word in ("-h", "--help") for word in words):
+        print(USAGE)
+        return
+    own, settings = _split(words)
+    if "out" not in own:
+        raise UserError(f"bench needs out=FOLDER for its runs.\n\n{USAGE}")
+    retries = _number(own, "retries", 2, least=0)
+    grid = Grid(settings, Path(own["out"]))
+    workers = _workers(own, settings)
+    console = Console()
+    try:
+        grid.claim()
+        board = run_grid(grid.cells, workers, int(retries), console)
+    finally:
+        workers.close()
+    begun = [p.cell.folder for p in board if (p.cell.folder / "metrics.jsonl").exists()]
+    if begun:
+        page = write_report(begun, grid.out / "report", console)
+        console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
+    failed = [p for p in board if p.status is Status.FAILED]
+    if failed:
+        lines = "\n".join(f"  {p.cell.name}: {p.reason}\n    {p.cell.log}" for p in failed)
+        raise UserError(f"{len(failed)} of {len(board)} cells failed:\n{lines}")
+
+
+def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """bench's own settings, and those of the runs."""
+    own: dict[str, str] = {}
+    settings: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is not a setting; settings are KEY=VALUE.")
+        if key in OWN:
+            own[key] = value
+        elif near := get_close_matches(key, OWN, 1, cutoff=0.8):
+            raise UserError(f"there is no setting {key!r}. Did you mean {near[0]!r}?")
+        else:
+            settings.append(word)
+    return own, settings
+
+
+def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
+    cluster = own.get("cluster", "local")
+    if cluster == "local":
+        for key in ("address", "cpus", "gpus"):
+            if key in own:
+                raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
+        slots = int(_number(own, "workers", cores(), least=1))
+        on_gpu = any(word.startswith("device=cuda") for word in settings)
+        return LocalWorkers(slots, _visible_gpus() if on_gpu else ())
+    if cluster == "ray":
+        from hypercrl.bench.ray_workers import RayWorkers
+
+        return RayWorkers(
+            own.get("address"),
+            _number(own, "cpus", 1, least=0.01),
+            _number(own, "gpus", 0, least=0),
+            int(_number(own, "workers", 0, least=0)) or None,
+        )
+    raise UserError(f"cluster is one of local, ray, not {cluster!r}.")
+
+
+def _number(own: dict[str, str], key: str, default: float, least: float) -> float:
+    try:
+        value = float(own.get(key, default))
+    except ValueError as error:
+        raise UserError(f"{key} is a number, not {own[key]!r}.") from error
+    if value < least:
+        raise UserError(f"{key} must be at least {least:g}, not {value:g}.")
+    return value
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that this process may hand out, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return named.split(",")
+    return [str(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,248 @@
+"""The grid runner with real processes: real runs at their smallest, and stubs that die."""
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
+from hypercrl.bench.table import progress_table
+from hypercrl.cli import main
+from hypercrl.errors import UserError
+
+SMALL = (
+    "preset=smoke",
+    "device=cpu",
+    "dynamics.hidden=[16]",
+    "protocol.planned_steps=30",
+    "protocol.checkpoint_every=10",
+)
+
+
+def test_a_grid_is_every_combination(tmp_path):
+    grid = Grid(
+        ["env=push", "method=hnet,chunked_hnet", "seed=range(2)", "method.beta=0.1,0.2", *SMALL],
+        tmp_path,
+    )
+    assert [cell.name for cell in grid.cells] == [
+        f"push-{method}-{seed}-method.beta={beta}"
+        for method in ("hnet", "chunked_hnet")
+        for seed in (0, 1)
+        for beta in (0.1, 0.2)
+    ]
+    assert set(grid.fixed) == {
+        "preset",
+        "dynamics.hidden",
+        "protocol.planned_steps",
+        "protocol.checkpoint_every",
+    }
+    assert "dynamics.hidden=[16]" in grid.cells[0].overrides
+    assert len({cell.folder for cell in grid.cells}) == 8
+
+
+def test_all_methods(tmp_path):
+    names = {cell.name for cell in Grid(["method=all", "seed=0"], tmp_path).cells}
+    assert {"hnet-0", "pnn-0", "ftl_task-0"} <= names
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["method=hnet,hnett"], "Did you mean 'hnet'"),
+        (["sede=0,1"], "Did you mean 'seed'"),
+        (["method=hnet,single", "method.beta=1"], "method.beta"),
+        (["seed=0", "run_dir=x"], "leave it out"),
+        (["seed=[0"], "seed"),
+    ],
+)
+def test_a_mistake_in_any_cell_is_found_before_any_runs(tmp_path, words, wanted):
+    with pytest.raises(UserError, match=wanted):
+        Grid(words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["seed=0"], "out=FOLDER"),
+        (["out=x", "oops"], "not a setting"),
+        (["out=x", "worker=3"], "Did you mean 'workers'"),
+        (["out=x", "workers=0"], "workers must be at least 1"),
+        (["out=x", "retries=some"], "retries is a number"),
+        (["out=x", "cluster=slurm"], "local, ray"),
+        (["out=x", "gpus=1"], "cluster=ray"),
+    ],
+)
+def test_mistakes_on_the_command_line(capsys, monkeypatch, tmp_path, words, wanted):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["bench", *words])
+    assert wanted in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_grid_in_the_same_folder_is_refused(tmp_path):
+    Grid(["seed=0", "preset=smoke"], tmp_path / "grid").claim()
+    Grid(["seed=0,1", "preset=smoke"], tmp_path / "grid").claim()
+    with pytest.raises(UserError, match="preset=smoke"):
+        Grid(["seed=0", "preset=quick"], tmp_path / "grid").claim()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").touch()
+    with pytest.raises(UserError, match="not empty"):
+        Grid(["seed=0"], tmp_path / "other").claim()
+
+
+class StubWorkers(LocalWorkers):
+    """Runs a Python program instead of hypercrl: {folder} and {attempt} are filled in."""
+
+    def __init__(self, slots, programs):
+        super().__init__(slots)
+        self.programs, self.attempts, self.most = programs, {}, 0
+
+    def start(self, cell, words):
+        attempt = self.attempts[cell.name] = self.attempts.get(cell.name, 0) + 1
+        program = self.programs[cell.name].format(folder=str(cell.folder), attempt=attempt)
+        executable, sys.executable = sys.executable, str(cell.folder) + ".sh"
+        os.makedirs(cell.folder, exist_ok=True)
+        with open(sys.executable, "w") as file:
+            file.write(f"#!{executable}\n{program}\n")
+        os.chmod(sys.executable, 0o755)
+        try:
+            super().start(cell, words)
+        finally:
+            sys.executable = executable
+        self.most = max(self.most, len(self._running))
+
+
+DONE = "open('{folder}/result.json', 'w').write('{{}}')"
+DIES_ONCE = f"import os\nif {{attempt}} == 1: os.kill(os.getpid(), 9)\n{DONE}"
+ALWAYS_DIES = "import os; os.kill(os.getpid(), 9)"
+DIVERGES = "print('the model diverged'); raise SystemExit(2)"
+CRASHES = "raise RuntimeError('a bug')"
+ENDS_WITHOUT_RESULT = "pass"
+
+
+def run_stubs(tmp_path, programs, retries=2, slots=2):
+    cells = [Cell(name, (), tmp_path / "cells" / name) for name in programs]
+    workers = StubWorkers(slots, programs)
+    console = Console(file=io.StringIO(), width=200)
+    board = run_grid(cells, workers, retries, console)
+    return {p.cell.name: p for p in board}, workers, console.file.getvalue()
+
+
+def test_a_crash_loses_only_its_cell_and_attempts_are_bounded(tmp_path):
+    programs = {
+        "fine": DONE,
+        "killed_once": DIES_ONCE,
+        "killed": ALWAYS_DIES,
+        "diverges": DIVERGES,
+        "crashes": CRASHES,
+        "empty": ENDS_WITHOUT_RESULT,
+    }
+    board, workers, said = run_stubs(tmp_path, programs)
+    assert {n for n, p in board.items() if p.status is Status.DONE} == {"fine", "killed_once"}
+    attempts = {"fine": 1, "killed_once": 2, "killed": 3, "diverges": 1, "crashes": 3, "empty": 3}
+    assert workers.attempts == attempts
+    assert workers.most == 2
+    reasons = {name: p.reason for name, p in board.items()}
+    assert reasons["killed"] == "killed by signal 9"
+    assert reasons["diverges"] == "exit code 2: the model diverged"
+    assert "a bug" in reasons["crashes"]
+    assert "the model diverged" in (tmp_path / "cells/diverges/failure.txt").read_text()
+    assert not (tmp_path / "cells/fine/failure.txt").exists()
+    assert "killed_once: to be tried again (killed by signal 9)" in said
+
+
+def test_what_is_there_is_skipped(tmp_path):
+    run_stubs(tmp_path, {"a": DONE, "b": ALWAYS_DIES}, retries=0)
+    board, workers, said = run_stubs(tmp_path, {"a": CRASHES, "b": DONE})
+    assert workers.attempts == {"b": 1}
+    assert all(p.status is Status.DONE for p in board.values())
+    assert "1 of 2 cells are there already" in said
+
+
+def test_workers_die_with_the_one_that_started_them(tmp_path):
+    program = f"""
+import time
+from pathlib import Path
+from hypercrl.bench import Cell, LocalWorkers
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+workers = LocalWorkers(1)
+workers.start(Cell("x", (), Path({str(tmp_path)!r}) / "x"), ["train", "preset=paper",
+    "device=cpu", "run_dir={tmp_path}/x"])
+print(next(iter(workers._running.values()))[1].pid, flush=True)
+time.sleep(60)
+"""
+    import subprocess
+
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        # An orphan that nobody waits for stays as a zombie in a container without an init.
+        with open(f"/proc/{child}/stat") as file:
+            if file.read().rpartition(")")[2].split()[0] == "Z":
+                break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the worker outlived its parent")
+
+
+def test_gpus_go_round(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    show = "import os\nopen('{folder}/gpu', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    names = [f"c{i}" for i in range(4)]
+    workers = StubWorkers(4, dict.fromkeys(names, show + DONE))
+    workers.gpus = ["0", "3"]
+    cells = [Cell(name, (), tmp_path / name) for name in names]
+    run_grid(cells, workers, 0, Console(file=io.StringIO()))
+    assert [(c.folder / "gpu").read_text() for c in cells] == ["0", "3", "0", "3"]
+
+
+def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys):
+    """One of two runs is killed at a checkpoint; the grid goes on with it to the same result."""
+    straight, out = tmp_path / "straight", tmp_path / "grid"
+    main(["train", "method=finetune", "seed=1", *SMALL, f"run_dir={straight}"])
+    words = ["method=finetune", "seed=0,1", *SMALL]
+    grid = Grid(words, out)
+    grid.claim()
+    victim = grid.cells[1]
+
+    class Killing(LocalWorkers):
+        killed = False
+
+        def finished(self):
+            for cell, process in self._running.values():
+                checkpoint = cell.folder / "checkpoints" / "latest.safetensors"
+                if cell is victim and not self.killed and checkpoint.exists():
+                    process.kill()
+                    self.killed = True
+            return super().finished()
+
+    workers = Killing(2)
+    board = run_grid(grid.cells, workers, 2, Console(file=io.StringIO()))
+    assert workers.killed
+    assert [p.attempts for p in board] == [1, 2]
+    assert all(p.status is Status.DONE for p in board)
+    got, wanted = (
+        json.loads((folder / "result.json").read_text()) for folder in (victim.folder, straight)
+    )
+    for key in ("scores", "success", "prediction_error", "updates"):
+        assert got[key] == wanted[key]
+    assert victim.progress() == (2, 180)
+    assert "2 done" in progress_table(board).title
+    main(["bench", *words, f"out={out}"])
+    assert "2 of 2 cells are there already" in capsys.readouterr().out
+    assert (out / "report" / "index.html").exists()
