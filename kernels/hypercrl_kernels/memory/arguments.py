@@ -8,6 +8,8 @@ and a segment may be empty; without it N = B.
 from __future__ import annotations
 
 import itertools
+import warnings
+from functools import cache
 from typing import overload
 
 import torch
@@ -72,6 +74,20 @@ def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: 
                 f"{cu_seqlens.tolist()}"
             )
     return len(cu_seqlens) - 1
+
+
+def runs_as_kernel(operation: str, x: Tensor, reason: str | None) -> bool:
+    """Whether it does on this device; if it does not for that reason, it is said once."""
+    if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0:
+        return False
+    if reason is not None:
+        _notice(operation, reason)
+    return reason is None
+
+
+@cache
+def _notice(operation: str, reason: str) -> None:
+    warnings.warn(f"{operation} runs as torch operations, not as kernels: {reason}", stacklevel=4)
 
 
 class Padding:

@@ -7,8 +7,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import check_offsets, check_sequences, check_shape
+from hypercrl_kernels.memory.arguments import (
+    check_offsets,
+    check_sequences,
+    check_shape,
+    runs_as_kernel,
+)
 from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
+
+MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
 
 
 def chunk_memory(
@@ -27,6 +34,8 @@ def chunk_memory(
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Write every step into a matrix memory M and read from it.
+
+    Triton kernels on CUDA, batched torch operations elsewhere and in float64.
 
     With decay a_t = exp(log_decay_t), momentum η_t = exp(log_momentum_t) and write strength β_t:
 
@@ -68,22 +77,39 @@ def chunk_memory(
         log_decay = log_decay.expand(q.shape[:3])
     if normalise:
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-    o, state = memory_chunks(
-        q,
-        k,
-        v,
-        log_decay=log_decay,
-        beta=beta,
-        log_momentum=log_momentum,
-        error=error,
-        initial_state=initial_state,
-        cu_seqlens=cu_seqlens,
-        chunk=chunk,
-    )
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if runs_as_kernel("chunk_memory", q, _why_not(q, error, chunk)):
+        from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
+
+        state = None if initial_state is None else initial_state.float()
+        place = get_args(Error).index(error)
+        gates = (log_decay, beta, log_momentum)
+        o, state = memory_kernels(q, k, v, *gates, state, cu_seqlens, place, factor, chunk)
+    else:
+        o, state = memory_chunks(
+            q * factor,
+            k,
+            v,
+            log_decay=log_decay,
+            beta=beta,
+            log_momentum=log_momentum,
+            error=error,
+            initial_state=initial_state,
+            cu_seqlens=cu_seqlens,
+            chunk=chunk,
+        )
     if normalise:
         o = o[..., :value_width] / o[..., value_width:]
     return o, state
+
+
+def _why_not(q: Tensor, error: Error, chunk: int) -> str | None:
+    """The reason why the kernels do not take this, None where they do."""
+    if q.shape[-1] > MAX_KEYS:
+        return f"keys are wider than {MAX_KEYS}"
+    if error == "chunk_start" and chunk not in (16, 32, 64):
+        return f"error='chunk_start' with chunks of {chunk}, not 16, 32 or 64"
+    return None
 
 
 def _check(
