@@ -150,3 +150,19 @@ def test_compiled(device):
     got, got_gradients = gradients(compiled, x, state)
     torch.testing.assert_close(got, wanted)
     torch.testing.assert_close(got_gradients, wanted_gradients)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "linear attention, normalised", "GLA"])
+def test_step_kernel(name, device, monkeypatch):
+    monkeypatch.setattr("hypercrl_kernels.memory.steps._as_kernel", lambda state: True)
+    case = CASES[name]
+    x, state = make(case, 3, 1, keys=20, values=18, dtype=torch.float32)
+    now = {n: t if t.dim() == 1 else t[:, 0] for n, t in x.items()}
+    monkeypatch.setattr("memory_cases.CHUNK", 1)
+    o, final = case.slow(
+        expanded({n: t.double() for n, t in x.items()}), [s.double() for s in state], None
+    )
+    state = [s.to(device) for s in state]
+    got = case.step({n: t.to(device) for n, t in now.items()}, state)
+    assert relative(got, o[:, 0]) < 1e-5
+    assert relative(state[0], final[0]) < 1e-6

@@ -51,6 +51,12 @@ def memory_step(
     letters = "BHKV" if log_momentum is None else "BH2KV"
     sizes = {"B": batch, "H": heads, "K": keys, "V": values, "2": 2}
     check_shape("memory_step", "state", state, letters, **sizes)
+    factor = keys**-0.5 if scale is None else scale
+    if _as_kernel(state):
+        from hypercrl_kernels.memory.steps_launch import launch_step
+
+        gates = (log_decay, beta, log_momentum)
+        return launch_step(q, k, v, *gates, state, error, normalise, factor)
     memory, velocity = (state, None) if log_momentum is None else state.unbind(2)
     read, key, value = (x.to(state.dtype) for x in (q, k, v))
     if normalise:
@@ -69,7 +75,7 @@ def memory_step(
         velocity.mul_(log_momentum.to(state.dtype).exp()[..., None, None]).add_(written)
         written = velocity
     memory.add_(written)
-    o = _apply(memory, read * (q.shape[-1] ** -0.5 if scale is None else scale))
+    o = _apply(memory, read * factor)
     if normalise:
         o = o[..., :-1] / o[..., -1:]
     return o.to(v.dtype)
@@ -103,10 +109,15 @@ def gla_step(
     check_shape("gla_step", "log_decay", log_decay, "BHK", B=batch, H=heads, K=keys)
     sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[2]}
     check_shape("gla_step", "state", state, "BHKV", **sizes)
+    factor = keys**-0.5 if scale is None else scale
+    if _as_kernel(state):
+        from hypercrl_kernels.memory.steps_launch import launch_step
+
+        return launch_step(q, k, v, log_decay, None, None, state, "none", False, factor)
     read, key, value = (x.to(state.dtype) for x in (q, k, v))
     state.mul_(log_decay.to(state.dtype).exp()[..., None])
     state.addcmul_(key[..., None], value[..., None, :])
-    return _apply(state, read * (keys**-0.5 if scale is None else scale)).to(v.dtype)
+    return _apply(state, read * factor).to(v.dtype)
 
 
 @torch.no_grad()
@@ -186,6 +197,10 @@ def mlp_memory_step(
     for kept, new in zip(state, final, strict=True):
         kept.copy_(new)
     return o[:, 0]
+
+
+def _as_kernel(state: Tensor) -> bool:
+    return state.device.type == "cuda" and state.dtype == torch.float32 and state.is_contiguous()
 
 
 def _apply(memory: Tensor, key: Tensor) -> Tensor:
