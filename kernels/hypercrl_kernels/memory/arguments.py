@@ -15,6 +15,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
+
 
 def work_dtype(x: Tensor) -> torch.dtype:
     """States and sums are float32, or float64 where the sequences are."""

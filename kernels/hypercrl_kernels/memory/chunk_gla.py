@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import check_offsets, check_sequences, check_shape
+from hypercrl_kernels.memory.arguments import (
+    MAX_KEYS,
+    check_offsets,
+    check_sequences,
+    check_shape,
+    runs_as_kernel,
+)
 from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
 
 
@@ -44,5 +50,13 @@ def chunk_gla(
     if initial_state is not None:
         sizes = {"N": count, "H": heads, "K": width, "V": v.shape[-1]}
         check_shape(name, "initial_state", initial_state, "NHKV", **sizes)
-    q = q * (width**-0.5 if scale is None else scale)
-    return gla_chunks(q, k, v, log_decay, initial_state=initial_state, cu_seqlens=cu_seqlens)
+    factor = width**-0.5 if scale is None else scale
+    wide = f"keys are wider than {MAX_KEYS}" if width > MAX_KEYS else None
+    if runs_as_kernel(name, q, wide):
+        from hypercrl_kernels.memory.chunk_gla_op import gla_kernels
+
+        state = None if initial_state is None else initial_state.float()
+        return gla_kernels(q, k, v, log_decay, state, cu_seqlens, factor)
+    return gla_chunks(
+        q * factor, k, v, log_decay, initial_state=initial_state, cu_seqlens=cu_seqlens
+    )

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
+    MAX_KEYS,
     check_offsets,
     check_sequences,
     check_shape,
     runs_as_kernel,
 )
 from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
-
-MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
 
 
 def chunk_memory(
