@@ -7,7 +7,7 @@ from memory_cases import CASES, expanded, gradients, make, relative, walk
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
     "error before decay", "chunk-start error", "Titans", "Titans, chunk start",
-    "momentum, error after decay", "GLA",
+    "momentum, error after decay", "GLA", "HGRN",
 ]  # fmt: skip
 ERRORS = {
     "DeltaNet": "before_decay", "gated DeltaNet": "after_decay",
@@ -43,6 +43,12 @@ def kernels(name, device):
         o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
         return o, [final]
 
+    def scan(x, state, cu_seqlens):
+        from hypercrl_kernels.memory.scan_op import scan_kernels
+
+        o, final = scan_kernels(x["q"], x["key_decay"], state[0], cu_seqlens)
+        return o, [final]
+
     def run(x, state, cu_seqlens):
         x = expanded(x)
         gates = [x.get(gate) for gate in ("log_decay", "beta", "log_momentum")]
@@ -52,7 +58,7 @@ def kernels(name, device):
         )
         return o, [final]
 
-    return gla if name == "GLA" else run
+    return {"GLA": gla, "HGRN": scan}.get(name, run)
 
 
 def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
@@ -123,7 +129,9 @@ def test_correlated_keys(name, strength, chunk, device, monkeypatch):
 
 
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
-@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA"])
+@pytest.mark.parametrize(
+    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "HGRN"]
+)
 def test_gates_from_open_to_shut(name, gate, device):
     x, state = make(CASES[name], 1, 40, heads=1)
     for each in ("log_decay", "log_momentum", "key_decay"):
@@ -132,6 +140,20 @@ def test_gates_from_open_to_shut(name, gate, device):
             x[each][:, ::3] = -0.1
     x.update({"beta": 0.3 * x["beta"]} if "beta" in x else {})
     check(name, x, state, None, device)
+
+
+@pytest.mark.parametrize("name", ["GLA", "HGRN"])
+def test_other_operators_registered_with_torch(name, device):
+    from hypercrl_kernels.memory.chunk_gla_op import gla_op
+    from hypercrl_kernels.memory.scan_op import scan_op
+
+    x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
+    tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    if name == "GLA":
+        torch.library.opcheck(gla_op, (*tensors, None, 0.5, True), test_utils=checks)
+    else:
+        torch.library.opcheck(scan_op, (*tensors, None), test_utils=checks)
 
 
 @pytest.mark.parametrize("name", ["linear attention", "gated DeltaNet", "Titans"])
@@ -159,7 +181,7 @@ def test_compiled(device):
     torch.testing.assert_close(got_gradients, wanted_gradients)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "linear attention, normalised"])
+@pytest.mark.parametrize("name", [*NAMES[:-1], "linear attention, normalised"])
 def test_step_kernel(name, device, monkeypatch):
     monkeypatch.setattr("hypercrl_kernels.memory.steps._as_kernel", lambda state: True)
     case = CASES[name]

@@ -24,8 +24,9 @@ _ARGUMENTS = (
 def choose_launch(values: int, keys: int) -> Launch:
     """Short chunks and a warp a program, as for the other matrix memories."""
     keys = max(16, triton.next_power_of_2(int(keys)))
-    block = min(max(16, triton.next_power_of_2(int(values))), max(16, 2048 // keys))
-    return Launch(chunk=16, block=block, finish_block=block)
+    values = max(16, triton.next_power_of_2(int(values)))
+    block, finish = (min(values, max(16, size // keys)) for size in (1024, 2048))
+    return Launch(chunk=16, block=block, finish_block=finish)
 
 
 def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
@@ -108,8 +109,8 @@ def _outputs(p: Problem, save: bool) -> tuple[Tensor, ...]:
 
 
 def _gradients(p: Problem) -> tuple[Tensor, ...]:
-    d_q, d_k, d_v, _, _, _, d_initial = p.gradients()
-    return d_q, d_k, d_v, torch.empty_like(p.log_decay), d_initial
+    d_q, d_k, d_v, d_decay, _, _, d_initial = p.gradients()
+    return d_q, d_k, d_v, d_decay, d_initial
 
 
 @gla_op.register_fake
@@ -136,7 +137,9 @@ def _backward(ctx, d_o, d_final, *_):
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     gradients = gla_backward_op(*tensors, ctx.scale, d_o.contiguous(), d_final, states, reading)
-    given = [None if x is None else g for x, g in zip(tensors[:5], gradients, strict=True)]
+    given = [
+        None if x is None else g.to(x.dtype) for x, g in zip(tensors[:5], gradients, strict=True)
+    ]
     return (*given, None, None, None)
 
 

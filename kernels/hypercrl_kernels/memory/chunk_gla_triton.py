@@ -242,7 +242,7 @@ def gla_finish_kernel(
     d_q,  # [B, T, H, K], written, as all below
     d_k,  # [B, T, H, K]
     d_v,  # [B, T, H, V]
-    d_decay,  # [B, T, H, K]
+    d_decay,  # [B, T, H, K] float32
     scale,
     length,
     segments,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import check_offsets, check_shape, work_dtype
+from hypercrl_kernels.memory.arguments import (
+    check_offsets,
+    check_shape,
+    runs_as_kernel,
+    work_dtype,
+)
 from hypercrl_kernels.memory.scan_reference import scan_doubling
 
 
@@ -40,4 +45,8 @@ def scan(
     if initial_state is None:
         initial_state = torch.zeros(count, heads, width, dtype=work_dtype(x), device=x.device)
     check_shape("scan", "initial_state", initial_state, "NHD", N=count, H=heads, D=width)
+    if runs_as_kernel("scan", x, None):
+        from hypercrl_kernels.memory.scan_op import scan_kernels
+
+        return scan_kernels(x, log_decay, initial_state.float(), cu_seqlens)
     return scan_doubling(x, log_decay, initial_state, cu_seqlens)
