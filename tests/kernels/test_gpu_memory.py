@@ -50,6 +50,20 @@ def test_segments(name, dtype):
     check(name, x, state, torch.tensor(offsets, device="cuda"), dtype, LIMITS[dtype])
 
 
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("chunk", [16, 64])
+@pytest.mark.parametrize("name", ["MLP", "MLP, all gates", "MLP, silu"])
+def test_mlp_memories(name, chunk, dtype, monkeypatch):
+    monkeypatch.setattr("memory_cases.CHUNK", chunk)
+    monkeypatch.setattr("memory_cases.HIDDEN", 128)
+    x, state = make(CASES[name], 2, 150, keys=64, values=64)
+    g = torch.Generator().manual_seed(1)
+    state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
+    state = [*state[:2], *(0.01 * s for s in state[2:])]
+    x["beta"] = torch.full(x["k"].shape[:3], 0.05, dtype=torch.float64)
+    check(name, x, state, None, dtype, 2 * LIMITS[dtype])
+
+
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @pytest.mark.parametrize(
     ("dtype", "limit"), [(torch.bfloat16, 0.05), (torch.float16, 0.01), (torch.float32, 1e-4)]

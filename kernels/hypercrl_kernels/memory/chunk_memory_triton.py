@@ -12,7 +12,7 @@ gates alone (`_weights`).
 """
 
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportOperatorIssue=false
-# pyright: reportPossiblyUnboundVariable=false
+# pyright: reportPossiblyUnboundVariable=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
@@ -423,6 +423,65 @@ def walk_back_kernel(
             tl.store(d_initial + here + size, d_velocity, mask=in_state)
 
 
+@triton.jit
+def _gate_gradients(
+    d_read,  # of G [C, C], and so on; of what stands in the last row for the whole chunk too
+    d_predict,
+    d_a,
+    d_r,
+    d_f,
+    d_s,
+    d_d,
+    d_m_last,
+    a,
+    r,
+    d,
+    m,
+    kept,
+    kept_before,
+    moved,
+    inside,
+    CHUNK: tl.constexpr,
+    MOMENTUM: tl.constexpr,
+    ERROR: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """Gradients [C] of log_decay and log_momentum, through all that `_weights` makes of them."""
+    i = tl.arange(0, CHUNK)
+    strict = i[:, None] > i[None, :]
+    last = i == CHUNK - 1
+    d_kept = d_read
+    d_before = d_predict
+    by_momentum = d_a
+    if MOMENTUM:
+        present = tl.where(inside, m, 0.0)
+        d_kept = tl.dot(d_read, tl.trans(moved), input_precision=DOT)
+        d_kept += d_f[:, None] * present[None, :]
+        d_moved = tl.dot(tl.trans(kept), d_read, input_precision=DOT)
+        d_m = tl.sum(kept * d_f[:, None], 0)
+        if ERROR >= 2:
+            d_before = tl.dot(d_predict, tl.trans(moved), input_precision=DOT)
+            d_before += d_s[:, None] * present[None, :]
+            d_moved += tl.dot(tl.trans(kept_before), d_predict, input_precision=DOT)
+            d_m += tl.sum(kept_before * d_s[:, None], 0)
+        pair = tl.where(strict, d_moved * moved, 0.0)
+        d_gap = d_d * d
+        total = tl.sum(pair, 1) - tl.sum(pair, 0) - d_gap + present * d_m
+        total += tl.where(last, tl.sum(d_gap, 0) + d_m_last * m, 0.0)
+        by_momentum = tl.cumsum(total, 0, reverse=True)
+    pair = tl.where(strict, d_kept * kept, 0.0)
+    total = tl.sum(pair, 1) - tl.sum(pair, 0) + a * d_a
+    early = total
+    if ERROR >= 2:
+        pair = d_before * kept_before
+        early = tl.sum(pair, 1) + r * d_r
+        total += early - tl.sum(pair, 0)
+    by_decay = tl.cumsum(total, 0, reverse=True)
+    if ERROR == 2:
+        by_decay -= early
+    return by_decay, by_momentum
+
+
 @triton.jit(do_not_specialize=["length", "segments"])
 def finish_kernel(
     q,  # [B, T, H, K]
@@ -608,35 +667,13 @@ def finish_kernel(
 
         if DECAY or MOMENTUM:
             d_read += tl.where(last[:, None], d_c[None, :], 0.0)
-            d_kept = d_read
-            d_before = d_predict
-            if MOMENTUM:
-                d_f += tl.where(last, d_f_last, 0.0)
-                present = tl.where(inside, m, 0.0)
-                d_kept = tl.dot(d_read, tl.trans(moved), input_precision=DOT)
-                d_kept += d_f[:, None] * present[None, :]
-                d_moved = tl.dot(tl.trans(kept), d_read, input_precision=DOT)
-                d_m = tl.sum(kept * d_f[:, None], 0)
-                if ERROR >= 2:
-                    d_before = tl.dot(d_predict, tl.trans(moved), input_precision=DOT)
-                    d_before += d_s[:, None] * present[None, :]
-                    d_moved += tl.dot(tl.trans(kept_before), d_predict, input_precision=DOT)
-                    d_m += tl.sum(kept_before * d_s[:, None], 0)
-                pair = tl.where(strict, d_moved * moved, 0.0)
-                d_gap = d_d * d
-                total = tl.sum(pair, 1) - tl.sum(pair, 0) - d_gap + present * d_m
-                total += tl.where(last, tl.sum(d_gap, 0) + d_m_last * m, 0.0)
-                total = tl.cumsum(total, 0, reverse=True)
-                tl.store(d_momentum + at, total, mask=inside)
+            d_a += tl.where(last, d_a_last, 0.0)
+            d_f += tl.where(last, d_f_last, 0.0)
+            by_decay, by_momentum = _gate_gradients(
+                d_read, d_predict, d_a, d_r, d_f, d_s, d_d, d_m_last, a, r, d, m, kept,
+                kept_before, moved, inside, CHUNK, MOMENTUM, ERROR, DOT,
+            )  # fmt: skip
             if DECAY:
-                pair = tl.where(strict, d_kept * kept, 0.0)
-                total = tl.sum(pair, 1) - tl.sum(pair, 0)
-                total += a * (d_a + tl.where(last, d_a_last, 0.0))
-                if ERROR >= 2:
-                    pair = d_before * kept_before
-                    early = tl.sum(pair, 1) + r * d_r
-                    total += early - tl.sum(pair, 0)
-                total = tl.cumsum(total, 0, reverse=True)
-                if ERROR == 2:
-                    total -= early
-                tl.store(d_decay + at, total, mask=inside)
+                tl.store(d_decay + at, by_decay, mask=inside)
+            if MOMENTUM:
+                tl.store(d_momentum + at, by_momentum, mask=inside)

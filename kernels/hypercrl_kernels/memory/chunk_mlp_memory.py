@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import check_offsets, check_sequences, check_shape
+from hypercrl_kernels.memory.arguments import (
+    MAX_KEYS,
+    check_offsets,
+    check_sequences,
+    check_shape,
+    runs_as_kernel,
+)
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
     Activation,
     MLPState,
@@ -66,6 +73,12 @@ def chunk_mlp_memory(
         raise ValueError(f"{name} knows activation 'gelu' and 'silu', not {activation!r}")
     if chunk < 1:
         raise ValueError(f"{name} needs chunks of at least 1 step, not {chunk}")
+    if runs_as_kernel(name, q, _why_not(q, v, initial_state, chunk)):
+        from hypercrl_kernels.memory.chunk_mlp_memory_op import mlp_memory_kernels
+
+        gates = (log_decay, beta, log_momentum)
+        silu = activation == "silu"
+        return mlp_memory_kernels(q, k, v, *gates, initial_state, cu_seqlens, silu, chunk)
     return mlp_memory_chunks(
         q,
         k,
@@ -78,3 +91,14 @@ def chunk_mlp_memory(
         cu_seqlens=cu_seqlens,
         chunk=chunk,
     )
+
+
+def _why_not(q: Tensor, v: Tensor, state: MLPState, chunk: int) -> str | None:
+    """The reason why the kernels do not take this, None where they do."""
+    if max(q.shape[-1], v.shape[-1]) > MAX_KEYS:
+        return f"keys or values are wider than {MAX_KEYS}"
+    if chunk not in (16, 32, 64):
+        return f"chunks of {chunk}, not 16, 32 or 64"
+    if {s.dtype for s in state} != {torch.float32}:
+        return f"its state is {state.w1.dtype}, not torch.float32"
+    return None

@@ -13,8 +13,11 @@ from hypercrl_kernels.memory.arguments import check_shape
 from hypercrl_kernels.memory.based import EPSILON
 from hypercrl_kernels.memory.based_reference import taylor_features
 from hypercrl_kernels.memory.chunk_memory_reference import Error
-from hypercrl_kernels.memory.chunk_mlp_memory import chunk_mlp_memory
-from hypercrl_kernels.memory.chunk_mlp_memory_reference import Activation, MLPState
+from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
+    Activation,
+    MLPState,
+    mlp_memory_chunks,
+)
 
 
 @torch.no_grad()
@@ -187,9 +190,9 @@ def mlp_memory_step(
     """
     _check_step("mlp_memory_step", q, k, v)
     gates = {"log_decay": log_decay, "beta": beta, "log_momentum": log_momentum}
-    o, final = chunk_mlp_memory(
+    o, final = mlp_memory_chunks(
         *(x[:, None] for x in (q, k, v)),
-        initial_state=state,
+        state=state,
         **{name: None if gate is None else gate[:, None] for name, gate in gates.items()},
         activation=activation,
         chunk=1,
