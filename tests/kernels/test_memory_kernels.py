@@ -74,14 +74,19 @@ def kernels(name, device):
 
 
 def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
+    slow = lambda x, s, c: CASES[name].slow(expanded(x), s, c)  # noqa: E731
+    compare(slow, kernels(name, device), x, state, cu_seqlens, device, limit, dtype)
+
+
+def compare(slow, fast, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
+    """Outputs and gradients of `fast` on the device against `slow` in float64."""
     x = {n: t.to(dtype) if n in ("q", "k", "v") else t.float() for n, t in x.items()}
     state = state and [s.float() for s in state]
     exact = ({n: t.double() for n, t in x.items()}, state and [s.double() for s in state])
-    slow = lambda x, s, c: CASES[name].slow(expanded(x), s, c)  # noqa: E731
     wanted, wanted_gradients = gradients(slow, *exact, cu_seqlens)
     moved = ({n: t.to(device) for n, t in x.items()}, state and [s.to(device) for s in state])
     offsets = None if cu_seqlens is None else cu_seqlens.to(device)
-    got, got_gradients = gradients(kernels(name, device), *moved, offsets)
+    got, got_gradients = gradients(fast, *moved, offsets)
     for a, b in zip(got, wanted, strict=True):
         assert relative(a, b) < limit
     for key, b in wanted_gradients.items():
@@ -92,6 +97,19 @@ def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_equal_the_recurrence(name, length, device):
     check(name, *make(CASES[name], 1, length, keys=20, values=18), None, device)
+
+
+@pytest.mark.parametrize("length", [1, 16, 100])
+@pytest.mark.parametrize("started", [False, True])
+def test_based_kernels(length, started, device):
+    from hypercrl_kernels.memory.based_op import based_kernels
+
+    def run(x, state, cu_seqlens):
+        o, final = based_kernels(x["q"], x["k"], x["v"], state and state[0], 1e-6)
+        return o, [final]
+
+    x, state = make(CASES["BASED"], 1, length, heads=1, keys=6, values=5)
+    compare(CASES["BASED"].slow, run, x, state if started else None, None, device)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from hypercrl_kernels.memory.arguments import (
     check_offsets,
     check_sequences,
     check_shape,
+    runs_as_kernel,
     work_dtype,
 )
 from hypercrl_kernels.memory.based_reference import based_chunks, feature_count
@@ -45,11 +46,17 @@ def based(
     batch, length, heads = check_sequences("based", q, k, v)
     count = check_offsets("based", cu_seqlens, batch, length)
     features, columns = feature_count(q.shape[-1]), v.shape[-1] + 1
+    sizes = {"N": count, "H": heads, "F": features, "V": columns}
+    if initial_state is not None:
+        check_shape("based", "initial_state", initial_state, "NHFV", **sizes)
+    if runs_as_kernel("based", q, None if cu_seqlens is None else "it has cu_seqlens"):
+        from hypercrl_kernels.memory.based_op import based_kernels
+
+        state = None if initial_state is None else initial_state.float()
+        return based_kernels(q, k, v, state, EPSILON)
     if initial_state is None:
         shape = (count, heads, features, columns)
         initial_state = torch.zeros(shape, dtype=work_dtype(q), device=q.device)
-    sizes = {"N": count, "H": heads, "F": features, "V": columns}
-    check_shape("based", "initial_state", initial_state, "NHFV", **sizes)
     extended = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     o, state = based_chunks(q, k, extended, initial_state, cu_seqlens)
     return (o[..., :-1] / (o[..., -1:] + EPSILON)).to(v.dtype), state
