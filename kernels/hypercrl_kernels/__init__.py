@@ -1,5 +1,20 @@
 """Tensor operations of hypercrl: Triton kernels with torch references; knows nothing of robots."""
 
+from hypercrl_kernels.memory import (
+    MLPState,
+    based,
+    based_step,
+    chunk_gla,
+    chunk_memory,
+    chunk_mlp_memory,
+    gla_step,
+    hopfield_retrieval,
+    memory_step,
+    mlp_memory_step,
+    scan,
+    scan_step,
+    sliding_window_attention,
+)
 from hypercrl_kernels.planning import (
     Elites,
     Layers,
@@ -16,12 +31,25 @@ from hypercrl_kernels.planning import (
 __all__ = [
     "Elites",
     "Layers",
+    "MLPState",
     "PackedLayers",
     "Precision",
+    "based",
+    "based_step",
+    "chunk_gla",
+    "chunk_memory",
+    "chunk_mlp_memory",
     "elite_statistics",
+    "gla_step",
+    "hopfield_retrieval",
     "layer_sizes",
+    "memory_step",
+    "mlp_memory_step",
     "pack_layers",
     "prepare_layers",
     "rollout",
     "sample_actions",
+    "scan",
+    "scan_step",
+    "sliding_window_attention",
 ]

@@ -1,0 +1,32 @@
+"""Memories of a fixed size over sequences, and one step of each."""
+
+from hypercrl_kernels.memory.attention import hopfield_retrieval, sliding_window_attention
+from hypercrl_kernels.memory.based import based
+from hypercrl_kernels.memory.chunk_gla import chunk_gla
+from hypercrl_kernels.memory.chunk_memory import chunk_memory
+from hypercrl_kernels.memory.chunk_mlp_memory import chunk_mlp_memory
+from hypercrl_kernels.memory.chunk_mlp_memory_reference import MLPState
+from hypercrl_kernels.memory.scan import scan
+from hypercrl_kernels.memory.steps import (
+    based_step,
+    gla_step,
+    memory_step,
+    mlp_memory_step,
+    scan_step,
+)
+
+__all__ = [
+    "MLPState",
+    "based",
+    "based_step",
+    "chunk_gla",
+    "chunk_memory",
+    "chunk_mlp_memory",
+    "gla_step",
+    "hopfield_retrieval",
+    "memory_step",
+    "mlp_memory_step",
+    "scan",
+    "scan_step",
+    "sliding_window_attention",
+]

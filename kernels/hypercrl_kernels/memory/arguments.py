@@ -1,0 +1,123 @@
+"""What all memory operations have in common: layout, shape checks and variable lengths.
+
+Sequences are [B, T, H, D], gates [B, T, H], states [N, H, …]. With `cu_seqlens`, the N + 1 offsets
+of N segments, sequences of all segments lie one after another in a batch of one, [1, total, H, D],
+and a segment may be empty; without it N = B.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from functools import cache
+from typing import overload
+
+import torch
+from torch import Tensor
+
+MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
+
+
+def work_dtype(x: Tensor) -> torch.dtype:
+    """States and sums are float32, or float64 where the sequences are."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int) -> None:
+    """`x` has one axis per letter and the size that `sizes` gives for it.
+
+    Raises:
+        ValueError: it has not; the message names both shapes.
+    """
+    wanted = tuple(sizes.get(letter, -1) for letter in letters)
+    if x.dim() == len(wanted) and all(w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)):
+        return
+    axes = ", ".join(
+        letter if size == -1 else f"{letter}={size}"
+        for letter, size in zip(letters, wanted, strict=True)
+    )
+    raise ValueError(f"{operation} needs {name} [{axes}]; got {tuple(x.shape)}")
+
+
+def check_sequences(operation: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int]:
+    """q, k [B, T, H, K] and v [B, T, H, V] of one floating dtype; returns B, T, H."""
+    if q.dim() != 4 or v.dim() != 4 or q.shape != k.shape or q.shape[:3] != v.shape[:3]:
+        raise ValueError(
+            f"{operation} needs q and k [B, T, H, K] and v [B, T, H, V] with one B, T and H; got "
+            f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
+        raise ValueError(
+            f"{operation} needs q, k and v of one floating dtype; got {q.dtype}, {k.dtype} and "
+            f"{v.dtype}. Cast them to one"
+        )
+    return q.shape[0], q.shape[1], q.shape[2]
+
+
+def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: int) -> int:
+    """The number of segments N. Offsets on the CPU are checked in full, others not: no waiting."""
+    if cu_seqlens is None:
+        return batch
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype.is_floating_point:
+        raise ValueError(
+            f"{operation} needs cu_seqlens [N + 1] of integers; got {tuple(cu_seqlens.shape)} of "
+            f"{cu_seqlens.dtype}"
+        )
+    if batch != 1:
+        raise ValueError(
+            f"{operation} with cu_seqlens needs all segments in a batch of one, [1, total, …]; "
+            f"got a batch of {batch}. Use x.flatten(0, 1)[None]"
+        )
+    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+        steps = cu_seqlens.diff()
+        if cu_seqlens[0] != 0 or cu_seqlens[-1] != total or (steps < 0).any():
+            raise ValueError(
+                f"{operation} needs cu_seqlens that rise from 0 to the length {total}; got "
+                f"{cu_seqlens.tolist()}"
+            )
+    return len(cu_seqlens) - 1
+
+
+def runs_as_kernel(operation: str, x: Tensor, reason: str | None) -> bool:
+    """Whether it does on this device; if it does not for that reason, it is said once."""
+    if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0:
+        return False
+    if reason is not None:
+        _notice(operation, reason)
+    return reason is None
+
+
+@cache
+def _notice(operation: str, reason: str) -> None:
+    warnings.warn(f"{operation} runs as torch operations, not as kernels: {reason}", stacklevel=4)
+
+
+class Padding:
+    """Segments of different lengths as a padded batch, and back."""
+
+    def __init__(self, cu_seqlens: Tensor) -> None:
+        lengths = cu_seqlens.diff()
+        longest = max(int(lengths.max()), 1)
+        time = torch.arange(longest, device=cu_seqlens.device)
+        self.valid = time < lengths[:, None]  # [N, longest]
+
+    @overload
+    def split(self, x: Tensor) -> Tensor: ...
+    @overload
+    def split(self, x: None) -> None: ...
+    def split(self, x: Tensor | None) -> Tensor | None:
+        """[1, total, …] → [N, longest, …], zeros beyond the ends."""
+        if x is None:
+            return None
+        padded = x.new_zeros(*self.valid.shape, *x.shape[2:])
+        return padded.index_put(self.valid.nonzero(as_tuple=True), x[0])
+
+    def join(self, x: Tensor) -> Tensor:
+        """[N, longest, …] → [1, total, …]."""
+        return x[self.valid][None]
+
+
+def segments(cu_seqlens: Tensor) -> list[slice]:
+    """Of each segment, where it lies on the time axis."""
+    ends = cu_seqlens.tolist()
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]

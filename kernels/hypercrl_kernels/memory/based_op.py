@@ -1,0 +1,117 @@
+"""Launches of the BASED kernels, and their registration with torch."""
+
+from __future__ import annotations
+
+# pyright: reportCallIssue=false, reportArgumentType=false
+import torch
+import triton
+from torch import Tensor
+
+from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
+from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
+
+BLOCK = 64  # steps a program
+
+
+def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
+    batch, length, heads, keys = q.shape
+    constants = {
+        "HEADS": heads,
+        "KEYS": keys,
+        "WIDTH": max(16, triton.next_power_of_2(keys)),
+        "VALUES": v.shape[3],
+        "OUT": max(16, triton.next_power_of_2(v.shape[3])),
+        "BLOCK": BLOCK,
+        "DOT": "tf32x3" if q.dtype == torch.float32 else "tf32",
+        "num_warps": 4,
+    }
+    return (triton.cdiv(length, BLOCK), batch * heads), constants
+
+
+@torch.library.custom_op(
+    "hypercrl::based",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
+)
+def based_op(q, k, v, before, epsilon):
+    """o, and the denominators [B, T, H]; `before` [B, T, H, V + 1] is added to both sums."""
+    grid, constants = _sizes(q, v)
+    o, below = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
+    factor = q.shape[3] ** -0.5
+    based_kernel[grid](
+        q, k, v, before, o, below, q.shape[1], factor, epsilon, **constants,
+        STARTS=before is not None,
+    )  # fmt: skip
+    return o, below
+
+
+@torch.library.custom_op(
+    "hypercrl::based_backward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
+    "(Tensor, Tensor, Tensor)",
+)
+def based_backward_op(q, k, v, d_above, d_below):
+    """Gradients of q, k, v, from those of numerators and denominators."""
+    grid, constants = _sizes(q, v)
+    gradients = tuple(torch.empty_like(x) for x in (q, k, v))
+    factor = q.shape[3] ** -0.5
+    based_back_kernel[grid](q, k, v, d_above, d_below, *gradients, q.shape[1], factor, **constants)
+    return gradients
+
+
+@based_op.register_fake
+def _(q, k, v, *_):
+    del k
+    return torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@based_backward_op.register_fake
+def _(q, k, v, *_):
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    q, k, v, before, _ = inputs
+    o, below = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(below)
+    ctx.save_for_backward(q, k, v, o, below)
+    ctx.starts = before is not None
+
+
+def _backward(ctx, d_o, _):
+    if d_o is None:
+        return (None,) * 5
+    q, k, v, o, below = ctx.saved_tensors
+    d_above = d_o.float() / below[..., None]
+    d_below = -(d_above * o).sum(-1)
+    found = based_backward_op(q, k, v, d_above.to(v.dtype), d_below)
+    d_before = torch.cat([d_above, d_below[..., None]], -1) if ctx.starts else None
+    return (*found, d_before, None)
+
+
+based_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def based_kernels(
+    q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """`based` by the kernels, sequences of one length.
+
+    Features are formed for the states alone, a chunk at a time.
+    """
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    before = None
+    if initial_state is not None:
+        parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
+        before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
+    o, _ = based_op(q, k, v, before, epsilon)
+    state = initial_state
+    extended = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+    for keys, values in zip(k.split(CHUNK, 1), extended.split(CHUNK, 1), strict=True):
+        features = taylor_features(keys.float())
+        written = torch.einsum("bthf,bthv->bhfv", features, values.float())
+        state = written if state is None else state + written
+    assert state is not None
+    return o, state

@@ -1,0 +1,80 @@
+"""BASED in torch operations: the recurrence over its features, and the chunk form without them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hypercrl_kernels.memory.arguments import Padding, segments
+from hypercrl_kernels.memory.chunk_memory_reference import Cut
+
+CHUNK = 128
+"""The state has about K² / 2 rows: longer chunks than with other memories pay."""
+
+
+def feature_count(width: int) -> int:
+    """Features of a key of `width` numbers: 1, itself, and its products without repeats."""
+    return 1 + width + width * (width + 1) // 2
+
+
+def taylor_features(x: Tensor) -> Tensor:
+    """[..., K] → [..., 1 + K + K(K + 1)/2]: products of two are 1 + s + s²/2, s = q·k / √K.
+
+    The mixed products of the original (Arora et al. 2024, section 4.1) appear twice there; here
+    once, times √2.
+    """
+    width = x.shape[-1]
+    x = x * width**-0.25
+    row, column = torch.triu_indices(width, width, device=x.device)
+    square = x[..., row] * x[..., column]
+    square = torch.where(row == column, square * 0.5**0.5, square)
+    return torch.cat([torch.ones_like(x[..., :1]), x, square], -1)
+
+
+def based_recurrence(
+    q: Tensor, k: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Numerator and, as its last column, denominator of `based`, one step at a time.
+
+    Args:
+        v: [B, T, H, V + 1], its last column ones.
+        state: [N, H, F, V + 1].
+    """
+    if cu_seqlens is not None:
+        parts = [
+            based_recurrence(*(x[:, at] for x in (q, k, v)), state=s)
+            for at, s in zip(segments(cu_seqlens), state.split(1), strict=True)
+        ]
+        return torch.cat([o for o, _ in parts], 1), torch.cat([s for _, s in parts])
+    outputs = []
+    for t in range(q.shape[1]):
+        read, key = (taylor_features(x[:, t].to(state.dtype)) for x in (q, k))
+        state = state + key[..., None] * v[:, t, :, None].to(state.dtype)
+        outputs.append(torch.einsum("bhfv,bhf->bhv", state, read))
+    return torch.stack(outputs, 1) if outputs else v.to(state.dtype), state
+
+
+def based_chunks(
+    q: Tensor, k: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`based_recurrence`, a chunk at a time; the same arguments and results."""
+    if cu_seqlens is not None:
+        padding = Padding(cu_seqlens)
+        parts = [padding.split(x) for x in (q, k, v)]
+        o, state = based_chunks(*parts, state=state)
+        return padding.join(o), state
+    batch, length, heads, width = q.shape
+    if length == 0:
+        return v.to(state.dtype), state
+    cut = Cut(length, min(CHUNK, length), state.dtype)
+    queries, keys, values = (cut.rows(x) for x in (q, k, v))
+    s = torch.matmul(queries, keys.transpose(-1, -2)) * width**-0.5
+    own = torch.matmul((1 + s + 0.5 * s.square()).tril(), values)
+    memory = state.flatten(0, 1)
+    outputs = []
+    for n in range(cut.chunks):
+        outputs.append(torch.baddbmm(own[n], taylor_features(queries[n]), memory))
+        written = taylor_features(keys[n]).transpose(1, 2)
+        memory = torch.baddbmm(memory, written, values[n])
+    o = cut.join(torch.stack(outputs), batch)
+    return o, memory.unflatten(0, (batch, heads))

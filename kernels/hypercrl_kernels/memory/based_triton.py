@@ -1,0 +1,150 @@
+"""BASED as Triton kernels: attention whose weights are a polynomial of the scores.
+
+With s = q·k / √K, p = 1 + s + s²/2: O = Σ p V / (Σ p + ε). No feature is formed; what came before
+the sequence enters as a numerator and a denominator per step.
+"""
+
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _rows(x, at, column, mask):
+    return tl.load(x + at[:, None] + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _scores(queries, keys, row, other, length, factor, DOT: tl.constexpr):
+    """s and, where the key is not later than the query, p; both [rows, others]."""
+    s = factor * tl.dot(queries, tl.trans(keys), input_precision=DOT)
+    seen = (row[:, None] >= other[None, :]) & (row < length)[:, None]
+    return s, tl.where(seen, 1.0 + s + 0.5 * s * s, 0.0), seen
+
+
+@triton.jit(do_not_specialize=["length"])
+def based_kernel(
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    before,  # [B, T, H, V + 1] float32: numerator and denominator of what came before
+    o,  # [B, T, H, V], written
+    below,  # Σ p + ε [B, T, H] float32, written
+    length,
+    factor,
+    epsilon,
+    HEADS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUES: tl.constexpr,
+    OUT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STARTS: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    batch = tl.program_id(1).to(tl.int64) // HEADS
+    head = tl.program_id(1) % HEADS
+    unit = tl.arange(0, WIDTH)
+    value = tl.arange(0, OUT)
+    in_values = (value < VALUES)[None, :]
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at = (batch * length + row) * HEADS + head
+    in_keys = (unit < KEYS)[None, :]
+    inside = row < length
+    queries = _rows(q, at * KEYS, unit, inside[:, None] & in_keys)
+    above = tl.zeros([BLOCK, OUT], tl.float32)
+    total = tl.full([BLOCK], epsilon, tl.float32)
+    if STARTS:
+        wide = at * (VALUES + 1)
+        above = _rows(before, wide, value, inside[:, None] & in_values)
+        total += tl.load(before + wide + VALUES, mask=inside, other=0.0)
+    for start in range(0, (tl.program_id(0) + 1) * BLOCK, BLOCK):
+        other = start + tl.arange(0, BLOCK)
+        there = (batch * length + other) * HEADS + head
+        exists = (other < length)[:, None]
+        keys = _rows(k, there * KEYS, unit, exists & in_keys)
+        values = _rows(v, there * VALUES, value, exists & in_values)
+        _, p, _ = _scores(queries, keys, row, other, length, factor, DOT)
+        above += tl.dot(p.to(values.dtype), values, input_precision=DOT)
+        total += tl.sum(p, 1)
+    out = above / total[:, None]
+    place = o + (at * VALUES)[:, None] + value[None, :]
+    tl.store(place, out.to(o.dtype.element_ty), mask=inside[:, None] & in_values)
+    tl.store(below + at, total, mask=inside)
+
+
+@triton.jit
+def _d_scores(s, seen, d_above, values, d_total, DOT: tl.constexpr):
+    """Gradient of the scores, through p."""
+    d_p = tl.dot(d_above, tl.trans(values), input_precision=DOT) + d_total[:, None]
+    return tl.where(seen, d_p * (1.0 + s), 0.0)
+
+
+@triton.jit(do_not_specialize=["length"])
+def based_back_kernel(
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    d_above,  # of the numerator [B, T, H, V]
+    d_below,  # of the denominator [B, T, H] float32
+    d_q,  # [B, T, H, K], written, as all below
+    d_k,  # [B, T, H, K]
+    d_v,  # [B, T, H, V]
+    length,
+    factor,
+    HEADS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUES: tl.constexpr,
+    OUT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """A block of steps: as queries over the keys before them, then as keys over later queries."""
+    dtype = q.dtype.element_ty
+    batch = tl.program_id(1).to(tl.int64) // HEADS
+    head = tl.program_id(1) % HEADS
+    unit = tl.arange(0, WIDTH)
+    value = tl.arange(0, OUT)
+    in_keys = (unit < KEYS)[None, :]
+    in_values = (value < VALUES)[None, :]
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at = (batch * length + row) * HEADS + head
+    inside = row < length
+    narrow = inside[:, None] & in_keys
+    wide = inside[:, None] & in_values
+    queries = _rows(q, at * KEYS, unit, narrow)
+    own_keys = _rows(k, at * KEYS, unit, narrow)
+    own_values = _rows(v, at * VALUES, value, wide)
+    own_above = _rows(d_above, at * VALUES, value, wide)
+    own_below = tl.load(d_below + at, mask=inside, other=0.0)
+
+    d_queries = tl.zeros([BLOCK, WIDTH], tl.float32)
+    for start in range(0, (tl.program_id(0) + 1) * BLOCK, BLOCK):
+        other = start + tl.arange(0, BLOCK)
+        there = (batch * length + other) * HEADS + head
+        exists = (other < length)[:, None]
+        keys = _rows(k, there * KEYS, unit, exists & in_keys)
+        values = _rows(v, there * VALUES, value, exists & in_values)
+        s, _, seen = _scores(queries, keys, row, other, length, factor, DOT)
+        d_s = _d_scores(s, seen, own_above, values, own_below, DOT)
+        d_queries += tl.dot(d_s.to(dtype), keys, input_precision=DOT)
+    place = (at * KEYS)[:, None] + unit[None, :]
+    tl.store(d_q + place, (factor * d_queries).to(dtype), mask=narrow)
+
+    d_keys = tl.zeros([BLOCK, WIDTH], tl.float32)
+    d_values = tl.zeros([BLOCK, OUT], tl.float32)
+    for start in range(tl.program_id(0) * BLOCK, length, BLOCK):
+        other = start + tl.arange(0, BLOCK)
+        there = (batch * length + other) * HEADS + head
+        exists = (other < length)[:, None]
+        later = _rows(q, there * KEYS, unit, exists & in_keys)
+        above = _rows(d_above, there * VALUES, value, exists & in_values)
+        below = tl.load(d_below + there, mask=other < length, other=0.0)
+        s, p, seen = _scores(later, own_keys, other, row, length, factor, DOT)
+        d_s = _d_scores(s, seen, above, own_values, below, DOT)
+        d_values += tl.dot(tl.trans(p.to(dtype)), above, input_precision=DOT)
+        d_keys += tl.dot(tl.trans(d_s.to(dtype)), later, input_precision=DOT)
+    tl.store(d_k + place, (factor * d_keys).to(dtype), mask=narrow)
+    tl.store(d_v + (at * VALUES)[:, None] + value[None, :], d_values.to(dtype), mask=wide)

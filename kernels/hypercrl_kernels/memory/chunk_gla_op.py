@@ -1,0 +1,165 @@
+"""Launches of the gated-linear-attention kernels, and their registration with torch."""
+
+from __future__ import annotations
+
+# pyright: reportCallIssue=false
+import torch
+import triton
+from torch import Tensor
+
+from hypercrl_kernels.memory.chunk_gla_triton import (
+    gla_finish_kernel,
+    gla_prepare_kernel,
+    gla_walk_back_kernel,
+    gla_walk_kernel,
+)
+from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
+
+_ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor? initial, Tensor? cu_seqlens, "
+    "float scale"
+)
+
+
+def choose_launch(values: int, keys: int) -> Launch:
+    """Short chunks and a warp a program, as for the other matrix memories."""
+    keys = max(16, triton.next_power_of_2(int(keys)))
+    values = max(16, triton.next_power_of_2(int(values)))
+    block, finish = (min(values, max(16, size // keys)) for size in (1024, 2048))
+    return Launch(chunk=16, block=block, finish_block=finish)
+
+
+def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
+    launch = choose_launch(v.shape[3], q.shape[3])
+    return Problem(q, k, v, log_decay, None, None, initial, cu_seqlens, 0, scale, 16, launch)
+
+
+def _constants(p: Problem) -> dict:
+    return {
+        "HEADS": p.q.shape[2],
+        "KEYS": p.q.shape[3],
+        "WIDTH": max(16, triton.next_power_of_2(p.q.shape[3])),
+        "CHUNK": p.cut().chunk,
+        "VARLEN": p.cu_seqlens is not None,
+        "DOT": "tf32x3" if p.q.dtype == torch.float32 else "tf32",
+    }
+
+
+def _search(p: Problem) -> dict:
+    return {
+        "LEVELS": p.cut().chunk.bit_length() - 1,
+        "SEARCH": p.segments.bit_length() if p.cu_seqlens is not None else 0,
+    }
+
+
+@torch.library.custom_op(
+    "hypercrl::chunk_gla",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def gla_op(*arguments):
+    """o, the final state, and what `gla_backward_op` takes as the last two arguments."""
+    *problem, save = arguments
+    p = _problem(*problem)
+    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
+    outputs = o, final, states, reading = _outputs(p, save)
+    gla_prepare_kernel[(p.slots(launch.chunk), heads)](
+        p.q, p.k, p.log_decay, p.cu_seqlens, reading, p.q.shape[1], p.segments,
+        **_constants(p), **_search(p), num_warps=launch.prepare_warps,
+    )  # fmt: skip
+    gla_walk_kernel[(triton.cdiv(values, launch.block), p.segments * heads)](
+        p.q, p.k, p.v, p.log_decay, reading, p.initial, p.cu_seqlens, o, final, states, p.scale,
+        p.q.shape[1], **_constants(p), VALUES=values, BLOCK=launch.block,
+        STARTS=p.initial is not None, SAVE=save,
+        num_warps=launch.walk_warps, num_stages=launch.stages,
+    )  # fmt: skip
+    return outputs
+
+
+@torch.library.custom_op(
+    "hypercrl::chunk_gla_backward",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states, Tensor reading) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def gla_backward_op(*arguments):
+    """Gradients of the first five arguments; empty for an initial state that is not there."""
+    *problem, d_o, d_final, states, reading = arguments
+    p = _problem(*problem)
+    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
+    gradients = d_q, d_k, d_v, d_decay, d_initial = _gradients(p)
+    d_states = torch.empty_like(states)
+    gla_walk_back_kernel[(triton.cdiv(values, launch.block), p.segments * heads)](
+        p.q, p.log_decay, d_o, d_final, p.cu_seqlens, d_initial, d_states, p.scale,
+        p.q.shape[1], **_constants(p), VALUES=values, BLOCK=launch.block,
+        STARTS=p.initial is not None, ENDS=d_final is not None,
+        num_warps=launch.walk_warps, num_stages=launch.stages,
+    )  # fmt: skip
+    gla_finish_kernel[(p.slots(launch.chunk), heads)](
+        p.q, p.k, p.v, p.log_decay, d_o, reading, states, d_states, p.cu_seqlens, d_q, d_k, d_v,
+        d_decay, p.scale, p.q.shape[1], p.segments, **_constants(p), **_search(p),
+        VALUES=values, BLOCK=launch.finish_block, num_warps=launch.finish_warps, num_stages=1,
+    )  # fmt: skip
+    return gradients
+
+
+def _outputs(p: Problem, save: bool) -> tuple[Tensor, ...]:
+    o, final, states, reading, *_ = p.outputs(save)
+    return o, final, states, reading
+
+
+def _gradients(p: Problem) -> tuple[Tensor, ...]:
+    d_q, d_k, d_v, d_decay, _, _, d_initial = p.gradients()
+    return d_q, d_k, d_v, d_decay, d_initial
+
+
+@gla_op.register_fake
+def _(*arguments):
+    *problem, save = arguments
+    return _outputs(_problem(*problem), save)
+
+
+@gla_backward_op.register_fake
+def _(*arguments):
+    return _gradients(_problem(*arguments[:7]))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, scale, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(*tensors, *output[2:])
+    ctx.scale = scale
+
+
+def _backward(ctx, d_o, d_final, *_):
+    *tensors, states, reading = ctx.saved_tensors
+    if d_o is None:
+        d_o = torch.zeros_like(tensors[2])
+    gradients = gla_backward_op(*tensors, ctx.scale, d_o.contiguous(), d_final, states, reading)
+    given = [
+        None if x is None else g.to(x.dtype) for x, g in zip(tensors[:5], gradients, strict=True)
+    ]
+    return (*given, None, None, None)
+
+
+gla_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def gla_kernels(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """`chunk_gla` by the kernels."""
+    tensors = [
+        None if x is None else x.contiguous()
+        for x in (q, k, v, log_decay, initial_state, cu_seqlens)
+    ]
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    o, final, *_ = gla_op(*tensors, scale, save)
+    return o, final

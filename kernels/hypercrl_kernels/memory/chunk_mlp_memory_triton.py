@@ -1,0 +1,465 @@
+"""Titans' MLP memory in dual form as Triton kernels: one program per sequence and head.
+
+The weights and momenta of one memory are too many for registers. They stay in device memory,
+mostly in L2, and hidden units pass through in blocks: once for the prediction errors E of a chunk,
+once for its reads and the new weights. With W at the start of a chunk, the row vectors and G of
+`_weights`, ∘ elementwise and row vectors scaling rows:
+
+    Z = K W₁, H = σ(Z), E = V − H W₂, U₂ = β E, U₁ = β (E W₂ᵀ)∘σ'(Z),
+    Y = a QW₁ + f QS₁ + (QKᵀ∘G) U₁, X = σ(Y), O = a XW₂ + f XS₂ + (XHᵀ∘G) U₂,
+    W₁' = a_C W₁ + f_C S₁ + (c K)ᵀ U₁, S₁' = m_C S₁ + (d K)ᵀ U₁; W₂', S₂' with H and U₂.
+"""
+
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
+# ruff: noqa: RUF059
+
+import triton
+import triton.language as tl
+
+from hypercrl_kernels.memory.chunk_memory_triton import (
+    _gate,
+    _gate_gradients,
+    _segment,
+    _weights,
+)
+
+
+@triton.jit
+def _activate(x, SILU: tl.constexpr):
+    """σ(x) and σ'(x)."""
+    if SILU:
+        gate = tl.sigmoid(x)
+        return x * gate, gate * (1.0 + x * (1.0 - gate))
+    below = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
+    return x * below, below + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
+
+
+@triton.jit
+def _second_slope(x, SILU: tl.constexpr):
+    """σ''(x)."""
+    if SILU:
+        gate = tl.sigmoid(x)
+        return gate * (1.0 - gate) * (2.0 + x * (1.0 - 2.0 * gate))
+    return 0.3989422804014327 * tl.exp(-0.5 * x * x) * (2.0 - x * x)
+
+
+@triton.jit
+def _last(x, CHUNK: tl.constexpr):
+    return tl.sum(tl.where(tl.arange(0, CHUNK) == CHUNK - 1, x, 0.0), 0)
+
+
+@triton.jit
+def _chunk(
+    q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+    HEADS: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr, CHUNK: tl.constexpr,
+    DECAY: tl.constexpr, STRENGTH: tl.constexpr, MOMENTUM: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Sequences of a chunk, and what its gates make of the weights."""
+    t = chunk * CHUNK + tl.arange(0, CHUNK)
+    inside = t < steps
+    at = (begin + t) * HEADS + head
+    narrow = at[:, None] * KEYS + unit[None, :]
+    wide = at[:, None] * VALUES + value[None, :]
+    in_keys = inside[:, None] & (unit < KEYS)[None, :]
+    in_values = inside[:, None] & (value < VALUES)[None, :]
+    queries = tl.load(q + narrow, mask=in_keys, other=0.0)
+    keys = tl.load(k + narrow, mask=in_keys, other=0.0)
+    targets = tl.load(v + wide, mask=in_values, other=0.0).to(tl.float32)
+    decay = tl.zeros([CHUNK], tl.float32)
+    momentum = decay
+    strength = tl.where(inside, 1.0, 0.0)
+    if DECAY:
+        decay = _gate(log_decay, at, inside)
+    if MOMENTUM:
+        momentum = _gate(log_momentum, at, inside)
+    if STRENGTH:
+        strength = _gate(beta, at, inside)
+    weights = _weights(decay, decay, momentum, inside, CHUNK, DECAY, MOMENTUM, True, DOT)
+    return inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights
+
+
+@triton.jit
+def _errors(
+    keys, targets, w1, w2, unit, value,
+    KEYS: tl.constexpr, VALUES: tl.constexpr, HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
+    SILU: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """E = V − σ(K W₁) W₂, the hidden units in blocks."""
+    dtype = keys.dtype
+    for start in range(0, HIDDEN, BLOCK):
+        hidden = start + tl.arange(0, BLOCK)
+        exists = hidden < HIDDEN
+        into = unit[:, None] * HIDDEN + hidden[None, :]
+        out = hidden[:, None] * VALUES + value[None, :]
+        first = tl.load(w1 + into, mask=(unit < KEYS)[:, None] & exists[None, :], other=0.0)
+        second = tl.load(w2 + out, mask=exists[:, None] & (value < VALUES)[None, :], other=0.0)
+        h = _activate(tl.dot(keys, first.to(dtype), input_precision=DOT), SILU)[0]
+        targets -= tl.dot(h.to(dtype), second.to(dtype), input_precision=DOT)
+    return targets
+
+
+@triton.jit(do_not_specialize=["length"])
+def mlp_walk_kernel(
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    log_decay,  # [B, T, H]
+    beta,  # [B, T, H]
+    log_momentum,  # [B, T, H]
+    cu_seqlens,  # [N + 1]
+    o,  # [B, T, H, V], written
+    w1,  # [N, H, K, F] float32, from the initial to the final weights in place, as all below
+    w2,  # [N, H, F, V] float32
+    s1,  # [N, H, K, F] float32
+    s2,  # [N, H, F, V] float32
+    saved_w1,  # [slots, H, K, F], written: the weights at each chunk's start, as all below
+    saved_w2,  # [slots, H, F, V]
+    saved_s1,  # [slots, H, K, F]
+    saved_s2,  # [slots, H, F, V]
+    length,
+    HEADS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,  # K, padded
+    VALUES: tl.constexpr,
+    OUT: tl.constexpr,  # V, padded
+    HIDDEN: tl.constexpr,
+    BLOCK: tl.constexpr,  # hidden units at a time
+    CHUNK: tl.constexpr,
+    DECAY: tl.constexpr,
+    STRENGTH: tl.constexpr,
+    MOMENTUM: tl.constexpr,
+    SILU: tl.constexpr,
+    SAVE: tl.constexpr,
+    VARLEN: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    dtype = q.dtype.element_ty
+    index = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(0) % HEADS
+    begin, steps, slot = _segment(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
+    unit = tl.arange(0, WIDTH)
+    value = tl.arange(0, OUT)
+    w1 += index * KEYS * HIDDEN
+    s1 += index * KEYS * HIDDEN
+    w2 += index * HIDDEN * VALUES
+    s2 += index * HIDDEN * VALUES
+    for chunk in range(0, tl.cdiv(steps, CHUNK)):
+        inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights = (
+            _chunk(
+            q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+            HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
+            )
+        )  # fmt: skip
+        a, r, d, m, kept, kept_before, moved, read, predict = weights
+        c = tl.sum(tl.where((tl.arange(0, CHUNK) == CHUNK - 1)[:, None], read, 0.0), 0)
+        f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
+        a_last = _last(a, CHUNK)
+        f_last = _last(f, CHUNK)
+        m_last = _last(m, CHUNK)
+        scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * read
+        scores = scores.to(dtype)
+        error = _errors(keys, targets, w1, w2, unit, value, KEYS, VALUES, HIDDEN, BLOCK, SILU, DOT)
+        tl.debug_barrier()  # the old weights are read before new ones are written
+        u2 = (strength[:, None] * error).to(dtype)
+        error = error.to(dtype)
+        carried = tl.trans((c[:, None] * keys).to(dtype))
+        mixing = tl.zeros([CHUNK, CHUNK], tl.float32)
+        result = tl.zeros([CHUNK, OUT], tl.float32)
+        entry = (slot + chunk) * HEADS + head
+        for start in range(0, HIDDEN, BLOCK):
+            hidden = start + tl.arange(0, BLOCK)
+            exists = hidden < HIDDEN
+            into = unit[:, None] * HIDDEN + hidden[None, :]
+            out = hidden[:, None] * VALUES + value[None, :]
+            in_first = (unit < KEYS)[:, None] & exists[None, :]
+            in_second = exists[:, None] & (value < VALUES)[None, :]
+            first = tl.load(w1 + into, mask=in_first, other=0.0)
+            second = tl.load(w2 + out, mask=in_second, other=0.0)
+            first_half = first.to(dtype)
+            second_half = second.to(dtype)
+            h, slope = _activate(tl.dot(keys, first_half, input_precision=DOT), SILU)
+            h = h.to(dtype)
+            u1 = tl.dot(error, tl.trans(second_half), input_precision=DOT)
+            u1 = (strength[:, None] * u1 * slope).to(dtype)
+            y = a[:, None] * tl.dot(queries, first_half, input_precision=DOT)
+            y += tl.dot(scores, u1, input_precision=DOT)
+            if SAVE:
+                tl.store(saved_w1 + entry * KEYS * HIDDEN + into, first_half, mask=in_first)
+                tl.store(saved_w2 + entry * HIDDEN * VALUES + out, second_half, mask=in_second)
+            new_first = a_last * first + tl.dot(carried, u1, input_precision=DOT)
+            new_second = a_last * second
+            if MOMENTUM:
+                first = tl.load(s1 + into, mask=in_first, other=0.0)
+                second = tl.load(s2 + out, mask=in_second, other=0.0)
+                first_half = first.to(dtype)
+                y += f[:, None] * tl.dot(queries, first_half, input_precision=DOT)
+                if SAVE:
+                    half = second.to(dtype)
+                    tl.store(saved_s1 + entry * KEYS * HIDDEN + into, first_half, mask=in_first)
+                    tl.store(saved_s2 + entry * HIDDEN * VALUES + out, half, mask=in_second)
+                new_first += f_last * first
+                new_second += f_last * second
+            x = _activate(y, SILU)[0].to(dtype)
+            mixing += tl.dot(x, tl.trans(h), input_precision=DOT)
+            result += a[:, None] * tl.dot(x, second_half, input_precision=DOT)
+            written = tl.trans((c[:, None] * h).to(dtype))
+            new_second += tl.dot(written, u2, input_precision=DOT)
+            tl.store(w1 + into, new_first, mask=in_first)
+            tl.store(w2 + out, new_second, mask=in_second)
+            if MOMENTUM:
+                result += f[:, None] * tl.dot(x, second.to(dtype), input_precision=DOT)
+                moving = tl.trans((d[:, None] * keys).to(dtype))
+                first = m_last * first + tl.dot(moving, u1, input_precision=DOT)
+                written = tl.trans((d[:, None] * h).to(dtype))
+                second = m_last * second + tl.dot(written, u2, input_precision=DOT)
+                tl.store(s1 + into, first, mask=in_first)
+                tl.store(s2 + out, second, mask=in_second)
+        result += tl.dot((mixing * read).to(dtype), u2, input_precision=DOT)
+        tl.store(o + wide, result.to(o.dtype.element_ty), mask=in_values)
+        # The next chunk's threads read weights that other threads of this program wrote.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["length"])
+def mlp_walk_back_kernel(
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    log_decay,  # [B, T, H]
+    beta,  # [B, T, H]
+    log_momentum,  # [B, T, H]
+    cu_seqlens,  # [N + 1]
+    d_o,  # [B, T, H, V]
+    saved_w1,  # [slots, H, K, F]
+    saved_w2,  # [slots, H, F, V]
+    saved_s1,  # [slots, H, K, F]
+    saved_s2,  # [slots, H, F, V]
+    d_w1,  # [N, H, K, F] float32, from the final to the initial weights in place, as all below
+    d_w2,  # [N, H, F, V] float32
+    d_s1,  # [N, H, K, F] float32
+    d_s2,  # [N, H, F, V] float32
+    d_q,  # [B, T, H, K], written, as all below
+    d_k,  # [B, T, H, K]
+    d_v,  # [B, T, H, V]
+    d_decay,  # [B, T, H] float32
+    d_beta,  # [B, T, H] float32
+    d_momentum,  # [B, T, H] float32
+    length,
+    HEADS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUES: tl.constexpr,
+    OUT: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    DECAY: tl.constexpr,
+    STRENGTH: tl.constexpr,
+    MOMENTUM: tl.constexpr,
+    SILU: tl.constexpr,
+    VARLEN: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    dtype = q.dtype.element_ty
+    index = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(0) % HEADS
+    begin, steps, slot = _segment(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
+    unit = tl.arange(0, WIDTH)
+    value = tl.arange(0, OUT)
+    i = tl.arange(0, CHUNK)
+    last = i == CHUNK - 1
+    d_w1 += index * KEYS * HIDDEN
+    d_s1 += index * KEYS * HIDDEN
+    d_w2 += index * HIDDEN * VALUES
+    d_s2 += index * HIDDEN * VALUES
+    chunks = tl.cdiv(steps, CHUNK)
+    for back in range(0, chunks):
+        chunk = chunks - 1 - back
+        inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights = (
+            _chunk(
+                q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+                HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
+            )
+        )  # fmt: skip
+        a, r, d, m, kept, kept_before, moved, read, predict = weights
+        c = tl.sum(tl.where(last[:, None], read, 0.0), 0)
+        f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
+        a_last = _last(a, CHUNK)
+        f_last = _last(f, CHUNK)
+        m_last = _last(m, CHUNK)
+        entry = (slot + chunk) * HEADS + head
+        w1 = saved_w1 + entry * KEYS * HIDDEN
+        w2 = saved_w2 + entry * HIDDEN * VALUES
+        raw = tl.dot(queries, tl.trans(keys), input_precision=DOT)
+        scores = (raw * read).to(dtype)
+        error = _errors(keys, targets, w1, w2, unit, value, KEYS, VALUES, HIDDEN, BLOCK, SILU, DOT)
+        u2 = (strength[:, None] * error).to(dtype)
+        half_error = error.to(dtype)
+        d_out = tl.load(d_o + wide, mask=in_values, other=0.0).to(dtype)
+        d_mixed = tl.dot(d_out, tl.trans(u2), input_precision=DOT)
+        d_mixed = tl.where(i[:, None] >= i[None, :], d_mixed, 0.0)
+        d_mixing = (d_mixed * read).to(dtype)
+
+        d_queries = tl.zeros([CHUNK, WIDTH], tl.float32)
+        d_keys = tl.zeros([CHUNK, WIDTH], tl.float32)
+        d_error = tl.zeros([CHUNK, OUT], tl.float32)
+        d_u2 = tl.zeros([CHUNK, OUT], tl.float32)
+        mixing = tl.zeros([CHUNK, CHUNK], tl.float32)
+        d_scores = tl.zeros([CHUNK, CHUNK], tl.float32)
+        d_strength = tl.zeros([CHUNK], tl.float32)
+        d_a = d_strength
+        d_f = d_strength
+        d_c = d_strength
+        d_d = d_strength
+        d_a_last = 0.0
+        d_f_last = 0.0
+        d_m_last = 0.0
+        # Twice over the hidden units: what reaches E from all of them, then what E's gradient does.
+        for turn in tl.static_range(2):
+            if turn == 1:
+                tl.debug_barrier()  # all gradients are read before new ones are written
+                mixed = (mixing * read).to(dtype)
+                d_u2 += tl.dot(tl.trans(mixed), d_out, input_precision=DOT)
+                d_strength += tl.sum(d_u2 * error, 1)
+                d_error += strength[:, None] * d_u2
+                tl.store(d_v + wide, d_error.to(d_v.dtype.element_ty), mask=in_values)
+            half_d_error = d_error.to(dtype)
+            for start in range(0, HIDDEN, BLOCK):
+                hidden = start + tl.arange(0, BLOCK)
+                exists = hidden < HIDDEN
+                into = unit[:, None] * HIDDEN + hidden[None, :]
+                out = hidden[:, None] * VALUES + value[None, :]
+                in_first = (unit < KEYS)[:, None] & exists[None, :]
+                in_second = exists[:, None] & (value < VALUES)[None, :]
+                first = tl.load(w1 + into, mask=in_first, other=0.0)
+                second = tl.load(w2 + out, mask=in_second, other=0.0)
+                to_first = tl.load(d_w1 + into, mask=in_first, other=0.0)
+                to_second = tl.load(d_w2 + out, mask=in_second, other=0.0)
+                half_first = to_first.to(dtype)
+                half_second = to_second.to(dtype)
+                z = tl.dot(keys, first, input_precision=DOT)
+                h, slope = _activate(z, SILU)
+                half_h = h.to(dtype)
+                p = tl.dot(half_error, tl.trans(second), input_precision=DOT)
+                u1 = (strength[:, None] * p * slope).to(dtype)
+                from_first = tl.dot(queries, first, input_precision=DOT)
+                y = a[:, None] * from_first + tl.dot(scores, u1, input_precision=DOT)
+                from_second = tl.dot(d_out, tl.trans(second), input_precision=DOT)
+                d_x = a[:, None] * from_second
+                d_x += tl.dot(d_mixing, half_h, input_precision=DOT)
+                d_u1 = tl.dot((c[:, None] * keys).to(dtype), half_first, input_precision=DOT)
+                s_first = first
+                s_second = second
+                to_s1 = to_first
+                to_s2 = to_second
+                from_s1 = from_first
+                from_s2 = from_second
+                if MOMENTUM:
+                    s_first = tl.load(
+                        saved_s1 + entry * KEYS * HIDDEN + into, mask=in_first, other=0.0
+                    )
+                    s_second = tl.load(
+                        saved_s2 + entry * HIDDEN * VALUES + out, mask=in_second, other=0.0
+                    )
+                    to_s1 = tl.load(d_s1 + into, mask=in_first, other=0.0)
+                    to_s2 = tl.load(d_s2 + out, mask=in_second, other=0.0)
+                    from_s1 = tl.dot(queries, s_first, input_precision=DOT)
+                    y += f[:, None] * from_s1
+                    from_s2 = tl.dot(d_out, tl.trans(s_second), input_precision=DOT)
+                    d_x += f[:, None] * from_s2
+                    moving = (d[:, None] * keys).to(dtype)
+                    d_u1 += tl.dot(moving, to_s1.to(dtype), input_precision=DOT)
+                x, x_slope = _activate(y, SILU)
+                d_y = d_x * x_slope
+                half_d_y = d_y.to(dtype)
+                d_u1 += tl.dot(tl.trans(scores), half_d_y, input_precision=DOT)
+                d_p = (strength[:, None] * d_u1 * slope).to(dtype)
+                if turn == 0:
+                    mixing += tl.dot(x.to(dtype), tl.trans(half_h), input_precision=DOT)
+                    d_error += tl.dot(d_p, second, input_precision=DOT)
+                    d_strength += tl.sum(d_u1 * p * slope, 1)
+                    d_scores += tl.dot(half_d_y, tl.trans(u1), input_precision=DOT)
+                    written = (c[:, None] * h).to(dtype)
+                    d_u2 += tl.dot(written, half_second, input_precision=DOT)
+                    if MOMENTUM:
+                        written = (d[:, None] * h).to(dtype)
+                        d_u2 += tl.dot(written, to_s2.to(dtype), input_precision=DOT)
+                else:
+                    half_x = x.to(dtype)
+                    d_h = tl.dot(tl.trans(d_mixing), half_x, input_precision=DOT)
+                    to_h = tl.dot(u2, tl.trans(half_second), input_precision=DOT)
+                    d_h += c[:, None] * to_h
+                    d_c += tl.sum(h * to_h, 1)
+                    d_h -= tl.dot(half_d_error, tl.trans(second), input_precision=DOT)
+                    d_a += tl.sum(d_y * from_first, 1) + tl.sum(x * from_second, 1)
+                    d_queries += a[:, None] * tl.dot(half_d_y, tl.trans(first), input_precision=DOT)
+                    to_keys = tl.dot(u1, tl.trans(half_first), input_precision=DOT)
+                    d_keys += c[:, None] * to_keys
+                    d_c += tl.sum(keys * to_keys, 1)
+                    d_a_last += tl.sum(first.to(tl.float32) * to_first)
+                    d_a_last += tl.sum(second.to(tl.float32) * to_second)
+                    if MOMENTUM:
+                        to_h = tl.dot(u2, tl.trans(to_s2.to(dtype)), input_precision=DOT)
+                        d_h += d[:, None] * to_h
+                        d_d += tl.sum(h * to_h, 1)
+                        d_f += tl.sum(d_y * from_s1, 1) + tl.sum(x * from_s2, 1)
+                        d_queries += f[:, None] * tl.dot(
+                            half_d_y, tl.trans(s_first), input_precision=DOT
+                        )
+                        to_keys = tl.dot(u1, tl.trans(to_s1.to(dtype)), input_precision=DOT)
+                        d_keys += d[:, None] * to_keys
+                        d_d += tl.sum(keys * to_keys, 1)
+                        d_f_last += tl.sum(s_first.to(tl.float32) * to_first)
+                        d_f_last += tl.sum(s_second.to(tl.float32) * to_second)
+                        d_m_last += tl.sum(s_first.to(tl.float32) * to_s1)
+                        d_m_last += tl.sum(s_second.to(tl.float32) * to_s2)
+                    d_z = d_h * slope + strength[:, None] * d_u1 * p * _second_slope(z, SILU)
+                    d_z = d_z.to(dtype)
+                    d_keys += tl.dot(d_z, tl.trans(first), input_precision=DOT)
+
+                    new_first = a_last * to_first
+                    reads = tl.trans((a[:, None] * queries).to(dtype))
+                    new_first += tl.dot(reads, half_d_y, input_precision=DOT)
+                    new_first += tl.dot(tl.trans(keys), d_z, input_precision=DOT)
+                    new_second = a_last * to_second
+                    new_second += tl.dot(
+                        tl.trans(half_x), (a[:, None] * d_out).to(dtype), input_precision=DOT
+                    )
+                    new_second -= tl.dot(tl.trans(half_h), half_d_error, input_precision=DOT)
+                    new_second += tl.dot(tl.trans(d_p), half_error, input_precision=DOT)
+                    tl.store(d_w1 + into, new_first, mask=in_first)
+                    tl.store(d_w2 + out, new_second, mask=in_second)
+                    if MOMENTUM:
+                        new_first = m_last * to_s1 + f_last * to_first
+                        reads = tl.trans((f[:, None] * queries).to(dtype))
+                        new_first += tl.dot(reads, half_d_y, input_precision=DOT)
+                        new_second = m_last * to_s2 + f_last * to_second
+                        new_second += tl.dot(
+                            tl.trans(half_x), (f[:, None] * d_out).to(dtype), input_precision=DOT
+                        )
+                        tl.store(d_s1 + into, new_first, mask=in_first)
+                        tl.store(d_s2 + out, new_second, mask=in_second)
+
+        d_scores = tl.where(i[:, None] >= i[None, :], d_scores, 0.0)
+        d_read = d_mixed * mixing + d_scores * raw
+        d_scores = (d_scores * read).to(dtype)
+        d_queries += tl.dot(d_scores, keys, input_precision=DOT)
+        d_keys += tl.dot(tl.trans(d_scores), queries, input_precision=DOT)
+        tl.store(d_q + narrow, d_queries.to(d_q.dtype.element_ty), mask=in_keys)
+        tl.store(d_k + narrow, d_keys.to(d_k.dtype.element_ty), mask=in_keys)
+        if STRENGTH:
+            tl.store(d_beta + at, d_strength, mask=inside)
+        if DECAY or MOMENTUM:
+            d_read += tl.where(last[:, None], d_c[None, :], 0.0)
+            d_a += tl.where(last, d_a_last, 0.0)
+            d_f += tl.where(last, d_f_last, 0.0)
+            by_decay, by_momentum = _gate_gradients(
+                d_read, d_read, d_a, d_a, d_f, d_f, d_d, d_m_last, a, r, d, m, kept,
+                kept_before, moved, inside, CHUNK, MOMENTUM, 0, DOT,
+            )  # fmt: skip
+            if DECAY:
+                tl.store(d_decay + at, by_decay, mask=inside)
+            if MOMENTUM:
+                tl.store(d_momentum + at, by_momentum, mask=inside)
+        tl.debug_barrier()

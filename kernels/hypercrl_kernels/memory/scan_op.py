@@ -1,0 +1,79 @@
+"""Launches of the scan kernels, and their registration with torch."""
+
+from __future__ import annotations
+
+# pyright: reportCallIssue=false, reportArgumentType=false
+import torch
+import triton
+from torch import Tensor
+
+from hypercrl_kernels.memory.scan_triton import scan_back_kernel, scan_kernel
+
+_ARGUMENTS = "Tensor log_decay, Tensor initial, Tensor? cu_seqlens"
+
+
+def _sizes(x: Tensor, initial: Tensor, cu_seqlens: Tensor | None) -> tuple[tuple[int, int], dict]:
+    """Grid and constants; a warp a program, as sequences are many and tiles small."""
+    channels = x.shape[2] * x.shape[3]
+    block = min(32, triton.next_power_of_2(channels))
+    grid = (triton.cdiv(channels, block), len(initial))
+    constants = {"CHANNELS": channels, "BLOCK": block, "TILE": 16}
+    return grid, {**constants, "VARLEN": cu_seqlens is not None, "num_warps": 1}
+
+
+@torch.library.custom_op(
+    "hypercrl::scan", mutates_args=(), schema=f"(Tensor x, {_ARGUMENTS}) -> (Tensor, Tensor)"
+)
+def scan_op(x, log_decay, initial, cu_seqlens):
+    """h and the final state."""
+    grid, constants = _sizes(x, initial, cu_seqlens)
+    h, final = torch.empty_like(x), torch.empty_like(initial)
+    scan_kernel[grid](x, log_decay, initial, cu_seqlens, h, final, x.shape[1], **constants)
+    return h, final
+
+
+@torch.library.custom_op(
+    "hypercrl::scan_backward",
+    mutates_args=(),
+    schema=f"(Tensor h, {_ARGUMENTS}, Tensor d_h, Tensor? d_final) -> (Tensor, Tensor, Tensor)",
+)
+def scan_backward_op(h, log_decay, initial, cu_seqlens, d_h, d_final):
+    """Gradients of x, log_decay and the initial state."""
+    grid, constants = _sizes(h, initial, cu_seqlens)
+    d_x, d_decay, d_initial = (torch.empty_like(x) for x in (h, log_decay, initial))
+    scan_back_kernel[grid](
+        h, log_decay, initial, d_h, d_final, cu_seqlens, d_x, d_decay, d_initial, h.shape[1],
+        **constants, ENDS=d_final is not None,
+    )  # fmt: skip
+    return d_x, d_decay, d_initial
+
+
+@scan_op.register_fake
+def _(x, _, initial, *__):
+    return torch.empty_like(x), torch.empty_like(initial)
+
+
+@scan_backward_op.register_fake
+def _(h, log_decay, initial, *_):
+    return torch.empty_like(h), torch.empty_like(log_decay), torch.empty_like(initial)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[0], *inputs[1:])
+
+
+def _backward(ctx, d_h, d_final):
+    h, *others = ctx.saved_tensors
+    d_h = torch.zeros_like(h) if d_h is None else d_h.contiguous()
+    return (*scan_backward_op(h, *others, d_h, d_final), None)
+
+
+scan_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def scan_kernels(
+    x: Tensor, log_decay: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`scan` by the kernels; the initial state in float32."""
+    return scan_op(x.contiguous(), log_decay.contiguous(), initial_state.contiguous(), cu_seqlens)

@@ -1,0 +1,47 @@
+"""Launch of the step kernel; imported only where Triton is used."""
+
+from __future__ import annotations
+
+# pyright: reportCallIssue=false
+import torch
+import triton
+from torch import Tensor
+
+from hypercrl_kernels.memory.chunk_memory_reference import Error
+from hypercrl_kernels.memory.steps_triton import step_kernel
+
+
+def launch_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    log_momentum: Tensor | None,
+    state: Tensor,
+    error: Error,
+    normalise: bool,
+    scale: float,
+) -> Tensor:
+    """`memory_step`, and with log_decay [B, H, K] `gla_step`, by the kernel."""
+    batch, heads, keys = q.shape
+    if log_decay is not None and log_decay.dim() == 1:
+        log_decay = log_decay.expand(batch, heads)
+    sequences = [x.contiguous() for x in (q, k, v)]
+    gates = [None if x is None else x.contiguous() for x in (log_decay, beta, log_momentum)]
+    o = torch.empty_like(sequences[2])
+    columns = v.shape[2] + normalise
+    width = triton.next_power_of_2(keys)
+    # A program of 4096 numbers: many enough to fill the device, each with its loads in flight.
+    block = triton.next_power_of_2(columns)
+    if not normalise:
+        block = min(block, max(1, 4096 // width))
+    step_kernel[(triton.cdiv(columns, block), batch * heads)](
+        *sequences, *gates, state, o, scale,
+        KEYS=keys, WIDTH=width, VALUES=v.shape[2], BLOCK=block,
+        DECAY=log_decay is not None, VECTOR=log_decay is not None and log_decay.dim() == 3,
+        STRENGTH=beta is not None, MOMENTUM=log_momentum is not None, ERROR=error != "none",
+        BEFORE=error != "after_decay", NORMALISE=normalise,
+        num_warps=4,
+    )  # fmt: skip
+    return o

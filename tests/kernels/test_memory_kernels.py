@@ -1,0 +1,227 @@
+"""The matrix-memory kernels against the recurrence in float64: on a GPU, or interpreted."""
+
+import pytest
+import torch
+from memory_cases import CASES, expanded, gradients, make, relative, walk
+
+from hypercrl_kernels import MLPState
+
+NAMES = [
+    "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
+    "error before decay", "chunk-start error", "Titans", "Titans, chunk start",
+    "momentum, error after decay", "GLA", "HGRN",
+    "MLP", "MLP, all gates", "MLP, silu",
+]  # fmt: skip
+ERRORS = {
+    "DeltaNet": "before_decay", "gated DeltaNet": "after_decay",
+    "error before decay": "before_decay", "chunk-start error": "chunk_start",
+    "Titans": "before_decay", "Titans, chunk start": "chunk_start",
+    "momentum, error after decay": "after_decay",
+}  # fmt: skip
+OFFSETS = [0, 0, 17, 18, 18, 40]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(device, monkeypatch):
+    """What a kernel does not write is not a number."""
+    from hypercrl_kernels.memory.chunk_memory_launch import Problem
+
+    for name in ("outputs", "gradients"):
+        unwritten = getattr(Problem, name)
+
+        def filled(*arguments, unwritten=unwritten):
+            return tuple(x.fill_(torch.nan) for x in unwritten(*arguments))
+
+        monkeypatch.setattr(Problem, name, filled)
+
+
+def kernels(name, device):
+    from hypercrl_kernels.memory.chunk_memory_launch import ERRORS as PLACES
+    from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
+
+    def gla(x, state, cu_seqlens):
+        from hypercrl_kernels.memory.chunk_gla_op import gla_kernels
+
+        scale, start = x["q"].shape[-1] ** -0.5, state and state[0]
+        o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
+        return o, [final]
+
+    def scan(x, state, cu_seqlens):
+        from hypercrl_kernels.memory.scan_op import scan_kernels
+
+        o, final = scan_kernels(x["q"], x["key_decay"], state[0], cu_seqlens)
+        return o, [final]
+
+    def mlp(x, state, cu_seqlens):
+        from hypercrl_kernels.memory.chunk_mlp_memory_op import mlp_memory_kernels
+
+        gates = [x.get(gate) for gate in ("log_decay", "beta", "log_momentum")]
+        o, final = mlp_memory_kernels(
+            x["q"], x["k"], x["v"], *gates, MLPState(*state), cu_seqlens, "silu" in name, 16
+        )
+        return o, list(final)
+
+    def run(x, state, cu_seqlens):
+        x = expanded(x)
+        gates = [x.get(gate) for gate in ("log_decay", "beta", "log_momentum")]
+        error, scale = PLACES.index(ERRORS.get(name, "none")), x["q"].shape[-1] ** -0.5
+        o, final = memory_kernels(
+            x["q"], x["k"], x["v"], *gates, state and state[0], cu_seqlens, error, scale, 16
+        )
+        return o, [final]
+
+    return {"GLA": gla, "HGRN": scan}.get(name, mlp if "MLP" in name else run)
+
+
+def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
+    slow = lambda x, s, c: CASES[name].slow(expanded(x), s, c)  # noqa: E731
+    compare(slow, kernels(name, device), x, state, cu_seqlens, device, limit, dtype)
+
+
+def compare(slow, fast, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
+    """Outputs and gradients of `fast` on the device against `slow` in float64."""
+    x = {n: t.to(dtype) if n in ("q", "k", "v") else t.float() for n, t in x.items()}
+    state = state and [s.float() for s in state]
+    exact = ({n: t.double() for n, t in x.items()}, state and [s.double() for s in state])
+    wanted, wanted_gradients = gradients(slow, *exact, cu_seqlens)
+    moved = ({n: t.to(device) for n, t in x.items()}, state and [s.to(device) for s in state])
+    offsets = None if cu_seqlens is None else cu_seqlens.to(device)
+    got, got_gradients = gradients(fast, *moved, offsets)
+    for a, b in zip(got, wanted, strict=True):
+        assert relative(a, b) < limit
+    for key, b in wanted_gradients.items():
+        assert relative(got_gradients[key], b) < limit or b.norm() < limit, f"d {key}"
+
+
+@pytest.mark.parametrize("length", [1, 16, 33])
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_equal_the_recurrence(name, length, device):
+    check(name, *make(CASES[name], 1, length, keys=20, values=18), None, device)
+
+
+@pytest.mark.parametrize("length", [1, 16, 100])
+@pytest.mark.parametrize("started", [False, True])
+def test_based_kernels(length, started, device):
+    from hypercrl_kernels.memory.based_op import based_kernels
+
+    def run(x, state, cu_seqlens):
+        o, final = based_kernels(x["q"], x["k"], x["v"], state and state[0], 1e-6)
+        return o, [final]
+
+    x, state = make(CASES["BASED"], 1, length, heads=1, keys=6, values=5)
+    compare(CASES["BASED"].slow, run, x, state if started else None, None, device)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_take_segments(name, device):
+    x, state = make(CASES[name], 1, OFFSETS[-1], heads=1, offsets=OFFSETS)
+    check(name, x, state, torch.tensor(OFFSETS), device)
+
+
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "GLA"])
+def test_kernels_without_a_state(name, device):
+    x, _ = make(CASES[name], 2, 20)
+    check(name, x, None, None, device)
+
+
+def test_kernels_in_half_precision(device):
+    x, state = make(CASES["gated DeltaNet"], 1, 33, keys=20, values=18)
+    check("gated DeltaNet", x, state, None, device, 3e-3, torch.float16)
+
+
+def cut(monkeypatch, **sizes):
+    from hypercrl_kernels.memory import chunk_memory_launch
+
+    launch = chunk_memory_launch.Launch(**sizes)
+    monkeypatch.setattr(chunk_memory_launch, "choose_launch", lambda problem: launch)
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (32, 32, 16), (64, 16, 32), (32, 64, 64)])
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans"])
+def test_every_cut_gives_the_same(name, sizes, device, monkeypatch):
+    chunk, block, finish = sizes
+    cut(monkeypatch, chunk=chunk, block=block, finish_block=finish, walk_warps=4, prepare_warps=4)
+    check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=40), None, device)
+
+
+@pytest.mark.parametrize("chunk", [16, 64])
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
+def test_correlated_keys(name, strength, chunk, device, monkeypatch):
+    cut(monkeypatch, chunk=chunk, block=16, finish_block=16, walk_warps=4, prepare_warps=4)
+    x, state = make(CASES[name], 1, 128, heads=1, keys=64, values=16)
+    x["k"] = walk(1, 128, 1, 64)
+    x["q"] = x["k"].roll(1, 1)
+    x["beta"] = torch.full_like(x["beta"], strength)
+    if "log_decay" in x:
+        x["log_decay"] = 0.01 * x["log_decay"]
+    check(name, x, state, None, device, 1e-4)
+
+
+@pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
+@pytest.mark.parametrize(
+    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "HGRN"]
+)
+def test_gates_from_open_to_shut(name, gate, device):
+    x, state = make(CASES[name], 1, 40, heads=1)
+    for each in ("log_decay", "log_momentum", "key_decay"):
+        if each in x:
+            x[each] = torch.full_like(x[each], gate)
+            x[each][:, ::3] = -0.1
+    x.update({"beta": 0.3 * x["beta"]} if "beta" in x else {})
+    check(name, x, state, None, device)
+
+
+@pytest.mark.parametrize("name", ["GLA", "HGRN"])
+def test_other_operators_registered_with_torch(name, device):
+    from hypercrl_kernels.memory.chunk_gla_op import gla_op
+    from hypercrl_kernels.memory.scan_op import scan_op
+
+    x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
+    tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    if name == "GLA":
+        torch.library.opcheck(gla_op, (*tensors, None, 0.5, True), test_utils=checks)
+    else:
+        torch.library.opcheck(scan_op, (*tensors, None), test_utils=checks)
+
+
+@pytest.mark.parametrize("name", ["linear attention", "gated DeltaNet", "Titans"])
+def test_registered_with_torch(name, device):
+    from hypercrl_kernels.memory.chunk_memory_launch import ERRORS as PLACES
+    from hypercrl_kernels.memory.chunk_memory_op import memory_op
+
+    x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
+    tensors = [x.get(n) for n in ("q", "k", "v", "log_decay", "beta", "log_momentum")]
+    tensors = [t if t is None else t.to(device).requires_grad_() for t in (*tensors, state[0])]
+    error = PLACES.index(ERRORS.get(name, "none"))
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    arguments = (*tensors, None, error, 0.5, 16, True)
+    torch.library.opcheck(memory_op, arguments, test_utils=checks)
+
+
+def test_compiled(device):
+    x, state = make(CASES["gated DeltaNet"], 1, 17, heads=1, dtype=torch.float32)
+    x, state = {n: t.to(device) for n, t in x.items()}, [s.to(device) for s in state]
+    function = kernels("gated DeltaNet", device)
+    wanted, wanted_gradients = gradients(function, x, state)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    got, got_gradients = gradients(compiled, x, state)
+    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(got_gradients, wanted_gradients)
+
+
+@pytest.mark.parametrize("name", [*NAMES[:-4], "linear attention, normalised"])
+def test_step_kernel(name, device, monkeypatch):
+    monkeypatch.setattr("hypercrl_kernels.memory.steps._as_kernel", lambda state: True)
+    case = CASES[name]
+    x, state = make(case, 3, 1, keys=20, values=18, dtype=torch.float32)
+    now = {n: t if t.dim() == 1 else t[:, 0] for n, t in x.items()}
+    monkeypatch.setattr("memory_cases.CHUNK", 1)
+    o, final = case.slow(
+        expanded({n: t.double() for n, t in x.items()}), [s.double() for s in state], None
+    )
+    state = [s.to(device) for s in state]
+    got = case.step({n: t.to(device) for n, t in now.items()}, state)
+    assert relative(got, o[:, 0]) < 1e-5
+    assert relative(state[0], final[0]) < 1e-6
