@@ -32,7 +32,7 @@ def trained() -> Method:
     model.fit_normalisers(data.obs, data.action, data.next_obs)
     generator = torch.Generator().manual_seed(0)
     config = MethodConfig("single", learning_rate=1e-3, clip_norm=5.0)
-    method = make_method(model, config, generator)
+    method = make_method(model, config, generator, generator)
     method.begin_task()
     for _ in range(1500):
         rows = torch.randint(len(data), (100,), generator=generator)

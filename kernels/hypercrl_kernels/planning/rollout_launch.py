@@ -64,7 +64,7 @@ def choose_launch(
             registers=registers,
             shared=shared,
             ends=True,
-            groups=1,
+            groups=min(warps, width // 16) if shared and packed.hidden.shape[1] > 1 else 1,
             block=min(block, width),
             stages=stages,
         )
@@ -82,8 +82,10 @@ def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, in
             yield 1, 0, 32, 3
         yield 0, 1, 32, 1
     elif matrices > 1:
-        yield 0, matrices, 32, 1
-        yield 0, 1, 32, 3
+        registers = int(packed.width == 256 and tile <= 32)
+        for shared in range(matrices - registers, -1, -1):
+            if registers + shared > 0:
+                yield registers, shared, 32, 3
     yield 0, 0, 64, 3
     yield 0, 0, 32, 3
     yield 0, 0, 32, 2
