@@ -7,6 +7,7 @@ import torch
 from hypercrl.config import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.errors import UserError
+from hypercrl.evaluation import Evaluator
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
@@ -33,6 +34,18 @@ class Experiment:
     @property
     def model(self) -> DynamicsModel:
         return self.method.model
+
+    def evaluator(self, planner: Planner | None = None) -> Evaluator:
+        """An evaluator of the tasks with this planner, or with the experiment's own."""
+        protocol = self.config.protocol
+        return Evaluator(
+            self.sequence,
+            planner or self.planner,
+            self.config.seed,
+            self.config.exploration,
+            protocol.prediction_horizon,
+            protocol.heldout_episodes,
+        )
 
 
 def build(config: TrainConfig) -> Experiment:

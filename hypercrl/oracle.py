@@ -5,7 +5,7 @@ from dataclasses import fields
 from statistics import median
 from typing import Any
 
-from hypercrl.evaluation import Evaluator, Score
+from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment
 from hypercrl.progress import Progress
 from hypercrl.result import about, of_matrices
@@ -22,14 +22,7 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
         same, since there is nothing to learn or to forget.
     """
     protocol, sequence = experiment.config.protocol, experiment.sequence
-    evaluator = Evaluator(
-        sequence,
-        experiment.planner,
-        experiment.config.seed,
-        experiment.config.exploration,
-        protocol.prediction_horizon,
-        protocol.heldout_episodes,
-    )
+    evaluator = experiment.evaluator()
     started = time.perf_counter()
     scores: list[Score] = []
     try:

@@ -15,7 +15,7 @@ from hypercrl.agent import Agent
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.model import Layers
 from hypercrl.errors import UserError
-from hypercrl.evaluation import Evaluator, Score
+from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment
 from hypercrl.exploration import CorrelatedNoise, make_noise
 from hypercrl.progress import Progress
@@ -64,14 +64,7 @@ class Trainer:
         self.replay = Replay(
             self.protocol.replay_capacity, model.obs_size, model.action_size, experiment.device
         )
-        self.evaluator = Evaluator(
-            self.sequence,
-            experiment.planner,
-            experiment.config.seed,
-            experiment.config.exploration,
-            self.protocol.prediction_horizon,
-            self.protocol.heldout_episodes,
-        )
+        self.evaluator = experiment.evaluator()
         self.position = Position()
         self.matrix: dict[str, list[list[float]]] = {f.name: [] for f in fields(Score)}
         self.memory_bytes: list[int] = []

@@ -61,14 +61,7 @@ def compare(
         for fraction in FRACTIONS:
             settings = sized(name, config.planner, fraction)
             planner = make_planner(settings, experiment.planner.low, experiment.planner.high)
-            evaluator = Evaluator(
-                experiment.sequence,
-                planner,
-                config.seed,
-                config.exploration,
-                config.protocol.prediction_horizon,
-                config.protocol.heldout_episodes,
-            )
+            evaluator = experiment.evaluator(planner)
             scores = [
                 [_score(experiment, evaluator, task, episodes, key) for task in range(tasks)]
                 for key in range(repeats)

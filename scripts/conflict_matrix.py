@@ -20,7 +20,7 @@ from rich.table import Table
 from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
-from hypercrl.evaluation import Evaluator, Score
+from hypercrl.evaluation import Score
 from hypercrl.experiment import build
 from hypercrl.run_folder import LATEST, RunFolder
 
@@ -41,14 +41,7 @@ def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], l
     config.device = device
     experiment = build(config)
     experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
-    evaluator = Evaluator(
-        experiment.sequence,
-        experiment.planner,
-        config.seed,
-        config.exploration,
-        config.protocol.prediction_horizon,
-        config.protocol.heldout_episodes,
-    )
+    evaluator = experiment.evaluator()
     trained = range(experiment.method.tasks)
     scores = []
     for i in track(trained, "models"):
