@@ -203,11 +203,7 @@ def interquartile_mean_interval(
         raise ValueError(f"the bootstrap needs values [seeds, tasks], got shape {values.shape}")
     seeds, tasks = values.shape
     drawn = values[generator.integers(seeds, size=(resamples, seeds, tasks)), np.arange(tasks)]
-    means = _middle_half_mean(drawn.reshape(resamples, -1))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    # A resample may miss the failed seed; the interval must not.
-    return (math.nan, math.nan) if np.isnan(values).any() else (float(low), float(high))
+    return _percentiles(_middle_half_mean(drawn.reshape(resamples, -1)), values, confidence)
 
 
 def mean_interval(
@@ -232,9 +228,17 @@ def mean_interval(
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"the bootstrap needs values [seeds], got shape {values.shape}")
     means = generator.choice(values, (resamples, values.size)).mean(-1)
+    return _percentiles(means, values, confidence)
+
+
+def _percentiles(means: Array, values: Array, confidence: float) -> tuple[float, float]:
+    """Bounds that hold `confidence` of the resampled means of `values`."""
+    # A resample may miss the failed seed; the interval must not.
+    if np.isnan(values).any():
+        return math.nan, math.nan
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return (math.nan, math.nan) if np.isnan(values).any() else (float(low), float(high))
+    return float(low), float(high)
 
 
 def as_matrix(matrix: ArrayLike) -> Array:

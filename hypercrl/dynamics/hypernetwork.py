@@ -3,7 +3,6 @@
 von Oswald et al., "Continual learning with hypernetworks", ICLR 2020.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -52,12 +51,6 @@ class Hypernetwork(nn.Module):
         """[T, E] → [T, P]: one flat weight vector per embedding, with θ or what is given for it."""
         layers = self.layout.split(self.theta if theta is None else theta)
         return _mlp(layers, embeddings, self.activation)
-
-
-def hypernetwork_numel(target: MLPLayout, embedding_size: int, hidden: Sequence[int]) -> int:
-    """Parameters of a `Hypernetwork` of these sizes."""
-    sizes = [embedding_size, *hidden, target.numel]
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
 
 
 class ChunkedHypernetwork(nn.Module):

@@ -75,13 +75,20 @@ class DynamicsModel(nn.Module):
         scale = self.target_normaliser.scale
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
-    def loss(self, weights: Tensor, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    def loss(
+        self,
+        weights: Tensor,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        layout: MLPLayout | None = None,
+    ) -> Tensor:
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
         (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
         """
-        outputs = self.layout.apply(weights, self.inputs(obs, action))
+        outputs = (layout or self.layout).apply(weights, self.inputs(obs, action))
         return self.row_losses(outputs, obs, next_obs).sum() + self.spread()
 
     def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:

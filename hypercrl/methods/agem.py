@@ -6,30 +6,14 @@ Chaudhry et al., "Efficient lifelong learning with A-GEM", ICLR 2019, equation 1
 import torch
 from torch import Tensor
 
-from hypercrl.dynamics import DynamicsModel
-from hypercrl.methods.coreset import CoresetConfig, TaskMemory
-from hypercrl.methods.gradient import SharedMethod
-from hypercrl.transitions import Batch, tensor_bytes
+from hypercrl.methods.coreset import MemoryMethod
 
 
-class AGEM(SharedMethod):
+class AGEM(MemoryMethod):
     """g ← g − (gᵀr / rᵀr) r where gᵀr < 0, with r the trunk's gradient on a batch of old data.
 
     Old heads stay as they are: the loss of the present task has no gradient for them.
     """
-
-    config: CoresetConfig
-
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: CoresetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        network_bytes = tensor_bytes(self.network.parameters())
-        self.memory = TaskMemory(config, model, network_bytes, sampler)
 
     def _protect(self, size: int) -> Tensor | None:
         if not len(self.memory.coreset):
@@ -42,6 +26,3 @@ class AGEM(SharedMethod):
         against = (trunk.grad @ reference).clamp_max(0)
         trunk.grad -= against / (reference @ reference).clamp_min(1e-12) * reference
         return loss.detach()
-
-    def end_task(self, batch: Batch) -> None:
-        self.memory.keep(self.model, batch, self.tasks - 1)

@@ -91,6 +91,11 @@ class Method(nn.Module, ABC):
         """Weight and bias of each layer for `task`, on normalised inputs and outputs."""
         return self.layout(task).split(self.weights(task))
 
+    def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
+        """Loss of the current task with these weights of its network, summed over the batch."""
+        layout = self.layout(self.tasks - 1)
+        return self.model.loss(weights, batch.obs, batch.action, batch.next_obs, layout)
+
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""
         return tensor_bytes([*self.parameters(), *self._stored()])

@@ -1,7 +1,6 @@
 """Equal bytes: what a memory may hold so that a method costs no more than hnet."""
 
-from hypercrl.dynamics import DynamicsModel
-from hypercrl.dynamics.hypernetwork import hypernetwork_numel
+from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.errors import UserError
 from hypercrl.methods.hnet import HnetConfig
 
@@ -18,8 +17,8 @@ def rows_at_equal_bytes(model: DynamicsModel, network_bytes: int, row_bytes: int
         UserError: the network alone is larger.
     """
     defaults = HnetConfig("hnet")
-    numbers = hypernetwork_numel(model.layout, defaults.embedding_size, defaults.hidden)
-    rows = (FLOAT_BYTES * numbers - network_bytes) // row_bytes
+    hypernetwork = MLPLayout([defaults.embedding_size, *defaults.hidden, model.layout.numel])
+    rows = (FLOAT_BYTES * hypernetwork.numel - network_bytes) // row_bytes
     if rows < 1:
         raise UserError(
             "equal bytes with hnet leave no room for a memory; give method.capacity instead."

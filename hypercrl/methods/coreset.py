@@ -80,11 +80,8 @@ class TaskMemory(nn.Module):
         return batch, torch.ones_like(batch.obs[:, 0])
 
 
-class CoresetMethod(SharedMethod):
-    """Every update sees the rows of every old task, each task with the weight of the present one.
-
-    With all data kept (multitask) that is a full batch of every old task.
-    """
+class MemoryMethod(SharedMethod):
+    """A shared network beside a coreset of every task that has ended."""
 
     config: CoresetConfig
 
@@ -99,15 +96,22 @@ class CoresetMethod(SharedMethod):
         network_bytes = tensor_bytes(self.network.parameters())
         self.memory = TaskMemory(config, model, network_bytes, sampler)
 
+    def end_task(self, batch: Batch) -> None:
+        self.memory.keep(self.model, batch, self.tasks - 1)
+
+
+class CoresetMethod(MemoryMethod):
+    """Every update sees the rows of every old task, each task with the weight of the present one.
+
+    With all data kept (multitask) that is a full batch of every old task.
+    """
+
     def _rehearse(self, size: int) -> Tensor | None:
         drawn = self.memory.rehearsal(size)
         if drawn is None:
             return None
         batch, weight = drawn
         return weight @ self._mixed_losses(batch)
-
-    def end_task(self, batch: Batch) -> None:
-        self.memory.keep(self.model, batch, self.tasks - 1)
 
     def _trained(self) -> list[nn.Parameter]:
         """Old heads too: they follow the trunk."""

@@ -55,12 +55,8 @@ class EWC(SharedMethod):
 
     @torch.no_grad()
     def _protect(self, size: int) -> Tensor:
-        trunk = self.network.trunk
-        assert trunk.grad is not None
-        scale = self.config.strength * size / self.model.obs_size
-        pull = scale * self.fisher * (trunk - self.anchor)
-        trunk.grad += 2 * pull
-        return (pull * (trunk - self.anchor)).sum()
+        strength = self.config.strength * size / self.model.obs_size
+        return self._hold(self.fisher, self.anchor, strength)
 
     @torch.no_grad()
     def end_task(self, batch: Batch) -> None:

@@ -97,17 +97,12 @@ class FTL(Method):
 
     @torch.no_grad()
     def training_step(self, batch: Batch) -> StepReport:
-        loss = self._loss(batch)
+        loss = self._task_loss(self.weights(self.tasks - 1), batch)
         return {
             "loss": loss / len(batch),
             "regulariser": torch.zeros_like(loss),
             "gradient_norm": torch.zeros_like(loss),
         }
-
-    def _loss(self, batch: Batch) -> Tensor:
-        x = self.model.inputs(batch.obs, batch.action)
-        outputs = self.one_network.apply(self.weights(self.tasks - 1), x)
-        return self.model.row_losses(outputs, batch.obs, batch.next_obs).sum()
 
     def _features(self, x: Tensor) -> Tensor:
         """[N, in] of the present task → [N, features]."""

@@ -22,7 +22,7 @@ class GradientMethod(Method):
     def training_step(self, batch: Batch) -> StepReport:
         (adam,) = self.optimisers
         adam.zero_grad()
-        loss = self._task_loss(batch)
+        loss = self._task_loss(self.weights(self.tasks - 1), batch)
         rehearsed = self._rehearse(len(batch))
         (loss if rehearsed is None else loss + rehearsed).backward()
         penalty = self._protect(len(batch))
@@ -35,15 +35,6 @@ class GradientMethod(Method):
             "regulariser": sum(parts, torch.zeros_like(loss)) / len(batch),
             "gradient_norm": norm,
         }
-
-    def _task_loss(self, batch: Batch) -> Tensor:
-        """Loss of the current task, summed over the batch."""
-        task = self.tasks - 1
-        outputs = self.layout(task).apply(
-            self.weights(task), self.model.inputs(batch.obs, batch.action)
-        )
-        rows = self.model.row_losses(outputs, batch.obs, batch.next_obs)
-        return rows.sum() + self.model.spread()
 
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""
@@ -82,6 +73,17 @@ class SharedMethod(GradientMethod):
 
     def _network(self) -> SharedNetwork:
         return MultiHeadNetwork(self.model.layout, self.generator)
+
+    def _hold(self, importance: Tensor, anchor: Tensor, strength: float) -> Tensor:
+        """The penalty strength · Σ_i importance_i (θ_i − anchor_i)² on the trunk θ.
+
+        Its gradient is added to the trunk's.
+        """
+        trunk = self.network.trunk
+        assert trunk.grad is not None
+        pull = strength * importance * (trunk - anchor)
+        trunk.grad += 2 * pull
+        return (pull * (trunk - anchor)).sum()
 
     def _mixed_losses(self, batch: MixedBatch) -> Tensor:
         """[N] loss of each transition under its own task."""

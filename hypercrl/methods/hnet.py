@@ -118,9 +118,6 @@ class Hnet(Method):
             "gradient_norm": norm,
         }
 
-    def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
-        return self.model.loss(weights, batch.obs, batch.action, batch.next_obs)
-
     def _regularise(self, strength: float) -> Tensor:
         """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""
         chosen = self._chosen_tasks()

@@ -58,9 +58,7 @@ class SI(SharedMethod):
         assert trunk.grad is not None
         self.gradient.copy_(trunk.grad / size)
         self.before.copy_(trunk)
-        pull = self.config.strength * size * self.importance * (trunk - self.anchor)
-        trunk.grad += 2 * pull
-        return (pull * (trunk - self.anchor)).sum()
+        return self._hold(self.importance, self.anchor, self.config.strength * size)
 
     @torch.no_grad()
     def _stepped(self) -> None:
