@@ -1,10 +1,13 @@
 """The matrix-memory kernels against the recurrence in float64: on a GPU, or interpreted."""
 
+from typing import get_args
+
 import pytest
 import torch
 from memory_cases import CASES, expanded, gradients, make, relative, walk
 
 from hypercrl_kernels import MLPState
+from hypercrl_kernels.memory.chunk_memory_reference import Error
 
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
@@ -18,6 +21,7 @@ ERRORS = {
     "Titans": "before_decay", "Titans, chunk start": "chunk_start",
     "momentum, error after decay": "after_decay",
 }  # fmt: skip
+PLACES = get_args(Error)
 OFFSETS = [0, 0, 17, 18, 18, 40]
 
 
@@ -36,7 +40,6 @@ def poisoned(device, monkeypatch):
 
 
 def kernels(name, device):
-    from hypercrl_kernels.memory.chunk_memory_launch import ERRORS as PLACES
     from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
 
     def gla(x, state, cu_seqlens):
@@ -188,7 +191,6 @@ def test_other_operators_registered_with_torch(name, device):
 
 @pytest.mark.parametrize("name", ["linear attention", "gated DeltaNet", "Titans"])
 def test_registered_with_torch(name, device):
-    from hypercrl_kernels.memory.chunk_memory_launch import ERRORS as PLACES
     from hypercrl_kernels.memory.chunk_memory_op import memory_op
 
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)

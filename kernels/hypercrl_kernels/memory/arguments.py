@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import overload
 
@@ -115,6 +116,20 @@ class Padding:
     def join(self, x: Tensor) -> Tensor:
         """[N, longest, …] → [1, total, …]."""
         return x[self.valid][None]
+
+
+def each_segment(
+    recurrence: Callable[..., tuple[Tensor, Tensor]],
+    tensors: Sequence[Tensor | None],
+    state: Tensor,
+    cu_seqlens: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`recurrence(*tensors, state)` → outputs and state, over each segment from its own state."""
+    parts = [
+        recurrence(*(None if x is None else x[:, at] for x in tensors), own)
+        for at, own in zip(segments(cu_seqlens), state.split(1), strict=True)
+    ]
+    return torch.cat([o for o, _ in parts], 1), torch.cat([s for _, s in parts])
 
 
 def segments(cu_seqlens: Tensor) -> list[slice]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
 from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
+from hypercrl_kernels.memory.operators import padded, product_precision
 
 BLOCK = 64  # steps a program
 
@@ -18,11 +19,11 @@ def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
     constants = {
         "HEADS": heads,
         "KEYS": keys,
-        "WIDTH": max(16, triton.next_power_of_2(keys)),
+        "WIDTH": padded(keys),
         "VALUES": v.shape[3],
-        "OUT": max(16, triton.next_power_of_2(v.shape[3])),
+        "OUT": padded(v.shape[3]),
         "BLOCK": BLOCK,
-        "DOT": "tf32x3" if q.dtype == torch.float32 else "tf32",
+        "DOT": product_precision(q),
         "num_warps": 4,
     }
     return (triton.cdiv(length, BLOCK), batch * heads), constants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import Padding, segments
+from hypercrl_kernels.memory.arguments import Padding, each_segment
 from hypercrl_kernels.memory.chunk_memory_reference import Cut
 
 CHUNK = 128
@@ -41,11 +41,7 @@ def based_recurrence(
         state: [N, H, F, V + 1].
     """
     if cu_seqlens is not None:
-        parts = [
-            based_recurrence(*(x[:, at] for x in (q, k, v)), state=s)
-            for at, s in zip(segments(cu_seqlens), state.split(1), strict=True)
-        ]
-        return torch.cat([o for o, _ in parts], 1), torch.cat([s for _, s in parts])
+        return each_segment(based_recurrence, (q, k, v), state, cu_seqlens)
     outputs = []
     for t in range(q.shape[1]):
         read, key = (taylor_features(x[:, t].to(state.dtype)) for x in (q, k))

@@ -14,6 +14,13 @@ from hypercrl_kernels.memory.chunk_gla_triton import (
     gla_walk_kernel,
 )
 from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
+from hypercrl_kernels.memory.operators import (
+    chunk_slots,
+    contiguous,
+    in_dtypes_of,
+    padded,
+    product_precision,
+)
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor? initial, Tensor? cu_seqlens, "
@@ -23,9 +30,7 @@ _ARGUMENTS = (
 
 def choose_launch(values: int, keys: int) -> Launch:
     """Short chunks and a warp a program, as for the other matrix memories."""
-    keys = max(16, triton.next_power_of_2(int(keys)))
-    values = max(16, triton.next_power_of_2(int(values)))
-    block, finish = (min(values, max(16, size // keys)) for size in (1024, 2048))
+    block, finish = (min(padded(values), max(16, size // padded(keys))) for size in (1024, 2048))
     return Launch(chunk=16, block=block, finish_block=finish)
 
 
@@ -38,10 +43,10 @@ def _constants(p: Problem) -> dict:
     return {
         "HEADS": p.q.shape[2],
         "KEYS": p.q.shape[3],
-        "WIDTH": max(16, triton.next_power_of_2(p.q.shape[3])),
+        "WIDTH": padded(p.q.shape[3]),
         "CHUNK": p.cut().chunk,
         "VARLEN": p.cu_seqlens is not None,
-        "DOT": "tf32x3" if p.q.dtype == torch.float32 else "tf32",
+        "DOT": product_precision(p.q),
     }
 
 
@@ -63,7 +68,7 @@ def gla_op(*arguments):
     p = _problem(*problem)
     launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
     outputs = o, final, states, reading = _outputs(p, save)
-    gla_prepare_kernel[(p.slots(launch.chunk), heads)](
+    gla_prepare_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
         p.q, p.k, p.log_decay, p.cu_seqlens, reading, p.q.shape[1], p.segments,
         **_constants(p), **_search(p), num_warps=launch.prepare_warps,
     )  # fmt: skip
@@ -95,7 +100,7 @@ def gla_backward_op(*arguments):
         STARTS=p.initial is not None, ENDS=d_final is not None,
         num_warps=launch.walk_warps, num_stages=launch.stages,
     )  # fmt: skip
-    gla_finish_kernel[(p.slots(launch.chunk), heads)](
+    gla_finish_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
         p.q, p.k, p.v, p.log_decay, d_o, reading, states, d_states, p.cu_seqlens, d_q, d_k, d_v,
         d_decay, p.scale, p.q.shape[1], p.segments, **_constants(p), **_search(p),
         VALUES=values, BLOCK=launch.finish_block, num_warps=launch.finish_warps, num_stages=1,
@@ -137,10 +142,7 @@ def _backward(ctx, d_o, d_final, *_):
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     gradients = gla_backward_op(*tensors, ctx.scale, d_o.contiguous(), d_final, states, reading)
-    given = [
-        None if x is None else g.to(x.dtype) for x, g in zip(tensors[:5], gradients, strict=True)
-    ]
-    return (*given, None, None, None)
+    return (*in_dtypes_of(tensors[:5], gradients), None, None, None)
 
 
 gla_op.register_autograd(_backward, setup_context=_setup_context)
@@ -156,10 +158,6 @@ def gla_kernels(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """`chunk_gla` by the kernels."""
-    tensors = [
-        None if x is None else x.contiguous()
-        for x in (q, k, v, log_decay, initial_state, cu_seqlens)
-    ]
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    tensors, save = contiguous((q, k, v, log_decay, initial_state, cu_seqlens))
     o, final, *_ = gla_op(*tensors, scale, save)
     return o, final

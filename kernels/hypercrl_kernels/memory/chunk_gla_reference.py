@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import Padding, segments
+from hypercrl_kernels.memory.arguments import Padding, each_segment
 from hypercrl_kernels.memory.chunk_memory_reference import Cut, zero_state
 
 CHUNK = 16
@@ -24,11 +24,13 @@ def gla_recurrence(
     """`chunk_gla` one step at a time; q is scaled."""
     state = zero_state(q, v, None, cu_seqlens) if initial_state is None else initial_state
     if cu_seqlens is not None:
-        parts = [
-            gla_recurrence(*(x[:, at] for x in (q, k, v, log_decay)), initial_state=s)
-            for at, s in zip(segments(cu_seqlens), state.split(1), strict=True)
-        ]
-        return torch.cat([o for o, _ in parts], 1), torch.cat([s for _, s in parts])
+        return each_segment(_recur, (q, k, v, log_decay), state, cu_seqlens)
+    return _recur(q, k, v, log_decay, state)
+
+
+def _recur(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     outputs = []
     for t in range(q.shape[1]):
         read, key, value, g = (x[:, t].to(state.dtype) for x in (q, k, v, log_decay))

@@ -16,9 +16,7 @@ from hypercrl_kernels.memory.chunk_memory_triton import (
     walk_back_kernel,
     walk_kernel,
 )
-
-ERRORS = ("none", "chunk_start", "before_decay", "after_decay")
-"""In the kernels an error is its place in this list."""
+from hypercrl_kernels.memory.operators import chunk_slots, padded, product_precision
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Problem:
-    """Arguments of `chunk_memory` as the kernels take them; `error` as its place in ERRORS."""
+    """Arguments of `chunk_memory` as the kernels take them; `error` as its place in `Error`."""
 
     q: Tensor
     k: Tensor
@@ -73,17 +71,10 @@ class Problem:
             return self.launch
         return choose_launch(self)
 
-    def slots(self, chunk: int) -> int:
-        """Places for chunks: enough for all of them, known without looking at the offsets."""
-        batch, length = self.q.shape[:2]
-        if self.cu_seqlens is None:
-            return batch * ((length + chunk - 1) // chunk)
-        return length // chunk + self.segments
-
     def outputs(self, save: bool) -> tuple[Tensor, ...]:
         """Unwritten: o, the final state, states (empty unless `save`), A, T, and row vectors."""
         launch, q = self.cut(), self.q
-        slots, chunk = self.slots(launch.chunk), launch.chunk
+        slots, chunk = chunk_slots(q, self.cu_seqlens, launch.chunk), launch.chunk
         heads, count = q.shape[2], 4 if self.log_momentum is None else 8
         return (
             torch.empty_like(self.v),
@@ -110,10 +101,8 @@ class Problem:
 def choose_launch(problem: Problem) -> Launch:
     """Short chunks and a warp a program: the walk is a chain of small products."""
     chunk = problem.chunk if problem.error == 1 else 16
-    values = max(16, triton.next_power_of_2(int(problem.v.shape[3])))
-    keys = max(16, triton.next_power_of_2(int(problem.q.shape[3])))
     small = chunk <= 16
-    block = min(values, max(16, 4096 // keys))
+    block = min(padded(problem.v.shape[3]), max(16, 4096 // padded(problem.q.shape[3])))
     return Launch(
         chunk=chunk,
         block=block,
@@ -128,13 +117,13 @@ def _constants(p: Problem, launch: Launch) -> dict:
     return {
         "HEADS": p.q.shape[2],
         "KEYS": p.q.shape[3],
-        "WIDTH": max(16, triton.next_power_of_2(p.q.shape[3])),
+        "WIDTH": padded(p.q.shape[3]),
         "CHUNK": launch.chunk,
         "ROWS": 4 if p.log_momentum is None else 8,
         "MOMENTUM": p.log_momentum is not None,
         "ERROR": p.error,
         "VARLEN": p.cu_seqlens is not None,
-        "DOT": "tf32x3" if p.q.dtype == torch.float32 else "tf32",
+        "DOT": product_precision(p.q),
     }
 
 
@@ -151,7 +140,7 @@ def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
     launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
     outputs = o, final, states, reading, inverse, rows = p.outputs(save)
     constants = _constants(p, launch)
-    prepare_kernel[(p.slots(launch.chunk), heads)](
+    prepare_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
         p.q, p.k, p.log_decay, p.beta, p.log_momentum, p.cu_seqlens, reading, inverse, rows,
         p.q.shape[1], p.segments, **constants, **_gates(p), LEVELS=launch.chunk.bit_length() - 1,
         num_warps=launch.prepare_warps,
@@ -180,7 +169,7 @@ def launch_backward(
         STARTS=p.initial is not None, ENDS=d_final is not None,
         num_warps=launch.walk_warps, num_stages=launch.stages,
     )  # fmt: skip
-    finish_kernel[(p.slots(launch.chunk), heads)](
+    finish_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
         p.q, p.k, p.v, p.log_decay, p.log_momentum, d_o, d_right, inverse, rows, states,
         d_states, p.cu_seqlens, d_q, d_k, d_v, d_decay, d_beta, d_momentum, p.scale,
         p.q.shape[1], p.segments, **constants, **_gates(p), VALUES=values,

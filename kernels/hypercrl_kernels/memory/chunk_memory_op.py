@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_memory_launch import Problem, launch_backward, launch_forward
+from hypercrl_kernels.memory.operators import contiguous, in_dtypes_of
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? beta, Tensor? log_momentum, "
@@ -64,10 +65,7 @@ def _backward(ctx, d_o, d_final, *_):
     problem = (*tensors, *ctx.options)
     kept = (states, reading, inverse, rows)
     gradients = memory_backward_op(*problem, d_o.contiguous(), d_final, *kept)
-    given = [
-        None if x is None else g.to(x.dtype) for x, g in zip(tensors[:7], gradients, strict=True)
-    ]
-    return (*given, None, None, None, None, None)
+    return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 
 memory_op.register_autograd(_backward, setup_context=_setup_context)
@@ -86,11 +84,8 @@ def memory_kernels(
     scale: float,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk_memory` by the kernels; an error is its place in ERRORS."""
-    tensors = [
-        None if x is None else x.contiguous()
-        for x in (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
-    ]
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    """`chunk_memory` by the kernels; an error is its place in `Error`."""
+    given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
+    tensors, save = contiguous(given)
     o, final, *_ = memory_op(*tensors, error, scale, chunk, save)
     return o, final

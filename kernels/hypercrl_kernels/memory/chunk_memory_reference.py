@@ -5,12 +5,13 @@ The chunk form is the CPU's path: a few batched products a chunk instead of a st
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import Padding, segments, work_dtype
+from hypercrl_kernels.memory.arguments import Padding, each_segment, work_dtype
 
 Error = Literal["none", "chunk_start", "before_decay", "after_decay"]
 """Which memory's prediction of v is subtracted from it before it is written: none; that at the
@@ -33,15 +34,10 @@ def memory_recurrence(
     """`chunk_memory` one step at a time; q is scaled, all gates are [B, T, H]."""
     gates = (log_decay, beta, log_momentum)
     state = zero_state(q, v, log_momentum, cu_seqlens) if initial_state is None else initial_state
+    recur = partial(_recur, error=error, chunk=chunk)
     if cu_seqlens is not None:
-        outputs, states = [], []
-        for i, at in enumerate(segments(cu_seqlens)):
-            part = [None if x is None else x[:, at] for x in (q, k, v, *gates)]
-            o, last = _recur(*part, error, state[i : i + 1], chunk)  # pyright: ignore
-            outputs.append(o)
-            states.append(last)
-        return torch.cat(outputs, 1), torch.cat(states)
-    return _recur(q, k, v, *gates, error, state, chunk)
+        return each_segment(recur, (q, k, v, *gates), state, cu_seqlens)
+    return recur(q, k, v, *gates, state)
 
 
 def _recur(
@@ -51,8 +47,8 @@ def _recur(
     log_decay: Tensor | None,
     beta: Tensor | None,
     log_momentum: Tensor | None,
-    error: Error,
     state: Tensor,
+    error: Error,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     dtype = state.dtype

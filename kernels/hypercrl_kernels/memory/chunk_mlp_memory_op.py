@@ -4,11 +4,17 @@ from __future__ import annotations
 
 # pyright: reportCallIssue=false
 import torch
-import triton
 from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import MLPState
 from hypercrl_kernels.memory.chunk_mlp_memory_triton import mlp_walk_back_kernel, mlp_walk_kernel
+from hypercrl_kernels.memory.operators import (
+    chunk_slots,
+    contiguous,
+    in_dtypes_of,
+    padded,
+    product_precision,
+)
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? beta, Tensor? log_momentum, "
@@ -21,18 +27,18 @@ def _constants(q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *__, silu
     return {
         "HEADS": q.shape[2],
         "KEYS": keys,
-        "WIDTH": max(16, triton.next_power_of_2(keys)),
+        "WIDTH": padded(keys),
         "VALUES": values,
-        "OUT": max(16, triton.next_power_of_2(values)),
+        "OUT": padded(values),
         "HIDDEN": hidden,
-        "BLOCK": min(32 if chunk > 32 else 64, max(16, triton.next_power_of_2(hidden))),
+        "BLOCK": min(32 if chunk > 32 else 64, padded(hidden)),
         "CHUNK": chunk,
         "DECAY": log_decay is not None,
         "STRENGTH": beta is not None,
         "MOMENTUM": log_momentum is not None,
         "SILU": silu,
         "VARLEN": cu_seqlens is not None,
-        "DOT": "tf32x3" if q.dtype == torch.float32 else "tf32",
+        "DOT": product_precision(q),
         "num_warps": 8 if chunk > 32 else 4,
         "num_stages": 1,
     }
@@ -42,10 +48,7 @@ def _saved(q, cu_seqlens, weights, chunk: int, save: bool) -> list[Tensor]:
     """Unwritten: the weights at each chunk's start, in the dtype of q."""
     if not save:
         return [q.new_empty(0) for _ in weights]
-    if cu_seqlens is None:
-        slots = q.shape[0] * ((q.shape[1] + chunk - 1) // chunk)
-    else:
-        slots = q.shape[1] // chunk + len(cu_seqlens) - 1
+    slots = chunk_slots(q, cu_seqlens, chunk)
     return [q.new_empty(slots, *w.shape[1:]) for w in weights]
 
 
@@ -123,10 +126,7 @@ def _backward(ctx, d_o, *d_final):
     tensors, kept = saved[:11], list(saved[11:])
     d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o.contiguous()
     found = mlp_backward_op(*tensors, *ctx.options, d_o, list(d_final[:4]), kept)
-    given = [
-        None if x is None else g.to(x.dtype) for x, g in zip(tensors[:6], found[:6], strict=True)
-    ]
-    return (*given, None, *found[6:], None, None, None)
+    return (*in_dtypes_of(tensors[:6], found[:6]), None, *found[6:], None, None, None)
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)
@@ -145,10 +145,7 @@ def mlp_memory_kernels(
     chunk: int,
 ) -> tuple[Tensor, MLPState]:
     """`chunk_mlp_memory` by the kernels."""
-    tensors = [
-        None if x is None else x.contiguous()
-        for x in (q, k, v, log_decay, beta, log_momentum, cu_seqlens, *state)
-    ]
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    given = (q, k, v, log_decay, beta, log_momentum, cu_seqlens, *state)
+    tensors, save = contiguous(given)
     o, *final = mlp_op(*tensors, silu, chunk, save)
     return o, MLPState(*final[:4])

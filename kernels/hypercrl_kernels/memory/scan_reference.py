@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import Padding, segments
+from hypercrl_kernels.memory.arguments import Padding, each_segment
 
 
 def scan_recurrence(
@@ -13,11 +13,7 @@ def scan_recurrence(
 ) -> tuple[Tensor, Tensor]:
     """`scan` one step at a time."""
     if cu_seqlens is not None:
-        parts = [
-            scan_recurrence(x[:, at], log_decay[:, at], s)
-            for at, s in zip(segments(cu_seqlens), state.split(1), strict=True)
-        ]
-        return torch.cat([o for o, _ in parts], 1), torch.cat([s for _, s in parts])
+        return each_segment(scan_recurrence, (x, log_decay), state, cu_seqlens)
     outputs = []
     for t in range(x.shape[1]):
         state = log_decay[:, t].to(state.dtype).exp() * state + x[:, t]
