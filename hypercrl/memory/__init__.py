@@ -1,0 +1,29 @@
+"""Memory encoders: what an agent infers from its own transitions."""
+
+import torch
+
+from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
+from hypercrl.memory.gru import GRU, GRUConfig
+from hypercrl.memory.none import NoMemory, NoMemoryConfig
+
+MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
+    "none": (NoMemory, NoMemoryConfig),
+    "gru": (GRU, GRUConfig),
+}
+"""Per name the encoder's class and the dataclass of its settings."""
+
+
+def make_memory(config: MemoryConfig, input_size: int, generator: torch.Generator) -> MemoryEncoder:
+    """The encoder that the config names.
+
+    Args:
+        input_size: width of a token: observation, action and change of one transition.
+        generator: CPU generator of all initial parameters.
+
+    Raises:
+        ValueError: settings that do not fit together, named.
+    """
+    return MEMORIES[config.name][0](input_size, config, generator)
+
+
+__all__ = ["MEMORIES", "MemoryConfig", "MemoryEncoder", "State", "make_memory"]
