@@ -213,6 +213,7 @@ class MemoryAsContext(MemoryLayer):
 class TitansMAC(MemoryStack):
     """Titans with its memory as a context."""
 
+    encode_waits = True
     layer = MemoryAsContext
 
 
