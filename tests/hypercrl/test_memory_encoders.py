@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.memory import MEMORIES, MemoryConfig, MemoryEncoder, make_memory
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.blocks import rotate
@@ -297,3 +298,36 @@ def test_a_hidden_constant_is_inferred(name: str) -> None:
         optimiser.zero_grad()
         errors.append(square[:, -1].mean().item())
     assert sum(errors[-20:]) / 20 < 0.2
+
+
+@pytest.mark.gpu
+@every
+def test_a_captured_step_on_cuda_equals_encode_on_the_cpu(case: str) -> None:
+    memory, x = of(case), tokens(3, 40)
+    expected = memory.encode(x)[0].detach()
+    memory, x = memory.cuda(), x.cuda()
+    contexts, _ = memory.encode(x)
+    torch.testing.assert_close(contexts.cpu(), expected, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        state = memory.initial(3)
+    captured = CapturedFunction(lambda token: (memory.step(state, token)["context"],))
+    for t in range(x.shape[1]):
+        context = captured(x[:, t])[0]
+        torch.testing.assert_close(context, contexts[:, t], rtol=1e-4, atol=1e-4)
+    assert captured._graph is not None
+
+
+@pytest.mark.gpu
+@learned
+def test_gradients_on_cuda_are_those_on_the_cpu(case: str) -> None:
+    memory, x = of(case), tokens(4, 24)
+    (memory.encode(x)[0].square().sum() + memory.auxiliary_loss()).backward()
+    expected = {name: p.grad for name, p in memory.named_parameters()}
+    memory = of(case).cuda()
+    (memory.encode(x.cuda())[0].square().sum() + memory.auxiliary_loss()).backward()
+    for name, parameter in memory.named_parameters():
+        assert parameter.grad is not None
+        reference = expected[name]
+        assert reference is not None
+        error = (parameter.grad.cpu() - reference).norm() / reference.norm()
+        assert error < 1e-2, name
