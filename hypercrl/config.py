@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
 from hypercrl.settings import number
@@ -94,12 +95,32 @@ class PlayConfig:
     camera: str = "front"
 
 
+@dataclass
+class RecallConfig:
+    """One memory encoder on associative recall: `pairs` are written, then as many asked for."""
+
+    preset: str = MISSING
+    memory: MemoryConfig = MISSING
+    pairs: int = number(least=8)
+    steps: int = number(least=1)
+    batch_size: int = number(least=1)
+    learning_rate: float = number(0.003, least=0)
+    clip_norm: float = number(1.0, least=0)
+    test_sequences: int = number(least=1)
+    seed: int = number(0, least=0)
+    device: str = "auto"
+    run_dir: str = MISSING
+
+
 def register() -> None:
     """Put the schemas where the YAML files name them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
+    store.store(name="recall_schema", node=RecallConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in PLANNERS.items():
         store.store(group="planner", name=f"{name}_schema", node=schema)
+    for name, (_, schema) in MEMORIES.items():
+        store.store(group="memory", name=f"{name}_schema", node=schema)

@@ -1,0 +1,64 @@
+"""Memory encoders: what an agent infers from its own transitions."""
+
+import torch
+
+from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
+from hypercrl.memory.based import Based, BasedConfig
+from hypercrl.memory.deltanet import DeltaNet, DeltaNetConfig
+from hypercrl.memory.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
+from hypercrl.memory.gla import GLA, GLAConfig
+from hypercrl.memory.gru import GRU, GRUConfig
+from hypercrl.memory.hgrn import HGRN, HGRNConfig
+from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
+from hypercrl.memory.hopfield import Hopfield, HopfieldConfig
+from hypercrl.memory.hybrid import Hybrid, HybridConfig
+from hypercrl.memory.mom import MoM, MoMConfig
+from hypercrl.memory.none import NoMemory, NoMemoryConfig
+from hypercrl.memory.retnet import RetNet, RetNetConfig
+from hypercrl.memory.sse import SSE, SSEConfig
+from hypercrl.memory.titans import (
+    TitansMAC,
+    TitansMACConfig,
+    TitansMAG,
+    TitansMAGConfig,
+    TitansMAL,
+    TitansMALConfig,
+)
+from hypercrl.memory.transformer import Transformer, TransformerConfig
+
+MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
+    "none": (NoMemory, NoMemoryConfig),
+    "gru": (GRU, GRUConfig),
+    "transformer": (Transformer, TransformerConfig),
+    "retnet": (RetNet, RetNetConfig),
+    "hgrn": (HGRN, HGRNConfig),
+    "gla": (GLA, GLAConfig),
+    "hgrn2": (HGRN2, HGRN2Config),
+    "deltanet": (DeltaNet, DeltaNetConfig),
+    "gated_deltanet": (GatedDeltaNet, GatedDeltaNetConfig),
+    "based": (Based, BasedConfig),
+    "mom": (MoM, MoMConfig),
+    "sse": (SSE, SSEConfig),
+    "titans_mac": (TitansMAC, TitansMACConfig),
+    "titans_mag": (TitansMAG, TitansMAGConfig),
+    "titans_mal": (TitansMAL, TitansMALConfig),
+    "hopfield": (Hopfield, HopfieldConfig),
+    "hybrid": (Hybrid, HybridConfig),
+}
+"""Per name the encoder's class and the dataclass of its settings."""
+
+
+def make_memory(config: MemoryConfig, input_size: int, generator: torch.Generator) -> MemoryEncoder:
+    """The encoder that the config names.
+
+    Args:
+        input_size: width of a token: observation, action and change of one transition.
+        generator: CPU generator of all initial parameters.
+
+    Raises:
+        ValueError: settings that do not fit together, named.
+    """
+    return MEMORIES[config.name][0](input_size, config, generator)
+
+
+__all__ = ["MEMORIES", "MemoryConfig", "MemoryEncoder", "State", "make_memory"]

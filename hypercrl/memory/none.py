@@ -1,0 +1,36 @@
+"""No memory: the context is empty."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
+
+
+@dataclass
+class NoMemoryConfig(MemoryConfig):
+    """Nothing to set; widths do not matter."""
+
+    name: str = "none"
+
+
+class NoMemory(MemoryEncoder):
+    """Remembers nothing; its context has width 0."""
+
+    def __init__(
+        self,
+        input_size: int,
+        config: NoMemoryConfig,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> None:
+        super().__init__(input_size, context_size=0)
+
+    def _initial(self, batch: int) -> State:  # noqa: ARG002
+        return {}
+
+    def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: ARG002
+        return tokens[..., :0], {}
+
+    def _step(self, token: Tensor, state: State) -> Tensor:  # noqa: ARG002
+        return token[:, :0]
