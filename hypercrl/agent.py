@@ -11,7 +11,14 @@ from torch import Tensor
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
-from hypercrl_kernels import Layers, PackedLayers, layer_sizes, prepare_layers, rollout
+from hypercrl_kernels import (
+    GaussianLayers,
+    Layers,
+    PackedLayers,
+    layer_sizes,
+    prepare_layers,
+    rollout,
+)
 
 
 class Agent:
@@ -25,7 +32,7 @@ class Agent:
         planner: the search.
         reward: the task's batched reward.
         robots: B, robots planned for in one call.
-        generator: of the planner's noise; on the planner's device.
+        generator: of the planner's noise, and of sampled states; on the planner's device.
         rollout: what to imagine with; without it, the layers that `set_layers` gives.
     """
 
@@ -43,12 +50,12 @@ class Agent:
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
         self._sizes: tuple[int, ...] = ()
-        self._layers: Layers | PackedLayers | None = None
+        self._layers: Layers | GaussianLayers | PackedLayers | None = None
         self._rollout = rollout or self._roll_layers_out
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
 
-    def set_layers(self, layers: Layers) -> None:
+    def set_layers(self, layers: Layers | GaussianLayers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
         if (sizes := layer_sizes(layers)) != self._sizes:
             # A network that has grown, as progressive ones do, needs a place and a graph of its own
@@ -91,7 +98,11 @@ class Agent:
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self._layers is None:
             raise RuntimeError("call set_layers before the first act")
-        return rollout(self._layers, obs, actions)
+        noise = None
+        if self.planner.config.sampled:
+            shape = (*actions.shape[:3], obs.shape[1])
+            noise = torch.randn(shape, device=obs.device, generator=self.generator)
+        return rollout(self._layers, obs, actions, noise=noise)
 
 
 def oracle_agent(

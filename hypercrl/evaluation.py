@@ -13,7 +13,7 @@ from hypercrl.exploration import make_noise
 from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
-from hypercrl_kernels import rollout
+from hypercrl_kernels import GaussianLayers, rollout
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Evaluator:
         self._agents: dict[tuple[int, int], Agent] = {}
         self._heldout: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def evaluate(self, task: int, layers: Layers, episodes: int, key: int) -> Score:
+    def evaluate(
+        self, task: int, layers: Layers | GaussianLayers, episodes: int, key: int
+    ) -> Score:
         """Run `episodes` episodes of task `task` (from 0) as one batch, planning through `layers`.
 
         Args:
@@ -102,8 +104,8 @@ class Evaluator:
             float(np.mean([info["goal_distance"] for info in infos])),
         )
 
-    def prediction_error(self, task: int, layers: Layers) -> float:
-        """RMS error of the open-loop prediction k steps ahead, in observation units.
+    def prediction_error(self, task: int, layers: Layers | GaussianLayers) -> float:
+        """RMS error of the open-loop mean prediction k steps ahead, in observation units.
 
         Over every window of the task's held-out episodes and every dimension.
         """

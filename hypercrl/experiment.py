@@ -62,6 +62,8 @@ def build(config: TrainConfig) -> Experiment:
         sequence = TaskSequence(tasks, name=config.env.name, pad=config.env.pad)
         if config.planner.dynamics == "simulator":
             _check_simulators(sequence)
+        if config.planner.sampled:
+            _check_samples(config)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
@@ -76,6 +78,19 @@ def build(config: TrainConfig) -> Experiment:
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
     return Experiment(config, device, sequence, streams, method, planner)
+
+
+def _check_samples(config: TrainConfig) -> None:
+    """Raise UserError where there is no variance to sample the next state with."""
+    if config.planner.dynamics == "simulator":
+        raise UserError(
+            "planner.sampled=true needs planner.dynamics=model: a simulator has no variance."
+        )
+    if not config.dynamics.probabilistic:
+        raise UserError(
+            "planner.sampled=true needs dynamics.probabilistic=true: only a model with a "
+            "log-variance can be sampled from."
+        )
 
 
 def _check_simulators(sequence: TaskSequence) -> None:

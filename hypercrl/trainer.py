@@ -23,6 +23,7 @@ from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
 from hypercrl_envs import Task
+from hypercrl_kernels import GaussianLayers
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 
@@ -276,7 +277,7 @@ class Trainer:
         return score
 
     @torch.no_grad()
-    def _layers(self, task: int) -> Layers:
+    def _layers(self, task: int) -> Layers | GaussianLayers:
         return self.experiment.model.planning_layers(self.method.layers(task), task)
 
     def _log(self, kind: str, **values: float | bool) -> None:

@@ -41,32 +41,38 @@ def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
     from hypercrl_kernels.planning.rollout_launch import Launch
 
     yield "bf16", None
-    # (tile, warps, registers, shared, groups, block, stages)
+    # (tile, registers, shared, groups, chunks)
     shallow = [
-        (16, 4, 0, 1, 1, 32, 1),
-        (16, 4, 0, 1, 4, 32, 1),
-        (16, 8, 0, 1, 1, 32, 1),
-        (16, 8, 1, 0, 2, 32, 1),
-        (16, 8, 1, 0, 8, 32, 1),
-        (32, 4, 0, 1, 1, 32, 1),
-        (32, 8, 1, 0, 1, 32, 1),
-        (64, 4, 0, 1, 1, 32, 1),
-        (64, 8, 0, 1, 1, 32, 1),
+        (16, 1, 0, 0, 1),
+        (16, 1, 0, 1, 1),
+        (16, 1, 0, 2, 1),
+        (16, 1, 0, 8, 1),
+        (16, 0, 1, 0, 1),
+        (16, 0, 0, 0, 2),
+        (32, 0, 1, 0, 1),
+        (32, 1, 0, 1, 1),
+        (64, 0, 1, 1, 1),
+        (64, 0, 0, 1, 2),
     ]
     deep = [
-        (16, 4, 0, 1, 1, 32, 3),
-        (16, 8, 0, 1, 1, 32, 3),
-        (16, 8, 0, 1, 8, 32, 3),
-        (16, 8, 1, 1, 1, 32, 2),
-        (16, 8, 1, 1, 1, 32, 3),
-        (16, 8, 0, 0, 1, 64, 3),
-        (16, 8, 0, 0, 1, 64, 4),
-        (16, 8, 1, 0, 1, 64, 3),
-        (32, 8, 0, 0, 1, 64, 3),
+        (16, 0, 0, 0, 2),
+        (16, 0, 0, 0, 1),
+        (16, 0, 0, 1, 2),
+        (16, 0, 0, 4, 2),
+        (16, 0, 0, 8, 2),
+        (16, 0, 1, 0, 2),
+        (16, 0, 1, 4, 2),
+        (16, 1, 0, 0, 2),
+        (16, 1, 0, 8, 2),
+        (32, 0, 0, 0, 2),
+        (32, 0, 1, 0, 2),
     ]
-    for tile, warps, registers, shared, *rest in shallow if len(work.hidden) == 2 else deep:
+    for tile, *rest in shallow if len(work.hidden) == 2 else deep:
+        registers, shared, groups, chunks = rest
         if work.robots == 1 or tile > 16:
-            yield "bf16", Launch(tile, warps, registers, shared, True, *rest)
+            yield "bf16", Launch(tile, 8, registers, shared, True, groups, chunks, 16, 1)
+    if len(work.hidden) > 2:
+        yield "bf16", Launch(16, 8, 0, 0, True, 1, 0, 64, 3)
     yield "tf32x3", None
     yield "ieee", None
 
@@ -92,13 +98,13 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> Any:
         packed = pack_layers(problem.layers, precision)
         chosen = launch or choose_launch(packed, work.robots * work.samples)
         name = (
-            f"{precision} tile {chosen.tile} warps {chosen.warps} groups {chosen.groups} "
-            f"kept {chosen.registers}+{chosen.shared} block {chosen.block}x{chosen.stages}"
+            f"{precision} tile {chosen.tile} groups {chosen.groups} "
+            f"kept {chosen.registers}+{chosen.shared} chunks {chosen.chunks}"
         )
         part = "rollout" if precision == "bf16" else precision
 
         def call(packed: Any = packed, chosen: Any = chosen) -> Tensor:
-            return launch_rollout(packed, *arguments, chosen)
+            return launch_rollout(packed, *arguments, launch=chosen)
 
         report.attempt(work.name, part, name, lambda call=call: measure(call))
         launches[name] = chosen
@@ -174,7 +180,7 @@ def bench_plans(
             from hypercrl_kernels.planning.rollout_launch import launch_rollout
 
             def roll(layers: Any, state: Tensor, actions: Tensor) -> Tensor:
-                return launch_rollout(layers, state, actions, fastest)
+                return launch_rollout(layers, state, actions, launch=fastest)
 
             plans["kernels, fastest launch"] = (problem.plan(roll, packed), nullcontext)
         if compiled is not None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.normaliser import Normaliser
+from hypercrl_kernels import GaussianLayers
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -107,8 +108,8 @@ class DynamicsModel(nn.Module):
         return 0.01 * (self.max_logvar - self.min_logvar).sum()
 
     @torch.no_grad()
-    def planning_layers(self, layers: Layers, task: int) -> Layers:
-        """The mean prediction of a network as plain layers in observation units.
+    def planning_layers(self, layers: Layers, task: int) -> Layers | GaussianLayers:
+        """A network as plain layers in observation units, a probabilistic one with its variance.
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
         nothing but the products themselves. What had not moved by the end of task `task` (from 0),
@@ -119,7 +120,12 @@ class DynamicsModel(nn.Module):
         first_w, first_b = layers[0]
         first_w = first_w / self.input_normaliser.scale
         layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)
-        last_w, last_b = (t[: self.obs_size] for t in layers[-1])
+        last_w, last_b = layers.pop()
+        of_mean, of_variance = slice(0, self.obs_size), slice(self.obs_size, None)
         scale = self.target_normaliser.scale * self.target_normaliser.moving(task)
-        layers[-1] = (scale[:, None] * last_w, scale * last_b + self.target_normaliser.mean)
-        return layers
+        mean_b = scale * last_b[of_mean] + self.target_normaliser.mean
+        layers.append((scale[:, None] * last_w[of_mean], mean_b))
+        if not self.probabilistic:
+            return layers
+        bounds = torch.stack([self.min_logvar.exp(), (-self.max_logvar).exp(), scale])
+        return GaussianLayers(layers, (last_w[of_variance], last_b[of_variance]), bounds)

@@ -29,6 +29,9 @@ class PlannerConfig:
     `precision` is that of the model's products: bf16, tf32x3 or ieee (see
     `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
     anything else.
+
+    `sampled` rolls out states drawn from a probabilistic model instead of its mean ones, with fresh
+    noise for every particle, step and iteration.
     """
 
     name: str = MISSING
@@ -42,6 +45,7 @@ class PlannerConfig:
     execute: str = choice("mean", "mean", "best")
     dynamics: str = choice("model", "model", "simulator")
     precision: str | None = choice(None, *get_args(Precision))
+    sampled: bool = False
 
 
 class Planner(ABC):

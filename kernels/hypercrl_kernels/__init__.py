@@ -17,6 +17,7 @@ from hypercrl_kernels.memory import (
 )
 from hypercrl_kernels.planning import (
     Elites,
+    GaussianLayers,
     Layers,
     PackedLayers,
     Precision,
@@ -30,6 +31,7 @@ from hypercrl_kernels.planning import (
 
 __all__ = [
     "Elites",
+    "GaussianLayers",
     "Layers",
     "MLPState",
     "PackedLayers",

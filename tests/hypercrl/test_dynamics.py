@@ -123,6 +123,22 @@ def test_folded_layers_predict_what_the_model_predicts():
         torch.testing.assert_close(states[:, 0, 1] - obs[:20], mean, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_folded_layers_sample_with_the_variance_that_the_model_predicts(size):
+    model, obs, action, _ = fitted_model(probabilistic=True)
+    with torch.no_grad():  # bounds that both bite
+        model.min_logvar.copy_(torch.tensor([-3.0, -2.0, -1.0, -4.0]))
+        model.max_logvar.copy_(torch.tensor([-0.5, 0.5, 1.0, 0.0]))
+    weights = size * model.layout.initial(generator(3))
+    obs, action = obs[:20], action[:20]
+    mean, logvar = model.predict(weights, obs, action)
+    noise = torch.randn(20, 1, 1, 4, generator=generator(4))
+    layers = model.planning_layers(model.layout.split(weights), task=0)
+    states = rollout(layers, obs, action[:, None, None], noise=noise)
+    wanted = obs + mean + (0.5 * logvar).exp() * noise[:, 0, 0]
+    torch.testing.assert_close(states[:, 0, 1], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_gaussian_loss_is_the_negative_log_likelihood_up_to_constants():
     model, obs, action, next_obs = fitted_model(probabilistic=True)
     weights = model.layout.initial(generator(3))

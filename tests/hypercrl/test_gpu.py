@@ -20,31 +20,33 @@ def reward(obs, action, next_obs):
     return -(next_obs[..., :2] - 1).square().sum(-1) - 0.1 * action.square().sum(-1)
 
 
-def make_layers(scale=1.0):
-    model = DynamicsModel(10, 2, [64, 64], False).cuda()
-    weights = model.layout.initial(torch.Generator().manual_seed(1)).cuda()
-    layers = model.planning_layers(model.layout.split(weights), task=0)
-    return [(scale * w, b + scale - 1) for w, b in layers]
+@torch.no_grad()
+def make_layers(scale=1.0, probabilistic=False):
+    model = DynamicsModel(10, 2, [64, 64], probabilistic).cuda()
+    weights = scale * model.layout.initial(torch.Generator().manual_seed(1)).cuda()
+    return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False):
     ones = torch.ones(2, device="cuda")
-    planner = CEM(CEMConfig(samples=128, horizon=10, iterations=3, elites=16), -ones, ones)
+    sizes = {"samples": 128, "horizon": 10, "iterations": 3, "elites": 16}
+    planner = CEM(CEMConfig(**sizes, sampled=sampled), -ones, ones)
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator)
-    agent.set_layers(make_layers())
+    agent.set_layers(make_layers(probabilistic=sampled))
     return agent
 
 
-def test_a_captured_plan_is_the_eager_plan():
-    graph, eager = make_agent(), make_agent()
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_captured_plan_is_the_eager_plan(sampled):
+    graph, eager = make_agent(sampled=sampled), make_agent(sampled=sampled)
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for step in range(10):
         obs = torch.randn(3, 10, generator=g)
         if step == 6:  # new weights go into the graph in place
-            graph.set_layers(make_layers(1.1))
-            eager.set_layers(make_layers(1.1))
+            graph.set_layers(make_layers(1.1, sampled))
+            eager.set_layers(make_layers(1.1, sampled))
         if step == 8:  # and so does a new seed
             graph.generator.manual_seed(9)
             eager.generator.manual_seed(9)

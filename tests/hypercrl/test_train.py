@@ -145,6 +145,19 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
     assert without_times(killed) == without_times(straight)
 
 
+def test_plans_are_sampled_from_a_probabilistic_model(tmp_path):
+    settings = ("dynamics.probabilistic=true", "protocol.num_tasks=1")
+    mean = train(tmp_path / "mean", *settings)
+    sampled = train(tmp_path / "sampled", *settings, "planner.sampled=true")
+    assert sampled["plans"] == mean["plans"]
+    assert sampled["scores"] != mean["scores"]
+    assert sampled["prediction_error"][0] == mean["prediction_error"][0]  # of the mean in both
+    assert (
+        train(tmp_path / "again", *settings, "planner.sampled=true")["scores"]
+        == (sampled["scores"])
+    )
+
+
 KILLED_AT_A_STEP = """
 import os, signal, sys
 from hypercrl.cli import main
@@ -200,6 +213,8 @@ def fails(capsys, *words):
         (["train", "seed=[1"], "seed"),
         (["train", "device=tpu"], "cpu, cuda or auto"),
         (["train", "planner.elites=9999"], "planner.elites"),
+        (["train", "planner.sampled=true"], "needs dynamics.probabilistic=true"),
+        (["train", "planner.sampled=true", "planner.dynamics=simulator"], "has no variance"),
         (["train", "resume=nowhere"], "no run at nowhere"),
         (["train", "method.hidden=x"], "method.hidden"),
         (["train", "method.hidden=[8,0]"], "method.hidden must be at least 1, not 0"),

@@ -2,9 +2,21 @@
 
 import pytest
 import torch
-from rollout_cases import random_layers, random_start, relative_error
+from rollout_cases import (
+    random_gaussian_layers,
+    random_layers,
+    random_start,
+    relative_error,
+)
 
-from hypercrl_kernels import elite_statistics, prepare_layers, rollout, sample_actions
+from hypercrl_kernels import (
+    GaussianLayers,
+    elite_statistics,
+    pack_layers,
+    prepare_layers,
+    rollout,
+    sample_actions,
+)
 from hypercrl_kernels.planning.elites import elite_statistics_reference
 from hypercrl_kernels.planning.rollout_reference import rollout_reference
 from hypercrl_kernels.planning.sampling import sample_actions_reference
@@ -40,6 +52,57 @@ def test_rollouts_at_real_sizes(name, precision, limit):
     assert relative_error(got, exact) < limit
     assert torch.equal(got, rollout(prepared, state, controls))  # no races
     assert torch.equal(got, rollout(layers, state, controls, precision))
+
+
+@pytest.mark.parametrize("name", ["push", "door", "cheetah", "64 pushes, own weights", "narrow"])
+@pytest.mark.parametrize(("precision", "limit"), [("bf16", 2e-2), ("tf32x3", 1e-5)])
+def test_sampled_rollouts_at_real_sizes(name, precision, limit):
+    sizes, robots, samples, horizon, own = PLANS[name]
+    layers = random_gaussian_layers(sizes, robots if own else None, torch.float32, device="cuda")
+    layers.mean[-1] = (0.1 * layers.mean[-1][0], layers.mean[-1][1])
+    state, controls = random_start(robots, samples, horizon, sizes, device="cuda")
+    g = torch.Generator("cuda").manual_seed(2)
+    noise = torch.randn(*controls.shape[:3], sizes[-1], generator=g, device="cuda")
+    exact = rollout_reference(
+        GaussianLayers(
+            [(w.double(), b.double()) for w, b in layers.mean],
+            (layers.head[0].double(), layers.head[1].double()),
+            layers.bounds.double(),
+        ),
+        state.double(),
+        controls.double(),
+        noise.double(),
+    )
+    prepared = prepare_layers(layers, precision)
+    got = rollout(prepared, state, controls, noise=noise)
+    assert relative_error(got, exact) < limit
+    assert torch.equal(got, rollout(prepared, state, controls, noise=noise))  # no races
+    mean = rollout(prepared, state, controls)
+    assert torch.equal(mean, rollout(layers.mean, state, controls, precision))
+
+
+# (sizes, samples) and where their hidden matrices are: all that a sweep times must also be right.
+LAUNCHES = [
+    (sizes, samples, tile, registers, shared, groups, chunks)
+    for sizes, samples in (([12, 200, 200, 10], 500), ([24, 200, 200, 200, 200, 18], 500))
+    for tile in (16, 32)
+    for registers, shared in ((0, 0), (0, 1), (1, 0))
+    for groups, chunks in ((0, 1), (0, 2), (1, 2), (8, 1))
+]
+
+
+@pytest.mark.parametrize("case", LAUNCHES, ids=str)
+def test_every_launch_at_real_sizes(case):
+    from hypercrl_kernels.planning.rollout_launch import Launch, launch_rollout
+
+    sizes, samples, tile, registers, shared, groups, chunks = case
+    layers = random_layers(sizes, None, torch.float32, device="cuda")
+    layers[-1] = (0.1 * layers[-1][0], layers[-1][1])
+    state, controls = random_start(1, samples, 20, sizes, device="cuda")
+    exact = rollout_reference(layers, state, controls)
+    launch = Launch(tile, 8, registers, shared, True, groups, chunks, 16, 1)
+    got = launch_rollout(pack_layers(layers), state, controls, launch=launch)
+    assert relative_error(got, exact) < 2e-2
 
 
 @pytest.mark.parametrize("sizes", [[5, 3], [5, 600, 3]])

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rollout_cases import random_layers, random_start, relative_error, step_by_step
+from rollout_cases import (
+    random_gaussian_layers,
+    random_layers,
+    random_start,
+    relative_error,
+    step_by_step,
+)
 
 from hypercrl_kernels import prepare_layers, rollout
 
@@ -22,6 +28,35 @@ def test_equals_the_definition(robots, own_weights):
     got = rollout(layers, state, controls)
     assert got.shape == (robots, 5, 8, 4)
     torch.testing.assert_close(got, step_by_step(layers, state, controls), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("robots", [1, 3])
+@pytest.mark.parametrize("own_weights", [False, True])
+def test_sampled_states_equal_the_definition(robots, own_weights):
+    layers = random_gaussian_layers([6, 16, 16, 4], robots if own_weights else None)
+    g = torch.Generator().manual_seed(1)
+    state = torch.randn(robots, 4, generator=g, dtype=torch.float64)
+    controls = torch.randn(robots, 5, 7, 2, generator=g, dtype=torch.float64)
+    noise = torch.randn(robots, 5, 7, 4, generator=g, dtype=torch.float64)
+    got = rollout(layers, state, controls, noise=noise)
+    wanted = step_by_step(layers, state, controls, noise)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    assert torch.equal(rollout(layers, state, controls), rollout(layers.mean, state, controls))
+    prepared = prepare_layers(layers)
+    assert torch.equal(rollout(prepared, state, controls, noise=noise), got)
+    rounded = rollout(
+        prepare_layers(layers, "bf16"), state.float(), controls.float(), noise=noise.float()
+    )
+    assert relative_error(rounded, wanted) < 0.03
+
+
+def test_noise_needs_a_log_variance_and_its_shape():
+    layers = random_gaussian_layers([5, 8, 3], dtype=torch.float32)
+    state, controls = torch.randn(2, 3), torch.randn(2, 4, 6, 2)
+    with pytest.raises(ValueError, match=r"noise \[B, K, H, O\], here \(2, 4, 6, 3\); got"):
+        rollout(layers, state, controls, noise=torch.zeros(2, 4, 6, 2))
+    with pytest.raises(ValueError, match="only from layers with a log-variance"):
+        rollout(layers.mean, state, controls, noise=torch.zeros(2, 4, 6, 3))
 
 
 @pytest.mark.parametrize("own_weights", [False, True])

@@ -1,12 +1,19 @@
 """The rollout kernel against the definition in float64: on a GPU, or in Triton's interpreter."""
 
 import importlib
+import itertools
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
-from rollout_cases import random_layers, random_start, relative_error, step_by_step
+from rollout_cases import (
+    random_gaussian_layers,
+    random_layers,
+    random_start,
+    relative_error,
+    step_by_step,
+)
 
 from hypercrl_kernels import pack_layers, rollout
 
@@ -19,17 +26,19 @@ def launcher():
     return rollout_launch
 
 
-def check(device, sizes, robots, samples, horizon, precision, own=False, **cut):
+def check(device, sizes, robots, samples, horizon, precision, own=False, sampled=False, **cut):
     """Compare one launch, cut as the library chooses but for `cut`."""
     launch = launcher()
-    layers = random_layers(sizes, robots if own else None, torch.float32, device=device)
+    make = random_gaussian_layers if sampled else random_layers
+    layers = make(sizes, robots if own else None, torch.float32, device=device)
     state, controls = random_start(robots, samples, horizon, sizes, device=device)
+    noise = torch.randn(robots, samples, horizon, sizes[-1]).to(device) if sampled else None
     packed = pack_layers(layers, precision)
-    chosen = replace(launch.choose_launch(packed, robots * samples), **cut)
-    got = launch.launch_rollout(packed, state, controls, chosen)
+    chosen = launch.choose_launch(packed, robots * samples, sampled=sampled)
+    got = launch.launch_rollout(packed, state, controls, noise, replace(chosen, **cut))
     assert got.shape == (robots, samples, horizon + 1, sizes[-1])
     assert torch.equal(got[:, :, 0], state[:, None].expand(-1, samples, -1))
-    error = relative_error(got, step_by_step(layers, state, controls))
+    error = relative_error(got, step_by_step(layers, state, controls, noise))
     assert error < LIMITS[precision], f"{precision}: {error:.1e}"
 
 
@@ -56,27 +65,67 @@ def test_robots_with_shared_and_with_own_weights(device, own, precision):
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3])
+@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("registers", [0, 1])
-def test_the_shortest_horizons(device, horizon, registers):
-    check(device, [4, 16, 16, 3], 1, 5, horizon, "bf16", registers=registers, shared=0)
+def test_the_shortest_horizons(device, horizon, sampled, registers):
+    check(device, [4, 16, 16, 3], 1, 5, horizon, "bf16", sampled=sampled, registers=registers)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("precision", ["bf16", "tf32x3"])
+@pytest.mark.parametrize("sizes", [[5, 20, 17, 3], [24, 40, 33, 17, 18]])
+def test_sampled_next_states(device, sizes, precision, own):
+    check(device, sizes, 2, 19, 3, precision, own, sampled=True)
 
 
 @pytest.mark.parametrize(
     "cut",
     [
-        {"registers": 0, "shared": 0, "block": 16},
-        {"registers": 0, "shared": 1, "block": 32},
-        {"registers": 1, "shared": 0, "block": 64},
-        {"registers": 1, "shared": 1, "block": 32},
+        {"registers": 0, "shared": 0, "chunks": 1},
+        {"registers": 0, "shared": 0, "chunks": 2},
+        {"registers": 0, "shared": 0, "chunks": 0, "block": 16},
+        {"registers": 0, "shared": 1, "chunks": 1},
+        {"registers": 1, "shared": 0, "chunks": 2},
+        {"registers": 1, "shared": 1, "chunks": 1},
         {"registers": 0, "shared": 3},
+        {"groups": 0},
         {"groups": 1},
+        {"groups": 4},
         {"ends": False},
         {"ends": False, "registers": 1, "shared": 1},
         {"tile": 32},
     ],
 )
-def test_every_place_of_the_weights_gives_the_same(device, cut):
-    check(device, [5, 60, 50, 64, 40, 3], 2, 17, 2, "bf16", own=True, **cut)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_every_place_of_the_weights_gives_the_same(device, cut, sampled):
+    check(device, [5, 60, 50, 64, 40, 3], 2, 17, 2, "bf16", own=True, sampled=sampled, **cut)
+
+
+def test_fragments_of_two_repeats(device):
+    """A warp of a wide matrix holds rows of its upper and of its lower half."""
+    for chunks in (1, 2):
+        check(device, [9, 200, 256, 256, 6], 1, 3, 2, "bf16", registers=1, chunks=chunks)
+
+
+def test_fragments_are_the_operand_of_a_matrix_instruction():
+    """Each thread's eight numbers, by the PTX manual's formulas for m64nNk16."""
+    layers = random_layers([5, 256, 250, 3], None, torch.float32)
+    packed = pack_layers(layers)
+    loaded = packed.fragments.view(torch.bfloat16).view(16, 2, 8, 32, 8)  # k, repeat, warp, lane
+    for k, repeat, warp, lane, i in itertools.product(
+        (0, 7, 15), range(2), (0, 5), (0, 13, 31), range(8)
+    ):
+        row = 128 * repeat + 16 * warp + lane // 4 + 8 * (i // 2 % 2)
+        column = 16 * k + 2 * (lane % 4) + i % 2 + 8 * (i // 4)
+        assert loaded[k, repeat, warp, lane, i] == packed.hidden[0, 0, row, column]
+
+
+def test_matrices_are_not_kept_beside_ones_that_pass_through_shared_memory():
+    packed = pack_layers(random_layers([24, 200, 200, 200, 200, 18], None, torch.float32))
+    chosen = launcher().choose_launch(packed, 500)
+    assert chosen.registers + chosen.shared < packed.matrices
+    with pytest.raises(ValueError, match="kept only where the others are loaded as fragments"):
+        replace(chosen, shared=1, chunks=0)
 
 
 def test_a_large_offset_of_the_state_costs_no_precision(device):
@@ -107,8 +156,12 @@ def test_a_packed_network_knows_its_shape():
     state, controls = random_start(2, 6, 3, [5, 3])
     with pytest.raises(ValueError, match="one network or one per robot"):
         rollout(packed, state.repeat(2, 1)[:3], controls.repeat(2, 1, 1, 1)[:3])
+    with pytest.raises(ValueError, match="only from layers with a log-variance"):
+        rollout(packed, state, controls, noise=torch.zeros(2, 6, 3, 3))
     with pytest.raises(ValueError, match="rollout needs a network from 6 inputs"):
         rollout(packed, state, torch.zeros(2, 6, 3, 3))
+    with pytest.raises(ValueError, match="differ in whether they have a log-variance"):
+        pack_layers(random_gaussian_layers([5, 20, 30, 3], 2, torch.float32), out=packed)
     with pytest.raises(ValueError, match=r"pack 1 of sizes \(5, 20, 3\) in bf16 into a new one"):
         pack_layers(random_layers([5, 20, 3], None, torch.float32), out=packed)
 

@@ -8,11 +8,12 @@ from hypercrl_kernels.planning.packed_layers import (
     pack_layers,
 )
 from hypercrl_kernels.planning.rollout import prepare_layers, rollout
-from hypercrl_kernels.planning.rollout_reference import Layers
+from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers
 from hypercrl_kernels.planning.sampling import sample_actions
 
 __all__ = [
     "Elites",
+    "GaussianLayers",
     "Layers",
     "PackedLayers",
     "Precision",

@@ -10,20 +10,28 @@ from hypercrl_kernels.planning.packed_layers import (
     PackedLayers,
     Precision,
     layer_sizes,
+    mean_layers,
     pack_layers,
     why_not_packed,
 )
-from hypercrl_kernels.planning.rollout_reference import Layers, rollout_reference
+from hypercrl_kernels.planning.rollout_reference import (
+    GaussianLayers,
+    Layers,
+    rollout_reference,
+)
 
 
 @torch.no_grad()
 def rollout(
-    layers: Layers | PackedLayers,
+    layers: Layers | GaussianLayers | PackedLayers,
     state: Tensor,
     controls: Tensor,
     precision: Precision | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Open-loop trajectories s_{t+1} = s_t + f([s_t, u_t]) of a ReLU network f.
+
+    With noise ε_t they are sampled: s_{t+1} = s_t + f + σ ε_t with the σ of `GaussianLayers`.
 
     One Triton kernel on CUDA, torch operations elsewhere and for networks that the kernel does not
     take (float64, no hidden layer, hidden widths above 512), which is said once.
@@ -31,34 +39,38 @@ def rollout(
     Args:
         layers: the network f; its input is O + A wide, its output O. Any scaling of inputs and
             outputs is folded into the first and last layer by the caller. Packed once by
-            `pack_layers`, or plain layers, which are packed at every call.
+            `pack_layers`, or plain layers, which are packed at every call. Of layers with a
+            log-variance only the mean is used without noise.
         state: [B, O], one start per robot.
         controls: [B, K, H, A], K particles of horizon H per robot.
         precision: of the products with plain layers, see `prepare_layers`; states are float32
             always.
+        noise: [B, K, H, O], standard normal.
 
     Returns:
         [B, K, H + 1, O]: the start, then the H predicted states. The result is a view whose
         horizon axis is outermost in memory. Gradients are not recorded.
 
     Raises:
-        ValueError: shapes that do not fit together, with both named.
+        ValueError: shapes that do not fit together, with both named; noise for layers without a
+            log-variance.
     """
     _check_shapes(layers, state, controls)
+    _check_noise(layers, state, controls, noise)
     if not isinstance(layers, PackedLayers):
         if not _kernel_takes(layers, precision):
-            return rollout_reference(_rounded(layers, precision), state, controls)
+            return rollout_reference(_rounded(layers, precision), state, controls, noise)
         layers = pack_layers(layers, precision or "bf16")
     from hypercrl_kernels.planning.rollout_launch import launch_rollout
 
-    return launch_rollout(layers, state, controls)
+    return launch_rollout(layers, state, controls, noise)
 
 
 def prepare_layers(
-    layers: Layers,
+    layers: Layers | GaussianLayers,
     precision: Precision | None = None,
-    out: Layers | PackedLayers | None = None,
-) -> Layers | PackedLayers:
+    out: Layers | GaussianLayers | PackedLayers | None = None,
+) -> Layers | GaussianLayers | PackedLayers:
     """What `rollout` is fastest with: packed on CUDA where the kernel takes it, else plain copies.
 
     Args:
@@ -75,20 +87,35 @@ def prepare_layers(
         return pack_layers(layers, precision or "bf16", packed)
     layers = _rounded(layers, precision)
     if out is None:
-        return [(weight.clone(), bias.clone()) for weight, bias in layers]
+        return _copied(layers)
     assert not isinstance(out, PackedLayers)
-    for kept, given in zip(out, layers, strict=True):
-        for target, value in zip(kept, given, strict=True):
-            if target.shape != value.shape:
-                raise ValueError(
-                    f"out holds a tensor {tuple(target.shape)} where {tuple(value.shape)} is given"
-                )
-            target.copy_(value)
+    for target, value in zip(_tensors(out), _tensors(layers), strict=True):
+        if target.shape != value.shape:
+            raise ValueError(
+                f"out holds a tensor {tuple(target.shape)} where {tuple(value.shape)} is given"
+            )
+        target.copy_(value)
     return out
 
 
-def _kernel_takes(layers: Layers, precision: Precision | None) -> bool:
-    if layers[0][0].device.type != "cuda":
+def _copied(layers: Layers | GaussianLayers) -> Layers | GaussianLayers:
+    if isinstance(layers, GaussianLayers):
+        weight, bias = layers.head
+        return GaussianLayers(
+            [(w.clone(), b.clone()) for w, b in layers.mean],
+            (weight.clone(), bias.clone()),
+            layers.bounds.clone(),
+        )
+    return [(weight.clone(), bias.clone()) for weight, bias in layers]
+
+
+def _tensors(layers: Layers | GaussianLayers) -> list[Tensor]:
+    own = [*layers.head, layers.bounds] if isinstance(layers, GaussianLayers) else []
+    return [*(tensor for layer in mean_layers(layers) for tensor in layer), *own]
+
+
+def _kernel_takes(layers: Layers | GaussianLayers, precision: Precision | None) -> bool:
+    if mean_layers(layers)[0][0].device.type != "cuda":
         return False
     reason = why_not_packed(layers, precision or "bf16")
     if reason is not None:
@@ -96,14 +123,22 @@ def _kernel_takes(layers: Layers, precision: Precision | None) -> bool:
     return reason is None
 
 
-def _rounded(layers: Layers, precision: Precision | None) -> Layers:
+def _rounded(
+    layers: Layers | GaussianLayers, precision: Precision | None
+) -> Layers | GaussianLayers:
     if precision != "bf16":
         return layers
-    first, *others = layers
-    return [first, *((w.bfloat16(), b.bfloat16()) for w, b in others)]
+    first, *others = mean_layers(layers)
+    mean = [first, *((w.bfloat16(), b.bfloat16()) for w, b in others)]
+    if not isinstance(layers, GaussianLayers):
+        return mean
+    weight, bias = layers.head
+    return GaussianLayers(mean, (weight.bfloat16(), bias.bfloat16()), layers.bounds)
 
 
-def _check_shapes(layers: Layers | PackedLayers, state: Tensor, controls: Tensor) -> None:
+def _check_shapes(
+    layers: Layers | GaussianLayers | PackedLayers, state: Tensor, controls: Tensor
+) -> None:
     if state.dim() != 2 or controls.dim() != 4 or state.shape[0] != controls.shape[0]:
         raise ValueError(
             f"rollout needs state [B, O] and controls [B, K, H, A] with one B; got "
@@ -121,6 +156,24 @@ def _check_shapes(layers: Layers | PackedLayers, state: Tensor, controls: Tensor
         raise ValueError(
             f"rollout needs one network or one per robot; got {layers.networks} networks for "
             f"{len(state)} robots"
+        )
+
+
+def _check_noise(
+    layers: Layers | GaussianLayers | PackedLayers,
+    state: Tensor,
+    controls: Tensor,
+    noise: Tensor | None,
+) -> None:
+    if noise is None:
+        return
+    packed = isinstance(layers, PackedLayers) and layers.head is not None
+    if not packed and not isinstance(layers, GaussianLayers):
+        raise ValueError("rollout samples with noise only from layers with a log-variance")
+    wanted = (*controls.shape[:3], state.shape[1])
+    if noise.shape != wanted:
+        raise ValueError(
+            f"rollout needs noise [B, K, H, O], here {wanted}; got {tuple(noise.shape)}"
         )
 
 

@@ -21,13 +21,20 @@ class Launch:
 
     Attributes:
         tile: particles a program.
-        warps: warps a program.
+        warps: warps a program; those of the packed layers where fragments are read.
         registers: hidden weight matrices kept in registers for the whole horizon (bf16 only).
         shared: further ones kept in shared memory.
         ends: whether the first and the last matrix are kept in shared memory too.
-        groups: parts of the last product's sum that warps compute side by side.
-        block: columns of the remaining ones read from L2 at a time.
+        groups: parts of the last product's sum that warps compute side by side; 0 for one
+            product with its rows padded to a matrix instruction's.
+        chunks: 1 or 2, that the remaining matrices are loaded in as fragments at each step (bf16
+            only); 0 to read them through shared memory.
+        block: columns of such a one read from L2 at a time.
         stages: such blocks on their way at once.
+
+    Raises:
+        ValueError: matrices kept beside others that go through shared memory at each step.
+            Compiled by Triton 3.6, such kernels read beyond their shared memory (docs/results.md).
     """
 
     tile: int
@@ -36,12 +43,21 @@ class Launch:
     shared: int
     ends: bool
     groups: int
+    chunks: int
     block: int
     stages: int
 
+    def __post_init__(self) -> None:
+        if self.registers + self.shared > 0 and self.chunks == 0:
+            raise ValueError("matrices are kept only where the others are loaded as fragments")
+
 
 def choose_launch(
-    packed: PackedLayers, particles: int, processors: int = 132, shared_memory: int = 232448
+    packed: PackedLayers,
+    particles: int,
+    processors: int = 132,
+    shared_memory: int = 232448,
+    sampled: bool = False,
 ) -> Launch:
     """Small tiles until every multiprocessor has a program; weights as near as they fit.
 
@@ -49,88 +65,97 @@ def choose_launch(
         packed: the network.
         particles: of all robots together.
         processors, shared_memory: of the device; bytes a program may use.
+        sampled: whether next states are sampled.
     """
     width, rounded = packed.width, packed.precision == "bf16"
-    # Accumulator and start take 2 · width · tile registers of 32 bits in all.
-    largest = max(16, min(64, (16384 if rounded else 8192) // width))
+    # Accumulator and start take 2 · width · tile registers of 32 bits in all, fragments as many.
+    roomy = rounded and packed.matrices <= 1
+    largest = max(16, min(64, (16384 if roomy else 8192) // width))
     tile = 16
     while tile < largest and particles > tile * processors:
         tile *= 2
-    warps = 8 if width >= 128 else 4
-    for registers, shared, block, stages in _preferences(packed, tile) if rounded else ():
+    for registers, shared, chunks, block, stages in _preferences(packed, tile) if rounded else ():
         launch = Launch(
             tile=tile,
-            warps=warps,
+            warps=packed.warps,
             registers=registers,
             shared=shared,
             ends=True,
-            groups=min(warps, width // 16) if shared and packed.hidden.shape[1] > 1 else 1,
+            groups=0 if width >= 128 and tile <= 32 else 1,
+            chunks=chunks,
             block=min(block, width),
             stages=stages,
         )
-        if shared_bytes(packed, launch) <= shared_memory:
+        if shared_bytes(packed, launch, sampled) <= shared_memory:
             return launch
-    return Launch(tile, warps, 0, 0, False, 1, min(32, width), 2)
+    return Launch(tile, packed.warps, 0, 0, False, 1, 0, min(32, width), 2)
 
 
-def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int]]:
-    """(registers, shared, block, stages), the fastest on an H100 first (docs/results.md)."""
-    matrices = packed.hidden.shape[1]
-    if matrices == 1:
-        # One matrix of 256 takes 128 of a thread's 255 registers, and larger tiles need the rest.
-        if packed.width == 256 and tile == 16:
-            yield 1, 0, 32, 3
-        yield 0, 1, 32, 1
-    elif matrices > 1:
-        registers = int(packed.width == 256 and tile <= 32)
-        for shared in range(matrices - registers, -1, -1):
-            if registers + shared > 0:
-                yield registers, shared, 32, 3
-    yield 0, 0, 64, 3
-    yield 0, 0, 32, 3
-    yield 0, 0, 32, 2
+def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(registers, shared, chunks, block, stages), the fastest on an H100 first."""
+    matrices, width = packed.matrices, packed.width
+    if width <= 256:
+        chunks = 2 if width >= 32 * packed.warps else 1
+        # One matrix of 256 takes 104 to 128 of a thread's 255 registers; larger tiles, and the
+        # fragments of further matrices, need the rest.
+        if matrices == 1:
+            if tile == 16:
+                yield 1, 0, chunks, 16, 1
+            yield 0, 1, chunks, 16, 1
+        yield 0, 0, chunks, 16, 1
+    yield 0, 0, 0, 64, 3
+    yield 0, 0, 0, 32, 3
+    yield 0, 0, 0, 32, 2
 
 
-def shared_bytes(packed: PackedLayers, launch: Launch) -> int:
+def shared_bytes(packed: PackedLayers, launch: Launch, sampled: bool = False) -> int:
     """Shared memory of a program, as Triton 3.6 lays it out for Hopper."""
     item, width = packed.last.element_size(), packed.width
-    matrix = width * width * item
-    work = 4 * launch.tile * max(width, launch.groups * packed.rows)
-    if launch.registers + launch.shared < packed.hidden.shape[1]:
+    work = 4 * launch.tile * max(width, launch.groups * packed.states)
+    if not launch.chunks:
         work = max(work, launch.stages * launch.block * (width + launch.tile) * item)
-    # A matrix passes through shared memory on its way to registers, before the others come.
-    staged = matrix if launch.registers else 0
-    return max(staged, 2 * width * packed.rows * item + work + launch.shared * matrix)
+    outputs = packed.states if launch.groups else max(64, packed.states)
+    rows = packed.states + packed.controls + (2 if sampled else 1) * outputs
+    return width * rows * item + work + launch.shared * width * width * item
 
 
 def launch_rollout(
-    packed: PackedLayers, state: Tensor, controls: Tensor, launch: Launch | None = None
+    packed: PackedLayers,
+    state: Tensor,
+    controls: Tensor,
+    noise: Tensor | None = None,
+    launch: Launch | None = None,
 ) -> Tensor:
     """`rollout` by the kernel, cut as `launch` says."""
     robots, samples, horizon, control = controls.shape
     total, size = robots * samples, state.shape[1]
     state, controls = state.float().contiguous(), controls.float().contiguous()
     if launch is None:
-        launch = choose_launch(packed, total, *_device_limits(state.device))
-    layers = packed.hidden.shape[1]
+        limits = _device_limits(state.device)
+        launch = choose_launch(packed, total, *limits, sampled=noise is not None)
     particles = total // packed.networks
     grid = (triton.cdiv(particles, launch.tile), packed.networks)
     states = state.new_empty(horizon + 1, robots, samples, size)
+    remaining = launch.registers + launch.shared < packed.matrices
     scratch = packed.last
-    if launch.registers + launch.shared < layers or not launch.ends:
-        deepest = max(packed.width, packed.rows)
+    if (remaining and not launch.chunks) or not launch.ends:
+        deepest = max(packed.width, packed.states, packed.controls)
         scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
-    bits = packed.hidden.view(torch.int16) if launch.registers else packed.hidden
+    sampled = noise is not None
+    head = (packed.head if sampled else None) or (packed.last, packed.last_bias, packed.last_bias)
     rollout_kernel[grid](
-        packed.first,
+        packed.first_state,
+        packed.first_control,
         packed.first_exact,
         packed.hidden,
-        bits,
+        packed.hidden if packed.fragments is None else packed.fragments,
         packed.last,
         packed.bias,
         packed.last_bias,
+        *head,
         state,
         controls,
+        controls if noise is None else noise.float().contiguous(),
         states,
         scratch,
         particles,
@@ -139,16 +164,20 @@ def launch_rollout(
         total,
         STATE=size,
         CONTROL=control,
-        ROWS=packed.rows,
-        USED=max(packed.sizes[1:-1]),
+        STATES=packed.states,
+        CONTROLS=packed.controls,
+        USED=packed.used,
         WIDTH=packed.width,
-        LAYERS=layers,
+        LAYERS=packed.matrices,
         REGISTERS=launch.registers,
         SHARED=launch.shared,
         KEEP_ENDS=launch.ends,
         GROUPS=launch.groups,
+        CHUNKS=launch.chunks,
         BLOCK=launch.block,
         TILE=launch.tile,
+        WARPS=launch.warps,
+        SAMPLED=sampled,
         DOT="tf32" if packed.precision == "bf16" else packed.precision,
         UPCAST=state.device.type != "cuda",
         num_warps=launch.warps,  # pyright: ignore[reportCallIssue]

@@ -1,6 +1,7 @@
 """The rollout in torch operations: the CPU path, and what the kernel is compared with."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,13 +11,39 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 [B, out, in] and bias [B, out], one network a robot."""
 
 
-def rollout_reference(layers: Layers, state: Tensor, controls: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class GaussianLayers:
+    """A network f with a second output layer g on the same last hidden layer, a log-variance.
+
+    The next state is s + f + σ ε with the variance σ² = scale² (least + 1 / (1/most + e^{−g})):
+    e^g between two bounds. Softplus bounds of a log-variance (Chua et al. 2018, appendix A.1) are
+    this with least = e^{s_min} and most = e^{s_max}.
+
+    Attributes:
+        mean: of f.
+        head: weight [O, W] and bias [O] of g, or one of each per robot.
+        bounds: [3, O]: least, 1/most, scale.
+    """
+
+    mean: Layers
+    head: tuple[Tensor, Tensor]
+    bounds: Tensor
+
+
+def rollout_reference(
+    layers: Layers | GaussianLayers,
+    state: Tensor,
+    controls: Tensor,
+    noise: Tensor | None = None,
+) -> Tensor:
     """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`.
 
     A layer computes in the dtype of its weights, and states have that of the controls.
     """
     robots, particles, horizon, _ = controls.shape
     width = state.shape[-1]
+    gaussian = layers if isinstance(layers, GaussianLayers) else None
+    layers = layers.mean if isinstance(layers, GaussianLayers) else layers
     per_robot = layers[0][0].dim() == 3
     rows = (robots, particles) if per_robot else (robots * particles,)
 
@@ -35,6 +62,18 @@ def rollout_reference(layers: Layers, state: Tensor, controls: Tensor) -> Tensor
         x = steps[t]
         for matrix, shift, dtype, out in units:
             x = affine(shift, x.to(dtype), matrix, out=out).relu_()
-        affine(offset, weight, x.to(weight.dtype).mT, out=change)
+        x = x.to(weight.dtype).mT
+        affine(offset, weight, x, out=change)
         torch.add(states[t], change.mT, out=states[t + 1])
+        if gaussian is not None and noise is not None:
+            deviation = _deviation(gaussian, x).mT.to(controls.dtype)
+            states[t + 1].addcmul_(deviation, noise[:, :, t].reshape(*rows, width))
     return inputs[..., :width].permute(1, 2, 0, 3)
+
+
+def _deviation(layers: GaussianLayers, x: Tensor) -> Tensor:
+    """Standard deviation [..., O, rows] of the next state from the last hidden layer's x."""
+    weight, bias = layers.head
+    least, inverse_most, scale = layers.bounds[..., None]
+    raw = (weight @ x + bias[..., None]).to(layers.bounds.dtype)
+    return scale * (least + (inverse_most + (-raw).exp()).reciprocal()).sqrt()

@@ -4,14 +4,18 @@ Activations are kept transposed, [hidden, particles], so that the weights are th
 every product and fill the 64 rows of a Hopper matrix instruction however few particles there are:
 a rollout is bound by latency, and few particles a program means many programs.
 
-Hidden weight matrices live in one of three places, the fastest first: registers, from where the
-matrix unit reads them for free; shared memory, at 128 bytes a cycle; or L2, read anew at each step.
+A hidden weight matrix lives in one of four places: shared memory, which the matrix unit reads at
+128 bytes a cycle; registers, from where it reads for free; the L1 cache, from where fragments, the
+order in which threads hold an operand, are loaded at each step straight into registers; or L2, read
+through shared memory, for precisions whose operands have no such order.
 """
 
 # pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
+
+_TALL = tl.constexpr(64)  # rows of a Hopper matrix instruction
 
 
 @triton.jit
@@ -20,6 +24,63 @@ def _product(a, b, total, DOT: tl.constexpr, UPCAST: tl.constexpr):
     if UPCAST:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision=DOT)
+
+
+@triton.jit
+def _fragments(
+    bits,
+    first,
+    COLUMNS: tl.constexpr,
+    USED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WARPS: tl.constexpr,
+):
+    """[WIDTH, COLUMNS] of a matrix, from column `first` on, out of `PackedLayers.fragments`.
+
+    Consecutive numbers of a thread are the ones it holds of this operand, so nothing moves between
+    threads. An operand loaded as such would go to shared memory; the bits of one do not.
+    """
+    at = first * WIDTH + tl.arange(0, COLUMNS * WIDTH)
+    used: tl.constexpr = (USED + 15) // 16 * 16
+    loaded = tl.load(bits + at, mask=at < used * WIDTH, other=0)
+    repeats: tl.constexpr = WIDTH // (16 * WARPS)
+    # 16 columns, 16 rows a warp, warp, row, 2 columns, column's half, row's half, column
+    parts = tl.reshape(loaded, [COLUMNS // 16, repeats, WARPS, 8, 4, 2, 2, 2])
+    parts = tl.permute(parts, (1, 2, 6, 3, 0, 5, 4, 7))
+    return tl.reshape(parts, [WIDTH, COLUMNS]).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
+def _halves(h, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    """The upper and the lower rows: two repeats of one thread's rows."""
+    return tl.split(tl.permute(tl.reshape(h, [2, WIDTH // 2, TILE]), (1, 2, 0)))
+
+
+@triton.jit
+def _fragment_product(
+    bits,
+    h,
+    total,
+    CHUNKS: tl.constexpr,
+    USED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WARPS: tl.constexpr,
+    TILE: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """total + matrix @ h, the matrix loaded in one or two chunks."""
+    if CHUNKS == 1:
+        weight = _fragments(bits, 0, WIDTH, USED, WIDTH, WARPS)
+        total = _product(weight, h, total, DOT, UPCAST)
+    else:
+        half: tl.constexpr = WIDTH // 2
+        upper_weight = _fragments(bits, 0, half, USED, WIDTH, WARPS)
+        lower_weight = _fragments(bits, half, half, USED, WIDTH, WARPS)
+        upper, lower = _halves(h, WIDTH, TILE)
+        total = _product(upper_weight, upper, total, DOT, UPCAST)
+        total = _product(lower_weight, lower, total, DOT, UPCAST)
+    return total
 
 
 @triton.jit
@@ -57,24 +118,97 @@ def _streamed_product(
 
 
 @triton.jit
-def _change(
-    x,
+def _hidden(
+    deviation,
+    control,
     base,
-    first,
-    first_weight,
+    first_state,
+    first_control,
+    state_weight,
+    control_weight,
     hidden,
+    fragments,
     kept,
     offsets,
-    last,
-    last_weight,
-    last_offset,
     scratch,
-    INPUTS: tl.constexpr,
-    ROWS: tl.constexpr,
+    STATE: tl.constexpr,
+    CONTROL: tl.constexpr,
+    STATES: tl.constexpr,
+    CONTROLS: tl.constexpr,
     USED: tl.constexpr,
     WIDTH: tl.constexpr,
     LAYERS: tl.constexpr,
     KEPT: tl.constexpr,
+    KEEP_ENDS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    WARPS: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """The last hidden layer [WIDTH, TILE]."""
+    dtype = first_state.dtype.element_ty
+    deviation, control = deviation.to(dtype), control.to(dtype)
+    if KEEP_ENDS:
+        h = _product(control_weight, control, base, DOT, UPCAST)
+        h = _product(state_weight, deviation, h, DOT, UPCAST)
+    else:
+        narrow: tl.constexpr = min(BLOCK, CONTROLS)
+        h = _streamed_product(
+            first_control, control, base, scratch, WIDTH, CONTROLS, USED, CONTROL, narrow, TILE,
+            DOT, UPCAST,
+        )  # fmt: skip
+        wide: tl.constexpr = min(BLOCK, STATES)
+        h = _streamed_product(
+            first_state, deviation, h, scratch, WIDTH, STATES, USED, STATE, wide, TILE, DOT, UPCAST
+        )  # fmt: skip
+    h = tl.maximum(h, 0.0).to(dtype)
+    for i in tl.static_range(LAYERS):
+        total = offsets[i] + tl.zeros([WIDTH, TILE], tl.float32)
+        if i < KEPT:
+            h = _product(kept[i], h, total, DOT, UPCAST)
+        elif CHUNKS > 0:
+            bits = fragments + i * WIDTH * WIDTH
+            h = _fragment_product(
+                bits, h, total, CHUNKS, USED, WIDTH, WARPS, TILE, DOT, UPCAST
+            )  # fmt: skip
+        else:
+            matrix = hidden + i * WIDTH * WIDTH
+            h = _streamed_product(
+                matrix, h, total, scratch, WIDTH, WIDTH, USED, USED, BLOCK, TILE, DOT, UPCAST
+            )  # fmt: skip
+        h = tl.maximum(h, 0.0).to(dtype)
+    return h
+
+
+@triton.jit
+def _kept_outputs(matrix, STATES: tl.constexpr, WIDTH: tl.constexpr, GROUPS: tl.constexpr):
+    """An output layer's matrix as `_outputs` multiplies it: [tall, WIDTH] or by groups."""
+    if GROUPS == 0:
+        tall: tl.constexpr = max(_TALL, STATES)
+        row = tl.arange(0, tall)[:, None]
+        at = matrix + row * WIDTH + tl.arange(0, WIDTH)[None, :]
+        weight = tl.load(at, mask=row < STATES, other=0.0)
+    else:
+        part: tl.constexpr = WIDTH // GROUPS
+        group = tl.arange(0, GROUPS)[:, None, None]
+        at = matrix + group * part + tl.arange(0, STATES)[None, :, None] * WIDTH
+        weight = tl.load(at + tl.arange(0, part)[None, None, :])
+    return weight
+
+
+@triton.jit
+def _outputs(
+    h,
+    weight,
+    matrix,
+    offset,
+    scratch,
+    STATE: tl.constexpr,
+    STATES: tl.constexpr,
+    USED: tl.constexpr,
+    WIDTH: tl.constexpr,
     KEEP_ENDS: tl.constexpr,
     GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -82,60 +216,122 @@ def _change(
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """The network's output [ROWS, TILE] for inputs x [ROWS, TILE]."""
-    dtype = last.dtype.element_ty
-    x = x.to(dtype)
-    if KEEP_ENDS:
-        h = _product(first_weight, x, base, DOT, UPCAST)
+    """An output layer [STATES, TILE] on the last hidden one.
+
+    It is a few rows high: either each group of hidden units takes its part of the sum, or, with no
+    group, rows are padded to the height of a matrix instruction.
+    """
+    if KEEP_ENDS and GROUPS == 0:
+        tall: tl.constexpr = max(_TALL, STATES)
+        total = _product(weight, h, tl.zeros([tall, TILE], tl.float32), DOT, UPCAST)
+        total = tl.sum(tl.reshape(total, [tall // STATES, STATES, TILE]), 0)
+    elif KEEP_ENDS:
+        parts = tl.zeros([GROUPS, STATES, TILE], tl.float32)
+        units = tl.reshape(h, [GROUPS, WIDTH // GROUPS, TILE])
+        total = tl.sum(_product(weight, units, parts, DOT, UPCAST), 0)
     else:
-        narrow: tl.constexpr = min(BLOCK, ROWS)
-        h = _streamed_product(
-            first, x, base, scratch, WIDTH, ROWS, USED, INPUTS, narrow, TILE, DOT, UPCAST
+        total = tl.zeros([STATES, TILE], tl.float32)
+        total = _streamed_product(
+            matrix, h, total, scratch, STATES, WIDTH, STATE, USED, BLOCK, TILE, DOT, UPCAST
         )  # fmt: skip
-    h = tl.maximum(h, 0.0).to(dtype)
-    for i in tl.static_range(LAYERS):
-        total = offsets[i] + tl.zeros([WIDTH, TILE], tl.float32)
-        if i < KEPT:
-            h = _product(kept[i], h, total, DOT, UPCAST)
-        else:
-            matrix = hidden + i * WIDTH * WIDTH
-            h = _streamed_product(
-                matrix, h, total, scratch, WIDTH, WIDTH, USED, USED, BLOCK, TILE, DOT, UPCAST
-            )  # fmt: skip
-        h = tl.maximum(h, 0.0).to(dtype)
-    if KEEP_ENDS:
-        part: tl.constexpr = WIDTH // GROUPS
-        parts = tl.zeros([GROUPS, ROWS, TILE], tl.float32)
-        h = tl.reshape(h, [GROUPS, part, TILE])
-        change = tl.sum(_product(last_weight, h, parts, DOT, UPCAST), 0)
-    else:
-        change = tl.zeros([ROWS, TILE], tl.float32)
-        change = _streamed_product(
-            last, h, change, scratch, ROWS, WIDTH, INPUTS, USED, BLOCK, TILE, DOT, UPCAST
+    return total + offset
+
+
+@triton.jit
+def _standard_deviation(raw, bounds, STATES: tl.constexpr):
+    """From the outputs of a log-variance, see `GaussianLayers`."""
+    row = tl.arange(0, STATES)[:, None]
+    least = tl.load(bounds + row)
+    inverse_most = tl.load(bounds + STATES + row)
+    scale = tl.load(bounds + 2 * STATES + row)
+    return scale * tl.sqrt(least + 1.0 / (inverse_most + tl.exp(-raw)))
+
+
+@triton.jit
+def _change(
+    deviation,
+    control,
+    draw,
+    base,
+    first_state,
+    first_control,
+    state_weight,
+    control_weight,
+    hidden,
+    fragments,
+    kept,
+    offsets,
+    last,
+    last_weight,
+    last_offset,
+    head,
+    head_weight,
+    head_offset,
+    bounds,
+    scratch,
+    STATE: tl.constexpr,
+    CONTROL: tl.constexpr,
+    STATES: tl.constexpr,
+    CONTROLS: tl.constexpr,
+    USED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LAYERS: tl.constexpr,
+    KEPT: tl.constexpr,
+    KEEP_ENDS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    WARPS: tl.constexpr,
+    SAMPLED: tl.constexpr,
+    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """What one step adds to the state, [STATES, TILE]."""
+    h = _hidden(
+        deviation, control, base, first_state, first_control, state_weight, control_weight, hidden,
+        fragments, kept, offsets, scratch, STATE, CONTROL, STATES, CONTROLS, USED, WIDTH, LAYERS,
+        KEPT, KEEP_ENDS, CHUNKS, BLOCK, TILE, WARPS, DOT, UPCAST,
+    )  # fmt: skip
+    change = _outputs(
+        h, last_weight, last, last_offset, scratch, STATE, STATES, USED, WIDTH, KEEP_ENDS, GROUPS,
+        BLOCK, TILE, DOT, UPCAST,
+    )  # fmt: skip
+    if SAMPLED:
+        raw = _outputs(
+            h, head_weight, head, head_offset, scratch, STATE, STATES, USED, WIDTH, KEEP_ENDS,
+            GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
-    return change + last_offset
+        change += _standard_deviation(raw, bounds, STATES) * draw
+    return change
 
 
 @triton.jit(do_not_specialize=["particles", "samples", "horizon", "total"])
 def rollout_kernel(
-    first,  # [N, WIDTH, ROWS]
-    first_exact,  # the same in float32
+    first_state,  # [N, WIDTH, STATES]
+    first_control,  # [N, WIDTH, CONTROLS]
+    first_exact,  # first_state in float32
     hidden,  # [N, LAYERS, WIDTH, WIDTH]
-    hidden_bits,  # the same, bf16 as int16
-    last,  # [N, ROWS, WIDTH]
+    fragments,  # [N, LAYERS, WIDTH * WIDTH], the bits of the same in the order of threads
+    last,  # [N, STATES, WIDTH]
     bias,  # [N, LAYERS + 1, WIDTH] float32
-    last_bias,  # [N, ROWS] float32
+    last_bias,  # [N, STATES] float32
+    head,  # [N, STATES, WIDTH], of a log-variance
+    head_bias,  # [N, STATES] float32
+    bounds,  # [3, STATES] float32
     state,  # [B, STATE] float32
     controls,  # [B, K, H, CONTROL] float32
+    noise,  # [B, K, H, STATE] float32
     states,  # [H + 1, B, K, STATE] float32, written
-    scratch,  # [programs, max(WIDTH, ROWS), TILE], for what is streamed
+    scratch,  # [programs, max(WIDTH, STATES, CONTROLS), TILE], for what goes through shared memory
     particles,  # of one network
     samples,  # K
     horizon,  # H
     total,  # B K
     STATE: tl.constexpr,
     CONTROL: tl.constexpr,
-    ROWS: tl.constexpr,  # STATE + CONTROL, padded
+    STATES: tl.constexpr,  # STATE, padded
+    CONTROLS: tl.constexpr,  # CONTROL, padded
     USED: tl.constexpr,  # hidden width
     WIDTH: tl.constexpr,  # the same, padded
     LAYERS: tl.constexpr,
@@ -143,12 +339,14 @@ def rollout_kernel(
     SHARED: tl.constexpr,  # kept in shared memory, the next ones
     KEEP_ENDS: tl.constexpr,  # first and last matrix in shared memory, else streamed
     GROUPS: tl.constexpr,  # parts of the last product's sum, side by side
+    CHUNKS: tl.constexpr,  # that each remaining matrix is loaded in as fragments, 0: streamed
     BLOCK: tl.constexpr,  # columns streamed at a time
     TILE: tl.constexpr,  # particles a program
+    WARPS: tl.constexpr,
+    SAMPLED: tl.constexpr,  # sampled next states, else the mean ones
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    dtype = last.dtype.element_ty
     KEPT: tl.constexpr = REGISTERS + SHARED
     network = tl.program_id(1).to(tl.int64)
     column = tl.arange(0, TILE)
@@ -157,19 +355,23 @@ def rollout_kernel(
     particle = network * particles + particle
     robot = particle // samples
 
-    row = tl.arange(0, ROWS)
     unit = tl.arange(0, WIDTH)
-    is_state = (row < STATE)[:, None]
-    is_control = ((row >= STATE) & (row < STATE + CONTROL))[:, None]
+    row = tl.arange(0, STATES)[:, None]
+    input_row = tl.arange(0, CONTROLS)[:, None]
+    state_mask = (row < STATE) & inside[None, :]
+    control_mask = (input_row < CONTROL) & inside[None, :]
 
-    first += network * WIDTH * ROWS
-    first_exact += network * WIDTH * ROWS
+    first_state += network * WIDTH * STATES
+    first_control += network * WIDTH * CONTROLS
+    first_exact += network * WIDTH * STATES
     hidden += network * LAYERS * WIDTH * WIDTH
-    hidden_bits += network * LAYERS * WIDTH * WIDTH
-    last += network * ROWS * WIDTH
+    fragments += network * LAYERS * WIDTH * WIDTH
+    last += network * STATES * WIDTH
     bias += network * (LAYERS + 1) * WIDTH
-    last_bias += network * ROWS
-    deepest: tl.constexpr = max(WIDTH, ROWS)
+    last_bias += network * STATES
+    head += network * STATES * WIDTH
+    head_bias += network * STATES
+    deepest: tl.constexpr = max(WIDTH, STATES, CONTROLS)
     program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
     scratch += program.to(tl.int64) * deepest * TILE
 
@@ -178,67 +380,78 @@ def rollout_kernel(
     base = tl.load(bias + unit)[:, None] + tl.zeros([WIDTH, TILE], tl.float32)
     for i in range(STATE):
         start_i = tl.load(state + robot * STATE + i, mask=inside, other=0.0)
-        base += tl.load(first_exact + unit * ROWS + i)[:, None] * start_i[None, :]
+        base += tl.load(first_exact + unit * STATES + i)[:, None] * start_i[None, :]
 
     square = unit[:, None] * WIDTH + unit[None, :]
     used = (unit < USED)[:, None]
     kept = ()
     for i in tl.static_range(KEPT):
         if i < REGISTERS:
-            # An operand loaded as such would go to shared memory; the bits of one stay here.
-            bits = tl.load(hidden_bits + i * WIDTH * WIDTH + square, mask=used, other=0)
-            kept = kept + (bits.to(dtype, bitcast=True),)
+            bits = fragments + i * WIDTH * WIDTH
+            kept = kept + (_fragments(bits, 0, WIDTH, USED, WIDTH, WARPS),)
         else:
             matrix = tl.load(hidden + i * WIDTH * WIDTH + square, mask=used, other=0.0)
             kept = kept + (matrix,)
     offsets = ()
     for i in tl.static_range(LAYERS):
         offsets = offsets + (tl.load(bias + (i + 1) * WIDTH + unit)[:, None],)
-    first_weight = first
+    state_weight = first_state
+    control_weight = first_control
     last_weight = last
+    head_weight = head
     if KEEP_ENDS:
-        first_weight = tl.load(first + unit[:, None] * ROWS + row[None, :])
-        # The output layer is a few rows high: each group of hidden units takes its part of the sum.
-        part: tl.constexpr = WIDTH // GROUPS
-        group = tl.arange(0, GROUPS)[:, None, None]
-        member = tl.arange(0, part)[None, None, :]
-        last_weight = tl.load(last + row[None, :, None] * WIDTH + group * part + member)
-    last_offset = tl.load(last_bias + row)[:, None]
+        state_weight = tl.load(first_state + unit[:, None] * STATES + tl.arange(0, STATES)[None, :])
+        control_column = tl.arange(0, CONTROLS)[None, :]
+        control_weight = tl.load(first_control + unit[:, None] * CONTROLS + control_column)
+        last_weight = _kept_outputs(last, STATES, WIDTH, GROUPS)
+        if SAMPLED:
+            head_weight = _kept_outputs(head, STATES, WIDTH, GROUPS)
+    last_offset = tl.load(last_bias + row)
+    head_offset = last_offset
+    if SAMPLED:
+        head_offset = tl.load(head_bias + row)
 
-    start = tl.load(
-        state + robot[None, :] * STATE + row[:, None], mask=is_state & inside[None, :], other=0.0
-    )
-    control = controls + (particle * horizon * CONTROL)[None, :] + (row[:, None] - STATE)
-    out = states + particle[None, :] * STATE + row[:, None]
-    control_mask = is_control & inside[None, :]
-    out_mask = is_state & inside[None, :]
-    x = tl.load(control, mask=control_mask, other=0.0)
-    later = tl.minimum(1, horizon - 1)
-    next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
-    tl.store(out, start, mask=out_mask)
+    start = tl.load(state + robot[None, :] * STATE + row, mask=state_mask, other=0.0)
+    control_at = controls + (particle * horizon * CONTROL)[None, :] + input_row
+    draw_at = noise + (particle * horizon * STATE)[None, :] + row
+    out = states + particle[None, :] * STATE + row
+    control = tl.load(control_at, mask=control_mask, other=0.0)
+    draw = start
+    if SAMPLED:
+        draw = tl.load(draw_at, mask=state_mask, other=0.0)
+    tl.store(out, start, mask=state_mask)
+    deviation = tl.zeros([STATES, TILE], tl.float32)
     begin = 0
     if REGISTERS > 0:
         # Triton sinks what only a loop uses into the loop, loads of register operands too.
         begin = 1
-        change = _change(
-            x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
-            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
-            GROUPS, BLOCK, TILE, DOT, UPCAST,
+        deviation = _change(
+            deviation, control, draw, base, first_state, first_control, state_weight,
+            control_weight, hidden, fragments, kept, offsets, last, last_weight, last_offset, head,
+            head_weight, head_offset, bounds, scratch, STATE, CONTROL, STATES, CONTROLS, USED,
+            WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE, WARPS, SAMPLED, DOT,
+            UPCAST,
         )  # fmt: skip
-        x = tl.where(is_state, change, next_control)
         out += total * STATE
-        tl.store(out, start + x, mask=out_mask)
-        later = tl.minimum(2, horizon - 1)
-        next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
+        tl.store(out, start + deviation, mask=state_mask)
+        later = tl.minimum(1, horizon - 1)
+        control = tl.load(control_at + later * CONTROL, mask=control_mask, other=0.0)
+        if SAMPLED:
+            draw = tl.load(draw_at + later * STATE, mask=state_mask, other=0.0)
     for t in range(begin, horizon):
-        change = _change(
-            x, base, first, first_weight, hidden, kept, offsets, last, last_weight, last_offset,
-            scratch, STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS,
-            GROUPS, BLOCK, TILE, DOT, UPCAST,
-        )  # fmt: skip
-        x = tl.where(is_state, x + change, next_control)
-        out += total * STATE
-        tl.store(out, start + x, mask=out_mask)
         # Asked for one step ahead: the load's latency hides behind the products.
-        later = tl.minimum(t + 2, horizon - 1)
-        next_control = tl.load(control + later * CONTROL, mask=control_mask, other=0.0)
+        later = tl.minimum(t + 1, horizon - 1)
+        next_control = tl.load(control_at + later * CONTROL, mask=control_mask, other=0.0)
+        next_draw = draw
+        if SAMPLED:
+            next_draw = tl.load(draw_at + later * STATE, mask=state_mask, other=0.0)
+        deviation += _change(
+            deviation, control, draw, base, first_state, first_control, state_weight,
+            control_weight, hidden, fragments, kept, offsets, last, last_weight, last_offset, head,
+            head_weight, head_offset, bounds, scratch, STATE, CONTROL, STATES, CONTROLS, USED,
+            WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE, WARPS, SAMPLED, DOT,
+            UPCAST,
+        )  # fmt: skip
+        control, draw = next_control, next_draw
+        out += total * STATE
+        tl.store(out, start + deviation, mask=state_mask)
