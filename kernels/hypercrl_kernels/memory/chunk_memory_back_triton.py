@@ -52,6 +52,7 @@ def backward_kernel(
     MOMENTUM: tl.constexpr,
     ERROR: tl.constexpr,
     STARTS: tl.constexpr,  # from an initial state, which has a gradient
+    SINGLE: tl.constexpr,  # there is one chunk, which starts from zeros
     ENDS: tl.constexpr,  # the final state has a gradient
     VARLEN: tl.constexpr,
     DOT: tl.constexpr,
@@ -79,8 +80,9 @@ def backward_kernel(
     square = i[:, None] * CHUNK + i[None, :]
     by_key = i[:, None] * (HEADS * KEYS) + unit[None, :]
     by_value = i[:, None] * (HEADS * VALUES) + value[None, :]
-    chunks = tl.cdiv(steps, CHUNK)
-    for back in range(0, chunks):
+    FADES: tl.constexpr = ENDS or not SINGLE  # something comes after a chunk
+    chunks = 1 if SINGLE else tl.cdiv(steps, CHUNK)
+    for back in tl.range(0, chunks, disable_licm=True):
         chunk = chunks - 1 - back
         index = (slot + chunk) * HEADS + head
         first = (begin + chunk * CHUNK) * HEADS + head
@@ -94,7 +96,8 @@ def backward_kernel(
         d_out = tl.load(d_o + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = (scale * d_out).to(dtype)
         saved = states + index * copies * size + place
-        memory = tl.load(saved, mask=in_state, other=0.0)
+        if not SINGLE:
+            memory = tl.load(saved, mask=in_state, other=0.0)
         decay, previous, momentum, strength = gates_of(
             log_decay, beta, log_momentum, first + i * HEADS, t, inside,
             HEADS, CHUNK, DECAY, STRENGTH, MOMENTUM, ERROR == 2,
@@ -105,25 +108,29 @@ def backward_kernel(
 
         # What the step wrote, and the gradient of it.
         right = right.to(tl.float32)
-        if ERROR == 1:
+        if ERROR == 1 and not SINGLE:
             right -= tl.dot(keys, memory, input_precision=DOT)
-        if ERROR >= 2:
+        if ERROR >= 2 and not SINGLE:
             right -= r[:, None] * tl.dot(keys, memory, input_precision=DOT)
         scores = tl.dot(queries, tl.trans(keys), input_precision=DOT)
         read_weight = tl.trans((scores * read).to(dtype))
-        later = d_memory.to(dtype)
         d_write = tl.dot(read_weight, d_out, input_precision=DOT)
-        d_write += tl.dot((c[:, None] * keys).to(dtype), later, input_precision=DOT)
+        if FADES:
+            later = d_memory.to(dtype)
+            d_write += c[:, None] * tl.dot(keys, later, input_precision=DOT)
         if MOMENTUM:
-            velocity = tl.load(saved + size, mask=in_state, other=0.0)
             present = tl.where(inside, m, 0.0)
             f = tl.sum(kept * present[None, :], 1)
+            s = f
             if ERROR >= 2:
                 s = tl.sum(kept_before * present[None, :], 1)
-                right -= s[:, None] * tl.dot(keys, velocity, input_precision=DOT)
-            later_velocity = d_velocity.to(dtype)
-            carried = (d[:, None] * keys).to(dtype)
-            d_write += tl.dot(carried, later_velocity, input_precision=DOT)
+            if not SINGLE:
+                velocity = tl.load(saved + size, mask=in_state, other=0.0)
+                if ERROR >= 2:
+                    right -= s[:, None] * tl.dot(keys, velocity, input_precision=DOT)
+            if FADES:
+                later_velocity = d_velocity.to(dtype)
+                d_write += d[:, None] * tl.dot(keys, later_velocity, input_precision=DOT)
         write = (strength[:, None] * right).to(dtype)
         if ERROR >= 2:
             solve = tl.load(inverse + index * CHUNK * CHUNK + square)
@@ -138,89 +145,116 @@ def backward_kernel(
         )
         d_predicted = d_value.to(dtype)
 
-        # Through the scores and through the memories at the chunk's two ends.
+        # Of queries, of keys as they write and as they predict: through the scores, and through the
+        # memories at the chunk's two ends.
         d_scores = tl.dot(d_out, tl.trans(write), input_precision=DOT)
         d_scores = tl.where(t[:, None] >= t[None, :], d_scores, 0.0)
-        d_read = d_scores * scores
-        d_scores = (d_scores * read).to(dtype)
-        product = tl.dot(d_out, tl.trans(memory), input_precision=DOT)
-        d_queries = a[:, None] * product
-        d_a = tl.sum(queries * product, 1)
-        d_queries += tl.dot(d_scores, keys, input_precision=DOT)
-        product = tl.dot(write, tl.trans(later), input_precision=DOT)
-        d_keys = c[:, None] * product
-        d_c = tl.sum(keys * product, 1)
-        d_keys += tl.dot(tl.trans(d_scores), queries, input_precision=DOT)
-        d_r = tl.zeros([CHUNK], tl.float32)
-        d_f = d_r
-        d_s = d_r
-        d_d = d_r
-        d_m_last = 0.0
-        d_predict = tl.zeros([CHUNK, CHUNK], tl.float32)
-        if ERROR >= 1:
-            product = tl.dot(d_predicted, tl.trans(memory), input_precision=DOT)
+        weighted = (d_scores * read).to(dtype)
+        d_queries = tl.dot(weighted, keys, input_precision=DOT)
+        d_keys = tl.dot(tl.trans(weighted), queries, input_precision=DOT)
+        d_predicting = tl.zeros([CHUNK, WIDTH], tl.float32)
+        from_start = d_predicting
+        predicts = d_predicting
+        to_end = d_predicting
+        if not SINGLE:
+            from_start = tl.dot(d_out, tl.trans(memory), input_precision=DOT)
+            d_queries += a[:, None] * from_start
+            if ERROR >= 1:
+                predicts = tl.dot(d_predicted, tl.trans(memory), input_precision=DOT)
             if ERROR == 1:
-                d_keys -= product
+                d_predicting = -predicts
             if ERROR >= 2:
-                d_keys -= r[:, None] * product
-                d_r = -tl.sum(keys * product, 1)
-                overlap = tl.dot(keys, tl.trans(keys), input_precision=DOT)
-                d_lower = tl.dot(d_write.to(dtype), tl.trans(write), input_precision=DOT)
-                d_lower = tl.where(t[:, None] > t[None, :], -d_lower, 0.0)
-                d_strength += tl.sum(d_lower * overlap * predict, 1)
-                d_lower *= strength[:, None]
-                d_predict = d_lower * overlap
-                both = d_lower * predict
-                both = (both + tl.trans(both)).to(dtype)
-                d_keys += tl.dot(both, keys, input_precision=DOT)
-        if MOMENTUM:
-            product = tl.dot(d_out, tl.trans(velocity), input_precision=DOT)
-            d_queries += f[:, None] * product
-            d_f = tl.sum(queries * product, 1)
-            product = tl.dot(write, tl.trans(later_velocity), input_precision=DOT)
-            d_keys += d[:, None] * product
-            d_d = tl.sum(keys * product, 1)
-            if ERROR >= 2:
-                product = tl.dot(d_predicted, tl.trans(velocity), input_precision=DOT)
-                d_keys -= s[:, None] * product
-                d_s = -tl.sum(keys * product, 1)
-        mask = rows & in_keys
-        tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)
-        tl.store(d_k + first * KEYS + by_key, d_keys.to(d_k.dtype.element_ty), mask=mask)
+                d_predicting = -r[:, None] * predicts
+        if FADES:
+            to_end = tl.dot(write, tl.trans(later), input_precision=DOT)
+            d_keys += c[:, None] * to_end
+        if ERROR >= 2:
+            d_lower = tl.dot(d_write.to(dtype), tl.trans(write), input_precision=DOT)
+            d_lower = tl.where(t[:, None] > t[None, :], -d_lower, 0.0)
+            weighted = d_lower * predict
+            seen = tl.dot(weighted.to(dtype), keys, input_precision=DOT)
+            d_strength += tl.sum(keys * seen, 1)
+            d_predicting += strength[:, None] * seen
+            weighted = (strength[:, None] * weighted).to(dtype)
+            d_keys += tl.dot(tl.trans(weighted), keys, input_precision=DOT)
         if STRENGTH:
             tl.store(d_beta + first + i * HEADS, d_strength, mask=inside)
-        if DECAY or MOMENTUM:
-            d_read += tl.where(last[:, None], d_c[None, :], 0.0)
-            d_a += tl.where(last, tl.sum(memory.to(tl.float32) * d_memory), 0.0)
-            if MOMENTUM:
+        if MOMENTUM:
+            d_a = tl.sum(queries * from_start, 1)
+            d_c = tl.sum(keys * to_end, 1)
+            d_f = tl.zeros([CHUNK], tl.float32)
+            d_r = d_f
+            d_s = d_f
+            d_d = d_f
+            d_m_last = 0.0
+            d_read = d_scores * scores + tl.where(last[:, None], d_c[None, :], 0.0)
+            d_predict = d_read
+            if ERROR >= 2:
+                d_r = -tl.sum(keys * predicts, 1)
+                d_predict = tl.dot(keys, tl.trans(keys), input_precision=DOT)
+                d_predict *= strength[:, None] * d_lower
+            if not SINGLE:
+                from_velocity = tl.dot(d_out, tl.trans(velocity), input_precision=DOT)
+                d_queries += f[:, None] * from_velocity
+                d_f = tl.sum(queries * from_velocity, 1)
+                if ERROR >= 2:
+                    predicts = tl.dot(d_predicted, tl.trans(velocity), input_precision=DOT)
+                    d_predicting -= s[:, None] * predicts
+                    d_s = -tl.sum(keys * predicts, 1)
+            if FADES:
+                to_velocity = tl.dot(write, tl.trans(later_velocity), input_precision=DOT)
+                d_keys += d[:, None] * to_velocity
+                d_d = tl.sum(keys * to_velocity, 1)
+            if FADES and not SINGLE:
+                d_a += tl.where(last, tl.sum(memory.to(tl.float32) * d_memory), 0.0)
                 d_f += tl.where(last, tl.sum(velocity.to(tl.float32) * d_memory), 0.0)
                 d_m_last = tl.sum(velocity.to(tl.float32) * d_velocity)
             by_decay, by_momentum = gate_gradients(
                 d_read, d_predict, d_a, d_r, d_f, d_s, d_d, d_m_last, a, r, d, m, kept,
                 kept_before, moved, t, inside, CHUNK, MOMENTUM, ERROR, DOT,
             )  # fmt: skip
+            tl.store(d_momentum + first + i * HEADS, by_momentum, mask=inside)
             if DECAY:
                 tl.store(d_decay + first + i * HEADS, by_decay, mask=inside)
-            if MOMENTUM:
-                tl.store(d_momentum + first + i * HEADS, by_momentum, mask=inside)
-
-        # The gradient of the state at the chunk's start.
-        if MOMENTUM:
-            d_velocity *= last_of(m, t, CHUNK)
-            d_velocity += last_of(f, t, CHUNK) * d_memory
-            reads = tl.trans((f[:, None] * queries).to(dtype))
-            d_velocity += tl.dot(reads, d_out, input_precision=DOT)
+        elif DECAY:
+            # The sum of decays up to t scales what a query and a predicting key take and divides
+            # what a writing key leaves, up to the chunk's end.
+            d_sum = tl.sum(queries * d_queries, 1) - tl.sum(keys * d_keys, 1)
+            if FADES:
+                d_sum += tl.where(last, tl.sum(keys * (c[:, None] * to_end)), 0.0)
+                if not SINGLE:
+                    at_end = last_of(a, t, CHUNK) * tl.sum(memory.to(tl.float32) * d_memory)
+                    d_sum += tl.where(last, at_end, 0.0)
             if ERROR >= 2:
-                predicts = tl.trans((s[:, None] * keys).to(dtype))
-                d_velocity -= tl.dot(predicts, d_predicted, input_precision=DOT)
-        d_memory *= last_of(a, t, CHUNK)
-        reads = tl.trans((a[:, None] * queries).to(dtype))
-        d_memory += tl.dot(reads, d_out, input_precision=DOT)
-        if ERROR == 1:
-            d_memory -= tl.dot(tl.trans(keys), d_predicted, input_precision=DOT)
-        if ERROR >= 2:
-            predicts = tl.trans((r[:, None] * keys).to(dtype))
-            d_memory -= tl.dot(predicts, d_predicted, input_precision=DOT)
+                early = tl.sum(keys * d_predicting, 1)
+                d_sum += early
+            by_decay = tl.cumsum(d_sum, 0, reverse=True)
+            if ERROR == 2:
+                by_decay -= early
+            tl.store(d_decay + first + i * HEADS, by_decay, mask=inside)
+        if ERROR >= 1:
+            d_keys += d_predicting
+        mask = rows & in_keys
+        tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)
+        tl.store(d_k + first * KEYS + by_key, d_keys.to(d_k.dtype.element_ty), mask=mask)
+
+        if not SINGLE:  # the gradient of the state at the chunk's start
+            if MOMENTUM:
+                d_velocity *= last_of(m, t, CHUNK)
+                d_velocity += last_of(f, t, CHUNK) * d_memory
+                reads = tl.trans((f[:, None] * queries).to(dtype))
+                d_velocity += tl.dot(reads, d_out, input_precision=DOT)
+                if ERROR >= 2:
+                    predicted = (s[:, None] * d_value).to(dtype)
+                    d_velocity -= tl.dot(tl.trans(keys), predicted, input_precision=DOT)
+            d_memory *= last_of(a, t, CHUNK)
+            reads = tl.trans((a[:, None] * queries).to(dtype))
+            d_memory += tl.dot(reads, d_out, input_precision=DOT)
+            if ERROR == 1:
+                d_memory -= tl.dot(tl.trans(keys), d_predicted, input_precision=DOT)
+            if ERROR >= 2:
+                predicted = (r[:, None] * d_value).to(dtype)
+                d_memory -= tl.dot(tl.trans(keys), predicted, input_precision=DOT)
     if STARTS:
         tl.store(d_initial + here + place, d_memory, mask=in_state)
         if MOMENTUM:

@@ -63,20 +63,25 @@ class Problem:
     def segments(self) -> int:
         return len(self.q) if self.cu_seqlens is None else len(self.cu_seqlens) - 1
 
+    def single(self, chunk: int) -> bool:
+        """Each sequence is one chunk that starts from zeros."""
+        return self.initial is None and self.cu_seqlens is None and self.q.shape[1] <= chunk
+
     def state_shape(self, count: int) -> tuple[int, ...]:
         """[count, H, (2,) K, V]."""
         two = () if self.log_momentum is None else (2,)
         return (count, self.q.shape[2], *two, self.q.shape[3], self.v.shape[3])
 
     def outputs(self, save: bool) -> tuple[Tensor, ...]:
-        """Unwritten: o, the final state; states and T of each chunk, both empty unless `save`."""
+        """Unwritten: o, the final state; states and T of each chunk, empty unless wanted."""
         chunk = self.cut(save)[0].chunk
         slots = chunk_slots(self.q, self.cu_seqlens, chunk) if save else 0
+        starts = 0 if self.single(chunk) else slots
         q, heads = self.q, self.q.shape[2]
         return (
             torch.empty_like(self.v),
             q.new_empty(self.state_shape(self.segments), dtype=torch.float32),
-            q.new_empty(self.state_shape(slots)),
+            q.new_empty(self.state_shape(starts)),
             q.new_empty(slots if self.error >= 2 else 0, heads, chunk, chunk),
         )
 
@@ -113,6 +118,7 @@ def _constants(p: Problem, chunk: int) -> dict:
         "MOMENTUM": p.log_momentum is not None,
         "ERROR": p.error,
         "STARTS": p.initial is not None,
+        "SINGLE": p.single(chunk),
         "VARLEN": p.cu_seqlens is not None,
         "DOT": product_precision(p.q),
     }

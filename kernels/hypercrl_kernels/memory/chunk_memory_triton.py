@@ -80,6 +80,7 @@ def forward_kernel(
     MOMENTUM: tl.constexpr,
     ERROR: tl.constexpr,  # 0 none, 1 chunk start, 2 before decay, 3 after decay
     STARTS: tl.constexpr,  # from an initial state, else from zeros
+    SINGLE: tl.constexpr,  # there is one chunk, which starts from zeros
     SAVE: tl.constexpr,
     VARLEN: tl.constexpr,
     DOT: tl.constexpr,
@@ -107,7 +108,8 @@ def forward_kernel(
     square = i[:, None] * CHUNK + i[None, :]
     by_key = i[:, None] * (HEADS * KEYS) + unit[None, :]
     by_value = i[:, None] * (HEADS * VALUES) + value[None, :]
-    for chunk in range(0, tl.cdiv(steps, CHUNK)):
+    chunks = 1 if SINGLE else tl.cdiv(steps, CHUNK)
+    for chunk in tl.range(0, chunks, disable_licm=True):
         index = (slot + chunk) * HEADS + head
         first = (begin + chunk * CHUNK) * HEADS + head
         t = chunk * CHUNK + i
@@ -130,39 +132,43 @@ def forward_kernel(
             if SAVE and tl.program_id(0) == 0:
                 tl.store(inverse + index * CHUNK * CHUNK + square, solve)
 
-        old = memory.to(dtype)
-        if SAVE:
-            saved = states + index * copies * size + place
-            tl.store(saved, old, mask=in_state)
-        out = a[:, None] * tl.dot(queries, old, input_precision=DOT)
         right = right.to(tl.float32)
-        if ERROR == 1:
-            right -= tl.dot(keys, old, input_precision=DOT)
-        if ERROR >= 2:
-            right -= r[:, None] * tl.dot(keys, old, input_precision=DOT)
-        if MOMENTUM:
-            old = velocity.to(dtype)
+        out = tl.zeros([CHUNK, BLOCK], tl.float32)
+        if not SINGLE:
+            old = memory.to(dtype)
             if SAVE:
-                tl.store(saved + size, old, mask=in_state)
+                saved = states + index * copies * size + place
+                tl.store(saved, old, mask=in_state)
+            out = a[:, None] * tl.dot(queries, old, input_precision=DOT)
+            if ERROR == 1:
+                right -= tl.dot(keys, old, input_precision=DOT)
+            if ERROR >= 2:
+                right -= r[:, None] * tl.dot(keys, old, input_precision=DOT)
+        if MOMENTUM:
             present = tl.where(inside, m, 0.0)
             f = tl.sum(kept * present[None, :], 1)
-            out += f[:, None] * tl.dot(queries, old, input_precision=DOT)
-            if ERROR >= 2:
-                s = tl.sum(kept_before * present[None, :], 1)
-                right -= s[:, None] * tl.dot(keys, old, input_precision=DOT)
-        write = (strength[:, None] * right).to(dtype)
+            if not SINGLE:
+                old = velocity.to(dtype)
+                if SAVE:
+                    tl.store(saved + size, old, mask=in_state)
+                out += f[:, None] * tl.dot(queries, old, input_precision=DOT)
+                if ERROR >= 2:
+                    s = tl.sum(kept_before * present[None, :], 1)
+                    right -= s[:, None] * tl.dot(keys, old, input_precision=DOT)
+        write = strength[:, None] * right
         if ERROR >= 2:
-            write = tl.dot(solve, write, input_precision=DOT).to(dtype)
-        out += tl.dot(score, write, input_precision=DOT)
+            write = tl.dot(solve, write.to(dtype), input_precision=DOT)
+        out += tl.dot(score, write.to(dtype), input_precision=DOT)
         out = (scale * out).to(o.dtype.element_ty)
         tl.store(o + first * VALUES + by_value, out, mask=rows & in_values)
+        carried = (c[:, None] * write).to(dtype)
         memory *= last_of(a, t, CHUNK)
-        memory += tl.dot(tl.trans((c[:, None] * keys).to(dtype)), write, input_precision=DOT)
+        memory += tl.dot(tl.trans(keys), carried, input_precision=DOT)
         if MOMENTUM:
             memory += last_of(f, t, CHUNK) * velocity
             velocity *= last_of(m, t, CHUNK)
-            carried = tl.trans((d[:, None] * keys).to(dtype))
-            velocity += tl.dot(carried, write, input_precision=DOT)
+            carried = (d[:, None] * write).to(dtype)
+            velocity += tl.dot(tl.trans(keys), carried, input_precision=DOT)
     tl.store(final + here + place, memory, mask=in_state)
     if MOMENTUM:
         tl.store(final + here + size + place, velocity, mask=in_state)

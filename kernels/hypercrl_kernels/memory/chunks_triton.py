@@ -31,7 +31,7 @@ def chunk_of(
         begin = tl.load(cu_seqlens + low).to(tl.int64)
         end = tl.load(cu_seqlens + low + 1).to(tl.int64)
         chunk = slot - (begin // CHUNK + low)
-        return begin, end - begin, chunk
+        return begin, (end - begin).to(tl.int32), chunk.to(tl.int32)
     chunks = (length + CHUNK - 1) // CHUNK
     segment = slot // chunks
     return segment.to(tl.int64) * length, length, slot - segment * chunks
