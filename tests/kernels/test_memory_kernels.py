@@ -132,26 +132,27 @@ def test_kernels_in_half_precision(device):
     check("gated DeltaNet", x, state, None, device, 3e-3, torch.float16)
 
 
-def cut(monkeypatch, **sizes):
+def cut(monkeypatch, chunk, block):
     from hypercrl_kernels.memory import chunk_memory_launch
 
-    launch = chunk_memory_launch.Launch(**sizes)
-    monkeypatch.setattr(chunk_memory_launch, "choose_launch", lambda problem: launch)
+    launch = chunk_memory_launch.Launch(chunk, warps=4, block=block)
+    monkeypatch.setattr(
+        chunk_memory_launch, "choose_launches", lambda problem, save: (launch, launch)
+    )
 
 
-@pytest.mark.parametrize("sizes", [(16, 16, 16), (32, 32, 16), (64, 16, 32), (32, 64, 64)])
+@pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16), (128, 64)])
 @pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans"])
-def test_every_cut_gives_the_same(name, sizes, device, monkeypatch):
-    chunk, block, finish = sizes
-    cut(monkeypatch, chunk=chunk, block=block, finish_block=finish, walk_warps=4, prepare_warps=4)
+def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
+    cut(monkeypatch, chunk, block)
     check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=40), None, device)
 
 
-@pytest.mark.parametrize("chunk", [16, 64])
+@pytest.mark.parametrize("chunk", [16, 64, 128])
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
 def test_correlated_keys(name, strength, chunk, device, monkeypatch):
-    cut(monkeypatch, chunk=chunk, block=16, finish_block=16, walk_warps=4, prepare_warps=4)
+    cut(monkeypatch, chunk, 16)
     x, state = make(CASES[name], 1, 128, heads=1, keys=64, values=16)
     x["k"] = walk(1, 128, 1, 64)
     x["q"] = x["k"].roll(1, 1)

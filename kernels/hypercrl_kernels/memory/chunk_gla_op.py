@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 # pyright: reportCallIssue=false
 import torch
 import triton
@@ -13,7 +15,7 @@ from hypercrl_kernels.memory.chunk_gla_triton import (
     gla_walk_back_kernel,
     gla_walk_kernel,
 )
-from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
+from hypercrl_kernels.memory.chunk_memory_launch import Problem
 from hypercrl_kernels.memory.operators import (
     chunk_slots,
     contiguous,
@@ -28,15 +30,36 @@ _ARGUMENTS = (
 )
 
 
-def choose_launch(values: int, keys: int) -> Launch:
-    """Short chunks and a warp a program, as for the other matrix memories."""
-    block, finish = (min(padded(values), max(16, size // padded(keys))) for size in (1024, 2048))
+@dataclass(frozen=True)
+class Launch:
+    """Sizes of the kernels; all powers of two, chunks and blocks from 16 on.
+
+    Attributes:
+        chunk: steps a chunk.
+        block: values that a program of the walks holds.
+        finish_block: values that `gla_finish_kernel` takes at a time.
+        prepare_warps, walk_warps, finish_warps: warps a program.
+        stages: loads under way at once in the walks.
+    """
+
+    chunk: int
+    block: int
+    finish_block: int
+    prepare_warps: int = 1
+    walk_warps: int = 1
+    finish_warps: int = 4
+    stages: int = 2
+
+
+def choose_launch(p: Problem) -> Launch:
+    """Short chunks and a warp a program: the walk is a chain of small products."""
+    keys, values = padded(p.q.shape[3]), padded(p.v.shape[3])
+    block, finish = (min(values, max(16, size // keys)) for size in (1024, 2048))
     return Launch(chunk=16, block=block, finish_block=finish)
 
 
 def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
-    launch = choose_launch(v.shape[3], q.shape[3])
-    return Problem(q, k, v, log_decay, None, None, initial, cu_seqlens, 0, scale, 16, launch)
+    return Problem(q, k, v, log_decay, None, None, initial, cu_seqlens, 0, scale, 16)
 
 
 def _constants(p: Problem) -> dict:
@@ -44,7 +67,7 @@ def _constants(p: Problem) -> dict:
         "HEADS": p.q.shape[2],
         "KEYS": p.q.shape[3],
         "WIDTH": padded(p.q.shape[3]),
-        "CHUNK": p.cut().chunk,
+        "CHUNK": choose_launch(p).chunk,
         "VARLEN": p.cu_seqlens is not None,
         "DOT": product_precision(p.q),
     }
@@ -52,7 +75,7 @@ def _constants(p: Problem) -> dict:
 
 def _search(p: Problem) -> dict:
     return {
-        "LEVELS": p.cut().chunk.bit_length() - 1,
+        "LEVELS": choose_launch(p).chunk.bit_length() - 1,
         "SEARCH": p.segments.bit_length() if p.cu_seqlens is not None else 0,
     }
 
@@ -66,7 +89,7 @@ def gla_op(*arguments):
     """o, the final state, and what `gla_backward_op` takes as the last two arguments."""
     *problem, save = arguments
     p = _problem(*problem)
-    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
+    launch, values, heads = choose_launch(p), p.v.shape[3], p.q.shape[2]
     outputs = o, final, states, reading = _outputs(p, save)
     gla_prepare_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
         p.q, p.k, p.log_decay, p.cu_seqlens, reading, p.q.shape[1], p.segments,
@@ -91,7 +114,7 @@ def gla_backward_op(*arguments):
     """Gradients of the first five arguments; empty for an initial state that is not there."""
     *problem, d_o, d_final, states, reading = arguments
     p = _problem(*problem)
-    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
+    launch, values, heads = choose_launch(p), p.v.shape[3], p.q.shape[2]
     gradients = d_q, d_k, d_v, d_decay, d_initial = _gradients(p)
     d_states = torch.empty_like(states)
     gla_walk_back_kernel[(triton.cdiv(values, launch.block), p.segments * heads)](
@@ -109,8 +132,15 @@ def gla_backward_op(*arguments):
 
 
 def _outputs(p: Problem, save: bool) -> tuple[Tensor, ...]:
-    o, final, states, reading, *_ = p.outputs(save)
-    return o, final, states, reading
+    """Unwritten: o, the final state, states of each chunk (empty unless `save`), and A."""
+    chunk, q, heads = choose_launch(p).chunk, p.q, p.q.shape[2]
+    slots = chunk_slots(q, p.cu_seqlens, chunk)
+    return (
+        torch.empty_like(p.v),
+        q.new_empty(p.state_shape(p.segments), dtype=torch.float32),
+        q.new_empty(p.state_shape(slots if save else 0)),
+        q.new_empty(slots, heads, chunk, chunk),
+    )
 
 
 def _gradients(p: Problem) -> tuple[Tensor, ...]:

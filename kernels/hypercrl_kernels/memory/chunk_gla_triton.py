@@ -1,4 +1,4 @@
-"""Gated linear attention as Triton kernels, cut like those of `chunk_memory_triton`.
+"""Gated linear attention as Triton kernels, two for the forward pass, two for the backward.
 
 With M the memory at the start of a chunk, γ the cumulative log decay inside it and C its last step:
 
@@ -16,7 +16,7 @@ one. Each level is one matrix product, and no decay is ever divided by another.
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunk_memory_triton import _chunk_of, _segment
+from hypercrl_kernels.memory.chunks_triton import chunk_of, segment_of
 
 
 @triton.jit
@@ -65,7 +65,7 @@ def gla_prepare_kernel(
     dtype = q.dtype.element_ty
     slot = tl.program_id(0)
     head = tl.program_id(1)
-    begin, steps, chunk = _chunk_of(cu_seqlens, slot, length, segments, CHUNK, VARLEN, SEARCH)
+    begin, steps, chunk = chunk_of(cu_seqlens, slot, length, segments, CHUNK, VARLEN, SEARCH)
     i = tl.arange(0, CHUNK)
     t = chunk * CHUNK + i
     if chunk * CHUNK < steps:
@@ -129,7 +129,7 @@ def gla_walk_kernel(
     dtype = q.dtype.element_ty
     segment = tl.program_id(1).to(tl.int64) // HEADS
     head = tl.program_id(1) % HEADS
-    begin, steps, slot = _segment(cu_seqlens, segment, length, CHUNK, VARLEN)
+    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
     unit = tl.arange(0, WIDTH)
     value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_keys = (unit < KEYS)[None, :]
@@ -195,7 +195,7 @@ def gla_walk_back_kernel(
     dtype = q.dtype.element_ty
     segment = tl.program_id(1).to(tl.int64) // HEADS
     head = tl.program_id(1) % HEADS
-    begin, steps, slot = _segment(cu_seqlens, segment, length, CHUNK, VARLEN)
+    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
     unit = tl.arange(0, WIDTH)
     value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_keys = (unit < KEYS)[None, :]
@@ -260,7 +260,7 @@ def gla_finish_kernel(
     dtype = q.dtype.element_ty
     slot = tl.program_id(0)
     head = tl.program_id(1)
-    begin, steps, chunk = _chunk_of(cu_seqlens, slot, length, segments, CHUNK, VARLEN, SEARCH)
+    begin, steps, chunk = chunk_of(cu_seqlens, slot, length, segments, CHUNK, VARLEN, SEARCH)
     i = tl.arange(0, CHUNK)
     t = chunk * CHUNK + i
     inside = (t < steps)[:, None]

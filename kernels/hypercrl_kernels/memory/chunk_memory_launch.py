@@ -1,4 +1,4 @@
-"""How the matrix-memory kernels are cut into programs; imported only where Triton is used."""
+"""How the matrix-memory kernels are launched; imported only where Triton is used."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.memory.chunk_memory_triton import (
-    finish_kernel,
-    prepare_kernel,
-    walk_back_kernel,
-    walk_kernel,
-)
+from hypercrl_kernels.memory.chunk_memory_back_triton import backward_kernel
+from hypercrl_kernels.memory.chunk_memory_triton import forward_kernel
 from hypercrl_kernels.memory.operators import chunk_slots, padded, product_precision
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Sizes of the kernels; all powers of two, chunks and blocks from 16 on.
+    """Sizes of a kernel's programs.
 
     Attributes:
-        chunk: steps a chunk.
-        block: values that a program of the walks holds.
-        finish_block: values that `finish_kernel` takes at a time.
-        prepare_warps, walk_warps, finish_warps: warps a program.
-        stages: loads under way at once in the walks.
+        chunk: steps a chunk; 16, 32, 64 or 128.
+        warps: of a program.
+        stages: loads of chunks under way at once.
+        block: values a program of the forward pass holds, a power of two from 16 on; None: all.
+        registers: a thread's at most; None: as many as it likes.
     """
 
-    chunk: int = 16
-    block: int = 64
-    finish_block: int = 64
-    prepare_warps: int = 1
-    walk_warps: int = 1
-    finish_warps: int = 4
-    stages: int = 2
+    chunk: int
+    warps: int
+    stages: int = 1
+    block: int | None = None
+    registers: int | None = None
+
+    def options(self) -> dict[str, int | None]:
+        """As a Triton kernel takes them."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
 @dataclass(frozen=True)
@@ -55,34 +53,36 @@ class Problem:
     error: int
     scale: float
     chunk: int  # of the error at its start
-    launch: Launch | None = None
+    launches: tuple[Launch, Launch] | None = None  # forward, backward; None: as `choose_launches`
+
+    def cut(self, save: bool) -> tuple[Launch, Launch]:
+        """Launches of the forward and the backward pass."""
+        return choose_launches(self, save) if self.launches is None else self.launches
 
     @property
     def segments(self) -> int:
         return len(self.q) if self.cu_seqlens is None else len(self.cu_seqlens) - 1
+
+    def single(self, chunk: int) -> bool:
+        """Each sequence is one chunk that starts from zeros."""
+        return self.initial is None and self.cu_seqlens is None and self.q.shape[1] <= chunk
 
     def state_shape(self, count: int) -> tuple[int, ...]:
         """[count, H, (2,) K, V]."""
         two = () if self.log_momentum is None else (2,)
         return (count, self.q.shape[2], *two, self.q.shape[3], self.v.shape[3])
 
-    def cut(self) -> Launch:
-        if self.launch is not None:
-            return self.launch
-        return choose_launch(self)
-
     def outputs(self, save: bool) -> tuple[Tensor, ...]:
-        """Unwritten: o, the final state, states (empty unless `save`), A, T, and row vectors."""
-        launch, q = self.cut(), self.q
-        slots, chunk = chunk_slots(q, self.cu_seqlens, launch.chunk), launch.chunk
-        heads, count = q.shape[2], 4 if self.log_momentum is None else 8
+        """Unwritten: o, the final state; states and T of each chunk, empty unless wanted."""
+        chunk = self.cut(save)[0].chunk
+        slots = chunk_slots(self.q, self.cu_seqlens, chunk) if save else 0
+        starts = 0 if self.single(chunk) else slots
+        q, heads = self.q, self.q.shape[2]
         return (
             torch.empty_like(self.v),
             q.new_empty(self.state_shape(self.segments), dtype=torch.float32),
-            q.new_empty(self.state_shape(slots) if save else 0),
-            q.new_empty(slots, heads, chunk, chunk),
-            q.new_empty((slots, heads, chunk, chunk) if self.error >= 2 else 0),
-            q.new_empty(slots, heads, count, chunk, dtype=torch.float32),
+            q.new_empty(self.state_shape(starts)),
+            q.new_empty(slots if self.error >= 2 else 0, heads, chunk, chunk),
         )
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -98,58 +98,41 @@ class Problem:
         return (*sequences, *others)
 
 
-def choose_launch(problem: Problem) -> Launch:
-    """Short chunks and a warp a program: the walk is a chain of small products."""
-    chunk = problem.chunk if problem.error == 1 else 16
-    small = chunk <= 16
-    block = min(padded(problem.v.shape[3]), max(16, 4096 // padded(problem.q.shape[3])))
-    return Launch(
-        chunk=chunk,
-        block=block,
-        finish_block=block,
-        prepare_warps=1 if small else 4,
-        walk_warps=1 if small else 4,
-        finish_warps=2 if small else 4,
-    )
+def choose_launches(problem: Problem, save: bool) -> tuple[Launch, Launch]:
+    """Of the forward and the backward pass; with `save` both have one chunk size."""
+    wide = max(padded(problem.q.shape[3]), padded(problem.v.shape[3]))
+    heavy = wide > 64 or problem.log_momentum is not None or problem.q.dtype == torch.float32
+    chunk = problem.chunk if problem.error == 1 else 32
+    return Launch(chunk, 8 if heavy else 4), Launch(chunk, 8 if heavy else 4)
 
 
-def _constants(p: Problem, launch: Launch) -> dict:
+def _constants(p: Problem, chunk: int) -> dict:
     return {
         "HEADS": p.q.shape[2],
         "KEYS": p.q.shape[3],
         "WIDTH": padded(p.q.shape[3]),
-        "CHUNK": launch.chunk,
-        "ROWS": 4 if p.log_momentum is None else 8,
+        "VALUES": p.v.shape[3],
+        "CHUNK": chunk,
+        "DECAY": p.log_decay is not None,
+        "STRENGTH": p.beta is not None,
         "MOMENTUM": p.log_momentum is not None,
         "ERROR": p.error,
+        "STARTS": p.initial is not None,
+        "SINGLE": p.single(chunk),
         "VARLEN": p.cu_seqlens is not None,
         "DOT": product_precision(p.q),
     }
 
 
-def _gates(p: Problem) -> dict:
-    return {
-        "DECAY": p.log_decay is not None,
-        "STRENGTH": p.beta is not None,
-        "SEARCH": p.segments.bit_length() if p.cu_seqlens is not None else 0,
-    }
-
-
 def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
     """`Problem.outputs`, written."""
-    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
-    outputs = o, final, states, reading, inverse, rows = p.outputs(save)
-    constants = _constants(p, launch)
-    prepare_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
-        p.q, p.k, p.log_decay, p.beta, p.log_momentum, p.cu_seqlens, reading, inverse, rows,
-        p.q.shape[1], p.segments, **constants, **_gates(p), LEVELS=launch.chunk.bit_length() - 1,
-        num_warps=launch.prepare_warps,
-    )  # fmt: skip
-    walk_kernel[(triton.cdiv(values, launch.block), p.segments * heads)](
-        p.q, p.k, p.v, reading, inverse, rows, p.initial, p.cu_seqlens, o, final, states,
-        p.scale, p.q.shape[1], **constants, VALUES=values, BLOCK=launch.block,
-        STARTS=p.initial is not None, SAVE=save,
-        num_warps=launch.walk_warps, num_stages=launch.stages,
+    launch, _ = p.cut(save)
+    outputs = o, final, states, inverse = p.outputs(save)
+    block = launch.block or padded(p.v.shape[3])
+    forward_kernel[(triton.cdiv(p.v.shape[3], block), p.segments * p.q.shape[2])](
+        p.q, p.k, p.v, p.log_decay, p.beta, p.log_momentum, p.initial, p.cu_seqlens,
+        o, final, states, inverse, p.scale, p.q.shape[1],
+        **_constants(p, launch.chunk), BLOCK=block, SAVE=save, **launch.options(),
     )  # fmt: skip
     return outputs
 
@@ -158,21 +141,12 @@ def launch_backward(
     p: Problem, d_o: Tensor, d_final: Tensor | None, kept: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """`Problem.gradients`, written; `kept` is what `launch_forward` returned from its third on."""
-    launch, values, heads = p.cut(), p.v.shape[3], p.q.shape[2]
-    states, reading, inverse, rows = kept
-    gradients = d_q, d_k, d_v, d_decay, d_beta, d_momentum, d_initial = p.gradients()
-    constants = _constants(p, launch)
-    d_right, d_states = torch.empty_like(p.v), torch.empty_like(states)
-    walk_back_kernel[(triton.cdiv(values, launch.block), p.segments * heads)](
-        p.q, p.k, d_o, reading, inverse, rows, d_final, p.cu_seqlens, d_right, d_initial,
-        d_states, p.scale, p.q.shape[1], **constants, VALUES=values, BLOCK=launch.block,
-        STARTS=p.initial is not None, ENDS=d_final is not None,
-        num_warps=launch.walk_warps, num_stages=launch.stages,
-    )  # fmt: skip
-    finish_kernel[(chunk_slots(p.q, p.cu_seqlens, launch.chunk), heads)](
-        p.q, p.k, p.v, p.log_decay, p.log_momentum, d_o, d_right, inverse, rows, states,
-        d_states, p.cu_seqlens, d_q, d_k, d_v, d_decay, d_beta, d_momentum, p.scale,
-        p.q.shape[1], p.segments, **constants, **_gates(p), VALUES=values,
-        BLOCK=launch.finish_block, num_warps=launch.finish_warps, num_stages=1,
+    _, launch = p.cut(save=True)
+    gradients = p.gradients()
+    backward_kernel[(p.segments * p.q.shape[2],)](
+        p.q, p.k, p.v, p.log_decay, p.beta, p.log_momentum, d_o, d_final, *kept, p.cu_seqlens,
+        *gradients, p.scale, p.q.shape[1],
+        **_constants(p, launch.chunk), BLOCK=padded(p.v.shape[3]), ENDS=d_final is not None,
+        **launch.options(),
     )  # fmt: skip
     return gradients

@@ -17,10 +17,10 @@ _ARGUMENTS = (
 @torch.library.custom_op(
     "hypercrl::chunk_memory",
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def memory_op(*arguments):
-    """o, the final state, and what `memory_backward_op` takes as the last four arguments."""
+    """o, the final state, and what `memory_backward_op` takes as the last two arguments."""
     *problem, save = arguments
     return launch_forward(Problem(*problem), save)
 
@@ -28,14 +28,13 @@ def memory_op(*arguments):
 @torch.library.custom_op(
     "hypercrl::chunk_memory_backward",
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states, Tensor reading, "
-    "Tensor inverse, Tensor rows) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states, Tensor inverse) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def memory_backward_op(*arguments):
     """Gradients of the first seven arguments; empty for one that is not there."""
-    *problem, d_o, d_final, states, reading, inverse, rows = arguments
-    kept = (states, reading, inverse, rows)
-    return launch_backward(Problem(*problem), d_o, d_final, kept)
+    *problem, d_o, d_final, states, inverse = arguments
+    return launch_backward(Problem(*problem), d_o, d_final, (states, inverse))
 
 
 @memory_op.register_fake
@@ -59,12 +58,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, d_o, d_final, *_):
-    *tensors, states, reading, inverse, rows = ctx.saved_tensors
+    *tensors, states, inverse = ctx.saved_tensors
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     problem = (*tensors, *ctx.options)
-    kept = (states, reading, inverse, rows)
-    gradients = memory_backward_op(*problem, d_o.contiguous(), d_final, *kept)
+    gradients = memory_backward_op(*problem, d_o.contiguous(), d_final, states, inverse)
     return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 

@@ -3,7 +3,7 @@
 The weights and momenta of one memory are too many for registers. They stay in device memory,
 mostly in L2, and hidden units pass through in blocks: once for the prediction errors E of a chunk,
 once for its reads and the new weights. With W at the start of a chunk, the row vectors and G of
-`_weights`, ∘ elementwise and row vectors scaling rows:
+`weights_of`, ∘ elementwise and row vectors scaling rows:
 
     Z = K W₁, H = σ(Z), E = V − H W₂, U₂ = β E, U₁ = β (E W₂ᵀ)∘σ'(Z),
     Y = a QW₁ + f QS₁ + (QKᵀ∘G) U₁, X = σ(Y), O = a XW₂ + f XS₂ + (XHᵀ∘G) U₂,
@@ -17,11 +17,12 @@ once for its reads and the new weights. With W at the start of a chunk, the row 
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunk_memory_triton import (
-    _gate,
-    _gate_gradients,
-    _segment,
-    _weights,
+from hypercrl_kernels.memory.chunks_triton import (
+    gate_gradients,
+    gates_of,
+    last_of,
+    segment_of,
+    weights_of,
 )
 
 
@@ -45,11 +46,6 @@ def _second_slope(x, SILU: tl.constexpr):
 
 
 @triton.jit
-def _last(x, CHUNK: tl.constexpr):
-    return tl.sum(tl.where(tl.arange(0, CHUNK) == CHUNK - 1, x, 0.0), 0)
-
-
-@triton.jit
 def _chunk(
     q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
     HEADS: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr, CHUNK: tl.constexpr,
@@ -66,17 +62,13 @@ def _chunk(
     queries = tl.load(q + narrow, mask=in_keys, other=0.0)
     keys = tl.load(k + narrow, mask=in_keys, other=0.0)
     targets = tl.load(v + wide, mask=in_values, other=0.0).to(tl.float32)
-    decay = tl.zeros([CHUNK], tl.float32)
-    momentum = decay
-    strength = tl.where(inside, 1.0, 0.0)
-    if DECAY:
-        decay = _gate(log_decay, at, inside)
-    if MOMENTUM:
-        momentum = _gate(log_momentum, at, inside)
-    if STRENGTH:
-        strength = _gate(beta, at, inside)
-    weights = _weights(decay, decay, momentum, inside, CHUNK, DECAY, MOMENTUM, True, DOT)
-    return inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights
+    decay, _, momentum, strength = gates_of(
+        log_decay, beta, log_momentum, at, t, inside,
+        HEADS, CHUNK, DECAY, STRENGTH, MOMENTUM, False,
+    )  # fmt: skip
+    weights = weights_of(decay, decay, momentum, t, inside, CHUNK, DECAY, MOMENTUM, True, DOT)
+    places = (t, inside, at, narrow, wide, in_keys, in_values)
+    return places, queries, keys, targets, strength, weights
 
 
 @triton.jit
@@ -137,7 +129,7 @@ def mlp_walk_kernel(
     dtype = q.dtype.element_ty
     index = tl.program_id(0).to(tl.int64)
     head = tl.program_id(0) % HEADS
-    begin, steps, slot = _segment(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
+    begin, steps, slot = segment_of(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, OUT)
     w1 += index * KEYS * HIDDEN
@@ -145,18 +137,16 @@ def mlp_walk_kernel(
     w2 += index * HIDDEN * VALUES
     s2 += index * HIDDEN * VALUES
     for chunk in range(0, tl.cdiv(steps, CHUNK)):
-        inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights = (
-            _chunk(
+        places, queries, keys, targets, strength, weights = _chunk(
             q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
             HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
-            )
         )  # fmt: skip
-        a, r, d, m, kept, kept_before, moved, read, predict = weights
-        c = tl.sum(tl.where((tl.arange(0, CHUNK) == CHUNK - 1)[:, None], read, 0.0), 0)
+        t, inside, at, narrow, wide, in_keys, in_values = places
+        a, r, c, d, m, kept, kept_before, moved, read, predict = weights
         f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
-        a_last = _last(a, CHUNK)
-        f_last = _last(f, CHUNK)
-        m_last = _last(m, CHUNK)
+        a_last = last_of(a, t, CHUNK)
+        f_last = last_of(f, t, CHUNK)
+        m_last = last_of(m, t, CHUNK)
         scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * read
         scores = scores.to(dtype)
         error = _errors(keys, targets, w1, w2, unit, value, KEYS, VALUES, HIDDEN, BLOCK, SILU, DOT)
@@ -264,7 +254,7 @@ def mlp_walk_back_kernel(
     dtype = q.dtype.element_ty
     index = tl.program_id(0).to(tl.int64)
     head = tl.program_id(0) % HEADS
-    begin, steps, slot = _segment(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
+    begin, steps, slot = segment_of(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, OUT)
     i = tl.arange(0, CHUNK)
@@ -276,18 +266,16 @@ def mlp_walk_back_kernel(
     chunks = tl.cdiv(steps, CHUNK)
     for back in range(0, chunks):
         chunk = chunks - 1 - back
-        inside, at, narrow, wide, in_keys, in_values, queries, keys, targets, strength, weights = (
-            _chunk(
-                q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
-                HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
-            )
+        places, queries, keys, targets, strength, weights = _chunk(
+            q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+            HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
         )  # fmt: skip
-        a, r, d, m, kept, kept_before, moved, read, predict = weights
-        c = tl.sum(tl.where(last[:, None], read, 0.0), 0)
+        t, inside, at, narrow, wide, in_keys, in_values = places
+        a, r, c, d, m, kept, kept_before, moved, read, predict = weights
         f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
-        a_last = _last(a, CHUNK)
-        f_last = _last(f, CHUNK)
-        m_last = _last(m, CHUNK)
+        a_last = last_of(a, t, CHUNK)
+        f_last = last_of(f, t, CHUNK)
+        m_last = last_of(m, t, CHUNK)
         entry = (slot + chunk) * HEADS + head
         w1 = saved_w1 + entry * KEYS * HIDDEN
         w2 = saved_w2 + entry * HIDDEN * VALUES
@@ -454,9 +442,9 @@ def mlp_walk_back_kernel(
             d_read += tl.where(last[:, None], d_c[None, :], 0.0)
             d_a += tl.where(last, d_a_last, 0.0)
             d_f += tl.where(last, d_f_last, 0.0)
-            by_decay, by_momentum = _gate_gradients(
+            by_decay, by_momentum = gate_gradients(
                 d_read, d_read, d_a, d_a, d_f, d_f, d_d, d_m_last, a, r, d, m, kept,
-                kept_before, moved, inside, CHUNK, MOMENTUM, 0, DOT,
+                kept_before, moved, t, inside, CHUNK, MOMENTUM, 0, DOT,
             )  # fmt: skip
             if DECAY:
                 tl.store(d_decay + at, by_decay, mask=inside)

@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunk_memory_triton import _segment
+from hypercrl_kernels.memory.chunks_triton import segment_of
 
 
 @triton.jit
@@ -29,7 +29,7 @@ def scan_kernel(
     VARLEN: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
-    begin, steps, _ = _segment(cu_seqlens, segment, length, TILE, VARLEN)
+    begin, steps, _ = segment_of(cu_seqlens, segment, length, TILE, VARLEN)
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = channel < CHANNELS
     state = tl.load(initial + segment * CHANNELS + channel, mask=exists, other=0.0)
@@ -66,7 +66,7 @@ def scan_back_kernel(
     ENDS: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
-    begin, steps, _ = _segment(cu_seqlens, segment, length, TILE, VARLEN)
+    begin, steps, _ = segment_of(cu_seqlens, segment, length, TILE, VARLEN)
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = channel < CHANNELS
     place = segment * CHANNELS + channel
