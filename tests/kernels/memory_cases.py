@@ -209,6 +209,8 @@ def make(case, batch, length, heads=2, keys=5, values=3, offsets=None, seed=0, d
         x["log_decay"] = -rand(heads)
     if case is CASES["linear attention, normalised"] or case is CASES["gated, normalised"]:
         x["q"] = x["q"].abs()  # a normaliser needs positive features
+    if case in (CASES["chunk-start error"], CASES["Titans, chunk start"]):
+        x["beta"] = x["beta"] / CHUNK  # all steps of a chunk correct one error
     count = batch if offsets is None else len(offsets) - 1
     state = [randn(count, heads, *s).abs() / s[0] ** 0.5 for s in case.state(keys, values)]
     return {n: t.to(dtype) for n, t in x.items()}, [s.to(dtype) for s in state]

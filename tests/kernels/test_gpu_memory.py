@@ -61,6 +61,8 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
     x["beta"] = torch.full(x["k"].shape[:3], 0.05, dtype=torch.float64)
+    if "log_decay" in x:
+        x["log_decay"] = 0.02 * x["log_decay"]  # or float16 rounds what is left of the start to 0
     check(name, x, state, None, dtype, 2 * LIMITS[dtype])
 
 

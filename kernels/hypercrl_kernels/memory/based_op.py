@@ -11,22 +11,22 @@ from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
 from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
 from hypercrl_kernels.memory.operators import padded, product_precision
 
-BLOCK = 64  # steps a program
-
 
 def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
     batch, length, heads, keys = q.shape
+    widest = max(padded(keys), padded(v.shape[3]))
+    block = 64 if widest * q.element_size() <= 256 else 32  # steps a program
     constants = {
         "HEADS": heads,
         "KEYS": keys,
         "WIDTH": padded(keys),
         "VALUES": v.shape[3],
         "OUT": padded(v.shape[3]),
-        "BLOCK": BLOCK,
+        "BLOCK": block,
         "DOT": product_precision(q),
         "num_warps": 4,
     }
-    return (triton.cdiv(length, BLOCK), batch * heads), constants
+    return (triton.cdiv(length, block), batch * heads), constants
 
 
 @torch.library.custom_op(

@@ -100,6 +100,7 @@ class Problem:
 
 def choose_launches(problem: Problem, save: bool) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass; with `save` both have one chunk size."""
+    del save
     wide = max(padded(problem.q.shape[3]), padded(problem.v.shape[3]))
     heavy = wide > 64 or problem.log_momentum is not None or problem.q.dtype == torch.float32
     chunk = problem.chunk if problem.error == 1 else 32
