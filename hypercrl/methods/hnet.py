@@ -166,7 +166,7 @@ class Hnet(Method):
 
         ahead = adam_ahead(trunk.detach(), trunk.grad, moments.part(0, cut), settings)
         ahead.requires_grad_().grad = trunk.grad
-        chosen = torch.arange(len(self.targets), device=theta.device)[self._chosen_tasks()]
+        chosen = self._chosen_tasks()
         old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
         old_hidden = net.features(old, ahead)
         regulariser, old_gradient = regularised_head(
@@ -178,7 +178,7 @@ class Hnet(Method):
             hidden.detach()[0],
             old_hidden.detach(),
             self.targets,
-            chosen,
+            None if isinstance(chosen, slice) else chosen,
             config.beta * len(batch),
         )
         old_hidden.backward(old_gradient)

@@ -48,7 +48,7 @@ def launch_regularised_head(
     hidden: Tensor,
     old: Tensor,
     targets: Tensor,
-    tasks: Tensor,
+    tasks: Tensor | None,
     strength: float,
 ) -> HeadGradients:
     """`regularised_head` by the kernel."""
@@ -67,7 +67,7 @@ def launch_regularised_head(
         hidden.contiguous(),
         old.contiguous(),
         targets,
-        tasks,
+        targets if tasks is None else tasks,
         distances,
         old_gradients,
         size,
@@ -76,12 +76,13 @@ def launch_regularised_head(
         WIDTH=width,
         PADDED=padded,
         TASKS=rows,
+        CHOSEN=tasks is not None,
         BLOCK=_BLOCK,
         **_constants(settings),
         num_warps=8,  # pyright: ignore[reportCallIssue]
         num_stages=3,  # pyright: ignore[reportCallIssue]
     )
-    return HeadGradients(distances.sum() / count, old_gradients.sum(0)[:count, :width])
+    return HeadGradients(distances.sum(), old_gradients.sum(0)[:count, :width])
 
 
 def _constants(settings: AdamSettings) -> dict[str, Any]:

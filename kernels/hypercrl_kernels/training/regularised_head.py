@@ -28,7 +28,7 @@ def regularised_head(
     hidden: Tensor,
     old: Tensor,
     targets: Tensor,
-    tasks: Tensor,
+    tasks: Tensor | None,
     strength: float,
 ) -> HeadGradients:
     """Gradient of a task loss plus strength · R on the layer that writes P numbers.
@@ -46,7 +46,7 @@ def regularised_head(
         written_gradient: [P], of the task loss with respect to what the head writes.
         hidden: [w], the head's input for the present task.
         old: [T, w], its inputs x_j for old tasks, T up to `MOST_TASKS`.
-        targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are.
+        targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are, None for all.
         strength: factor of R.
     """
     if head.device.type == "cuda":
@@ -78,7 +78,7 @@ def regularised_head_reference(
     hidden: Tensor,
     old: Tensor,
     targets: Tensor,
-    tasks: Tensor,
+    tasks: Tensor | None,
     strength: float,
 ) -> HeadGradients:
     """`regularised_head` in torch operations."""
@@ -87,7 +87,7 @@ def regularised_head_reference(
     gradient[size * width :] = written_gradient
     ahead = adam_reference(head, gradient, moments, settings)[0]
     weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
-    difference = torch.addmm(bias, old, weight.mT) - targets[tasks]
+    difference = torch.addmm(bias, old, weight.mT) - (targets if tasks is None else targets[tasks])
     slope = difference * (2 * strength / len(old))
     gradient[: size * width].view(size, width).addmm_(slope.mT, old)
     gradient[size * width :] += slope.sum(0)

@@ -25,8 +25,8 @@ def regularised_head_kernel(
     hidden,  # [WIDTH]
     old,  # [count, WIDTH]
     targets,  # [all, size]
-    tasks,  # [count] int64
-    distances,  # [programs], written
+    tasks,  # [count] int64, where CHOSEN
+    distances,  # [programs], written: shares of R
     old_gradients,  # [programs, TASKS, PADDED], written
     size,  # P
     count,  # T
@@ -34,6 +34,7 @@ def regularised_head_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,  # WIDTH, a power of two
     TASKS: tl.constexpr,  # T, a power of two
+    CHOSEN: tl.constexpr,  # whether targets are rows out of more, else all in order
     RATE: tl.constexpr,
     BETA1: tl.constexpr,
     BETA2: tl.constexpr,
@@ -52,7 +53,9 @@ def regularised_head_kernel(
         mask=is_task[:, None] & in_width[None, :],
         other=0.0,
     )
-    target_row = tl.load(tasks + task, mask=is_task, other=0) * size
+    target_row = task.to(tl.int64) * size
+    if CHOSEN:
+        target_row = tl.load(tasks + task, mask=is_task, other=0) * size
     distance = tl.zeros([BLOCK], tl.float32)
     old_gradient = tl.zeros([TASKS, PADDED], tl.float32)
     for first in range(tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK):
@@ -89,6 +92,6 @@ def regularised_head_kernel(
         old_gradient = tl.dot(tl.trans(slope), weight, old_gradient, input_precision="tf32x3")
         tl.store(gradient + at, weight_gradient, mask=valid)
         tl.store(gradient + bias_at, slope_now + tl.sum(slope, 1), mask=inside)
-    tl.store(distances + tl.program_id(0), tl.sum(distance, 0))
+    tl.store(distances + tl.program_id(0), tl.sum(distance, 0) / count)
     out = old_gradients + tl.program_id(0) * TASKS * PADDED
     tl.store(out + task[:, None] * PADDED + column[None, :], old_gradient)
