@@ -4,7 +4,8 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -106,10 +107,17 @@ class Hnet(Method):
             loss, regulariser = self._gradients(batch)
         # The embedding has no part in the regulariser, and is clipped on its own.
         clip_grad_norm_([embedding], config.clip_norm)
-        theta = [self.hypernetwork.theta, *self.model.parameters()]
-        norm = get_total_norm(_pieces(theta))
-        clip_grads_with_norm_(theta, config.clip_norm, norm)
-        adam.step()
+        theta, others = self.hypernetwork.theta, list(self.model.parameters())
+        norm = get_total_norm(_pieces([theta, *others]))
+        if self._on_gpu():
+            # One pass over θ clips and steps: its gradient itself stays as it is.
+            self.look_ahead.step((config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            clip_grads_with_norm_(others, config.clip_norm, norm)
+            with _left_out(theta):
+                adam.step()
+        else:
+            clip_grads_with_norm_([theta, *others], config.clip_norm, norm)
+            adam.step()
         return {
             "loss": loss.detach() / len(batch),
             "regulariser": regulariser,
@@ -131,11 +139,14 @@ class Hnet(Method):
     def _sparsity(self, weights: Tensor, batch: Batch) -> Tensor:
         return self.config.l1 * len(batch) * weights.abs().sum()
 
+    def _on_gpu(self) -> bool:
+        return self.targets.is_cuda
+
     def _fuses(self) -> bool:
         """Whether this step's last layer is one kernel: on CUDA, for the full hypernetwork."""
         return (
             self.fused
-            and self.targets.is_cuda
+            and self._on_gpu()
             and 0 < len(self.targets) <= MOST_TASKS
             and isinstance(self.hypernetwork, Hypernetwork)
             and self.hypernetwork.trunk_numel > 0
@@ -208,6 +219,14 @@ class Hnet(Method):
 
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""
+
+
+@contextmanager
+def _left_out(parameter: nn.Parameter) -> Iterator[None]:
+    """Optimisers pass over a parameter without a gradient."""
+    gradient, parameter.grad = parameter.grad, None
+    yield
+    parameter.grad = gradient
 
 
 def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

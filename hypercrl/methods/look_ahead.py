@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead
+from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead, adam_step
 
 
 class LookAhead:
@@ -42,6 +42,12 @@ class LookAhead:
             state["exp_avg"] = torch.zeros_like(self.parameter)
             state["exp_avg_sq"] = torch.zeros_like(self.parameter)
         return AdamMoments(state["step"], state["exp_avg"], state["exp_avg_sq"])
+
+    def step(self, scale: Tensor) -> None:
+        """On CUDA, take Adam's step of the parameter alone, on scale [] times its gradient."""
+        gradient = self.parameter.grad
+        assert gradient is not None
+        adam_step(self.parameter, gradient, scale, self.moments(), self.settings)
 
     @torch.no_grad()
     def advance(self) -> Tensor:
