@@ -52,6 +52,15 @@ class Hypernetwork(nn.Module):
         layers = self.layout.split(self.theta if theta is None else theta)
         return _mlp(layers, embeddings, self.activation)
 
+    @property
+    def trunk_numel(self) -> int:
+        """Numbers of θ before the last layer's."""
+        return self.layout.numel - self.layout.head_numel
+
+    def features(self, embeddings: Tensor, trunk: Tensor) -> Tensor:
+        """[T, E] → [T, width], what the last layer reads, with the first `trunk_numel` of θ."""
+        return _hidden_layers(self.layout.split(trunk), embeddings, self.activation)
+
 
 class ChunkedHypernetwork(nn.Module):
     """Writes the target in chunks; the input is [task embedding; chunk embedding].
@@ -101,6 +110,10 @@ class ChunkedHypernetwork(nn.Module):
 
 def _mlp(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
     *hidden, (weight, bias) = layers
-    for w, b in hidden:
-        x = ACTIVATIONS[activation](F.linear(x, w, b))
-    return F.linear(x, weight, bias)
+    return F.linear(_hidden_layers(hidden, x, activation), weight, bias)
+
+
+def _hidden_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
+    for weight, bias in layers:
+        x = ACTIVATIONS[activation](F.linear(x, weight, bias))
+    return x

@@ -4,7 +4,8 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.look_ahead import LookAhead
 from hypercrl.settings import choice, number
 from hypercrl.transitions import Batch
+from hypercrl_kernels.training import MOST_TASKS, adam_ahead, regularised_head
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Hnet(Method):
 
     config: HnetConfig
     targets: Tensor
+    fused = True
+    """Whether R and the task loss are just these, so that one kernel can form their gradient."""
 
     def __init__(
         self,
@@ -97,26 +101,99 @@ class Hnet(Method):
         (adam,) = self.optimisers
         adam.zero_grad()
 
-        weights = self.weights(self.tasks - 1)
-        loss = self._task_loss(weights, batch)
-        total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
-        rehearsed = self._rehearse(len(batch))
-        (total if rehearsed is None else total + rehearsed).backward()
-
-        regulariser = torch.zeros((), device=loss.device)
-        if len(self.targets):
-            regulariser = self._regularise(config.beta * len(batch))
+        if self._fuses():
+            loss, regulariser = self._fused_gradients(batch)
+        else:
+            loss, regulariser = self._gradients(batch)
         # The embedding has no part in the regulariser, and is clipped on its own.
         clip_grad_norm_([embedding], config.clip_norm)
-        theta = [self.hypernetwork.theta, *self.model.parameters()]
-        norm = get_total_norm(_pieces(theta))
-        clip_grads_with_norm_(theta, config.clip_norm, norm)
-        adam.step()
+        theta, others = self.hypernetwork.theta, list(self.model.parameters())
+        norm = get_total_norm(_pieces([theta, *others]))
+        if self._on_gpu():
+            # One pass over θ clips and steps: its gradient itself stays as it is.
+            self.look_ahead.step((config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            clip_grads_with_norm_(others, config.clip_norm, norm)
+            with _left_out(theta):
+                adam.step()
+        else:
+            clip_grads_with_norm_([theta, *others], config.clip_norm, norm)
+            adam.step()
         return {
             "loss": loss.detach() / len(batch),
             "regulariser": regulariser,
             "gradient_norm": norm,
         }
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Set the gradient of every parameter; returns the task loss and R."""
+        weights = self.weights(self.tasks - 1)
+        loss = self._task_loss(weights, batch)
+        total = loss + self._sparsity(weights, batch) if self.config.l1 else loss
+        rehearsed = self._rehearse(len(batch))
+        (total if rehearsed is None else total + rehearsed).backward()
+        regulariser = torch.zeros((), device=loss.device)
+        if len(self.targets):
+            regulariser = self._regularise(self.config.beta * len(batch))
+        return loss, regulariser
+
+    def _sparsity(self, weights: Tensor, batch: Batch) -> Tensor:
+        return self.config.l1 * len(batch) * weights.abs().sum()
+
+    def _on_gpu(self) -> bool:
+        return self.targets.is_cuda
+
+    def _fuses(self) -> bool:
+        """Whether this step's last layer is one kernel: on CUDA, for the full hypernetwork."""
+        return (
+            self.fused
+            and self._on_gpu()
+            and 0 < len(self.targets) <= MOST_TASKS
+            and isinstance(self.hypernetwork, Hypernetwork)
+            and self.hypernetwork.trunk_numel > 0
+        )
+
+    def _fused_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`_gradients`, but the last layer of the hypernetwork is read once instead of six times.
+
+        θ is its trunk and its last layer: autograd sees the trunk, and the loss as a function of
+        the written weights. What is between is linear.
+        """
+        net, config = self.hypernetwork, self.config
+        assert isinstance(net, Hypernetwork)
+        theta, cut = net.theta, net.trunk_numel
+        moments, settings = self.look_ahead.moments(), self.look_ahead.settings
+        theta.grad = torch.empty_like(theta)
+        trunk, head = theta.detach().tensor_split([cut])
+        trunk.requires_grad_().grad = theta.grad[:cut].zero_()
+        weight, bias = net.layout.split(theta.detach())[-1]
+
+        hidden = net.features(self.embeddings[-1][None], trunk)
+        weights = torch.addmm(bias, hidden.detach(), weight.mT)[0].requires_grad_()
+        loss = self._task_loss(weights, batch)
+        (loss + self._sparsity(weights, batch) if config.l1 else loss).backward()
+        assert trunk.grad is not None
+        assert weights.grad is not None
+        hidden.backward(weights.grad[None] @ weight)
+
+        ahead = adam_ahead(trunk.detach(), trunk.grad, moments.part(0, cut), settings)
+        ahead.requires_grad_().grad = trunk.grad
+        chosen = self._chosen_tasks()
+        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
+        old_hidden = net.features(old, ahead)
+        regulariser, old_gradient = regularised_head(
+            head,
+            theta.grad[cut:],
+            moments.part(cut),
+            settings,
+            weights.grad,
+            hidden.detach()[0],
+            old_hidden.detach(),
+            self.targets,
+            None if isinstance(chosen, slice) else chosen,
+            config.beta * len(batch),
+        )
+        old_hidden.backward(old_gradient)
+        return loss, regulariser
 
     def _regularise(self, strength: float) -> Tensor:
         """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""
@@ -142,6 +219,14 @@ class Hnet(Method):
 
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""
+
+
+@contextmanager
+def _left_out(parameter: nn.Parameter) -> Iterator[None]:
+    """Optimisers pass over a parameter without a gradient."""
+    gradient, parameter.grad = parameter.grad, None
+    yield
+    parameter.grad = gradient
 
 
 def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -21,6 +21,8 @@ from hypercrl.transitions import Batch
 class HnetImportance(Hnet):
     """R = (1/t) Σ_j Σ_i ω_ji (W*_ji − h_i(e_j, θ + Δθ))²."""
 
+    fused = False
+
     importance: Tensor
 
     def __init__(

@@ -3,17 +3,20 @@
 import torch
 from torch import Tensor, nn
 
+from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead, adam_step
+
 
 class LookAhead:
     """Answers where Adam's next step would take a parameter, without taking it.
 
-    The shadow is a copy of the parameter with an Adam of its own; before every question it is set
-    to the parameter and its moments, so the step is Adam's to the last bit. Shadow and parameter
-    share their gradient: what is back-propagated to the shadow lands on the parameter, which is
-    right because Δθ counts as a constant (hypercrl.md, step 4).
+    The shadow is a copy of the parameter, moved by that step. On a CPU it has an Adam of its own
+    that is set to the parameter's moments, so that the step is Adam's to the last bit; on CUDA one
+    kernel computes it. Shadow and parameter share their gradient: what is back-propagated to the
+    shadow lands on the parameter, which is right because Δθ counts as a constant (hypercrl.md,
+    step 4).
 
     Args:
-        parameter: θ.
+        parameter: θ, flat.
         adam: its optimiser, which may train others too.
     """
 
@@ -21,16 +24,42 @@ class LookAhead:
         self.parameter = parameter
         self.adam = adam
         settings = {k: v for k, v in adam.param_groups[0].items() if k != "params"}
+        self.settings = AdamSettings(
+            settings["lr"], settings["betas"][0], settings["betas"][1], settings["eps"]
+        )
         self.shadow = nn.Parameter(torch.zeros_like(parameter))
-        self.shadow.grad = torch.zeros_like(parameter)
-        self._shadow_adam = torch.optim.Adam([self.shadow], **settings)
-        self._shadow_adam.step()
+        self._shadow_adam = None
+        if not parameter.is_cuda:
+            self.shadow.grad = torch.zeros_like(parameter)
+            self._shadow_adam = torch.optim.Adam([self.shadow], **settings)
+            self._shadow_adam.step()
+
+    def moments(self) -> AdamMoments:
+        """Adam's state of the parameter, made as Adam would before its first step."""
+        state = self.adam.state[self.parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=self.parameter.device)
+            state["exp_avg"] = torch.zeros_like(self.parameter)
+            state["exp_avg_sq"] = torch.zeros_like(self.parameter)
+        return AdamMoments(state["step"], state["exp_avg"], state["exp_avg_sq"])
+
+    def step(self, scale: Tensor) -> None:
+        """On CUDA, take Adam's step of the parameter alone, on scale [] times its gradient."""
+        gradient = self.parameter.grad
+        assert gradient is not None
+        adam_step(self.parameter, gradient, scale, self.moments(), self.settings)
 
     @torch.no_grad()
     def advance(self) -> Tensor:
         """θ + Δθ for the gradient that θ holds now; its own gradient is added to that."""
+        gradient = self.parameter.grad
+        self.shadow.grad = gradient
+        if self._shadow_adam is None:
+            assert gradient is not None
+            moments = self.moments()
+            adam_ahead(self.parameter, gradient, moments, self.settings, out=self.shadow)
+            return self.shadow
         self.shadow.copy_(self.parameter)
-        self.shadow.grad = self.parameter.grad
         moments = self.adam.state.get(self.parameter)
         for name, value in self._shadow_adam.state[self.shadow].items():
             if moments:

@@ -226,6 +226,46 @@ def test_hnet_training_step_is_the_papers():
             assert torch.equal(kept, before)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"l1": 1e-3}, {"regularised_tasks": 2}, {"activation": "relu", "hidden": [7]}]
+)
+@pytest.mark.parametrize("probabilistic", [False, True])
+def test_the_fused_step_of_a_gpu_has_the_same_gradients(monkeypatch, settings, probabilistic):
+    """Here with the operations' references, in float64; the operations have tests of their own."""
+
+    def prepared():
+        method = make("hnet", probabilistic, beta=0.3, clip_norm=0.5, **settings).double()
+        for task in range(4):
+            method.begin_task()
+            for step in range(3 if task else 0):
+                method.training_step(double(linear_system(task, seed=step)))
+        noise = torch.randn(method.targets.shape, generator=torch.Generator().manual_seed(5))
+        method.targets.add_(0.1 * noise)
+        return method
+
+    def double(batch):
+        return Batch(batch.obs.double(), batch.action.double(), batch.next_obs.double())
+
+    plain, fused = prepared(), prepared()
+    monkeypatch.setattr(fused, "_on_gpu", lambda: True)
+    assert fused._fuses()
+    assert not plain._fuses()
+    batch = double(linear_system(3, seed=9))
+    for _ in range(2):  # with the moments of the first step too
+        reports = [method.training_step(batch) for method in (plain, fused)]
+        for name, value in reports[0].items():
+            torch.testing.assert_close(reports[1][name], value, rtol=1e-10, atol=0)
+        for (name, mine), theirs in zip(fused.named_parameters(), plain.parameters(), strict=True):
+            assert (mine.grad is None) == (theirs.grad is None), name
+            if mine.grad is not None:
+                clipped = mine.grad
+                if mine is fused.hypernetwork.theta:
+                    clipped = clipped * min(1.0, 0.5 / float(reports[0]["gradient_norm"]))
+                torch.testing.assert_close(clipped, theirs.grad, rtol=1e-5, atol=1e-12)
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+        assert reports[0]["gradient_norm"] > 0.5  # so that it is clipped
+
+
 def test_l1_adds_lambda_times_the_norm_of_all_written_weights():
     gradients = []
     for l1 in (0.0, 0.01):

@@ -81,7 +81,7 @@ def choose_launch(
             registers=registers,
             shared=shared,
             ends=True,
-            groups=0 if width >= 128 and tile <= 32 else 1,
+            groups=0 if width >= 128 and packed.matrices > 1 else 1,
             chunks=chunks,
             block=min(block, width),
             stages=stages,
@@ -96,11 +96,11 @@ def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, in
     matrices, width = packed.matrices, packed.width
     if width <= 256:
         chunks = 2 if width >= 32 * packed.warps else 1
-        # One matrix of 256 takes 104 to 128 of a thread's 255 registers; larger tiles, and the
-        # fragments of further matrices, need the rest.
-        if matrices == 1:
-            if tile == 16:
-                yield 1, 0, chunks, 16, 1
+        # One matrix of 200 takes 104 of a thread's 255 registers; larger tiles, and the fragments
+        # of further matrices, need the rest.
+        if matrices == 1 and tile == 16:
+            yield 1, 0, chunks, 16, 1
+        if matrices > 0:
             yield 0, 1, chunks, 16, 1
         yield 0, 0, chunks, 16, 1
     yield 0, 0, 0, 64, 3

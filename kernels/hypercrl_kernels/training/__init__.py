@@ -1,0 +1,14 @@
+"""Operations that read every parameter of a training step: Adam, a hypernetwork's last layer."""
+
+from hypercrl_kernels.training.adam import AdamMoments, AdamSettings, adam_ahead, adam_step
+from hypercrl_kernels.training.regularised_head import MOST_TASKS, HeadGradients, regularised_head
+
+__all__ = [
+    "MOST_TASKS",
+    "AdamMoments",
+    "AdamSettings",
+    "HeadGradients",
+    "adam_ahead",
+    "adam_step",
+    "regularised_head",
+]

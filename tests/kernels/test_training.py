@@ -1,0 +1,131 @@
+"""Adam and the regularised head against torch's Adam and autograd in float64."""
+
+import pytest
+import torch
+
+from hypercrl_kernels.training import (
+    AdamMoments,
+    AdamSettings,
+    adam_ahead,
+    adam_step,
+    regularised_head,
+)
+
+SETTINGS = AdamSettings(rate=3e-3)
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def torch_adam(value, gradient, steps):
+    """torch's own Adam, after `steps` steps with the sine of the gradient; its state too."""
+    parameter = torch.nn.Parameter(value.clone())
+    adam = torch.optim.Adam([parameter], lr=SETTINGS.rate)
+    for i in range(steps):
+        parameter.grad = torch.sin(gradient * (i + 1))
+        adam.step()
+    state = adam.state[parameter]
+    moments = AdamMoments(
+        state.get("step", torch.zeros(())).clone(),
+        state.get("exp_avg", torch.zeros_like(value)).clone(),
+        state.get("exp_avg_sq", torch.zeros_like(value)).clone(),
+    )
+    return parameter, adam, moments
+
+
+def to(device, dtype, *tensors):
+    return [t.detach().clone().to(device, dtype) for t in tensors]
+
+
+@pytest.fixture(params=["torch", "triton"])
+def path(request, device, monkeypatch):
+    """(device, dtype, tolerance): the reference in float64, and the kernel in float32."""
+    if request.param == "torch":
+        return "cpu", torch.float64, 1e-10
+    if device == "cpu":
+        from hypercrl_kernels.training import launch
+
+        def ahead(parameter, gradient, moments, settings):
+            out = torch.empty_like(parameter)
+            launch.launch_adam(parameter, gradient, None, moments, settings, out)
+            return out
+
+        def step(parameter, gradient, scale, moments, settings):
+            launch.launch_adam(parameter, gradient, scale, moments, settings, parameter)
+            moments.step.add_(1)
+
+        monkeypatch.setitem(globals(), "adam_ahead", ahead)
+        monkeypatch.setitem(globals(), "adam_step", step)
+        monkeypatch.setitem(globals(), "regularised_head", launch.launch_regularised_head)
+    return device, torch.float32, 1e-5
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_a_step_ahead_is_the_step_that_adam_takes(path, steps):
+    device, dtype, tolerance = path
+    value, gradient = 1e-3 * normal(1500, seed=0), normal(1500, seed=1)
+    parameter, adam, moments = torch_adam(value, gradient, steps)
+    start, slope = to(device, dtype, parameter, gradient)
+    ours = AdamMoments(moments.step.to(device), *to(device, dtype, *moments[1:]))
+    ahead = adam_ahead(start, slope, ours, SETTINGS)
+    parameter.grad = gradient.clone()
+    before = parameter.detach().clone()
+    adam.step()
+    moved = parameter.detach() - before
+    got = (ahead - start).double().cpu()
+    torch.testing.assert_close(got, moved, rtol=0, atol=max(1e-12, 1e-3 * tolerance))
+    assert torch.equal(ours.step.cpu(), moments.step)
+
+    adam_step(start, 2 * slope, torch.tensor(0.5, dtype=dtype, device=device), ours, SETTINGS)
+    torch.testing.assert_close(start, ahead, rtol=0, atol=0 if dtype == torch.float64 else 1e-7)
+    state = adam.state[parameter]
+    assert float(ours.step) == float(state["step"])
+    for mine, theirs in ((ours.mean, "exp_avg"), (ours.square, "exp_avg_sq")):
+        torch.testing.assert_close(mine.double().cpu(), state[theirs], rtol=tolerance, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "all_tasks", "tasks"),
+    [(150, 50, 19, None), (150, 50, 1, None), (70, 8, 6, [4, 0, 5]), (64, 16, 16, None)],
+)
+def test_gradients_of_a_head_are_those_of_autograd(path, size, width, all_tasks, tasks):
+    device, dtype, tolerance = path
+    chosen = torch.tensor(tasks or range(all_tasks))
+    head, noise = normal(size * width + size, seed=0), normal(size * width + size, seed=1)
+    slope, hidden = normal(size, seed=2), normal(width, seed=3)
+    old, targets = normal(len(chosen), width, seed=4), normal(all_tasks, size, seed=5)
+    strength = 0.7
+    parameter, adam, moments = torch_adam(head, noise, 3)
+    head = parameter.detach().clone()
+
+    # By definition: the task loss is linear in what is written, then a copy takes Adam's step.
+    task_gradient = torch.cat([torch.outer(slope, hidden).flatten(), slope])
+    parameter.grad = task_gradient.clone()
+    adam.step()
+    ahead = parameter.detach().clone().requires_grad_()
+    inputs = old.clone().requires_grad_()
+    weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
+    wanted = (inputs @ weight.T + bias - targets[chosen]).square().sum() / len(chosen)
+    (strength * wanted).backward()
+
+    given = to(device, dtype, head, slope, hidden, old, targets)
+    gradient = torch.full_like(given[0], torch.nan)
+    got = regularised_head(
+        given[0],
+        gradient,
+        AdamMoments(moments.step.to(device), *to(device, dtype, *moments[1:])),
+        SETTINGS,
+        *given[1:],
+        chosen.to(device) if tasks else None,
+        strength,
+    )
+    pairs = [
+        (got.regulariser, wanted.detach()),
+        (got.old, inputs.grad),
+        (gradient, task_gradient + ahead.grad),
+    ]
+    for mine, theirs in pairs:
+        assert mine.shape == theirs.shape
+        error = (mine.double().cpu() - theirs).norm() / theirs.norm()
+        assert error < tolerance
