@@ -110,6 +110,9 @@ def _why_not(
         return f"keys are wider than {MAX_KEYS}"
     if error == "chunk_start" and chunk not in (16, 32, 64):
         return f"error='chunk_start' with chunks of {chunk}, not 16, 32 or 64"
+    widest = 128 if q.dtype == torch.float32 else 256
+    if v.shape[-1] > widest:
+        return f"values are wider than {widest}"
     wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
     if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
         return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
