@@ -11,13 +11,14 @@ inverse shows. What comes out belongs into the tables of `hypercrl_kernels.memor
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
+import multiprocessing.pool
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,12 +28,9 @@ from bench_timing import Clock
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypercrl_kernels.memory.chunk_memory_launch import (
-    Launch,
-    Problem,
-    launch_backward,
-    launch_forward,
-)
+from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
+from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
+from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
 from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
 
 PASSES = ("forward", "forward that saves", "backward")
@@ -40,36 +38,73 @@ PASSES = ("forward", "forward that saves", "backward")
 
 @dataclass(frozen=True)
 class Memory:
-    """One way of using `chunk_memory`, as the kernels see it."""
+    """One way of using `chunk_memory`, or `chunk_gla`, as the kernels see it."""
 
     name: str
     error: Error = "none"
     gates: tuple[str, ...] = ()
 
+    @property
+    def vector(self) -> bool:
+        """Decays are vectors: this is `chunk_gla`."""
+        return "key_decay" in self.gates
+
+    def exact(self, q: Tensor, k: Tensor, v: Tensor, **gates: Tensor) -> Tensor:
+        """The output in torch, q already scaled."""
+        if self.vector:
+            return gla_chunks(q, k, v, gates["key_decay"])[0]
+        return memory_chunks(
+            q,
+            k,
+            v,
+            log_decay=gates.get("log_decay"),
+            beta=gates.get("beta"),
+            log_momentum=gates.get("log_momentum"),
+            error=self.error,
+        )[0]
+
+    def problem(self, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
+        decay = x.get("key_decay", x.get("log_decay"))
+        gates = (decay, x.get("beta"), x.get("log_momentum"))
+        place, scale = get_args(Error).index(self.error), x["q"].shape[-1] ** -0.5
+        return Problem(x["q"], x["k"], x["v"], *gates, None, None, place, scale, 64, launches)
+
+    def forward(self, p: Problem, save: bool) -> tuple[Tensor, ...]:
+        kernels = chunk_gla_op if self.vector else chunk_memory_launch
+        return kernels.launch_forward(p, save)
+
+    def backward(self, p: Problem, d_o: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if self.vector:
+            return chunk_gla_op.launch_backward(p, d_o, None, *kept)
+        return chunk_memory_launch.launch_backward(p, d_o, None, kept)
+
 
 MEMORIES = (
     Memory("Gated DeltaNet", "after_decay", ("log_decay", "beta")),
+    Memory("GLA", gates=("key_decay",)),
     Memory("linear attention"),
-    Memory("RetNet", gates=("log_decay",)),
     Memory("DeltaNet", "before_decay", ("beta",)),
     Memory("Titans", "before_decay", ("log_decay", "beta", "log_momentum")),
+    Memory("RetNet", gates=("log_decay",)),
 )
 
 
-def candidates(memory: Memory, width: int) -> Iterator[Launch]:
+def candidates(memory: Memory, width: int) -> list[Launch]:
     """Launches worth trying: many sizes for the main operation, fewer for its relatives."""
     heavy = width > 64 or "log_momentum" in memory.gates
-    sizes = ((16, 2), (16, 4), (32, 4), (32, 8), (64, 8)) if heavy else ()
-    if not heavy:
-        sizes = ((16, 1), (16, 2), (32, 2), (32, 4), (64, 4), (64, 8))
-    for (chunk, warps), stages in itertools.product(sizes, (1, 2)):
-        yield Launch(chunk, warps, stages)
-        if memory.name == "Gated DeltaNet":
-            most = 65536 // (32 * warps)  # registers a thread with one program a multiprocessor
-            for programs in (3, 4, 6, 8):
-                registers = most // programs // 8 * 8
-                if stages == 1 and 96 <= registers <= 168:
-                    yield Launch(chunk, warps, stages, registers=registers)
+    if memory.vector:
+        sizes = [(16, 2), (16, 4), (32, 4), (32, 8)]
+    elif heavy:
+        sizes = [(16, 4), (32, 4), (32, 8), (64, 8)]
+    else:
+        sizes = [(16, 1), (16, 2), (16, 4), (32, 2), (32, 4), (64, 4), (64, 8)]
+    found = [Launch(chunk, warps) for chunk, warps in sizes]
+    if memory.name == "Gated DeltaNet":
+        found += [Launch(chunk, warps, stages=2) for chunk, warps in sizes]
+        for chunk, warps in sizes:
+            programs = [65536 // (32 * warps) // n // 8 * 8 for n in (2, 3, 4, 5, 6)]
+            found += [Launch(chunk, warps, 1, None, n) for n in programs if 96 <= n <= 168]
+    return found
 
 
 def inputs(memory: Memory, shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -88,57 +123,48 @@ def inputs(memory: Memory, shape: Shape, device: str, dtype: torch.dtype) -> dic
         "log_decay": -0.01 * randn(*lead).abs(),
         "beta": 2 * randn(*lead).sigmoid(),
         "log_momentum": -0.3 - randn(*lead).abs(),
+        "key_decay": -0.1 * randn(*lead, shape.width).abs().to(dtype),
     }
     if "log_momentum" in memory.gates:
         gates["beta"] = 0.2 * gates["beta"]
     return x | {name: gates[name] for name in memory.gates}
 
 
-def problem(memory: Memory, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
-    gates = (x.get("log_decay"), x.get("beta"), x.get("log_momentum"))
-    place, scale = get_args(Error).index(memory.error), x["q"].shape[-1] ** -0.5
-    return Problem(x["q"], x["k"], x["v"], *gates, None, None, place, scale, 64, launches)
-
-
 def runs(memory: Memory, x: dict[str, Tensor], part: str, launch: Launch) -> Callable[[], Any]:
     """The kernel of that pass with that launch; a backward pass has a forward pass before it."""
-    p = problem(memory, x, (launch, launch))
+    p = memory.problem(x, (launch, launch))
     if part != "backward":
-        return lambda: launch_forward(p, part != "forward")
+        return lambda: memory.forward(p, part != "forward")
     before = replace(launch, registers=None)
-    o, _, *kept = launch_forward(replace(p, launches=(before, before)), True)
+    o, _, *kept = memory.forward(replace(p, launches=(before, before)), True)
     d_o = torch.randn(o.shape, device=o.device).to(o.dtype)
-    return lambda: launch_backward(p, d_o, None, kept)
+    return lambda: memory.backward(p, d_o, kept)
 
 
-def compile_one(job: tuple[Memory, int, str, Launch]) -> tuple[float, str | None]:
-    """Seconds, and what went wrong."""
+def compile_one(job: tuple[Memory, int, str, Launch]) -> str | None:
+    """What went wrong, if something did."""
     memory, width, part, launch = job
-    started = time.perf_counter()
     try:
-        x = inputs(memory, Shape(1, 64, 1, width), "cuda", torch.bfloat16)
-        x = {n: t.expand(-1, -1, 4, *t.shape[3:]).contiguous() for n, t in x.items()}
-        runs(memory, x, part, launch)()
+        for length in (64, 128):  # as the only chunk, and as one of several
+            x = inputs(memory, Shape(1, length, 4, width), "cuda", torch.bfloat16)
+            runs(memory, x, part, launch)()
         torch.cuda.synchronize()
     except Exception as error:
-        return time.perf_counter() - started, f"{type(error).__name__}: {error}"[:100]
-    return time.perf_counter() - started, None
+        return f"{type(error).__name__}: {error}"[:100]
+    return None
 
 
+@cache
 def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
     """Relative errors of the output, and of the worst gradient, against float64."""
     x = inputs(memory, Shape(4, 300, 4, width), "cuda", torch.bfloat16)
     leaves = {n: t.double().requires_grad_() for n, t in x.items()}
-    wanted, _ = memory_chunks(
-        leaves["q"] * width**-0.5,
-        **{n: t for n, t in leaves.items() if n != "q"},
-        error=memory.error,
-    )
+    wanted = memory.exact(**leaves | {"q": leaves["q"] * width**-0.5})
     d_o = torch.randn_like(wanted).bfloat16()
     exact = torch.autograd.grad(wanted, list(leaves.values()), d_o.double())
-    p = problem(memory, x, (launch, launch))
-    o, _, *kept = launch_forward(p, True)
-    got = [g for g in launch_backward(p, d_o, None, kept) if g.numel()]
+    p = memory.problem(x, (launch, launch))
+    o, _, *kept = memory.forward(p, True)
+    got = [g for g in memory.backward(p, d_o, kept) if g.numel()]
 
     def away(a: Tensor, b: Tensor) -> float:
         return float((a.double() - b).norm() / b.norm())
@@ -146,44 +172,49 @@ def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
     return away(o, wanted), max(map(away, got, exact))
 
 
-def tune(chosen: list[Memory], shapes: list[Shape], processes: int) -> list[dict[str, Any]]:
-    widths = sorted({shape.width for shape in shapes})
+def compiled(
+    memory: Memory, widths: Sequence[int], pool: multiprocessing.pool.Pool
+) -> dict[int, list[Launch]]:
+    """The candidates for each width that compile and run."""
+    started = time.perf_counter()
     jobs = [
         (memory, width, part, launch)
-        for memory, width in itertools.product(chosen, widths)
+        for width in widths
         for launch in candidates(memory, width)
         for part in PASSES
     ]
-    started = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        outcomes = dict(zip(jobs, pool.map(compile_one, jobs, chunksize=1), strict=True))
+    failures = dict(zip(jobs, pool.map(compile_one, jobs, chunksize=1), strict=True))
     took = time.perf_counter() - started
-    print(f"{len(jobs)} kernels compiled by {processes} processes in {took:.0f} s", flush=True)
-    for job, (_, failure) in outcomes.items():
+    print(f"{memory.name}: {len(jobs)} kernels compiled in {took:.0f} s", flush=True)
+    for (_, width, part, launch), failure in failures.items():
         if failure:
-            print("   left out:", job[0].name, job[1], job[2], job[3], failure)
-
-    clock, rows = Clock(torch.device("cuda")), []
-    for memory, width in itertools.product(chosen, widths):
-        launches = [
+            print(f"   left out: D{width}, {part}, {launch}: {failure}", flush=True)
+    return {
+        width: [
             launch
             for launch in candidates(memory, width)
-            if all(outcomes[memory, width, part, launch][1] is None for part in PASSES)
+            if not any(failures[memory, width, part, launch] for part in PASSES)
         ]
-        wrong = {launch: errors(memory, width, launch) for launch in launches}
-        for shape in (s for s in shapes if s.width == width):
-            x = inputs(memory, shape, "cuda", torch.bfloat16)
-            for part in PASSES:
-                times = {
-                    launch: clock.graph(runs(memory, x, part, launch), calls=4, repeats=8).median
-                    for launch in launches
-                }
-                for launch in sorted(times, key=lambda launch: times[launch]):
-                    rows.append(
-                        {"operation": memory.name, "shape": str(shape), "pass": part}
-                        | {"median_us": times[launch], "error": wrong[launch], **asdict(launch)}
-                    )
-                report(rows[-len(times) :])
+        for width in widths
+    }
+
+
+def tune(memory: Memory, shape: Shape, launches: Sequence[Launch]) -> list[dict[str, Any]]:
+    """Rows of all launches, the fastest first."""
+    clock, rows = Clock(torch.device("cuda")), []
+    wrong = {launch: errors(memory, shape.width, launch) for launch in launches}
+    x = inputs(memory, shape, "cuda", torch.bfloat16)
+    for part in PASSES:
+        times = {
+            launch: clock.graph(runs(memory, x, part, launch), calls=4, repeats=8).median
+            for launch in launches
+        }
+        for launch in sorted(times, key=lambda launch: times[launch]):
+            rows.append(
+                {"operation": memory.name, "shape": str(shape), "pass": part}
+                | {"median_us": times[launch], "error": wrong[launch], **asdict(launch)}
+            )
+        report(rows[len(rows) - len(times) :])
     return rows
 
 
@@ -207,10 +238,15 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [m for m in MEMORIES if m.name.startswith(tuple(arguments.only or [""]))]
     shapes = [s for s in SHAPES if str(s) in (arguments.shapes or map(str, SHAPES))]
-    rows = tune(chosen, shapes, arguments.processes)
-    if arguments.out is not None:
-        device = torch.cuda.get_device_name()
-        arguments.out.write_text(json.dumps({"device": device, "rows": rows}, indent=1))
+    widths, rows = sorted({shape.width for shape in shapes}), []
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for memory in chosen:
+            launches = compiled(memory, widths, pool)
+            for shape in shapes:
+                rows += tune(memory, shape, launches[shape.width])
+                if arguments.out is not None:
+                    found = {"device": torch.cuda.get_device_name(), "rows": rows}
+                    arguments.out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

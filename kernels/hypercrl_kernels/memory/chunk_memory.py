@@ -77,7 +77,7 @@ def chunk_memory(
     if normalise:
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
-    if runs_as_kernel("chunk_memory", q, _why_not(q, error, chunk)):
+    if runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, chunk)):
         from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
 
         state = None if initial_state is None else initial_state.float()
@@ -102,12 +102,20 @@ def chunk_memory(
     return o, state
 
 
-def _why_not(q: Tensor, error: Error, chunk: int) -> str | None:
+def _why_not(
+    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, chunk: int
+) -> str | None:
     """The reason why the kernels do not take this, None where they do."""
     if q.shape[-1] > MAX_KEYS:
         return f"keys are wider than {MAX_KEYS}"
     if error == "chunk_start" and chunk not in (16, 32, 64):
         return f"error='chunk_start' with chunks of {chunk}, not 16, 32 or 64"
+    widest = 128 if q.dtype == torch.float32 else 256
+    if v.shape[-1] > widest:
+        return f"values are wider than {widest}"
+    wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
+    if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
+        return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
     return None
 
 

@@ -103,8 +103,10 @@ def choose_launches(problem: Problem, save: bool) -> tuple[Launch, Launch]:
     del save
     wide = max(padded(problem.q.shape[3]), padded(problem.v.shape[3]))
     heavy = wide > 64 or problem.log_momentum is not None or problem.q.dtype == torch.float32
-    chunk = problem.chunk if problem.error == 1 else 32
-    return Launch(chunk, 8 if heavy else 4), Launch(chunk, 8 if heavy else 4)
+    short = wide > 64 and problem.q.dtype == torch.float32
+    chunk = problem.chunk if problem.error == 1 else 16 if short else 32
+    warps = 8 if heavy and chunk > 16 else 4
+    return Launch(chunk, warps), Launch(chunk, warps)
 
 
 def _constants(p: Problem, chunk: int) -> dict:

@@ -8,36 +8,6 @@ import triton.language as tl
 
 
 @triton.jit
-def chunk_of(
-    cu_seqlens,
-    slot,
-    length,
-    segments,
-    CHUNK: tl.constexpr,
-    VARLEN: tl.constexpr,
-    SEARCH: tl.constexpr,
-):
-    """Of the chunk in a slot: the segment's first step, its length, and the chunk's number."""
-    if VARLEN:
-        # Segment i has slots from start_i // CHUNK + i on: enough for it, and never two in one.
-        low = 0
-        high = segments
-        for _ in range(SEARCH):
-            middle = (low + high) // 2
-            first = tl.load(cu_seqlens + middle).to(tl.int32) // CHUNK + middle
-            here = (first <= slot) & (middle < segments)
-            low = tl.where(here, middle, low)
-            high = tl.where(here, high, middle)
-        begin = tl.load(cu_seqlens + low).to(tl.int64)
-        end = tl.load(cu_seqlens + low + 1).to(tl.int64)
-        chunk = slot - (begin // CHUNK + low)
-        return begin, (end - begin).to(tl.int32), chunk.to(tl.int32)
-    chunks = (length + CHUNK - 1) // CHUNK
-    segment = slot // chunks
-    return segment.to(tl.int64) * length, length, slot - segment * chunks
-
-
-@triton.jit
 def segment_of(cu_seqlens, segment, length, CHUNK: tl.constexpr, VARLEN: tl.constexpr):
     """Of a segment: its first step, its length, and its first slot."""
     if VARLEN:
