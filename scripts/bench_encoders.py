@@ -3,8 +3,8 @@
     python scripts/bench_encoders.py [--device cpu|cuda] [--out FILE.json]
 
 A step is a control step's: one robot takes in a transition. A window is 64 robots over 64
-transitions, forward and backward. On CUDA each is one CUDA graph, but for windows whose `encode`
-waits for the device. Settings are the defaults. Checked first: steps against `encode`.
+transitions, forward and backward. On CUDA each is one CUDA graph. Settings are the defaults.
+Checked first: steps against `encode`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def bench(name: str, clock: Clock, report: Report, device: torch.device) -> None
         return (loss.detach(),)
 
     def train() -> dict[str, Any]:
-        if not clock.cuda or memory.encode_waits:
+        if not clock.cuda:
             return timed(clock.eager(lambda: backward(window), 10))
         captured = CapturedFunction(backward)
         return timed(Times.of(clock.events(lambda: captured(window), 20)))

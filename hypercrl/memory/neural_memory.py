@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.memory.base import State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, normal, unit
+from hypercrl.memory.blocks import HeadOutput, ShortConvolution, linear, normal, split_unit, unit
 from hypercrl.memory.stack import MemoryLayer
 from hypercrl_kernels import (
     MLPState,
@@ -88,8 +88,7 @@ class NeuralMemory(MemoryLayer):
         return self.out(self._one(self._split(mixed), self._gates(x), state), x)
 
     def _split(self, mixed: Tensor) -> Sequences:
-        q, k, v = (heads(third, self.heads) for third in mixed.chunk(3, -1))
-        return unit(q), unit(k), v
+        return split_unit(mixed, self.heads)
 
     def _gates(self, x: Tensor) -> Gates:
         forget, momentum, rate = self.gates(x).chunk(3, -1)
