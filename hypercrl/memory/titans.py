@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypercrl.memory.attention import WindowAttention, with_persistent
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import heads, linear, normal, rotate
+from hypercrl.memory.blocks import Rotation, heads, linear, normal, unit
 from hypercrl.memory.neural_memory import MatrixMemory, MLPMemory, NeuralMemory
 from hypercrl.memory.stack import MemoryLayer, MemoryStack, join, part
 from hypercrl.settings import choice, number
@@ -121,6 +121,7 @@ class MemoryAsContext(MemoryLayer):
             width // config.heads,
             config.window,
         )
+        self.rotation = Rotation(self.head_width)
         self.memory = neural_memory(config, generator, persistent=0)
         self.question = linear(width, width, generator, bias=False)
         self.query = linear(width, width, generator, bias=False)
@@ -136,6 +137,9 @@ class MemoryAsContext(MemoryLayer):
         keys, values = (self.out.weight.new_zeros(shape) for _ in range(2))
         seen = torch.zeros(batch, dtype=torch.long, device=keys.device)
         return join([memory, start, {"keys": keys, "values": values, "seen": seen}])
+
+    def begin(self, x: Tensor) -> tuple[Tensor, State]:
+        return self._segments(x, self.initial(len(x)), 0)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Robots that are at the same place of their segments go together: this waits for it."""
@@ -195,13 +199,13 @@ class MemoryAsContext(MemoryLayer):
         self, x: Tensor, start: State, position: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] → q [B, T, H, K], and keys and values [B, T, 2, H, K] of h and of x."""
-        question = torch.nn.functional.normalize(heads(self.question(x), self.heads), dim=-1)
+        question = unit(heads(self.question(x), self.heads))
         recalled = self.memory.recall(question, start).flatten(-2)
         both = torch.stack([recalled, x], 2)
         k, v = (heads(half, self.heads) for half in self.stored(both).chunk(2, -1))
         turned = position[..., None].expand(-1, -1, 2)
-        k = rotate(k.flatten(1, 2), turned.flatten(1)).unflatten(1, (-1, 2))
-        return rotate(heads(self.query(x), self.heads), position), k, v
+        k = self.rotation(k.flatten(1, 2), turned.flatten(1)).unflatten(1, (-1, 2))
+        return self.rotation(heads(self.query(x), self.heads), position), k, v
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, shown: Tensor) -> Tensor:
         """q [B, T, H, K] over the places of the segment [B, C, 2, …] that shown [B, T, C] names."""
