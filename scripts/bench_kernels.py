@@ -1,14 +1,22 @@
 """Time the memory operations beside other libraries, and beside what the device allows.
 
 Each operation at each shape: kernels alone (in a CUDA graph) and wall time of a call, forward and
-forward with backward, in bfloat16. Libraries that cannot be imported are left out with a notice.
-Writes all rows as JSON and a table as Markdown.
+forward with backward, in bfloat16. Others tune themselves for every shape they see, so they are
+measured at some of the shapes; first all is called once in processes side by side, which fills
+Triton's cache. Libraries that cannot be imported are left out with a notice. Rows go into a JSON
+file and a table into a Markdown file as they come.
+
+    python scripts/bench_kernels.py --out docs/results/kernels/kernels
+    python scripts/bench_kernels.py --only gated --shapes "B256 T64" --no-peers
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +54,7 @@ SHAPES = (
 )
 TITANS_SHAPES = (Shape(32, 64), Shape(256, 64), Shape(32, 512), Shape(4, 4096))
 STEP_SHAPES = (Shape(1, 1), Shape(64, 1), Shape(4096, 1))
+PEER_SHAPES = (Shape(256, 64), Shape(64, 1024), Shape(32, 64), *STEP_SHAPES)
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,7 @@ OPERATIONS = (
         ("q16", "k16", "v"),
         {
             "flash-linear-attention": lambda x: fla("based", "fused_chunk_based", "q", "k", "v")(
-                {n[0]: t.transpose(1, 2).contiguous() for n, t in x.items()}
+                {n[0]: t for n, t in x.items()}
             )
         },
         shapes=SHAPES[:4],
@@ -337,12 +346,36 @@ class Device:
         return {"bytes": moved / self.bandwidth, "arithmetic": flops / self.rate}
 
 
+Job = tuple[str, Shape, str]  # an operation, a shape and a library
+
+
+def functions_at(operation: Operation, shape: Shape, peers: bool) -> dict[str, Function]:
+    """By library; ours is the first."""
+    others = operation.peers if peers and shape in PEER_SHAPES else {}
+    return {"hypercrl": operation.ours, **others}
+
+
+def warm_one(job: Job) -> None:
+    """Compile and tune in a process of its own; what fails will be reported by the measurement."""
+    name, shape, library = job
+    operation = next(o for o in OPERATIONS if o.name == name)
+    function = functions_at(operation, shape, True)[library]
+    x = make(operation.inputs, shape, torch.device("cuda"))
+    try:
+        forward_only(function, x)()
+        if operation.backward:
+            with_backward(function, x)()
+        torch.cuda.synchronize()
+    except Exception as error:
+        print(f"      {name} {shape} by {library}: {type(error).__name__}", flush=True)
+
+
 def bench(
     operation: Operation, shape: Shape, clock: Clock, report: Report, limits: Device, peers: bool
 ) -> None:
     device = torch.device("cuda" if clock.cuda else "cpu")
     x = make(operation.inputs, shape, device)
-    functions = {"hypercrl": operation.ours, **(operation.peers if peers else {})}
+    functions = functions_at(operation, shape, peers)
     wanted = None
     for name, function in functions.items():
         try:
@@ -362,10 +395,10 @@ def bench(
         if operation.backward:
             calls["forward+backward"] = with_backward(function, x)
         for part, call in calls.items():
-            for kind, time in (("kernels", clock.graph), ("wall", clock.eager)):
+            for kind, measure in (("kernels", clock.graph), ("wall", clock.eager)):
                 row = report.attempt(
                     f"{operation.name} {shape} ", f"{part} ", f"{name}, {kind}",
-                    lambda time=time, call=call, away=away: timed(time(call), relative=away),
+                    lambda measure=measure, call=call, away=away: timed(measure(call), relative=away),
                 )  # fmt: skip
                 row |= {"operation": operation.name, "shape": str(shape), "library": name}
                 row |= {
@@ -398,7 +431,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             own = times.pop("hypercrl", None)
             cells.append("–" if own is None else f"{own:.1f}")
             best = min(times, key=lambda n: times[n], default=None)
-            cells.append("–" if best is None else f"{times[best]:.1f} ({best})")
+            failed = [r["library"] for r in here if r.get("kind") == kind and "error" in r]
+            others = [f"fails ({n})" for n in failed if n != "hypercrl"]
+            others += [] if best is None else [f"{times[best]:.1f} ({best})"]
+            cells.append(", ".join(others) or "–")
             if kind == "kernels":
                 floor = next(r["floor"] for r in here if "floor" in r)
                 cells.append(f"{max(floor.values()):.1f}")
@@ -412,6 +448,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="path without suffix for a .json and a .md file")
     parser.add_argument("--only", nargs="*", help="operations, by the start of their name")
     parser.add_argument("--shapes", nargs="*", help="such as 'B256 T64'")
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -422,13 +459,29 @@ def main() -> None:
         f"torch {torch.__version__} on {name}: {limits.bandwidth / 1e6:.2f} TB/s copied,", end=" "
     )
     print(f"{limits.rate / 1e6:.0f} TFLOP/s in bfloat16", flush=True)
-    for operation in OPERATIONS:
-        if arguments.only and not operation.name.lower().startswith(tuple(arguments.only)):
-            continue
-        for shape in operation.shapes:
-            if not arguments.shapes or str(shape) in arguments.shapes:
-                bench(operation, shape, clock, report, limits, arguments.peers)
-                save(report, name, limits, arguments.out)
+    only = tuple(start.lower() for start in arguments.only or [""])
+    work = [
+        (operation, shape)
+        for operation in OPERATIONS
+        for shape in operation.shapes
+        if operation.name.lower().startswith(only)
+        and (not arguments.shapes or str(shape) in arguments.shapes)
+    ]
+    if clock.cuda:
+        jobs = [
+            (operation.name, shape, library)
+            for operation, shape in work
+            for library in functions_at(operation, shape, arguments.peers)
+        ]
+        # Others first: they have more to do.
+        jobs.sort(key=lambda job: job[2] == "hypercrl")
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(arguments.processes, maxtasksperchild=4) as pool:
+            pool.map(warm_one, jobs, chunksize=1)
+        print(f"{time.perf_counter() - report.started:5.0f}s compiled", flush=True)
+    for operation, shape in work:
+        bench(operation, shape, clock, report, limits, arguments.peers)
+        save(report, name, limits, arguments.out)
     print("\nmedian µs on " + name + "\n\n" + table(report.rows))
 
 
@@ -438,7 +491,8 @@ def save(report: Report, name: str, limits: Device, out: Path | None) -> None:
         return
     device = {"device": name, "torch": torch.__version__, **limits.__dict__}
     out.with_suffix(".json").write_text(json.dumps({**device, "rows": report.rows}, indent=1))
-    out.with_suffix(".md").write_text(f"Median µs on {name}.\n\n" + table(report.rows))
+    note = f"Median µs on {name}. –: not measured; peers are at some shapes alone.\n\n"
+    out.with_suffix(".md").write_text(note + table(report.rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ inverse shows. What comes out belongs into the tables of `hypercrl_kernels.memor
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import multiprocessing.pool
@@ -141,11 +142,11 @@ def runs(memory: Memory, x: dict[str, Tensor], part: str, launch: Launch) -> Cal
     return lambda: memory.backward(p, d_o, kept)
 
 
-def compile_one(job: tuple[Memory, int, str, Launch]) -> str | None:
+def compile_one(job: tuple[Memory, int, Launch]) -> str | None:
     """What went wrong, if something did."""
-    memory, width, part, launch = job
+    memory, width, launch = job
     try:
-        for length in (64, 128):  # as the only chunk, and as one of several
+        for part, length in itertools.product(PASSES, (64, 128)):  # the only chunk, one of several
             x = inputs(memory, Shape(1, length, 4, width), "cuda", torch.bfloat16)
             runs(memory, x, part, launch)()
         torch.cuda.synchronize()
@@ -177,26 +178,17 @@ def compiled(
 ) -> dict[int, list[Launch]]:
     """The candidates for each width that compile and run."""
     started = time.perf_counter()
-    jobs = [
-        (memory, width, part, launch)
-        for width in widths
-        for launch in candidates(memory, width)
-        for part in PASSES
-    ]
-    failures = dict(zip(jobs, pool.map(compile_one, jobs, chunksize=1), strict=True))
+    jobs = [(memory, width, launch) for width in widths for launch in candidates(memory, width)]
+    failures = pool.map(compile_one, jobs, chunksize=1)
     took = time.perf_counter() - started
-    print(f"{memory.name}: {len(jobs)} kernels compiled in {took:.0f} s", flush=True)
-    for (_, width, part, launch), failure in failures.items():
-        if failure:
-            print(f"   left out: D{width}, {part}, {launch}: {failure}", flush=True)
-    return {
-        width: [
-            launch
-            for launch in candidates(memory, width)
-            if not any(failures[memory, width, part, launch] for part in PASSES)
-        ]
-        for width in widths
-    }
+    print(f"{memory.name}: {len(jobs)} launches compiled in {took:.0f} s", flush=True)
+    good: dict[int, list[Launch]] = {width: [] for width in widths}
+    for (_, width, launch), failure in zip(jobs, failures, strict=True):
+        if failure is None:
+            good[width].append(launch)
+        else:
+            print(f"   left out: D{width}, {launch}: {failure}", flush=True)
+    return good
 
 
 def tune(memory: Memory, shape: Shape, launches: Sequence[Launch]) -> list[dict[str, Any]]:
@@ -239,7 +231,9 @@ def main() -> None:
     chosen = [m for m in MEMORIES if m.name.startswith(tuple(arguments.only or [""]))]
     shapes = [s for s in SHAPES if str(s) in (arguments.shapes or map(str, SHAPES))]
     widths, rows = sorted({shape.width for shape in shapes}), []
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+    # A process a launch: one that fails leaves nothing behind that fails others.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(arguments.processes, maxtasksperchild=1) as pool:
         for memory in chosen:
             launches = compiled(memory, widths, pool)
             for shape in shapes:

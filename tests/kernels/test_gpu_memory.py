@@ -51,7 +51,7 @@ def test_segments(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("chunk", [16, 64])
+@pytest.mark.parametrize("chunk", [16, 32])
 @pytest.mark.parametrize("name", ["MLP", "MLP, all gates", "MLP, silu"])
 def test_mlp_memories(name, chunk, dtype, monkeypatch):
     monkeypatch.setattr("memory_cases.CHUNK", chunk)
@@ -60,9 +60,10 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     g = torch.Generator().manual_seed(1)
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
-    x["beta"] = torch.full(x["k"].shape[:3], 0.05, dtype=torch.float64)
+    # Larger steps with momentum diverge; with larger decays nothing is left of the start in float16.
+    x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
-        x["log_decay"] = 0.02 * x["log_decay"]  # or float16 rounds what is left of the start to 0
+        x["log_decay"] = 0.1 * x["log_decay"]
     check(name, x, state, None, dtype, 2 * LIMITS[dtype])
 
 

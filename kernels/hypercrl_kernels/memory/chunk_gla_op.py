@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# pyright: reportCallIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false
 import torch
 import triton
 from torch import Tensor

@@ -31,7 +31,7 @@ def _constants(q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *__, silu
         "VALUES": values,
         "OUT": padded(values),
         "HIDDEN": hidden,
-        "BLOCK": min(32 if chunk > 32 else 64, padded(hidden)),
+        "BLOCK": min(32, padded(hidden)),
         "CHUNK": chunk,
         "DECAY": log_decay is not None,
         "STRENGTH": beta is not None,
@@ -39,7 +39,7 @@ def _constants(q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *__, silu
         "SILU": silu,
         "VARLEN": cu_seqlens is not None,
         "DOT": product_precision(q),
-        "num_warps": 8 if chunk > 32 else 4,
+        "num_warps": 4,
         "num_stages": 1,
     }
 

@@ -45,7 +45,7 @@ def mlp_memory_recurrence(
     log_momentum: Tensor | None = None,
     activation: Activation = "gelu",
     cu_seqlens: Tensor | None = None,
-    chunk: int = 64,
+    chunk: int = 32,
 ) -> tuple[Tensor, MLPState]:
     """`chunk_mlp_memory` with whole weights at each step, and gradients by autograd."""
     gates = (log_decay, beta, log_momentum)
@@ -106,7 +106,7 @@ def mlp_memory_chunks(
     log_momentum: Tensor | None = None,
     activation: Activation = "gelu",
     cu_seqlens: Tensor | None = None,
-    chunk: int = 64,
+    chunk: int = 32,
 ) -> tuple[Tensor, MLPState]:
     """`mlp_memory_recurrence` in dual form: the weights of single steps are never formed."""
     gates = (log_decay, beta, log_momentum)

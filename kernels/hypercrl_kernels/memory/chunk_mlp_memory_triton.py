@@ -79,7 +79,7 @@ def _errors(
 ):  # fmt: skip
     """E = V − σ(K W₁) W₂, the hidden units in blocks."""
     dtype = keys.dtype
-    for start in range(0, HIDDEN, BLOCK):
+    for start in tl.range(0, HIDDEN, BLOCK, disable_licm=True):
         hidden = start + tl.arange(0, BLOCK)
         exists = hidden < HIDDEN
         into = unit[:, None] * HIDDEN + hidden[None, :]
@@ -136,7 +136,7 @@ def mlp_walk_kernel(
     s1 += index * KEYS * HIDDEN
     w2 += index * HIDDEN * VALUES
     s2 += index * HIDDEN * VALUES
-    for chunk in range(0, tl.cdiv(steps, CHUNK)):
+    for chunk in tl.range(0, tl.cdiv(steps, CHUNK), disable_licm=True):
         places, queries, keys, targets, strength, weights = _chunk(
             q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
             HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
@@ -157,7 +157,7 @@ def mlp_walk_kernel(
         mixing = tl.zeros([CHUNK, CHUNK], tl.float32)
         result = tl.zeros([CHUNK, OUT], tl.float32)
         entry = (slot + chunk) * HEADS + head
-        for start in range(0, HIDDEN, BLOCK):
+        for start in tl.range(0, HIDDEN, BLOCK, disable_licm=True):
             hidden = start + tl.arange(0, BLOCK)
             exists = hidden < HIDDEN
             into = unit[:, None] * HIDDEN + hidden[None, :]
@@ -264,7 +264,7 @@ def mlp_walk_back_kernel(
     d_w2 += index * HIDDEN * VALUES
     d_s2 += index * HIDDEN * VALUES
     chunks = tl.cdiv(steps, CHUNK)
-    for back in range(0, chunks):
+    for back in tl.range(0, chunks, disable_licm=True):
         chunk = chunks - 1 - back
         places, queries, keys, targets, strength, weights = _chunk(
             q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
@@ -313,7 +313,7 @@ def mlp_walk_back_kernel(
                 d_error += strength[:, None] * d_u2
                 tl.store(d_v + wide, d_error.to(d_v.dtype.element_ty), mask=in_values)
             half_d_error = d_error.to(dtype)
-            for start in range(0, HIDDEN, BLOCK):
+            for start in tl.range(0, HIDDEN, BLOCK, disable_licm=True):
                 hidden = start + tl.arange(0, BLOCK)
                 exists = hidden < HIDDEN
                 into = unit[:, None] * HIDDEN + hidden[None, :]
