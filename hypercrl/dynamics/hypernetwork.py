@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.dynamics.layout import MLPLayout, xavier_uniform
+from hypercrl_kernels.training import narrow_mlp
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
 
@@ -59,7 +60,7 @@ class Hypernetwork(nn.Module):
 
     def features(self, embeddings: Tensor, trunk: Tensor) -> Tensor:
         """[T, E] → [T, width], what the last layer reads, with the first `trunk_numel` of θ."""
-        return _hidden_layers(self.layout.split(trunk), embeddings, self.activation)
+        return narrow_mlp(trunk, embeddings, self.layout.sizes[:-1], self.activation)
 
 
 class ChunkedHypernetwork(nn.Module):
@@ -110,10 +111,6 @@ class ChunkedHypernetwork(nn.Module):
 
 def _mlp(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
     *hidden, (weight, bias) = layers
-    return F.linear(_hidden_layers(hidden, x, activation), weight, bias)
-
-
-def _hidden_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
-    for weight, bias in layers:
-        x = ACTIVATIONS[activation](F.linear(x, weight, bias))
-    return x
+    for w, b in hidden:
+        x = ACTIVATIONS[activation](F.linear(x, w, b))
+    return F.linear(x, weight, bias)

@@ -133,6 +133,42 @@ def test_captured_training_steps_are_the_eager_ones(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{}, {"regularised_tasks": 3}, {"l1": 1e-4}])
+def test_the_fused_step_of_hnet_has_autograds_gradients(settings, monkeypatch):
+    """At the size of the push tasks, 20 of them; autograd in float64."""
+    config = HnetConfig("hnet", 1e-4, 1e9, **settings)
+    model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
+    fused, exact = (
+        make_method(
+            copy.deepcopy(model),
+            config,
+            torch.Generator().manual_seed(0),
+            torch.Generator("cuda").manual_seed(1),
+        )
+        for _ in range(2)
+    )
+    for method in (fused, exact):
+        for _ in range(20):
+            method.begin_task()
+        noise = torch.randn(method.targets.shape, generator=torch.Generator().manual_seed(2))
+        method.targets.add_(0.01 * noise.cuda())
+    exact.double()
+    exact.optimisers = exact._new_optimisers()
+    monkeypatch.setattr(exact, "_on_gpu", lambda: False)
+    assert fused._fuses()
+    g = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        obs, action = torch.randn(100, 10, generator=g), torch.rand(100, 2, generator=g)
+        parts = [t.cuda() for t in (obs, action, obs + 0.1 * action.repeat(1, 5))]
+        fused.training_step(Batch(*parts))
+        exact.training_step(Batch(*(t.double() for t in parts)))
+        for mine, theirs in zip(fused.parameters(), exact.parameters(), strict=True):
+            assert (mine.grad is None) == (theirs.grad is None)
+            if mine.grad is not None:
+                error = (mine.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-12)
+                assert error < 1e-5
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_on_the_gpu_ends_and_plays_on_the_cpu(method, tmp_path):
     run = tmp_path / "run"

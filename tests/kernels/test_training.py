@@ -1,5 +1,7 @@
 """Adam and the regularised head against torch's Adam and autograd in float64."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -8,8 +10,10 @@ from hypercrl_kernels.training import (
     AdamSettings,
     adam_ahead,
     adam_step,
+    narrow_mlp,
     regularised_head,
 )
+from hypercrl_kernels.training.narrow_mlp import NarrowMLP
 
 SETTINGS = AdamSettings(rate=3e-3)
 
@@ -58,6 +62,7 @@ def path(request, device, monkeypatch):
         monkeypatch.setitem(globals(), "adam_ahead", ahead)
         monkeypatch.setitem(globals(), "adam_step", step)
         monkeypatch.setitem(globals(), "regularised_head", launch.launch_regularised_head)
+        monkeypatch.setitem(globals(), "narrow_mlp", NarrowMLP.apply)
     return device, torch.float32, 1e-5
 
 
@@ -126,6 +131,35 @@ def test_gradients_of_a_head_are_those_of_autograd(path, size, width, all_tasks,
         (gradient, task_gradient + ahead.grad),
     ]
     for mine, theirs in pairs:
+        assert mine.shape == theirs.shape
+        error = (mine.double().cpu() - theirs).norm() / theirs.norm()
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+@pytest.mark.parametrize(
+    ("sizes", "rows"), [((10, 50, 50), 1), ((10, 50, 50), 19), ((4, 7), 3), ((3, 20, 5, 33), 17)]
+)
+def test_a_narrow_mlp_and_its_gradients(path, sizes, rows, activation):
+    device, dtype, tolerance = path
+    numel = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+    flat, x = 0.4 * normal(numel, seed=0), normal(rows, sizes[0], seed=1)
+    slope = normal(rows, sizes[-1], seed=2)
+
+    # By definition: torch's own modules, given the same numbers.
+    layers = [torch.nn.Linear(a, b).double() for a, b in itertools.pairwise(sizes)]
+    torch.nn.utils.vector_to_parameters(flat, [p for layer in layers for p in layer.parameters()])
+    inputs = x.clone().requires_grad_()
+    wanted = inputs
+    for layer in layers:
+        wanted = getattr(torch.nn.functional, activation)(layer(wanted))
+    wanted.backward(slope)
+    gradient = torch.cat([p.grad.flatten() for layer in layers for p in layer.parameters()])
+
+    ours, given, upstream = to(device, dtype, flat, x, slope)
+    got = narrow_mlp(ours.requires_grad_(), given.requires_grad_(), sizes, activation)
+    got.backward(upstream)
+    for mine, theirs in ((got, wanted), (ours.grad, gradient), (given.grad, inputs.grad)):
         assert mine.shape == theirs.shape
         error = (mine.double().cpu() - theirs).norm() / theirs.norm()
         assert error < tolerance

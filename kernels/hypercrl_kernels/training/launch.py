@@ -1,13 +1,19 @@
 """Launches of the training kernels; imported only where Triton is used."""
 
+import itertools
 from math import log
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 
 from hypercrl_kernels.training.adam import AdamMoments, AdamSettings
 from hypercrl_kernels.training.adam_triton import adam_kernel
+from hypercrl_kernels.training.narrow_mlp_triton import (
+    narrow_mlp_back_kernel,
+    narrow_mlp_kernel,
+)
 from hypercrl_kernels.training.regularised_head import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
 
@@ -83,6 +89,48 @@ def launch_regularised_head(
         num_stages=3,  # pyright: ignore[reportCallIssue]
     )
     return HeadGradients(distances.sum(), old_gradients.sum(0)[:count, :width])
+
+
+def launch_narrow_mlp(flat: Tensor, x: Tensor, sizes: tuple[int, ...], activation: str) -> Tensor:
+    """Outputs of all layers, one after another, [rows, width] each."""
+    outputs = x.new_empty(len(x) * sum(sizes[1:]))
+    narrow_mlp_kernel[(1,)](flat, x, outputs, len(x), **_shape(len(x), sizes, activation))
+    return outputs
+
+
+def launch_narrow_mlp_back(
+    flat: Tensor,
+    x: Tensor,
+    outputs: Tensor,
+    slope: Tensor,
+    sizes: tuple[int, ...],
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `flat` and of `x`."""
+    gradients = torch.empty_like(flat), torch.empty_like(x)
+    starts = tuple(itertools.accumulate(sizes[1:-1], initial=0))
+    narrow_mlp_back_kernel[(1,)](
+        flat,
+        x,
+        outputs,
+        slope,
+        *gradients,
+        len(x),
+        **{"STARTS": starts, **_shape(len(x), sizes, activation)},
+    )
+    return gradients
+
+
+def _shape(rows: int, sizes: tuple[int, ...], activation: str) -> dict[str, Any]:
+    numbers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
+    return {
+        "SIZES": sizes,
+        "OFFSETS": tuple(itertools.accumulate(numbers[:-1], initial=0)),
+        "ROWS": max(16, triton.next_power_of_2(rows)),
+        "PADDED": max(16, triton.next_power_of_2(max(sizes))),
+        "ELU": activation == "elu",
+        "num_warps": 8,
+    }
 
 
 def _constants(settings: AdamSettings) -> dict[str, Any]:
