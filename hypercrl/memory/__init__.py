@@ -3,12 +3,28 @@
 import torch
 
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
+from hypercrl.memory.deltanet import DeltaNet, DeltaNetConfig
+from hypercrl.memory.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
+from hypercrl.memory.gla import GLA, GLAConfig
 from hypercrl.memory.gru import GRU, GRUConfig
+from hypercrl.memory.hgrn import HGRN, HGRNConfig
+from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
+from hypercrl.memory.hybrid import Hybrid, HybridConfig
 from hypercrl.memory.none import NoMemory, NoMemoryConfig
+from hypercrl.memory.retnet import RetNet, RetNetConfig
+from hypercrl.memory.transformer import Transformer, TransformerConfig
 
 MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
     "none": (NoMemory, NoMemoryConfig),
     "gru": (GRU, GRUConfig),
+    "transformer": (Transformer, TransformerConfig),
+    "retnet": (RetNet, RetNetConfig),
+    "hgrn": (HGRN, HGRNConfig),
+    "gla": (GLA, GLAConfig),
+    "hgrn2": (HGRN2, HGRN2Config),
+    "deltanet": (DeltaNet, DeltaNetConfig),
+    "gated_deltanet": (GatedDeltaNet, GatedDeltaNetConfig),
+    "hybrid": (Hybrid, HybridConfig),
 }
 """Per name the encoder's class and the dataclass of its settings."""
 

@@ -100,3 +100,30 @@ def rotate(x: Tensor, position: Tensor) -> Tensor:
     first, second = x[..., :half], x[..., half:]
     sine, cosine = angle.sin(), angle.cos()
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+
+class HeadOutput(nn.Module):
+    """W_o (RMSNorm of each head [∘ silu(W_g x)]): how linear memories hand on what they read."""
+
+    def __init__(self, width: int, count: int, generator: torch.Generator, *, gated: bool) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width // count)
+        self.gate = linear(width, width, generator, bias=False) if gated else None
+        self.out = linear(width, width, generator, bias=False)
+
+    def forward(self, o: Tensor, x: Tensor) -> Tensor:
+        """o [..., H, V] and the layer's input x [..., D] → [..., D]."""
+        o = self.norm(o).flatten(-2)
+        return self.out(o if self.gate is None else o * F.silu(self.gate(x)))
+
+
+class LowRank(nn.Module):
+    """W₂ W₁ x + b with few rows between."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = linear(inputs, rank, generator, bias=False)
+        self.second = linear(rank, outputs, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))

@@ -19,7 +19,12 @@ def tokens(batch: int = 3, length: int = 11, seed: int = 1) -> Tensor:
     return torch.randn(batch, length, INPUTS, generator=torch.Generator().manual_seed(seed))
 
 
-CASES = {name: {} for name in MEMORIES}
+CASES: dict[str, dict[str, object]] = {
+    **{name: {} for name in MEMORIES},
+    "transformer": {"window": 4},
+    "hybrid": {"layers": 4, "window": 4},
+    "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
+}
 every = pytest.mark.parametrize("case", CASES)
 learned = pytest.mark.parametrize("case", [case for case in CASES if case != "none"])
 

@@ -179,6 +179,10 @@ def test_hopfield_retrieval_by_its_equation(updates):
     )
     mask = torch.rand(2, 6, generator=g) < 0.7
     got = ops.hopfield_retrieval(query, stored, values, updates=updates, beta=1.5, mask=mask)
+    each = ops.hopfield_retrieval(
+        query, stored, values, updates=updates, beta=1.5, mask=mask[:, None].repeat(1, 4, 1)
+    )
+    torch.testing.assert_close(each, got)
     for b in range(2):
         for h in range(2):
             keys, content = stored[b, mask[b], h], values[b, mask[b], h]
@@ -187,6 +191,18 @@ def test_hopfield_retrieval_by_its_equation(updates):
                 p = (1.5 * xi @ keys.T).softmax(-1)
                 xi = p @ keys
             torch.testing.assert_close(got[b, :, h], p @ content)
+
+
+def test_each_query_retrieves_from_what_it_may_see():
+    g = torch.Generator().manual_seed(0)
+    query, stored = (torch.randn(2, n, 2, 3, generator=g) for n in (4, 6))
+    mask = torch.rand(2, 4, 6, generator=g) < 0.5
+    mask[0, 1] = False
+    got = ops.hopfield_retrieval(query, stored, updates=2, mask=mask)
+    for i in range(4):
+        alone = ops.hopfield_retrieval(query[:, i : i + 1], stored, updates=2, mask=mask[:, i])
+        torch.testing.assert_close(got[:, i : i + 1], alone)
+    assert not got[0, 1].any()
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 21])

@@ -28,7 +28,8 @@ def hopfield_retrieval(
         values: [B, S, H, V]; the stored patterns by default.
         updates: at least 1.
         beta: inverse temperature; D^-½ by default.
-        mask: [B, S], True for patterns that exist. A row without any retrieves zeros.
+        mask: [B, S], True for patterns that exist, or [B, L, S], for those that a query sees. A
+            row without any retrieves zeros.
 
     Returns:
         [B, L, H, V].
@@ -45,12 +46,15 @@ def hopfield_retrieval(
     if values is not None:
         check_shape(name, "values", values, "BSHV", **sizes)
     if mask is not None:
-        check_shape(name, "mask", mask, "BS", **sizes)
+        sizes["L"] = query.shape[1]
+        check_shape(name, "mask", mask, "BS" if mask.dim() == 2 else "BLS", **sizes)
+        if mask.dim() == 2:
+            mask = mask[:, None]
     if updates < 1:
         raise ValueError(f"{name} needs at least 1 update, not {updates}")
     pattern, keys = query.transpose(1, 2), stored.transpose(1, 2)
     last = keys if values is None else values.transpose(1, 2)
-    allowed = None if mask is None else mask[:, None, None, :]
+    allowed = None if mask is None else mask[:, None]
     for update in range(updates):
         out = last if update == updates - 1 else keys
         pattern = scaled_dot_product_attention(pattern, keys, out, allowed, scale=beta)

@@ -1,0 +1,126 @@
+"""Softmax attention over a bounded window, with what was seen kept as keys and values."""
+
+import torch
+from torch import Tensor
+
+from hypercrl.memory.base import State
+from hypercrl.memory.blocks import heads, linear, normal, rotate
+from hypercrl.memory.stack import MemoryLayer
+from hypercrl_kernels import hopfield_retrieval
+
+
+class Window:
+    """The last W keys and values of each robot, in a ring: the step t lies at t mod W.
+
+    Args:
+        size: W.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def initial(self, batch: int, count: int, width: int, like: Tensor) -> State:
+        """Nothing seen; keys and values [B, W, H, K]."""
+        shape = (batch, self.size, count, width)
+        seen = torch.zeros(batch, dtype=torch.long, device=like.device)
+        return {"keys": like.new_zeros(shape), "values": like.new_zeros(shape), "seen": seen}
+
+    def extend(
+        self, state: State, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Put a sequence [B, T, H, K] behind what is there.
+
+        Returns:
+            Keys and values [B, W + T, H, K] in order of time, which of them each step sees,
+            [B, T, W + T], and the state after the last.
+        """
+        length, seen, size = keys.shape[1], state["seen"], self.size
+        slots = torch.arange(size, device=keys.device)
+        in_order = (seen[:, None] + slots) % size
+        every_key = torch.cat([_at(state["keys"], in_order), keys], 1)
+        every_value = torch.cat([_at(state["values"], in_order), values], 1)
+
+        place = torch.arange(size + length, device=keys.device)
+        lag = place[size:, None] - place
+        exists = place >= size - seen[:, None]
+        mask = ((lag >= 0) & (lag < size)) & exists[:, None, :]
+
+        seen = seen + length
+        slot = length + (slots - seen[:, None]) % size
+        after = {"keys": _at(every_key, slot), "values": _at(every_value, slot), "seen": seen}
+        return every_key, every_value, mask, after
+
+    def push(self, state: State, key: Tensor, value: Tensor) -> Tensor:
+        """Put one step [B, H, K] in place of the oldest; returns which slots are filled, [B, W]."""
+        slot = (state["seen"] % self.size)[:, None, None, None].expand(-1, 1, *key.shape[1:])
+        state["keys"].scatter_(1, slot, key[:, None])
+        state["values"].scatter_(1, slot, value[:, None])
+        state["seen"].add_(1)
+        return torch.arange(self.size, device=key.device) < state["seen"][:, None]
+
+
+def _at(x: Tensor, places: Tensor) -> Tensor:
+    """x [B, S, H, K] at places [B, N] of its second axis."""
+    return x.gather(1, places[..., None, None].expand(-1, -1, *x.shape[2:]))
+
+
+class WindowAttention(MemoryLayer):
+    """Multi-head softmax attention over the last `window` steps (Vaswani et al. 2017, eq. 1).
+
+    q and k turn with the position (RoPE). `persistent` learned keys and values are seen by every
+    step besides (Behrouz et al. 2025, section 3.3; Sukhbaatar et al. 2019).
+
+    Args:
+        width: of the layer; count: heads; window: steps seen, the present one among them.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        count: int,
+        window: int,
+        generator: torch.Generator,
+        persistent: int = 0,
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_width = count, width // count
+        self.window = Window(window)
+        self.project = linear(width, 3 * width, generator, bias=False)
+        self.out = linear(width, width, generator, bias=False)
+        if persistent:
+            shape = (2, persistent, count, self.head_width)
+            self.persistent = normal(*shape, generator=generator)
+        else:
+            self.persistent = None
+
+    def initial(self, batch: int) -> State:
+        return self.window.initial(batch, self.heads, self.head_width, self.out.weight)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        steps = torch.arange(x.shape[1], device=x.device)
+        q, k, v = self._split(x, state["seen"][:, None] + steps)
+        keys, values, mask, after = self.window.extend(state, k, v)
+        return self._attend(q, keys, values, mask), after
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        q, k, v = self._split(x, state["seen"])
+        mask = self.window.push(state, k, v)
+        return self._attend(q[:, None], state["keys"], state["values"], mask[:, None])[:, 0]
+
+    def _split(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (heads(part, self.heads) for part in self.project(x).chunk(3, -1))
+        return rotate(q, position), rotate(k, position), v
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        if self.persistent is not None:
+            keys, values, mask = with_persistent(self.persistent, keys, values, mask)
+        return self.out(hopfield_retrieval(q, keys, values, mask=mask).flatten(-2))
+
+
+def with_persistent(
+    learned: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Learned keys and values [2, P, H, K] before keys and values [B, S, H, K], always seen."""
+    key, value = (part.expand(len(keys), -1, -1, -1) for part in learned)
+    mask = torch.nn.functional.pad(mask, (learned.shape[1], 0), value=True)
+    return torch.cat([key, keys], 1), torch.cat([value, values], 1), mask

@@ -1,0 +1,29 @@
+"""Full softmax attention: everything in the window is kept as it was."""
+
+from dataclasses import dataclass
+
+import torch
+
+from hypercrl.memory.attention import WindowAttention
+from hypercrl.memory.base import MemoryConfig
+from hypercrl.memory.stack import MemoryLayer, MemoryStack
+from hypercrl.settings import number
+
+
+@dataclass
+class TransformerConfig(MemoryConfig):
+    """`window` is the number of transitions that are kept."""
+
+    name: str = "transformer"
+    window: int = number(256, least=1)
+
+
+class Transformer(MemoryStack):
+    """Vaswani et al., "Attention is all you need", 2017, with RoPE, RMSNorm and SwiGLU."""
+
+    @classmethod
+    def make_layers(
+        cls, config: TransformerConfig, generator: torch.Generator
+    ) -> list[MemoryLayer]:
+        sizes = (config.width, config.heads, config.window)
+        return [WindowAttention(*sizes, generator) for _ in range(config.layers)]
