@@ -177,6 +177,7 @@ class Trainer:
             self.obs = torch.from_numpy(self.env.reset(seed=seed)[0])
         self.noise.reset()
         self.agent.reset()
+        self.replay.begin_episode()
         self.position.episode_return = 0.0
 
     def _end_of_random_steps(self, task: int) -> None:
