@@ -6,6 +6,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from hypercrl.dynamics.context_model import ContextConfig
+from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
 from hypercrl.settings import number
@@ -68,6 +70,8 @@ class TrainConfig:
     env: EnvConfig = MISSING
     method: MethodConfig = MISSING
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    memory: MemoryConfig = MISSING
+    context: ContextConfig = field(default_factory=ContextConfig)
     planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -101,5 +105,7 @@ def register() -> None:
     store.store(name="play_schema", node=PlayConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
+    for name, (_, schema) in MEMORIES.items():
+        store.store(group="memory", name=f"{name}_schema", node=schema)
     for name, (_, schema) in PLANNERS.items():
         store.store(group="planner", name=f"{name}_schema", node=schema)

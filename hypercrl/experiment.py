@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
+from hypercrl.belief import Belief, EpisodeMemory, Told
 from hypercrl.config import TrainConfig
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.dynamics.conditioning import make_conditioning
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator
+from hypercrl.memory import make_memory
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
@@ -34,6 +38,13 @@ class Experiment:
     @property
     def model(self) -> DynamicsModel:
         return self.method.model
+
+    def belief(self, task: int, robots: int) -> Belief:
+        """What an agent of so many robots knows that is told the task, with the present weights."""
+        layers = self.method.planner_layers(task)
+        if isinstance(self.model, ContextModel):
+            return EpisodeMemory(self.model, robots, layers)
+        return Told(layers(None))
 
     def evaluator(self, planner: Planner | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own."""
@@ -66,16 +77,43 @@ def build(config: TrainConfig) -> Experiment:
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
         raise UserError(str(error)) from error
-    model = DynamicsModel(
-        sequence.observation_size,
-        sequence.action_size,
-        config.dynamics.hidden,
-        config.dynamics.probabilistic,
-    )
+    model = _make_model(config, sequence, streams)
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
     return Experiment(config, device, sequence, streams, method, planner)
+
+
+def _make_model(
+    config: TrainConfig, sequence: TaskSequence, streams: RandomStreams
+) -> DynamicsModel:
+    """The dynamics model, with a memory if there is to be one."""
+    obs_size, action_size = sequence.observation_size, sequence.action_size
+    shared = (obs_size, action_size, config.dynamics.hidden, config.dynamics.probabilistic)
+    context = config.context
+    if config.memory.name == "none" and not context.always:
+        return DynamicsModel(*shared)
+    _check_windows(config, sequence)
+    try:
+        tokens = 2 * obs_size + action_size
+        encoder = make_memory(config.memory, tokens, streams.get("memory"))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    conditioning = make_conditioning(context.into, encoder.context_size, config.dynamics.hidden)
+    return ContextModel(*shared, encoder, conditioning, context)
+
+
+def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
+    """Raise UserError where there may be no window for a training step."""
+    length, protocol = config.context.length, config.protocol
+    what = f"a window has context.burn_in + context.horizon = {length} transitions"
+    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
+        if steps < length:
+            raise UserError(f"{what}, an episode of {caption} only {steps}.")
+    if protocol.random_steps < length:
+        raise UserError(f"{what}; give protocol.random_steps that many at least.")
+    if protocol.replay_capacity < 2 * length:
+        raise UserError(f"{what}; give protocol.replay_capacity room for two at least.")
 
 
 def _check_simulators(sequence: TaskSequence) -> None:

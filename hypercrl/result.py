@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hypercrl import metrics
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.experiment import Experiment
 from hypercrl.trainer import Trainer
 
@@ -31,8 +32,18 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "update_milliseconds": 1e3 * median(trainer.update_seconds),
         "env_steps": trainer.position.env_steps,
         "memory_bytes": trainer.memory_bytes,
+        **_of_memory(trainer),
         "training_seconds": trainer.training_seconds,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
+    }
+
+
+def _of_memory(trainer: Trainer) -> dict[str, Any]:
+    """What a robot's memory takes, in bytes and in time for each control step."""
+    model, seconds = trainer.experiment.model, trainer.memory_seconds
+    return {
+        "memory_state_bytes": model.encoder.state_bytes() if isinstance(model, ContextModel) else 0,
+        "memory_step_milliseconds": 1e3 * median(seconds) if seconds else None,
     }
 
 
@@ -43,6 +54,7 @@ def about(experiment: Experiment) -> dict[str, Any]:
         "schema": 1,
         "method": config.method.name,
         "env": config.env.name,
+        "memory": config.memory.name,
         "preset": config.preset,
         "seed": config.seed,
         "device": str(experiment.device),

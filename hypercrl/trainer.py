@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from hypercrl import metrics
 from hypercrl.agent import Agent
+from hypercrl.belief import Belief, EpisodeMemory
 from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.dynamics.model import Layers
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment
@@ -71,11 +73,13 @@ class Trainer:
         self.training_seconds: list[float] = []
         self.seconds: dict[str, float] = defaultdict(float)
         self.plan_seconds: list[float] = []
+        self.memory_seconds: list[float] = []
         self.update_seconds: list[float] = []
         self.updates = 0
         self.env: Task
         self.agent: Agent
         self.noise: CorrelatedNoise
+        self.belief: Belief | None = None
         self.obs: Tensor
         self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -126,6 +130,7 @@ class Trainer:
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""
         config, streams, device = self.experiment.config, self.experiment.streams, self._device
+        self.belief = None
         self.env = self.sequence.make(task)
         self.noise = make_noise(
             self.env, config.exploration, streams.get(f"exploration of task {task}")
@@ -143,7 +148,7 @@ class Trainer:
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
         self.agent.start = resumed["plan_start"].to(device)
-        self.agent.set_layers(self._layers(task))
+        self._inform_agent(resumed.get("episode_memory"))
 
     def _act(self, planned: bool) -> None:
         """One environment step with a planned, or a random, action."""
@@ -158,6 +163,7 @@ class Trainer:
             next_array, reward, _, truncated, info = self.env.step(action.numpy())
         next_obs = torch.from_numpy(next_array)
         self.replay.add(self.obs, action, next_obs)
+        self.agent.observe(self.obs[None], action[None], next_obs[None])
         self.obs = next_obs
         position = self.position
         position.step += 1
@@ -205,9 +211,7 @@ class Trainer:
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
         started = time.perf_counter()
-        generator = self.experiment.streams.get("batches", self._device)
-        shape = (updates, self.protocol.batch_size)
-        slots = torch.randint(len(self.replay), shape, generator=generator, device=self._device)
+        slots = self._draw_batches(updates)
         report: tuple[Tensor, ...] = ()
         for row in slots:
             report = self._training_step(row)
@@ -220,13 +224,39 @@ class Trainer:
         self._stop_if_diverged(values["loss"])
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
-        self.agent.set_layers(self._layers(self.position.task))
+        self._inform_agent()
         if plans := self.agent.plan_seconds:
             self.plan_seconds += plans
             median = 1e3 * sorted(plans)[len(plans) // 2]
             self._log("plan", milliseconds=median)
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
+
+    def _draw_batches(self, count: int) -> Tensor:
+        """Slots of `count` batches: [count, N], or of windows of episodes, [count, N, L]."""
+        generator = self.experiment.streams.get("batches", self._device)
+        model = self.experiment.model
+        if isinstance(model, ContextModel):
+            size, length = model.context_config.windows, model.context_config.length
+            return self.replay.windows(generator, count * size, length).view(count, size, length)
+        shape = (count, self.protocol.batch_size)
+        return torch.randint(len(self.replay), shape, generator=generator, device=self._device)
+
+    def _inform_agent(self, remembered: dict[str, Any] | None = None) -> None:
+        """Let the agent plan with the present weights, and remember its episode with them."""
+        self._collect_memory_seconds()
+        self.belief = self.experiment.belief(self.position.task, 1)
+        if isinstance(self.belief, EpisodeMemory):
+            if remembered is None:
+                self.belief.recall(self.replay.episode())
+            else:
+                self.belief.load_state(remembered)
+        self.agent.believe(self.belief)
+
+    def _collect_memory_seconds(self) -> None:
+        if isinstance(self.belief, EpisodeMemory):
+            self.memory_seconds += self.belief.seconds
+            self.belief.seconds = []
 
     def _observe(self) -> None:
         """Show the method what has come since it was last shown something."""
@@ -268,17 +298,13 @@ class Trainer:
     def _evaluate(self, on: int, episodes: int) -> Score:
         with self._timed("evaluation"):
             score = self.evaluator.evaluate(
-                on, self._layers(on), episodes, key=self.position.env_steps
+                on, partial(self.experiment.belief, on), episodes, key=self.position.env_steps
             )
         values = asdict(score)
         values["return"] = values.pop("episode_return")
         self._log("eval", on=on + 1, **values)
         self.progress.show_score(on, score.success)
         return score
-
-    @torch.no_grad()
-    def _layers(self, task: int) -> Layers:
-        return self.experiment.model.planning_layers(self.method.layers(task), task)
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
@@ -307,6 +333,9 @@ class Trainer:
                 "obs": self.obs,
                 "plan_start": self.agent.start,
             }
+            if isinstance(self.belief, EpisodeMemory):
+                inside["episode_memory"] = self.belief.state()
+        self._collect_memory_seconds()
         return {
             "position": asdict(self.position),
             "method": self.method.state(),
@@ -317,6 +346,7 @@ class Trainer:
             "training_seconds": self.training_seconds,
             "seconds": dict(self.seconds),
             "plan_seconds": [*self.plan_seconds, *self.agent.plan_seconds],
+            "memory_seconds": self.memory_seconds,
             "update_seconds": self.update_seconds,
             "updates": self.updates,
             "log_bytes": self.log.flush(),
@@ -333,5 +363,6 @@ class Trainer:
         self.training_seconds = state["training_seconds"]
         self.seconds = defaultdict(float, state["seconds"])
         self.plan_seconds = state["plan_seconds"]
+        self.memory_seconds = state["memory_seconds"]
         self.update_seconds = state["update_seconds"]
         self.updates = state["updates"]

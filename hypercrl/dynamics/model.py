@@ -31,6 +31,8 @@ class DynamicsModel(nn.Module):
         super().__init__()
         self.obs_size = obs_size
         self.action_size = action_size
+        self.embedding_inputs = 0
+        self.memory_rate = 0.0
         self.probabilistic = probabilistic
         outputs = 2 * obs_size if probabilistic else obs_size
         self.layout = MLPLayout([obs_size + action_size, *hidden, outputs])
@@ -106,20 +108,36 @@ class DynamicsModel(nn.Module):
             return self.target_normaliser.mean.new_zeros(())
         return 0.01 * (self.max_logvar - self.min_logvar).sum()
 
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """Those of the model's parameters that make a context out of a history."""
+        return []
+
+    def protect(self, tasks: int) -> None:
+        """Task number `tasks` begins: hold what of the memory the old ones rely on."""
+
     @torch.no_grad()
-    def planning_layers(self, layers: Layers, task: int) -> Layers:
+    def planning_layers(
+        self,
+        layers: Layers,
+        task: int,
+        context: Tensor | None = None,  # noqa: ARG002
+    ) -> Layers:
         """The mean prediction of a network as plain layers in observation units.
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
         nothing but the products themselves. What had not moved by the end of task `task` (from 0),
         whose layers these are, stands still: a scale that came later would turn the rest of an old
         model's error there into motion.
+
+        Args:
+            layers: of one network, or of one a robot.
+            context: [B, C] of B robots; a model without a memory reads none.
         """
         layers = [(w.clone(), b.clone()) for w, b in layers]
         first_w, first_b = layers[0]
         first_w = first_w / self.input_normaliser.scale
         layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)
-        last_w, last_b = (t[: self.obs_size] for t in layers[-1])
+        last_w, last_b = layers[-1][0][..., : self.obs_size, :], layers[-1][1][..., : self.obs_size]
         scale = self.target_normaliser.scale * self.target_normaliser.moving(task)
         layers[-1] = (scale[:, None] * last_w, scale * last_b + self.target_normaliser.mean)
         return layers

@@ -46,6 +46,7 @@ class Hnet(Method):
     The embedding follows the task loss alone.
     """
 
+    conditionings = ("input", "film")
     config: HnetConfig
     targets: Tensor
 
@@ -57,7 +58,8 @@ class Hnet(Method):
         sampler: torch.Generator,
     ) -> None:
         super().__init__(model, config, generator, sampler)
-        shared = (model.layout, config.embedding_size, config.hidden, config.activation)
+        inputs = config.embedding_size + model.embedding_inputs
+        shared = (model.layout, inputs, config.hidden, config.activation)
         self.hypernetwork = (
             Hypernetwork(*shared, generator)
             if config.chunk_size is None
@@ -97,9 +99,11 @@ class Hnet(Method):
         (adam,) = self.optimisers
         adam.zero_grad()
 
-        weights = self.weights(self.tasks - 1)
+        weights = self._written_for(batch)
         loss = self._task_loss(weights, batch)
-        total = loss + config.l1 * len(batch) * weights.abs().sum() if config.l1 else loss
+        total = loss
+        if config.l1:
+            total = loss + config.l1 * len(batch) * weights.abs().sum(-1).mean()
         rehearsed = self._rehearse(len(batch))
         (total if rehearsed is None else total + rehearsed).backward()
 
@@ -108,7 +112,10 @@ class Hnet(Method):
             regulariser = self._regularise(config.beta * len(batch))
         # The embedding has no part in the regulariser, and is clipped on its own.
         clip_grad_norm_([embedding], config.clip_norm)
-        theta = [self.hypernetwork.theta, *self.model.parameters()]
+        self._clip_memory()
+        memory = set(self.model.memory_parameters())
+        of_model = (p for p in self.model.parameters() if p not in memory)
+        theta = [self.hypernetwork.theta, *of_model]
         norm = get_total_norm(_pieces(theta))
         clip_grads_with_norm_(theta, config.clip_norm, norm)
         adam.step()
@@ -117,6 +124,10 @@ class Hnet(Method):
             "regulariser": regulariser,
             "gradient_norm": norm,
         }
+
+    def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
+        """[P] weights of the present task for a batch, or [N, P], for each window."""
+        return self.weights(self.tasks - 1)
 
     def _regularise(self, strength: float) -> Tensor:
         """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""

@@ -19,6 +19,8 @@ class HnetReplayConfig(HnetConfig, CoresetConfig):
 class HnetReplay(Hnet):
     """Each old task counts as much as the present one; its embedding stays as it is."""
 
+    conditionings = ()
+
     def __init__(
         self,
         model: DynamicsModel,

@@ -45,6 +45,8 @@ class PNN(GradientMethod):
     width whose matrices are block lower triangular. That is how it is trained and planned with.
     """
 
+    conditionings = ("input",)
+
     def __init__(
         self,
         model: DynamicsModel,

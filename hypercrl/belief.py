@@ -1,0 +1,123 @@
+"""What an agent knows of the robots that it plans for, and how that changes while they act."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.dynamics.model import Layers
+from hypercrl.transitions import Batch
+
+
+class Belief(ABC):
+    """Knows enough of B robots to give each a network to plan with.
+
+    Attributes:
+        changes: whether `layers` depends on what has been observed.
+    """
+
+    changes: bool
+
+    @abstractmethod
+    def layers(self) -> Layers:
+        """Layers in observation units, as `DynamicsModel.planning_layers` makes them: shared by the
+        robots, or one network each."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """All robots begin a new episode."""
+
+    @abstractmethod
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Take in what each robot has just done, [B, O], [B, A], [B, O]."""
+
+
+class Told(Belief):
+    """The task is told, and nothing else is to be known.
+
+    Args:
+        layers: of the task.
+    """
+
+    changes = False
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+
+    def layers(self) -> Layers:
+        return self._layers
+
+    def reset(self) -> None:
+        """An episode more changes nothing."""
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Neither does a transition."""
+
+
+class EpisodeMemory(Belief):
+    """The task is told; the rest is in a memory of the robots' own episodes.
+
+    On CUDA an update is one graph that writes the memory's state in place.
+
+    Args:
+        model: with the encoder.
+        robots: B.
+        layers: from contexts [B, C] to layers, see `Method.planner_layers`.
+    """
+
+    changes = True
+
+    def __init__(
+        self, model: ContextModel, robots: int, layers: Callable[[Tensor | None], Layers]
+    ) -> None:
+        self.model = model
+        self.seconds: list[float] = []
+        self._layers = layers
+        self._state = model.encoder.initial(robots)
+        self._device = model.encoder.origin.device
+        self._update: Callable[..., tuple[Tensor, ...]] = self._take_in
+        if self._device.type == "cuda":
+            self._update = CapturedFunction(self._take_in)
+
+    def layers(self) -> Layers:
+        return self._layers(self.model.encoder.read(self._state))
+
+    def reset(self) -> None:
+        robots = len(self._state["context"])
+        self._write(self.model.encoder.initial(robots))
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        started = time.perf_counter()
+        parts = (part.to(self._device, torch.float32) for part in (obs, action, next_obs))
+        self._update(*parts)
+        self.seconds.append(time.perf_counter() - started)
+
+    @torch.no_grad()
+    def recall(self, episode: Batch) -> None:
+        """Take in at once what the present episode of the only robot has been so far."""
+        self.reset()
+        if len(episode):
+            tokens = self.model.tokens(episode.obs, episode.action, episode.next_obs)
+            self._write(self.model.encoder.encode(tokens[None])[1])
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered."""
+        return dict(self._state)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self._write({name: value.to(self._device) for name, value in state.items()})
+
+    def _write(self, state: dict[str, Tensor]) -> None:
+        for name, value in self._state.items():
+            value.copy_(state[name])
+
+    @torch.no_grad()
+    def _take_in(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
+        token = self.model.tokens(obs, action, next_obs)
+        return (self.model.encoder.step(self._state, token)["context"],)
