@@ -5,15 +5,14 @@ network a robot, and neither the planner nor the rollout kernel knows of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.dynamics.layout import MLPLayout
-
 Layers = list[tuple[Tensor, Tensor]]
+Network = Callable[[Tensor], Tensor]
 
 
 class Conditioning(nn.Module, ABC):
@@ -28,16 +27,16 @@ class Conditioning(nn.Module, ABC):
     embedding_inputs = 0
 
     @abstractmethod
-    def outputs(self, layout: MLPLayout, weights: Tensor, x: Tensor, context: Tensor) -> Tensor:
-        """x [N, T, in] with contexts [N, T, C] → [N, T, out], gradients recorded.
+    def network(self, layers: Layers, context: Tensor) -> Network:
+        """The network at contexts [N, T, C]: x [N, T, in] → [N, T, out], gradients recorded.
 
         Args:
-            weights: [P] of one network for all, or [N, P] of one for each row.
+            layers: of one network for all; or weights [N, out, in], one for each row.
         """
 
     @abstractmethod
     def fold(self, layers: Layers, context: Tensor) -> Layers:
-        """Layers that do for robots of contexts [B, C] what `outputs` does: one network a robot."""
+        """Layers that do for robots of contexts [B, C] what `network` does: one network a robot."""
 
 
 class InputConditioning(Conditioning):
@@ -51,15 +50,23 @@ class InputConditioning(Conditioning):
         super().__init__()
         self.network_inputs = context_size
 
-    def outputs(self, layout: MLPLayout, weights: Tensor, x: Tensor, context: Tensor) -> Tensor:
-        return layout.apply(weights, torch.cat([x, context], -1))
+    def network(self, layers: Layers, context: Tensor) -> Network:
+        seen, shift = self._first(layers, context)
+        others = layers[1:]
+        return lambda x: _apply(others, torch.relu(F.linear(x, seen) + shift))
 
     def fold(self, layers: Layers, context: Tensor) -> Layers:
-        (weight, bias), *others = layers
+        seen, shift = self._first(layers, context)
+        return [
+            (seen.expand(len(context), -1, -1), shift),
+            *_for_each(layers[1:], len(context)),
+        ]
+
+    def _first(self, layers: Layers, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's matrix without the context's columns, and its biases with them."""
+        weight, bias = layers[0]
         inputs = weight.shape[-1] - self.network_inputs
-        seen, told = weight[:, :inputs], weight[:, inputs:]
-        first = (seen.expand(len(context), -1, -1), bias + context @ told.T)
-        return [first, *_for_each(others, len(context))]
+        return weight[:, :inputs], F.linear(context, weight[:, inputs:], bias)
 
 
 class FiLM(Conditioning):
@@ -85,11 +92,16 @@ class FiLM(Conditioning):
             zip((1 + gamma).split(self.hidden, -1), beta.split(self.hidden, -1), strict=True)
         )
 
-    def outputs(self, layout: MLPLayout, weights: Tensor, x: Tensor, context: Tensor) -> Tensor:
-        *hidden, (weight, bias) = layout.split(weights)
-        for (w, b), (scale, shift) in zip(hidden, self._modulation(context), strict=True):
-            x = torch.relu(scale * F.linear(x, w, b) + shift)
-        return F.linear(x, weight, bias)
+    def network(self, layers: Layers, context: Tensor) -> Network:
+        *hidden, last = layers
+        modulated = list(zip(hidden, self._modulation(context), strict=True))
+
+        def apply(x: Tensor) -> Tensor:
+            for (w, b), (scale, shift) in modulated:
+                x = torch.relu(scale * F.linear(x, w, b) + shift)
+            return F.linear(x, *last)
+
+        return apply
 
     def fold(self, layers: Layers, context: Tensor) -> Layers:
         *hidden, last = layers
@@ -111,17 +123,22 @@ class HypernetworkConditioning(Conditioning):
         super().__init__()
         self.embedding_inputs = context_size
 
-    def outputs(
-        self,
-        layout: MLPLayout,
-        weights: Tensor,
-        x: Tensor,
-        context: Tensor,  # noqa: ARG002
-    ) -> Tensor:
-        return layout.apply_each(weights, x)
+    def network(self, layers: Layers, context: Tensor) -> Network:  # noqa: ARG002
+        return lambda x: _apply(layers, x)
 
     def fold(self, layers: Layers, context: Tensor) -> Layers:  # noqa: ARG002
         return layers
+
+
+def _apply(layers: Layers, x: Tensor) -> Tensor:
+    """x [N, T, in] through layers of one network, or of one for each of the N rows."""
+    for i, (weight, bias) in enumerate(layers):
+        if weight.dim() == 2:
+            x = F.linear(x, weight, bias)
+        else:
+            x = torch.baddbmm(bias[:, None], x, weight.mT)
+        x = x if i == len(layers) - 1 else torch.relu(x)
+    return x
 
 
 def _for_each(layers: Sequence[tuple[Tensor, Tensor]], robots: int) -> Layers:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning
+from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.model import DynamicsModel, Layers
 from hypercrl.memory.base import MemoryEncoder
@@ -112,30 +112,22 @@ class ContextModel(DynamicsModel):
         that moment, as a planner rolls the model out. With weights [N, P] written for each window
         at the end of its burn-in, the next steps that count are those after it.
         """
-        layout = layout or self.layout
+        layers = (layout or self.layout).split(weights)
         begin = self.context_config.burn_in
         if weights.dim() == 2:
             first, before = begin, obs[..., :0]
         else:
             first, before = 0, self.contexts(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
-        outputs = self.conditioning.outputs(
-            layout, weights, self.inputs(obs, action)[:, first:], before[:, first:]
-        )
+        network = self.conditioning.network(layers, before[:, first:])
+        outputs = network(self.inputs(obs, action)[:, first:])
         next_step = self.row_losses(outputs, obs[:, first:], next_obs[:, first:]).mean(1).sum()
-        ahead = self._open_loop(
-            layout, weights, obs[:, begin], action[:, begin:], next_obs[:, begin:], before[:, begin]
-        )
+        network = self.conditioning.network(layers, before[:, begin : begin + 1])
+        ahead = self._open_loop(network, obs[:, begin], action[:, begin:], next_obs[:, begin:])
         auxiliary = len(obs) * self.encoder.auxiliary_loss()
         return next_step + ahead + auxiliary + self.spread()
 
     def _open_loop(
-        self,
-        layout: MLPLayout,
-        weights: Tensor,
-        state: Tensor,
-        actions: Tensor,
-        reached: Tensor,
-        context: Tensor,
+        self, network: Network, state: Tensor, actions: Tensor, reached: Tensor
     ) -> Tensor:
         """Loss of k steps without looking: mean over the steps, summed over the windows.
 
@@ -146,8 +138,7 @@ class ContextModel(DynamicsModel):
         variance = torch.zeros_like(state)
         total = torch.zeros_like(state[:, 0])
         for step in range(actions.shape[1]):
-            x = self.inputs(state, actions[:, step])[:, None]
-            outputs = self.conditioning.outputs(layout, weights, x, context[:, None])
+            outputs = network(self.inputs(state, actions[:, step])[:, None])
             change, logvar = self.distribution(outputs[:, 0])
             state = state + change * scale + mean
             variance = variance + logvar.exp()
