@@ -19,9 +19,13 @@ class Belief(ABC):
 
     Attributes:
         changes: whether `layers` depends on what has been observed.
+        seconds: what every observation took, of a memory.
     """
 
     changes: bool
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
 
     @abstractmethod
     def layers(self) -> Layers:
@@ -36,6 +40,18 @@ class Belief(ABC):
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Take in what each robot has just done, [B, O], [B, A], [B, O]."""
 
+    @abstractmethod
+    def recall(self, episode: Batch) -> None:
+        """Take in at once what the present episode of the only robot has been so far."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What is remembered of the present episodes."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+
 
 class Told(Belief):
     """The task is told, and nothing else is to be known.
@@ -47,6 +63,7 @@ class Told(Belief):
     changes = False
 
     def __init__(self, layers: Layers) -> None:
+        super().__init__()
         self._layers = layers
 
     def layers(self) -> Layers:
@@ -57,6 +74,15 @@ class Told(Belief):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Neither does a transition."""
+
+    def recall(self, episode: Batch) -> None:
+        """Nor do many."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to restore."""
 
 
 class EpisodeMemory(Belief):
@@ -75,8 +101,8 @@ class EpisodeMemory(Belief):
     def __init__(
         self, model: ContextModel, robots: int, layers: Callable[[Tensor | None], Layers]
     ) -> None:
+        super().__init__()
         self.model = model
-        self.seconds: list[float] = []
         self._layers = layers
         self._state = model.encoder.initial(robots)
         self._device = model.encoder.origin.device
@@ -99,18 +125,15 @@ class EpisodeMemory(Belief):
 
     @torch.no_grad()
     def recall(self, episode: Batch) -> None:
-        """Take in at once what the present episode of the only robot has been so far."""
         self.reset()
         if len(episode):
             tokens = self.model.tokens(episode.obs, episode.action, episode.next_obs)
             self._write(self.model.encoder.encode(tokens[None])[1])
 
     def state(self) -> dict[str, Any]:
-        """What is remembered."""
         return dict(self._state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
         self._write({name: value.to(self._device) for name, value in state.items()})
 
     def _write(self, state: dict[str, Tensor]) -> None:

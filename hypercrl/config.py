@@ -10,7 +10,8 @@ from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
-from hypercrl.settings import number
+from hypercrl.settings import choice, number
+from hypercrl.task_inference import InferenceConfig
 
 
 @dataclass
@@ -64,7 +65,10 @@ class ProtocolConfig:
 
 @dataclass
 class TrainConfig:
-    """Everything a run depends on."""
+    """Everything a run depends on.
+
+    `task_id` says whether the agent is told which task it is in and when that changes.
+    """
 
     preset: str = MISSING
     env: EnvConfig = MISSING
@@ -72,6 +76,8 @@ class TrainConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     memory: MemoryConfig = MISSING
     context: ContextConfig = field(default_factory=ContextConfig)
+    task_id: str = choice("given", "given", "inferred")
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

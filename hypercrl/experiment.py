@@ -16,6 +16,7 @@ from hypercrl.methods import Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
+from hypercrl.task_inference import InferenceConfig, InferredTask
 from hypercrl_envs import TaskSequence
 
 
@@ -39,8 +40,28 @@ class Experiment:
     def model(self) -> DynamicsModel:
         return self.method.model
 
+    @property
+    def infers_task(self) -> bool:
+        """Whether nobody tells the agent which task it is in."""
+        return self.config.task_id == "inferred"
+
     def belief(self, task: int, robots: int) -> Belief:
-        """What an agent of so many robots knows that is told the task, with the present weights."""
+        """What an agent of so many robots knows as an episode of `task` begins.
+
+        Where the task is inferred, its number is not looked at: the agent begins with the task that
+        it has come to know last.
+        """
+        if self.infers_task:
+            return self.inferred(robots, self.method.tasks - 1, self.config.inference)
+        return self._told(task, robots)
+
+    def inferred(self, robots: int, start: int, config: InferenceConfig | None) -> InferredTask:
+        """A belief over all known tasks; see `InferredTask`."""
+        beliefs = [self._told(task, robots) for task in range(self.method.tasks)]
+        scale = self.model.target_normaliser.scale
+        return InferredTask(beliefs, scale, start, robots, config)
+
+    def _told(self, task: int, robots: int) -> Belief:
         layers = self.method.planner_layers(task)
         if isinstance(self.model, ContextModel):
             return EpisodeMemory(self.model, robots, layers)
@@ -81,6 +102,11 @@ def build(config: TrainConfig) -> Experiment:
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
+    if config.task_id == "inferred" and not method.one_layout:
+        raise UserError(
+            f"method={config.method.name} has networks of several sizes, among which no task can "
+            "be inferred; use task_id=given or another method."
+        )
     return Experiment(config, device, sequence, streams, method, planner)
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from hypercrl import metrics
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.experiment import Experiment
+from hypercrl.task_inference import score_decisions
 from hypercrl.trainer import Trainer
 
 PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
@@ -33,6 +35,7 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "env_steps": trainer.position.env_steps,
         "memory_bytes": trainer.memory_bytes,
         **_of_memory(trainer),
+        **_of_inference(trainer),
         "training_seconds": trainer.training_seconds,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
     }
@@ -47,6 +50,16 @@ def _of_memory(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _of_inference(trainer: Trainer) -> dict[str, Any]:
+    """When the agent changed its mind about the task, and how right it was."""
+    if trainer.inference is None:
+        return {}
+    return {
+        "decisions": [asdict(decision) for decision in trainer.decisions],
+        "task_inference": score_decisions(trainer.decisions, trainer.boundaries),
+    }
+
+
 def about(experiment: Experiment) -> dict[str, Any]:
     """What was run, and on what."""
     config = experiment.config
@@ -55,6 +68,7 @@ def about(experiment: Experiment) -> dict[str, Any]:
         "method": config.method.name,
         "env": config.env.name,
         "memory": config.memory.name,
+        "task_id": config.task_id,
         "preset": config.preset,
         "seed": config.seed,
         "device": str(experiment.device),

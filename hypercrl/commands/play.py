@@ -68,7 +68,7 @@ def _load_method(
     with folder.foreign_state_refused(settings.checkpoint):
         experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     for number in numbers:
-        if number > experiment.method.tasks:
+        if number > experiment.method.tasks and not experiment.infers_task:
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"

@@ -38,7 +38,8 @@ class Method(nn.Module, ABC):
 
     A model with a memory is trained on windows of episodes instead of transitions: a batch of N
     windows [N, L, …] in place of one of N transitions. `conditionings` names the ways of a context
-    into the dynamics with which a method can do so.
+    into the dynamics with which a method can do so. `one_layout` says whether the networks of all
+    tasks have the same sizes.
 
     Args:
         model: the dynamics model the weights are for.
@@ -49,6 +50,7 @@ class Method(nn.Module, ABC):
     """
 
     conditionings: ClassVar[tuple[str, ...]] = ()
+    one_layout: ClassVar[bool] = True
 
     def __init__(
         self,

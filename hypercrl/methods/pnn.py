@@ -46,6 +46,7 @@ class PNN(GradientMethod):
     """
 
     conditionings = ("input",)
+    one_layout = False
 
     def __init__(
         self,

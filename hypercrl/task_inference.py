@@ -1,0 +1,257 @@
+"""Which task is this? Decided from prediction errors alone: no label is given, and no boundary.
+
+While it acts, the agent predicts every step with the model of every task that it knows. How large
+an error to expect of a model that is right, its level, it knows from the time in which it learned
+it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercrl.belief import Belief
+from hypercrl.dynamics.model import Layers
+from hypercrl.settings import number
+from hypercrl.transitions import Batch
+from hypercrl_kernels import rollout
+
+
+@dataclass
+class InferenceConfig:
+    """When the agent changes its mind about the task; errors are RMS of one step, normalised.
+
+    Attributes:
+        max_tasks: how many tasks it may tell apart, at most.
+        window: steps over which errors are averaged.
+        surprise: an averaged error of so many times the level makes it doubt.
+        patience: steps that a doubt lasts before it decides.
+        familiar: a known task is gone back to if its model's averaged error is at most so many
+            times that model's level; else a new one begins.
+        settle: planned steps with a new task before it is doubted.
+        margin: within an episode another known task is believed in when its errors add up to less
+            than this share of the present one's.
+        least_steps: of an episode before that.
+    """
+
+    max_tasks: int = number(10, least=1)
+    window: int = number(100, least=1)
+    surprise: float = number(1.5, least=1)
+    patience: int = number(20, least=1)
+    familiar: float = number(1.2, least=1)
+    settle: int = number(300, least=1)
+    margin: float = number(0.8, least=0, most=1)
+    least_steps: int = number(10, least=1)
+
+
+class TaskInference:
+    """Follows the errors of all known models while the agent acts, and decides with hysteresis.
+
+    Attributes:
+        current: the task that the agent believes to be in, counted from 0 as they were created.
+    """
+
+    def __init__(self, config: InferenceConfig) -> None:
+        self.config = config
+        self.current = -1
+        self.levels: list[float] = []
+        self.running: list[float] = []
+        self.learned = 0
+        self.doubt = 0
+
+    @property
+    def known(self) -> int:
+        """Tasks known so far."""
+        return len(self.levels)
+
+    def begin_new(self) -> None:
+        """A new task, of which nothing is known yet, is the current one."""
+        self.levels.append(0.0)
+        self.running.append(0.0)
+        self.current = self.known - 1
+        self.learned = self.doubt = 0
+
+    def step(self, errors: Sequence[float]) -> int | None:
+        """Take in one planned step's error of each known model.
+
+        Returns:
+            The task to go on with, if another one: a known one, or `known` for a new one.
+        """
+        config, current = self.config, self.current
+        rate = 1 / config.window
+        for task, error in enumerate(errors):
+            self.running[task] += rate * (error - self.running[task])
+        if self.learned < config.settle:
+            # The plain mean, so far, of the model's latest half.
+            self.learned += 1
+            share = max(2 / self.learned, rate)
+            self.levels[current] += share * (errors[current] - self.levels[current])
+            self.running[current] = self.levels[current]
+            return None
+        if self.running[current] <= config.surprise * self.levels[current]:
+            self.doubt = 0
+            slow = rate / 10
+            self.levels[current] += slow * (errors[current] - self.levels[current])
+            return None
+        self.doubt += 1
+        return self._decide() if self.doubt >= config.patience else None
+
+    def _decide(self) -> int | None:
+        self.doubt = 0
+        ratios = [r / max(level, 1e-12) for r, level in zip(self.running, self.levels, strict=True)]
+        best = min(range(self.known), key=ratios.__getitem__)
+        if ratios[best] > self.config.familiar and self.known < self.config.max_tasks:
+            return self.known
+        if best == self.current:
+            return None
+        self.current = best
+        return best
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next decision depends on."""
+        return {
+            "current": self.current,
+            "levels": list(self.levels),
+            "running": list(self.running),
+            "learned": self.learned,
+            "doubt": self.doubt,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self.current = state["current"]
+        self.levels, self.running = list(state["levels"]), list(state["running"])
+        self.learned, self.doubt = state["learned"], state["doubt"]
+
+
+class InferredTask(Belief):
+    """Of several known tasks, each robot believes in the one that has best predicted its episode.
+
+    Args:
+        beliefs: of the same B robots, one for each known task.
+        scale: [O] of a step's change, which makes errors comparable.
+        start: the task that is believed in before anything is seen.
+        robots: B.
+        config: when to change; None: never, errors are only watched.
+    """
+
+    changes = True
+
+    def __init__(
+        self,
+        beliefs: Sequence[Belief],
+        scale: Tensor,
+        start: int,
+        robots: int,
+        config: InferenceConfig | None,
+    ) -> None:
+        super().__init__()
+        self.beliefs = list(beliefs)
+        self.config = config
+        self.errors = scale.new_zeros(robots, len(self.beliefs))
+        self.chosen = torch.full((robots,), start, device=scale.device)
+        self._start = start
+        self._scale = scale
+        self._sums = torch.zeros_like(self.errors)
+        self._steps = 0
+
+    def layers(self) -> Layers:
+        if len(self.chosen) == 1:
+            return self.beliefs[int(self.chosen)].layers()
+        each = [belief.layers() for belief in self.beliefs]
+        return [
+            (
+                _pick([weight for weight, _ in layer], self.chosen, 3),
+                _pick([bias for _, bias in layer], self.chosen, 2),
+            )
+            for layer in zip(*each, strict=True)
+        ]
+
+    def reset(self) -> None:
+        for belief in self.beliefs:
+            belief.reset()
+        self.chosen.fill_(self._start)
+        self._sums.zero_()
+        self._steps = 0
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
+        for task, belief in enumerate(self.beliefs):
+            predicted = rollout(belief.layers(), obs, action[:, None, None], "tf32x3")[:, 0, 1]
+            error = ((predicted - next_obs) / self._scale).square().mean(-1).sqrt()
+            self.errors[:, task] = error
+            belief.observe(obs, action, next_obs)
+        self.seconds += self.beliefs[0].seconds
+        self.beliefs[0].seconds = []
+        self._sums += self.errors
+        self._steps += 1
+        if self.config is not None and self._steps >= self.config.least_steps:
+            present = self._sums.gather(1, self.chosen[:, None])[:, 0]
+            least, best = self._sums.min(1)
+            self.chosen = torch.where(least < self.config.margin * present, best, self.chosen)
+
+    def recall(self, episode: Batch) -> None:
+        for belief in self.beliefs:
+            belief.recall(episode)
+
+    def state(self) -> dict[str, Any]:
+        return {"beliefs": [belief.state() for belief in self.beliefs]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for belief, remembered in zip(self.beliefs, state["beliefs"], strict=True):
+            belief.load_state(remembered)
+
+
+def _pick(tensors: Sequence[Tensor], chosen: Tensor, dims: int) -> Tensor:
+    """For each robot its own of tensors that are shared by the robots, or one each."""
+    robots = len(chosen)
+    each = [t if t.dim() == dims else t.expand(robots, *t.shape) for t in tensors]
+    return torch.stack(each)[chosen, torch.arange(robots, device=chosen.device)]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The agent has changed its mind.
+
+    Attributes:
+        env_step: when.
+        task: the true task at that time, from 0; the agent never sees it.
+        chosen: the task it believes in from now on, as it counts them.
+        new: it has made that one for the occasion.
+    """
+
+    env_step: int
+    task: int
+    chosen: int
+    new: bool
+
+
+def score_decisions(
+    decisions: Sequence[Decision], boundaries: Sequence[int]
+) -> dict[str, float | int | None]:
+    """How well decisions fit the true boundaries.
+
+    The first decision within a true task is right if it comes after a boundary and makes a new
+    task; all others, and those that go back to a known one, are wrong in a sequence whose tasks all
+    differ.
+
+    Args:
+        boundaries: environment step at which each true task but the first began.
+
+    Returns:
+        precision: right ones among the decisions; recall: boundaries that were noticed so;
+        delay: environment steps from boundary to right decision, the mean. None where undefined.
+    """
+    delays = []
+    for task, boundary in enumerate(boundaries, 1):
+        within = [d for d in decisions if d.task == task]
+        if within and within[0].new:
+            delays.append(within[0].env_step - boundary)
+    return {
+        "decisions": len(decisions),
+        "precision": len(delays) / len(decisions) if decisions else None,
+        "recall": len(delays) / len(boundaries) if boundaries else None,
+        "delay": sum(delays) / len(delays) if delays else None,
+    }
