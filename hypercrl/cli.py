@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
     "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
     "bench": ("hypercrl.commands.bench", "", "a grid of runs on all cores or a cluster"),
+    "recall": ("hypercrl.commands.recall", "recall", "train one memory encoder to recall pairs"),
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
     "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
 }

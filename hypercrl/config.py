@@ -45,7 +45,11 @@ class ExplorationConfig:
 
 @dataclass
 class ProtocolConfig:
-    """What every method is given alike; counts are per task."""
+    """What every method is given alike; counts are per task.
+
+    The prediction error is over the windows of held-out episodes that begin at step `heldout_from`
+    or later: what came before, a memory may have seen.
+    """
 
     num_tasks: int | None = number(None, least=1)
     random_steps: int = number(least=1)
@@ -60,6 +64,7 @@ class ProtocolConfig:
     final_episodes: int = number(10, least=1)
     prediction_horizon: int = number(10, least=1)
     heldout_episodes: int = number(10, least=1)
+    heldout_from: int = number(0, least=0)
     checkpoint_every: int = number(1000, least=1)
 
 
@@ -104,11 +109,29 @@ class PlayConfig:
     camera: str = "front"
 
 
+@dataclass
+class RecallConfig:
+    """One memory encoder on associative recall: `pairs` are written, then as many asked for."""
+
+    preset: str = MISSING
+    memory: MemoryConfig = MISSING
+    pairs: int = number(least=8)
+    steps: int = number(least=1)
+    batch_size: int = number(least=1)
+    learning_rate: float = number(0.003, least=0)
+    clip_norm: float = number(1.0, least=0)
+    test_sequences: int = number(least=1)
+    seed: int = number(0, least=0)
+    device: str = "auto"
+    run_dir: str = MISSING
+
+
 def register() -> None:
     """Put the schemas where the YAML files name them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
+    store.store(name="recall_schema", node=RecallConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in MEMORIES.items():

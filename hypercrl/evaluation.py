@@ -41,6 +41,7 @@ class Evaluator:
         exploration: of the held-out data.
         horizon: k of the prediction error.
         heldout_episodes: random episodes per task that the prediction error is measured on.
+        heldout_from: step of these episodes from which on windows of it begin.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Evaluator:
         exploration: ExplorationConfig,
         horizon: int,
         heldout_episodes: int,
+        heldout_from: int,
     ) -> None:
         self.sequence = sequence
         self.planner = planner
@@ -58,6 +60,7 @@ class Evaluator:
         self.exploration = exploration
         self.horizon = horizon
         self.heldout_episodes = heldout_episodes
+        self.heldout_from = heldout_from
         self.device = planner.low.device
         self.plan_seconds: list[float] = []
         self._robots: dict[int, list[Task]] = {}
@@ -120,6 +123,7 @@ class Evaluator:
         """
         obs, actions = self._heldout_episodes(task)
         if not belief.changes:
+            obs, actions = obs[:, self.heldout_from :], actions[:, self.heldout_from :]
             windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3).flatten(0, 1)
             pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3).flatten(0, 1)
             return float(self._errors(belief.layers(), windows, pushes).square().mean().sqrt())
@@ -127,7 +131,9 @@ class Evaluator:
         errors = []
         for t in range(actions.shape[1] - self.horizon + 1):
             end = t + self.horizon
-            errors.append(self._errors(belief.layers(), obs[:, t : end + 1], actions[:, t:end]))
+            if t >= self.heldout_from:
+                window = obs[:, t : end + 1], actions[:, t:end]
+                errors.append(self._errors(belief.layers(), *window))
             belief.observe(obs[:, t], actions[:, t], obs[:, t + 1])
         return float(torch.stack(errors).square().mean().sqrt())
 

@@ -77,6 +77,7 @@ class Experiment:
             self.config.exploration,
             protocol.prediction_horizon,
             protocol.heldout_episodes,
+            protocol.heldout_from,
         )
 
 
@@ -98,6 +99,7 @@ def build(config: TrainConfig) -> Experiment:
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
         raise UserError(str(error)) from error
+    _check_heldout(config, sequence)
     model = _make_model(config, sequence, streams)
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
@@ -140,6 +142,18 @@ def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
         raise UserError(f"{what}; give protocol.random_steps that many at least.")
     if protocol.replay_capacity < 2 * length:
         raise UserError(f"{what}; give protocol.replay_capacity room for two at least.")
+
+
+def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
+    """Raise UserError where no held-out window fits into an episode."""
+    protocol = config.protocol
+    needed = protocol.heldout_from + protocol.prediction_horizon
+    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
+        if steps < needed:
+            raise UserError(
+                f"protocol.heldout_from + protocol.prediction_horizon = {needed}, but an episode of "
+                f"{caption} has {steps} steps."
+            )
 
 
 def _check_simulators(sequence: TaskSequence) -> None:

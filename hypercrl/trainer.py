@@ -148,6 +148,12 @@ class Trainer:
             self.inference.begin_new()
 
     @property
+    def _training_waits(self) -> bool:
+        """Whether a training step waits for the device, so that no graph can hold it."""
+        model = self.experiment.model
+        return isinstance(model, ContextModel) and model.encoder.encode_waits
+
+    @property
     def _learns(self) -> bool:
         """Whether the present task is in training: one that the agent has gone back to is not."""
         return self.inference is None or self.inference.current == self.method.tasks - 1
@@ -164,7 +170,7 @@ class Trainer:
             self.experiment.planner, self.env.reward, 1, streams.get("planner", device)
         )
         self._training_step = self._step_on_slots
-        if device.type == "cuda":
+        if device.type == "cuda" and not self._training_waits:
             self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
         if resumed is None:
             self._new_episode(seed=derive_seed(config.seed, "environment", task))

@@ -1,8 +1,18 @@
 """A grid of runs, each a process of its own, on this machine or on a cluster."""
 
 from hypercrl.bench.cell import Cell, Status
-from hypercrl.bench.grid import Grid
+from hypercrl.bench.grid import RECALL, TRAINING, Grid, Suite
 from hypercrl.bench.scheduler import run_grid
 from hypercrl.bench.workers import LocalWorkers, Workers
 
-__all__ = ["Cell", "Grid", "LocalWorkers", "Status", "Workers", "run_grid"]
+__all__ = [
+    "RECALL",
+    "TRAINING",
+    "Cell",
+    "Grid",
+    "LocalWorkers",
+    "Status",
+    "Suite",
+    "Workers",
+    "run_grid",
+]

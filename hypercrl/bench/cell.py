@@ -24,11 +24,12 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """A run: its settings as words for `hypercrl train`, and its folder."""
+    """A run: its settings as words for a command of `hypercrl`, and its folder."""
 
     name: str
     overrides: tuple[str, ...]
     folder: Path
+    command: str = "train"
 
     @property
     def done(self) -> bool:
@@ -48,7 +49,7 @@ class Cell:
             return ["train", f"resume={self.folder}", *device]
         # Without a configuration nothing was begun: a run that was killed in the act of creation.
         shutil.rmtree(self.folder, ignore_errors=True)
-        return ["train", *self.overrides, f"run_dir={self.folder}"]
+        return [self.command, *self.overrides, f"run_dir={self.folder}"]
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""

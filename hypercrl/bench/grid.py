@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -15,11 +16,9 @@ from hypercrl.checkpoint import write_atomically
 from hypercrl.config import register
 from hypercrl.config_errors import explained
 from hypercrl.errors import UserError
+from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.paths import configs_dir
-
-NAMED = ("env", "method", "seed")
-"""Settings that every cell is named by, so that a grid can grow without moving its cells."""
 
 FREE = ("device",)
 """Settings that may change between calls: a result does not depend on them."""
@@ -27,8 +26,32 @@ FREE = ("device",)
 EVERYTHING = "all"
 
 
+@dataclass(frozen=True)
+class Suite:
+    """What the cells of a grid do.
+
+    Attributes:
+        command: of `hypercrl`, whose settings the cells' are.
+        named: settings that every cell is named by, so that a grid can grow without moving its
+            cells.
+        choices: the setting of which "all" may be asked, and what that is.
+    """
+
+    command: str
+    named: tuple[str, ...]
+    choices: tuple[str, Sequence[str]]
+
+
+TRAINING = Suite("train", ("env", "method", "seed"), ("method", tuple(METHODS)))
+RECALL = Suite(
+    "recall",
+    ("memory", "memory.width", "seed"),
+    ("memory", tuple(name for name in MEMORIES if name != "none")),
+)
+
+
 class Grid:
-    """Every combination of the values given to settings of `hypercrl train`.
+    """Every combination of the values given to settings of a suite's command.
 
     Values are written as for Hydra's multirun: `seed=0,1,2`, `seed=range(5)`,
     `method=hnet,single`, `method.beta=0.05,0.5`; `method=all` is every method.
@@ -36,34 +59,36 @@ class Grid:
     Args:
         words: key=value settings.
         out: folder of all runs.
+        suite: what the runs do.
 
     Raises:
         UserError: a setting that does not exist or a value that it does not take, in any cell; or
             `out` holds a grid with other settings.
     """
 
-    def __init__(self, words: Sequence[str], out: Path) -> None:
+    def __init__(self, words: Sequence[str], out: Path, suite: Suite = TRAINING) -> None:
         self.out = out.resolve()
-        with explained("train"):
-            axes = _axes(words)
+        self.suite = suite
+        with explained(suite.command):
+            axes = _axes(words, suite)
         for key in ("run_dir", "resume"):
             if key in axes:
                 raise UserError(f"bench chooses {key} itself; leave it out.")
-        fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in (*NAMED, *FREE)}
+        moving = (*suite.named, *FREE)
+        fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in moving}
         self.fixed = fixed
         combinations = itertools.product(*axes.values())
         self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
         self._check_cells()
 
     def _cell(self, values: dict[str, str]) -> Cell:
-        named = {k: v for k, v in values.items() if k in NAMED}
-        swept = {
-            k: v for k, v in values.items() if k not in (*NAMED, *FREE) and k not in self.fixed
-        }
-        parts = [named[key] for key in NAMED if key in named]
+        moving = (*self.suite.named, *FREE)
+        swept = {k: v for k, v in values.items() if k not in moving and k not in self.fixed}
+        parts = [values[key] for key in self.suite.named if key in values]
         name = "-".join([*parts, *(f"{k}={v}" for k, v in sorted(swept.items()))]) or "run"
         folder = self.out / "cells" / re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", name)
-        return Cell(name, tuple(f"{k}={v}" for k, v in values.items()), folder)
+        overrides = tuple(f"{k}={v}" for k, v in values.items())
+        return Cell(name, overrides, folder, self.suite.command)
 
     def _check_cells(self) -> None:
         """Compose every configuration that differs in more than its seed, before any runs."""
@@ -75,8 +100,8 @@ class Grid:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
-                with explained("train"):
-                    compose("train", list(overrides))
+                with explained(self.suite.command):
+                    compose(self.suite.command, list(overrides))
 
     def claim(self) -> None:
         """Make the folder, or see that what is there belongs to this grid.
@@ -97,13 +122,13 @@ class Grid:
         write_atomically(file, (json.dumps(self.fixed, indent=2) + "\n").encode())
 
 
-def _axes(words: Sequence[str]) -> dict[str, list[str]]:
+def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:
     """Setting → its values, in the order of the words."""
     axes: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(list(words)):
         key = override.get_key_element()
-        if key == "method" and override.value() == EVERYTHING:
-            axes[key] = list(METHODS)
+        if key == suite.choices[0] and override.value() == EVERYTHING:
+            axes[key] = list(suite.choices[1])
         elif override.is_sweep_override():
             axes[key] = [str(value) for value in override.sweep_string_iterator()]
         else:

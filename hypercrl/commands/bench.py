@@ -7,10 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hypercrl.bench import Grid, LocalWorkers, Status, Workers, run_grid
+from hypercrl.bench import (
+    RECALL,
+    TRAINING,
+    Grid,
+    LocalWorkers,
+    Status,
+    Suite,
+    Workers,
+    run_grid,
+)
 from hypercrl.bench.workers import cores
 from hypercrl.errors import UserError
 from hypercrl.report import write_report
+from hypercrl.report.recall import write_recall
+from hypercrl.run_folder import RunFolder
 
 USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
 
@@ -21,7 +32,11 @@ where it was killed.
   method=hnet,single       several values make an axis; method=all is every method
   seed=range(5)            as in Hydra's multirun
 
+With suite=recall the cells are memory encoders instead, that learn to recall pairs: settings are
+those of `hypercrl recall`, preset=quick or smoke; if not given, memory=all memory.width=16,32,64.
+
 bench's own settings:
+  suite=train|recall       what the cells do (default: train)
   out=FOLDER               where the runs and the report go
   workers=N                cells at a time (default: the number of cores; on Ray: what has room)
   retries=N                further attempts of a cell that crashed (default: 2)
@@ -29,10 +44,13 @@ bench's own settings:
   address=ADDRESS          of the Ray cluster (default: the one on this machine, else a new one)
   cpus=X gpus=X            what a cell takes of a Ray node (default: 1 and 0)
 
-example:
-  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=runs/bench"""
+examples:
+  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=runs/bench
+  hypercrl bench suite=recall memory=gla,mom,transformer seed=0,1 out=runs/recall"""
 
-OWN = ("out", "workers", "retries", "cluster", "address", "cpus", "gpus")
+RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
+
+OWN = ("suite", "out", "workers", "retries", "cluster", "address", "cpus", "gpus")
 
 
 def run(words: Sequence[str]) -> None:
@@ -48,7 +66,8 @@ def run(words: Sequence[str]) -> None:
     if "out" not in own:
         raise UserError(f"bench needs out=FOLDER for its runs.\n\n{USAGE}")
     retries = _number(own, "retries", 2, least=0)
-    grid = Grid(settings, Path(own["out"]))
+    suite, settings = _suite(own, settings)
+    grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
     console = Console()
     try:
@@ -56,9 +75,8 @@ def run(words: Sequence[str]) -> None:
         board = run_grid(grid.cells, workers, int(retries), console)
     finally:
         workers.close()
-    begun = [p.cell.folder for p in board if (p.cell.folder / "metrics.jsonl").exists()]
-    if begun:
-        page = write_report(begun, grid.out / "report", console)
+    page = _report([p.cell.folder for p in board], grid, console)
+    if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     failed = [p for p in board if p.status is Status.FAILED]
     if failed:
@@ -81,6 +99,29 @@ def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         else:
             settings.append(word)
     return own, settings
+
+
+def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
+    """The suite, and the settings of its cells in full."""
+    name = own.get("suite", TRAINING.command)
+    if name == TRAINING.command:
+        return TRAINING, settings
+    if name != RECALL.command:
+        raise UserError(f"suite is one of train, recall, not {name!r}.")
+    given = {word.partition("=")[0] for word in settings}
+    usual = [f"{key}={value}" for key, value in RECALL_USUAL.items() if key not in given]
+    # Presets of training and of recall are of different kinds, so they are two groups.
+    settings = [word.replace("preset=", "recall=", 1) for word in settings]
+    return RECALL, [*usual, *settings]
+
+
+def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:
+    """Report on the cells that came far enough; where the figures are, if any did."""
+    if grid.suite is RECALL:
+        results = [RunFolder(folder).result_path for folder in folders]
+        return write_recall([r for r in results if r.exists()], grid.out / "report", console)
+    begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
+    return write_report(begun, grid.out / "report", console) if begun else None
 
 
 def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:

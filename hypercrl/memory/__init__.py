@@ -3,15 +3,27 @@
 import torch
 
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
+from hypercrl.memory.based import Based, BasedConfig
 from hypercrl.memory.deltanet import DeltaNet, DeltaNetConfig
 from hypercrl.memory.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from hypercrl.memory.gla import GLA, GLAConfig
 from hypercrl.memory.gru import GRU, GRUConfig
 from hypercrl.memory.hgrn import HGRN, HGRNConfig
 from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
+from hypercrl.memory.hopfield import Hopfield, HopfieldConfig
 from hypercrl.memory.hybrid import Hybrid, HybridConfig
+from hypercrl.memory.mom import MoM, MoMConfig
 from hypercrl.memory.none import NoMemory, NoMemoryConfig
 from hypercrl.memory.retnet import RetNet, RetNetConfig
+from hypercrl.memory.sse import SSE, SSEConfig
+from hypercrl.memory.titans import (
+    TitansMAC,
+    TitansMACConfig,
+    TitansMAG,
+    TitansMAGConfig,
+    TitansMAL,
+    TitansMALConfig,
+)
 from hypercrl.memory.transformer import Transformer, TransformerConfig
 
 MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
@@ -24,6 +36,13 @@ MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
     "hgrn2": (HGRN2, HGRN2Config),
     "deltanet": (DeltaNet, DeltaNetConfig),
     "gated_deltanet": (GatedDeltaNet, GatedDeltaNetConfig),
+    "based": (Based, BasedConfig),
+    "mom": (MoM, MoMConfig),
+    "sse": (SSE, SSEConfig),
+    "titans_mac": (TitansMAC, TitansMACConfig),
+    "titans_mag": (TitansMAG, TitansMAGConfig),
+    "titans_mal": (TitansMAL, TitansMALConfig),
+    "hopfield": (Hopfield, HopfieldConfig),
     "hybrid": (Hybrid, HybridConfig),
 }
 """Per name the encoder's class and the dataclass of its settings."""

@@ -39,6 +39,9 @@ class MemoryEncoder(nn.Module, ABC):
         context_size: C, width of the context.
     """
 
+    encode_waits = False
+    """Whether `encode` waits for the device, so that no CUDA graph can hold it."""
+
     def __init__(self, input_size: int, context_size: int) -> None:
         super().__init__()
         self.input_size = input_size

@@ -29,6 +29,9 @@ def normal(*shape: int, generator: torch.Generator) -> nn.Parameter:
 class ShortConvolution(nn.Module):
     """SiLU of a causal convolution over each channel's last steps.
 
+    It starts near the identity: where a token is a whole transition, a blend of several hides them
+    all, and recall stays at chance for thousands of steps.
+
     Args:
         width: channels D.
         taps: steps that are seen, the present one among them.
@@ -37,10 +40,9 @@ class ShortConvolution(nn.Module):
     def __init__(self, width: int, generator: torch.Generator, taps: int = 4) -> None:
         super().__init__()
         self.taps = taps
-        bound = 1 / sqrt(taps)
-        self.weight = nn.Parameter(torch.empty(taps, width))
-        with torch.no_grad():
-            self.weight.uniform_(-bound, bound, generator=generator)
+        weight = 0.1 * (torch.rand(taps, width, generator=generator) - 0.5)
+        weight[-1] = 1.0
+        self.weight = nn.Parameter(weight)
 
     def initial(self, batch: int) -> Tensor:
         """[B, taps − 1, D] zeros: the inputs before the first."""

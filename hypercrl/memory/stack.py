@@ -1,6 +1,7 @@
 """Residual stacks of memory layers: what all encoders but the GRU are built as."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,8 +30,27 @@ class MemoryLayer(nn.Module, ABC):
         """x [B, D] → [B, D], as `forward`, without gradients; the state is written in place."""
 
 
+class Block(nn.Module):
+    """x ← x + layer(norm x), x ← x + SwiGLU(norm x)."""
+
+    def __init__(self, width: int, layer: MemoryLayer, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layer_norm, self.layer = nn.RMSNorm(width), layer
+        self.feed_norm, self.feed = nn.RMSNorm(width), SwiGLU(width, generator)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        mixed, after = self.layer(self.layer_norm(x), state)
+        return self._feed(x + mixed), after
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        return self._feed(x + self.layer.step(self.layer_norm(x), state))
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return x + self.feed(self.feed_norm(x))
+
+
 class MemoryStack(MemoryEncoder):
-    """x ← x + layer(norm x), x ← x + SwiGLU(norm x), layer after layer, between two affine maps.
+    """Blocks of a family's layer, one after another, between two affine maps.
 
     Args:
         input_size: X, width of a token.
@@ -53,11 +73,9 @@ class MemoryStack(MemoryEncoder):
                 f"not {width}"
             )
         self.enter = linear(input_size, width, generator)
-        layers = self.make_layers(config, generator)
-        self.layers = nn.ModuleList(layers)
-        self.feeds = nn.ModuleList(SwiGLU(width, generator) for _ in layers)
-        self.layer_norms = nn.ModuleList(nn.RMSNorm(width) for _ in layers)
-        self.feed_norms = nn.ModuleList(nn.RMSNorm(width) for _ in layers)
+        self.blocks: Sequence[Block] = nn.ModuleList(  # pyright: ignore
+            Block(width, layer, generator) for layer in self.make_layers(config, generator)
+        )
         self.norm = nn.RMSNorm(width)
         self.leave = linear(width, config.context, generator)
 
@@ -66,37 +84,34 @@ class MemoryStack(MemoryEncoder):
         """`config.layers` layers, the first to come first."""
         return [cls.layer(config, generator) for _ in range(config.layers)]
 
-    def _blocks(self) -> list[tuple[str, MemoryLayer, nn.Module, nn.Module, nn.Module]]:
-        parts = (self.layers, self.layer_norms, self.feeds, self.feed_norms)
-        return [(f"{i}.", *part) for i, part in enumerate(zip(*parts, strict=True))]  # pyright: ignore
-
     def _initial(self, batch: int) -> State:
-        state: State = {}
-        for prefix, layer, *_ in self._blocks():
-            state |= {prefix + name: x for name, x in layer.initial(batch).items()}
-        return state
+        return join(block.layer.initial(batch) for block in self.blocks)
 
     def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         x = self.enter(tokens)
-        after: State = {}
-        for prefix, layer, layer_norm, feed, feed_norm in self._blocks():
-            mixed, own = layer(layer_norm(x), _part(state, prefix))
-            x = x + mixed
-            x = x + feed(feed_norm(x))
-            after |= {prefix + name: value for name, value in own.items()}
-        return self.leave(self.norm(x)), after
+        after = []
+        for i, block in enumerate(self.blocks):
+            x, own = block(x, part(state, i))
+            after.append(own)
+        return self.leave(self.norm(x)), join(after)
 
     def _step(self, token: Tensor, state: State) -> Tensor:
         x = self.enter(token)
-        for prefix, layer, layer_norm, feed, feed_norm in self._blocks():
-            x = x + layer.step(layer_norm(x), _part(state, prefix))
-            x = x + feed(feed_norm(x))
+        for i, block in enumerate(self.blocks):
+            x = block.step(x, part(state, i))
         return self.leave(self.norm(x))
 
     def auxiliary_loss(self) -> Tensor:
-        losses = [layer.routing_loss for _, layer, *_ in self._blocks()]
+        losses = [block.layer.routing_loss for block in self.blocks]
         return sum((loss for loss in losses if loss is not None), start=self.origin)
 
 
-def _part(state: State, prefix: str) -> State:
-    return {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
+def join(parts: Iterable[State]) -> State:
+    """Several states as one; "i.x" is x of the i-th."""
+    return {f"{i}.{name}": x for i, own in enumerate(parts) for name, x in own.items()}
+
+
+def part(state: State, index: int) -> State:
+    """The i-th of the states that `join` made one; the tensors are the same."""
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}

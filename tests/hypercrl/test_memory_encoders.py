@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.memory import MEMORIES, MemoryConfig, MemoryEncoder, make_memory
+from hypercrl.memory.attention import WindowAttention
+from hypercrl.memory.blocks import rotate
+from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
+from hypercrl.memory.hgrn import HGRNLayer
+from hypercrl.memory.mom import MoMLayer
+from hypercrl.memory.routing import balance_loss, route
+from hypercrl.memory.sse import SSELayer
+from hypercrl.memory.stack import MemoryStack
 
 INPUTS = 5
 
@@ -22,6 +31,15 @@ def tokens(batch: int = 3, length: int = 11, seed: int = 1) -> Tensor:
 CASES: dict[str, dict[str, object]] = {
     **{name: {} for name in MEMORIES},
     "transformer": {"window": 4},
+    "based": {"window": 4},
+    "titans_mac": {"window": 4},
+    "titans_mac-mlp": {"window": 4, "inner": "mlp"},
+    "titans_mag": {"window": 4},
+    "titans_mag-mlp": {"window": 4, "inner": "mlp"},
+    "titans_mal": {"window": 4},
+    "hopfield": {"window": 4},
+    "hopfield-pooling": {"window": 4, "form": "pooling"},
+    "hopfield-layer": {"window": 20, "form": "layer", "updates": 1, "beta": 2.0},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
 }
@@ -113,3 +131,203 @@ def test_state_bytes(case: str) -> None:
 def test_tokens_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"X=5.*\(3, 11, 4\)"):
         encoder("gru").encode(tokens()[..., :4])
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"width must be a multiple of 2 · memory.heads = 6, not 1"
+    ):
+        encoder("gla", heads=3)
+    with pytest.raises(ValueError, match=r"layers must be at least memory.ratio"):
+        encoder("hybrid", layers=3, ratio=3)
+    with pytest.raises(ValueError, match=r"selected must be at most memory.memories=2, not 3"):
+        encoder("mom", memories=2, selected=3)
+    with pytest.raises(ValueError, match=r"selected must be at most memory.partitions=2, not 3"):
+        encoder("sse", partitions=2, selected=3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "layers", "full"), [(3, 4, [3]), (1, 4, [1, 3]), (2, 7, [2, 5]), (6, 7, [6])]
+)
+def test_hybrids_have_full_attention_where_the_ratio_says(
+    ratio: int, layers: int, full: list[int]
+) -> None:
+    memory = encoder("hybrid", ratio=ratio, layers=layers)
+    assert isinstance(memory, MemoryStack)
+    kinds = [isinstance(block.layer, WindowAttention) for block in memory.blocks]
+    assert [i for i, is_full in enumerate(kinds) if is_full] == full
+    assert len(kinds) == layers
+
+
+@pytest.mark.parametrize("window", [3, 20])
+def test_a_window_is_softmax_attention_to_its_last_steps(window: int) -> None:
+    layer = WindowAttention(8, 2, window, torch.Generator().manual_seed(0), persistent=2)
+    x = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(1))
+    o, _ = layer(x, layer.initial(2))
+    time = torch.arange(9)
+    q, k, v = (part.unflatten(-1, (2, 4)) for part in layer.project(x).chunk(3, -1))
+    q, k = rotate(q, time.expand(2, 9)), rotate(k, time.expand(2, 9))
+    assert layer.persistent is not None
+    for t in range(9):
+        seen = slice(max(0, t - window + 1), t + 1)
+        for h in range(2):
+            keys = torch.cat([layer.persistent[0, :, h].expand(2, 2, 4), k[:, seen, h]], 1)
+            values = torch.cat([layer.persistent[1, :, h].expand(2, 2, 4), v[:, seen, h]], 1)
+            p = (torch.einsum("bk,bsk->bs", q[:, t, h], keys) / 2).softmax(-1)
+            expected = torch.einsum("bs,bsv->bv", p, values)
+            part = torch.nn.functional.linear(expected, layer.out.weight[:, 4 * h : 4 * h + 4])
+            o = o - torch.nn.functional.pad(part[:, None], (0, 0, t, 8 - t))
+    torch.testing.assert_close(o, torch.zeros_like(o), atol=1e-5, rtol=0)
+
+
+def test_positions_turn_scores_by_the_lag_alone() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(1, 1, 8, generator=g), torch.randn(1, 1, 8, generator=g)
+
+    def score(at: int, before: int) -> Tensor:
+        return (rotate(q, torch.tensor([at])) * rotate(k, torch.tensor([before]))).sum()
+
+    torch.testing.assert_close(score(3, 1), score(103, 101), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(score(3, 1), score(3, 2))
+
+
+def test_hgrn_at_a_constant_input_is_a_geometric_series() -> None:
+    memory = encoder("hgrn", layers=3)
+    assert isinstance(memory, MemoryStack)
+    layer = memory.blocks[2].layer
+    assert isinstance(layer, HGRNLayer)
+    with torch.no_grad():
+        layer.bounds[0].gamma.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(1))
+    entry, gate = layer.project(x)[0, 0].chunk(2)
+    shares = layer.bounds[0].gamma.softmax(0)
+    bound = shares.cumsum(0)[2] - shares[0]
+    f = bound + (1 - bound) * gate.sigmoid()
+    _, after = layer(x.expand(1, 7, 16), layer.initial(1))
+    torch.testing.assert_close(after["memory"][0, 0], torch.nn.functional.silu(entry) * (1 - f**7))
+
+
+def test_deltanet_replaces_what_it_had_written_for_a_key() -> None:
+    layer = DeltaNetLayer(DeltaNetConfig(width=8, heads=1), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer.strength.bias.fill_(30.0)  # β = 1
+    state = layer.initial(1)
+    x = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    for _ in range(6):
+        layer.step(x, state)
+    _, k, v = layer._split(layer.convolution.step(layer.project(x), state["convolution"]))
+    torch.testing.assert_close(torch.einsum("bhk,bhkv->bhv", k, state["memory"]), v)
+    x = -x
+    for _ in range(6):
+        layer.step(x, state)
+    _, k, v = layer._split(layer.convolution.step(layer.project(x), state["convolution"]))
+    torch.testing.assert_close(torch.einsum("bhk,bhkv->bhv", k, state["memory"]), v)
+
+
+@pytest.mark.parametrize("name", ["mom", "sse"])
+def test_only_routed_memories_change(name: str) -> None:
+    memory = encoder(name, layers=1)
+    assert isinstance(memory, MemoryStack)
+    layer = memory.blocks[0].layer
+    assert isinstance(layer, MoMLayer | SSELayer)
+    _, state = layer(torch.randn(4, 9, 16), layer.initial(4))
+    before = state["memory"].clone().unflatten(1, (5, 2))
+    x = torch.randn(4, 16)
+    layer.step(x, state)
+    changed = (state["memory"].unflatten(1, (5, 2)) != before).flatten(2).any(-1)
+    best = layer.router(x).topk(layer.selected).indices
+    expected = torch.zeros(4, 5, dtype=torch.bool).scatter(1, best, value=True)
+    expected[:, -1] = True
+    assert torch.equal(changed, expected)
+
+
+def test_balance_is_1_when_even_and_n_when_one_memory_does_all() -> None:
+    even, chosen = route(torch.eye(4), 1)
+    torch.testing.assert_close(balance_loss(even, chosen), torch.tensor(1.0))
+    one, chosen = route(torch.tensor([[50.0, 0, 0, 0]]).expand(6, 4), 1)
+    torch.testing.assert_close(balance_loss(one, chosen), torch.tensor(4.0))
+
+
+def test_routing_losses_are_those_of_the_latest_encode() -> None:
+    memory = encoder("mom", balance=0.5)
+    memory.encode(tokens())
+    assert 0.9 < memory.auxiliary_loss().item() < 4, "2 layers, each at least about 1 × 0.5"
+    assert encoder("gru").auxiliary_loss() == 0
+
+
+def test_titans_context_goes_on_from_different_places_of_a_segment() -> None:
+    memory, x = encoder("titans_mac", window=4), tokens(4, 12)
+    _, early = memory.encode(x[:2, :3])
+    _, late = memory.encode(x[2:, :5])
+    both = {name: torch.cat([value, late[name]]) for name, value in early.items()}
+    rest = torch.cat([x[:2, 3:10], x[2:, 5:12]])
+    contexts, _ = memory.encode(rest, both)
+    whole, _ = memory.encode(x)
+    expected = torch.cat([whole[:2, 3:10], whole[2:, 5:12]])
+    torch.testing.assert_close(contexts, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["titans_mac", "titans_mag", "titans_mal"])
+def test_persistent_tokens_are_seen_by_every_step(name: str) -> None:
+    memory, x = encoder(name, window=4), tokens()
+    before = memory.encode(x)[0]
+    with torch.no_grad():
+        for own, parameter in memory.named_parameters():
+            if own.endswith("persistent"):
+                parameter.add_(1.0)
+    moved = (memory.encode(x)[0] - before).abs().amax((0, 2))
+    assert (moved > 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["gru", "transformer", "gated_deltanet", "sse", "titans_mag"])
+def test_a_hidden_constant_is_inferred(name: str) -> None:
+    """c ~ N(0, 1) behind unit noise: the best guess from one token errs by 1/2, from 24 by 1/25."""
+    g = torch.Generator().manual_seed(0)
+    memory = encoder(name, context=4)
+    readout = torch.nn.Linear(4, 1)
+    optimiser = torch.optim.Adam([*memory.parameters(), *readout.parameters()], 5e-3)
+    errors = []
+    for _ in range(120):
+        hidden = torch.randn(32, 1, 1, generator=g)
+        x = torch.randn(32, 24, INPUTS, generator=g)
+        x[..., :1] += hidden
+        contexts, _ = memory.encode(x)
+        square = (readout(contexts) - hidden).square()
+        (square.mean() + memory.auxiliary_loss()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        errors.append(square[:, -1].mean().item())
+    assert sum(errors[-20:]) / 20 < 0.2
+
+
+@pytest.mark.gpu
+@every
+def test_a_captured_step_on_cuda_equals_encode_on_the_cpu(case: str) -> None:
+    memory, x = of(case), tokens(3, 40)
+    expected = memory.encode(x)[0].detach()
+    memory, x = memory.cuda(), x.cuda()
+    contexts, _ = memory.encode(x)
+    torch.testing.assert_close(contexts.cpu(), expected, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        state = memory.initial(3)
+    captured = CapturedFunction(lambda token: (memory.step(state, token)["context"],))
+    for t in range(x.shape[1]):
+        context = captured(x[:, t])[0]
+        torch.testing.assert_close(context, contexts[:, t], rtol=1e-4, atol=1e-4)
+    assert captured._graph is not None
+
+
+@pytest.mark.gpu
+@learned
+def test_gradients_on_cuda_are_those_on_the_cpu(case: str) -> None:
+    memory, x = of(case), tokens(4, 24)
+    (memory.encode(x)[0].square().sum() + memory.auxiliary_loss()).backward()
+    expected = {name: p.grad for name, p in memory.named_parameters()}
+    memory = of(case).cuda()
+    (memory.encode(x.cuda())[0].square().sum() + memory.auxiliary_loss()).backward()
+    for name, parameter in memory.named_parameters():
+        assert parameter.grad is not None
+        reference = expected[name]
+        assert reference is not None
+        error = (parameter.grad.cpu() - reference).norm() / reference.norm()
+        assert error < 1e-2, name

@@ -1,0 +1,33 @@
+"""hypercrl recall: train one memory encoder on associative recall; a cell of the recall suite."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from hypercrl.checkpoint import write_atomically
+from hypercrl.config import RecallConfig
+from hypercrl.errors import UserError
+from hypercrl.recall import measure_recall
+from hypercrl.run_folder import RunFolder
+
+
+def recall(config: DictConfig) -> None:
+    """Measure what `config` describes, and leave result.json in its run folder.
+
+    Raises:
+        UserError: there is a result already, no folder is named, or settings do not fit together.
+    """
+    if OmegaConf.is_missing(config, "run_dir"):
+        raise UserError("recall needs run_dir=FOLDER for its result.")
+    path = RunFolder(Path(config.run_dir)).result_path
+    if path.exists():
+        raise UserError(f"{path} exists already and is left as it is. Name another run_dir.")
+    result = measure_recall(cast(RecallConfig, OmegaConf.to_object(config)))
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+    most = str(result["pairs"])
+    print(
+        f"{result['label']}, width {result['width']}: recalls {result['recall'][most]:.1%} of "
+        f"{most} pairs from {result['state_bytes']} bytes"
+    )

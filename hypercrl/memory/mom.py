@@ -1,0 +1,108 @@
+"""Mixture of memories: a router sends each step to a few of several memories.
+
+Du et al., "MoM: linear sequence modeling with mixture-of-memories", 2025.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercrl.memory.base import MemoryConfig, State
+from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
+from hypercrl.memory.gated_deltanet import DecayGate
+from hypercrl.memory.routing import balance_loss, route
+from hypercrl.memory.stack import MemoryLayer, MemoryStack
+from hypercrl.settings import number
+from hypercrl_kernels import chunk_memory, memory_step
+
+
+@dataclass
+class MoMConfig(MemoryConfig):
+    """`memories` that are routed to, `selected` of them at each step; `balance` weighs the loss."""
+
+    name: str = "mom"
+    memories: int = number(4, least=2)
+    selected: int = number(2, least=1)
+    balance: float = number(0.01, least=0)
+
+
+class MoMLayer(MemoryLayer):
+    """o = Σ_i w_i M_iᵀ q + M_sᵀ q over the routed memories and a shared one.
+
+    Du et al. 2025, section 3. w is the softmax of a router, cut to its largest and made to sum to 1
+    again. Each memory is a Gated DeltaNet with k, v, β and decay of its own; q is common. Those not
+    routed to neither write nor decay. Memories lie beside the heads: one call for all, of a fixed
+    size.
+    """
+
+    def __init__(self, config: MoMConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        if config.selected > config.memories:
+            raise ValueError(
+                f"memory.selected must be at most memory.memories={config.memories}, "
+                f"not {config.selected}"
+            )
+        width, every = config.width, config.memories + 1
+        self.heads, self.head_width = config.heads, width // config.heads
+        self.every, self.selected, self.balance = every, config.selected, config.balance
+        self.convolution = ShortConvolution(width, generator)
+        self.router = linear(width, config.memories, generator, bias=False)
+        self.query = linear(width, width, generator, bias=False)
+        self.write = linear(width, 2 * every * width, generator, bias=False)
+        self.strength = linear(width, every * self.heads, generator)
+        self.decay = DecayGate(width, every * self.heads, generator)
+        self.out = HeadOutput(width, self.heads, generator, gated=True)
+
+    def initial(self, batch: int) -> State:
+        shape = (batch, self.every * self.heads, self.head_width, self.head_width)
+        memory = self.router.weight.new_zeros(shape)
+        return {"memory": memory, "convolution": self.convolution.initial(batch)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        shares, chosen = route(self.router(x), self.selected)
+        self.routing_loss = self.balance * balance_loss(shares, chosen)
+        mixed, before = self.convolution(x, state["convolution"])
+        o, memory = chunk_memory(
+            *self._split(mixed),
+            log_decay=self._only(chosen, self.decay(x)),
+            beta=self._only(chosen, self.strength(x).sigmoid()),
+            error="after_decay",
+            initial_state=state["memory"],
+        )
+        return self._leave(o, shares * chosen, x), {"memory": memory, "convolution": before}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        shares, chosen = route(self.router(x), self.selected)
+        o = memory_step(
+            *self._split(self.convolution.step(x, state["convolution"])),
+            log_decay=self._only(chosen, self.decay(x)),
+            beta=self._only(chosen, self.strength(x).sigmoid()),
+            error="after_decay",
+            state=state["memory"],
+        )
+        return self._leave(o, shares * chosen, x)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of every memory's heads, [..., (N + 1) H, K]."""
+        k, v = (heads(half, self.every * self.heads) for half in self.write(x).chunk(2, -1))
+        q = heads(self.query(x), self.heads)
+        q = unit(q)[..., None, :, :].expand(*q.shape[:-2], self.every, *q.shape[-2:])
+        return q.flatten(-3, -2), unit(k), v
+
+    def _only(self, chosen: Tensor, gate: Tensor) -> Tensor:
+        """Gates [..., (N + 1) H], 0 for memories that are not chosen; the last one always is."""
+        chosen = torch.nn.functional.pad(chosen, (0, 1), value=1.0)
+        return (heads(gate, self.every) * chosen[..., None]).flatten(-2)
+
+    def _leave(self, o: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+        weights = weights / weights.sum(-1, keepdim=True)
+        weights = torch.nn.functional.pad(weights, (0, 1), value=1.0)
+        o = (weights[..., None, None] * o.unflatten(-2, (self.every, self.heads))).sum(-3)
+        return self.out(o, x)
+
+
+class MoM(MemoryStack):
+    """Mixtures of memories."""
+
+    layer = MoMLayer

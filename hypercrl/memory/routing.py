@@ -1,0 +1,29 @@
+"""Which of several memories a step goes to."""
+
+import torch
+from torch import Tensor
+
+
+def route(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Softmax over N memories, and the `count` largest of it.
+
+    Args:
+        scores: [..., N].
+
+    Returns:
+        Probabilities [..., N], and 1 for the chosen, 0 for the others, [..., N].
+    """
+    shares = scores.softmax(-1, dtype=torch.float32)
+    chosen = torch.zeros_like(shares).scatter(-1, shares.topk(count).indices, 1.0)
+    return shares, chosen
+
+
+def balance_loss(shares: Tensor, chosen: Tensor) -> Tensor:
+    """N Σ f_i p_i: 1 where all memories have as much to do, N where one does all.
+
+    Fedus et al. 2022 (Switch Transformer), eq. 4; f_i is the fraction of choices that fell on i,
+    p_i its mean probability.
+    """
+    axes = tuple(range(shares.dim() - 1))
+    fractions = chosen.mean(axes) / chosen.sum(-1).mean()
+    return shares.shape[-1] * (fractions * shares.mean(axes)).sum()

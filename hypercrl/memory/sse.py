@@ -1,0 +1,105 @@
+"""Sparse state expansion: a larger state, of which each step writes and reads a part.
+
+Pan et al., "Scaling linear attention with sparse state expansion", 2025.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hypercrl.memory.base import State
+from hypercrl.memory.blocks import HeadOutput, LowRank, heads, linear
+from hypercrl.memory.gla import GLAConfig
+from hypercrl.memory.routing import balance_loss, route
+from hypercrl.memory.stack import MemoryLayer, MemoryStack
+from hypercrl.settings import number
+from hypercrl_kernels import chunk_gla, gla_step
+
+
+@dataclass
+class SSEConfig(GLAConfig):
+    """`partitions` of the state, `selected` of them at each step; `balance` weighs the loss."""
+
+    name: str = "sse"
+    partitions: int = number(4, least=2)
+    selected: int = number(1, least=1)
+    balance: float = number(0.01, least=0)
+
+
+class SSELayer(MemoryLayer):
+    """S_i ← Λ S_i + e_i k vᵀ and o = Σ_i e_i S_iᵀ q over the largest e_i = softmax(W_e x)_i.
+
+    Pan et al. 2025. Partitions that are not selected neither write nor decay; one more is always
+    on, with e = 1. Λ is GLA's diagonal decay. Parameters are those of one GLA: q and k of the
+    sparse partitions differ from the others' by a low-rank map alone.
+    """
+
+    def __init__(self, config: SSEConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        if config.selected > config.partitions:
+            raise ValueError(
+                f"memory.selected must be at most memory.partitions={config.partitions}, "
+                f"not {config.selected}"
+            )
+        width = config.width
+        self.heads, self.head_width = config.heads, width // config.heads
+        self.every = config.partitions + 1
+        self.selected, self.balance = config.selected, config.balance
+        self.router = linear(width, config.partitions, generator, bias=False)
+        self.project = linear(width, 3 * width, generator, bias=False)
+        self.difference = LowRank(width, 2 * width, config.rank, generator)
+        self.decay = LowRank(width, width, config.rank, generator)
+        self.out = HeadOutput(width, self.heads, generator, gated=True)
+
+    def initial(self, batch: int) -> State:
+        shape = (batch, self.every * self.heads, self.head_width, self.head_width)
+        return {"memory": self.router.weight.new_zeros(shape)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        shares, chosen = route(self.router(x), self.selected)
+        self.routing_loss = self.balance * balance_loss(shares, chosen)
+        q, k, v, log_decay = self._split(x, shares, chosen)
+        o, memory = chunk_gla(q, k, v, log_decay=log_decay, initial_state=state["memory"])
+        return self._leave(o, shares * chosen, x), {"memory": memory}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        shares, chosen = route(self.router(x), self.selected)
+        q, k, v, log_decay = self._split(x, shares, chosen)
+        o = gla_step(q, k, v, log_decay=log_decay, state=state["memory"])
+        return self._leave(o, shares * chosen, x)
+
+    def _split(
+        self, x: Tensor, shares: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q, k, v and log Λ of every partition's heads, [..., (N + 1) H, K], the fixed one last."""
+        q, k, v = self.project(x).chunk(3, -1)
+        sparse_q, sparse_k = (torch.cat([q, k], -1) + self.difference(x)).chunk(2, -1)
+        log_decay = F.logsigmoid(self.decay(x)) / 16
+        written = (shares * chosen)[..., None]
+        parts = (
+            self._beside(sparse_q, q),
+            self._beside(written * sparse_k[..., None, :], k),
+            self._beside(v, v),
+            self._beside(chosen[..., None] * log_decay[..., None, :], log_decay),
+        )
+        q, k, v, log_decay = (heads(x, self.heads).flatten(-3, -2) for x in parts)
+        return q, k, v, log_decay
+
+    def _beside(self, sparse: Tensor, fixed: Tensor) -> Tensor:
+        """[..., N, D] or, the same for all, [..., D], and [..., D] → [..., N + 1, D]."""
+        if sparse.dim() == fixed.dim():
+            sparse = sparse[..., None, :].expand(*sparse.shape[:-1], self.every - 1, -1)
+        return torch.cat([sparse, fixed[..., None, :]], -2)
+
+    def _leave(self, o: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+        weights = F.pad(weights, (0, 1), value=1.0)
+        o = (weights[..., None, None] * o.unflatten(-2, (self.every, self.heads))).sum(-3)
+        return self.out(o, x)
+
+
+class SSE(MemoryStack):
+    """Layers of sparse state expansion over GLA."""
+
+    layer = SSELayer

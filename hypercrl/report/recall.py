@@ -1,0 +1,100 @@
+"""The recall suite's report: recall against the bytes of a state, one line per encoder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from rich.console import Console
+
+from hypercrl.checkpoint import write_atomically
+from hypercrl.report.export import to_csv
+from hypercrl.report.formats import count, duration, size, spread
+from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
+from hypercrl.report.tables import Cell, Table
+
+MARKERS = "os^D"
+HEADER = ("encoder", "width", "state", "parameters", "recall", "half the pairs", "training")
+
+
+def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path | None:
+    """Print the table, and write recall.json, recall.csv and recall.png.
+
+    Args:
+        results: result.json of every cell that has one.
+        out: folder; made if need be.
+
+    Returns:
+        Path of the figure; None where there is nothing to show.
+    """
+    if not results:
+        return None
+    records = [json.loads(path.read_text()) for path in results]
+    groups = _groups(records)
+    table = recall_table(groups)
+    console.print(table.to_rich())
+    write_atomically(out / "recall.json", (json.dumps(records, indent=1) + "\n").encode())
+    write_atomically(out / "recall.csv", to_csv([table]).encode())
+    figure = out / "recall.png"
+    write_atomically(figure, to_png(recall_figure(groups)))
+    return figure
+
+
+Groups = dict[str, dict[int, list[dict[str, Any]]]]
+"""Encoder → width → its results, one a seed."""
+
+
+def _groups(records: Sequence[dict[str, Any]]) -> Groups:
+    groups: Groups = {}
+    for record in sorted(records, key=lambda r: r["width"]):
+        groups.setdefault(record["label"], {}).setdefault(record["width"], []).append(record)
+    return groups
+
+
+def recall_table(groups: Groups) -> Table:
+    """A row for each encoder and width: means over seeds."""
+    first = next(iter(next(iter(groups.values())).values()))[0]
+    pairs, steps = first["pairs"], first["steps"]
+    rows = []
+    for label, widths in groups.items():
+        for width, records in widths.items():
+            texts = (
+                label,
+                str(width),
+                size(records[0]["state_bytes"]),
+                count(records[0]["parameters"]),
+                spread([r["recall"][str(pairs)] for r in records]),
+                spread([r["recall"][str(pairs // 2)] for r in records]),
+                duration(float(np.mean([r["seconds"] for r in records]))),
+            )
+            rows.append(tuple(Cell(text) for text in texts))
+    title = f"Recall of {pairs} pairs after {steps} training steps"
+    return Table(title, HEADER, tuple(rows), (0,))
+
+
+def recall_figure(groups: Groups) -> Figure:
+    """Recall of all pairs against the bytes of one robot's state; left and up is better."""
+    look = looks(tuple(groups))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+        axes = figure.subplots()
+        for index, (label, widths) in enumerate(groups.items()):
+            x = [records[0]["state_bytes"] for records in widths.values()]
+            y = [
+                float(np.mean([r["recall"][str(r["pairs"])] for r in records]))
+                for records in widths.values()
+            ]
+            own, marker = look[label], MARKERS[index // len(PALETTE) % len(MARKERS)]
+            axes.plot(x, y, marker, color=own.colour, linestyle=own.dash, label=label, alpha=0.9)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: size(value))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(-0.04, 1.04)
+        axes.set_xlabel("bytes of a robot's state")
+        axes.set_ylabel("recall", color=INK)
+        figure.legend(loc="outside right center", frameon=False)
+    return figure
