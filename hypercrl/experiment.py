@@ -151,8 +151,8 @@ def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
     for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
         if steps < needed:
             raise UserError(
-                f"protocol.heldout_from + protocol.prediction_horizon = {needed}, but an episode of "
-                f"{caption} has {steps} steps."
+                f"protocol.heldout_from + protocol.prediction_horizon = {needed}, but an episode "
+                f"of {caption} has {steps} steps."
             )
 
 
