@@ -109,7 +109,7 @@ class PushTask(BlockTask):
         angles they are those of the smallest rectangle around it. Drawn densities show in long
         pushes alone: there it is stronger, and a little to the sides.
         """
-        (back, ahead), aside = ((0.3, 0.9), 0.1) if self._draws else ((-0.2, 0.6), 0.0)
+        (back, ahead), aside = ((0.3, 0.8), 0.1) if self._draws else ((-0.2, 0.6), 0.0)
         ends = np.array([(x, y) for x in (back, ahead) for y in (-aside, aside)])
         ends = ends @ self._control_frame
         low, high = ends.min(axis=0), ends.max(axis=0)
