@@ -111,7 +111,7 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
     given = {word.partition("=")[0] for word in settings}
     usual = [f"{key}={value}" for key, value in RECALL_USUAL.items() if key not in given]
     # Presets of training and of recall are of different kinds, so they are two groups.
-    settings = [word.replace("preset=", "recall=", 1) for word in settings]
+    settings = [f"recall={w[7:]}" if w.startswith("preset=") else w for w in settings]
     return RECALL, [*usual, *settings]
 
 

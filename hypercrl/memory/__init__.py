@@ -4,17 +4,11 @@ import torch
 
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
 from hypercrl.memory.based import Based, BasedConfig
-from hypercrl.memory.deltanet import DeltaNet, DeltaNetConfig
-from hypercrl.memory.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
-from hypercrl.memory.gla import GLA, GLAConfig
 from hypercrl.memory.gru import GRU, GRUConfig
-from hypercrl.memory.hgrn import HGRN, HGRNConfig
-from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
 from hypercrl.memory.hopfield import Hopfield, HopfieldConfig
-from hypercrl.memory.hybrid import Hybrid, HybridConfig
+from hypercrl.memory.hybrid import LINEAR, Hybrid, HybridConfig
 from hypercrl.memory.mom import MoM, MoMConfig
 from hypercrl.memory.none import NoMemory, NoMemoryConfig
-from hypercrl.memory.retnet import RetNet, RetNetConfig
 from hypercrl.memory.sse import SSE, SSEConfig
 from hypercrl.memory.titans import (
     TitansMAC,
@@ -30,12 +24,7 @@ MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
     "none": (NoMemory, NoMemoryConfig),
     "gru": (GRU, GRUConfig),
     "transformer": (Transformer, TransformerConfig),
-    "retnet": (RetNet, RetNetConfig),
-    "hgrn": (HGRN, HGRNConfig),
-    "gla": (GLA, GLAConfig),
-    "hgrn2": (HGRN2, HGRN2Config),
-    "deltanet": (DeltaNet, DeltaNetConfig),
-    "gated_deltanet": (GatedDeltaNet, GatedDeltaNetConfig),
+    **LINEAR,
     "based": (Based, BasedConfig),
     "mom": (MoM, MoMConfig),
     "sse": (SSE, SSEConfig),

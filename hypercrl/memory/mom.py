@@ -11,7 +11,7 @@ from torch import Tensor
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
 from hypercrl.memory.gated_deltanet import DecayGate
-from hypercrl.memory.routing import balance_loss, route
+from hypercrl.memory.routing import balance_loss, combine, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl.settings import number
 from hypercrl_kernels import chunk_memory, memory_step
@@ -96,10 +96,7 @@ class MoMLayer(MemoryLayer):
         return (heads(gate, self.every) * chosen[..., None]).flatten(-2)
 
     def _leave(self, o: Tensor, weights: Tensor, x: Tensor) -> Tensor:
-        weights = weights / weights.sum(-1, keepdim=True)
-        weights = torch.nn.functional.pad(weights, (0, 1), value=1.0)
-        o = (weights[..., None, None] * o.unflatten(-2, (self.every, self.heads))).sum(-3)
-        return self.out(o, x)
+        return self.out(combine(o, weights / weights.sum(-1, keepdim=True)), x)
 
 
 class MoM(MemoryStack):

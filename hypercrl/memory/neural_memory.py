@@ -4,6 +4,7 @@ Behrouz, Zhong, Mirrokni, "Titans: learning to memorize at test time", 2025, sec
 """
 
 from abc import abstractmethod
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,9 @@ from hypercrl_kernels import (
     memory_step,
     mlp_memory_step,
 )
+
+MOST_MOMENTUM = 0.9
+"""Upper bound of η: nearer to 1 the memory swings for hundreds of steps, and grows by it."""
 
 LOWEST = -20.0
 """Least log of what is kept at a step."""
@@ -41,13 +45,17 @@ class NeuralMemory(MemoryLayer):
     """S_t = η_t S_{t−1} − θ_t ∇ℓ(M; k_t, v_t), M_t = (1 − α_t) M_{t−1} + S_t, ℓ = ½|M(k) − v|².
 
     Behrouz et al. 2025, eqs. 11 to 14. q, k, v: a projection, a causal convolution, SiLU; q and k
-    of unit length. α, η, θ are sigmoids, one a head, so that θ|k|² < 1; they start near 0.02, 0.5
-    and 0.5. The memory starts from learned weights, and has read the `persistent` learned tokens.
+    of unit length. α, η, θ are sigmoids, one a head, so that θ|k|² < 1; α starts near 0.02, η and
+    θ halfway to their bounds. The memory starts from learned weights, and has read the `persistent`
+    learned tokens.
 
     Args:
         width: of the layer; count: heads.
         persistent: learned tokens that are written before the first step.
     """
+
+    most_rate = 1.0
+    """Upper bound of θ."""
 
     def __init__(
         self, width: int, count: int, generator: torch.Generator, persistent: int = 0
@@ -86,7 +94,7 @@ class NeuralMemory(MemoryLayer):
     def _gates(self, x: Tensor) -> Gates:
         forget, momentum, rate = self.gates(x).chunk(3, -1)
         kept, carried = (F.logsigmoid(g).clamp_min(LOWEST) for g in (-forget, momentum))
-        return Gates(kept, carried, rate.sigmoid())
+        return Gates(kept, carried + log(MOST_MOMENTUM), self.most_rate * rate.sigmoid())
 
     @abstractmethod
     def weights(self, state: State) -> State:
@@ -151,10 +159,15 @@ class MatrixMemory(NeuralMemory):
 class MLPMemory(NeuralMemory):
     """M(x) = gelu(x W₁) W₂, with twice a head's width in between.
 
+    Its curvature grows with its weights, so that gates which a matrix bears let it diverge within a
+    few hundred steps. Values have unit length too, and θ < 0.1.
+
     Args:
         chunk: steps of a sequence whose gradients are taken at the same weights. 1 is what a single
             step computes; 16, 32 or 64 train with kernels on a GPU, and differ from steps by that.
     """
+
+    most_rate = 0.1
 
     def __init__(
         self,
@@ -168,6 +181,10 @@ class MLPMemory(NeuralMemory):
         hidden, self.chunk = 2 * self.head_width, chunk
         self.w1 = normal(count, hidden, self.head_width, generator=generator)
         self.w2 = normal(count, self.head_width, hidden, generator=generator)
+
+    def _split(self, mixed: Tensor) -> Sequences:
+        q, k, v = super()._split(mixed)
+        return q, k, unit(v)
 
     def weights(self, state: State) -> State:
         return {"w1": state["w1"], "w2": state["w2"]}

@@ -18,6 +18,21 @@ def route(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return shares, chosen
 
 
+def combine(o: Tensor, weights: Tensor) -> Tensor:
+    """Σ_i w_i o_i over N routed memories, and one more that is always on, w = 1.
+
+    Args:
+        o: [..., (N + 1) H, V], the fixed memory last.
+        weights: [..., N].
+
+    Returns:
+        [..., H, V].
+    """
+    weights = torch.nn.functional.pad(weights, (0, 1), value=1.0)
+    o = o.unflatten(-2, (weights.shape[-1], -1))
+    return (weights[..., None, None] * o).sum(-3)
+
+
 def balance_loss(shares: Tensor, chosen: Tensor) -> Tensor:
     """N Σ f_i p_i: 1 where all memories have as much to do, N where one does all.
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hypercrl.memory.base import State
 from hypercrl.memory.blocks import HeadOutput, LowRank, heads, linear
 from hypercrl.memory.gla import GLAConfig
-from hypercrl.memory.routing import balance_loss, route
+from hypercrl.memory.routing import balance_loss, combine, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl.settings import number
 from hypercrl_kernels import chunk_gla, gla_step
@@ -62,13 +62,13 @@ class SSELayer(MemoryLayer):
         self.routing_loss = self.balance * balance_loss(shares, chosen)
         q, k, v, log_decay = self._split(x, shares, chosen)
         o, memory = chunk_gla(q, k, v, log_decay=log_decay, initial_state=state["memory"])
-        return self._leave(o, shares * chosen, x), {"memory": memory}
+        return self.out(combine(o, shares * chosen), x), {"memory": memory}
 
     def step(self, x: Tensor, state: State) -> Tensor:
         shares, chosen = route(self.router(x), self.selected)
         q, k, v, log_decay = self._split(x, shares, chosen)
         o = gla_step(q, k, v, log_decay=log_decay, state=state["memory"])
-        return self._leave(o, shares * chosen, x)
+        return self.out(combine(o, shares * chosen), x)
 
     def _split(
         self, x: Tensor, shares: Tensor, chosen: Tensor
@@ -92,11 +92,6 @@ class SSELayer(MemoryLayer):
         if sparse.dim() == fixed.dim():
             sparse = sparse[..., None, :].expand(*sparse.shape[:-1], self.every - 1, -1)
         return torch.cat([sparse, fixed[..., None, :]], -2)
-
-    def _leave(self, o: Tensor, weights: Tensor, x: Tensor) -> Tensor:
-        weights = F.pad(weights, (0, 1), value=1.0)
-        o = (weights[..., None, None] * o.unflatten(-2, (self.every, self.heads))).sum(-3)
-        return self.out(o, x)
 
 
 class SSE(MemoryStack):

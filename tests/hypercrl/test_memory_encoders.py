@@ -11,6 +11,7 @@ from hypercrl.memory.blocks import rotate
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.hgrn import HGRNLayer
 from hypercrl.memory.mom import MoMLayer
+from hypercrl.memory.neural_memory import NeuralMemory
 from hypercrl.memory.routing import balance_loss, route
 from hypercrl.memory.sse import SSELayer
 from hypercrl.memory.stack import MemoryStack
@@ -108,6 +109,28 @@ def test_parameters_come_from_the_generator_alone(case: str) -> None:
     assert torch.equal(untouched, torch.random.get_rng_state())
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("inner", ["linear", "mlp"])
+def test_titans_memories_stay_bounded_whatever_they_are_told(inner: str) -> None:
+    """Keys like those of a trajectory, large values, and gates at their extremes."""
+    sizes = {"width": 64, "inner": inner, "layers": 1}
+    memory = encoder("titans_mal", **sizes)
+    for parameter in memory.parameters():
+        parameter.requires_grad_(False)
+    assert isinstance(memory, MemoryStack)
+    neural = memory.blocks[0].layer.memory
+    assert isinstance(neural, NeuralMemory)
+    neural.project.weight.mul_(5.0)
+    neural.gates.bias[2:] = 3.0  # η and θ near 1
+    g = torch.Generator().manual_seed(1)
+    walk = torch.randn(8, 1, 64, generator=g) + 0.1 * torch.randn(8, 300, 64, generator=g).cumsum(1)
+    state = neural.initial(8)
+    mixed, _ = neural.convolution(neural.project(walk), state.pop("before"))
+    _, after = neural._sequence(neural._split(mixed), neural._gates(walk), state)
+    largest = neural._split(mixed)[2].norm(dim=-1).max()
+    for name, value in after.items():
+        assert value.abs().max() < 20 * largest, name
 
 
 @learned
