@@ -25,11 +25,11 @@ class InferenceConfig:
 
     Attributes:
         max_tasks: how many tasks it may tell apart, at most.
-        window: steps over which errors are averaged.
+        window: steps over which the present model's error is averaged.
         surprise: an averaged error of so many times the level makes it doubt.
         patience: steps that a doubt lasts before it decides.
-        familiar: a known task is gone back to if its model's averaged error is at most so many
-            times that model's level; else a new one begins.
+        familiar: a known task is gone back to if its model's mean error during the doubt is at most
+            so many times that model's level; else a new one begins.
         settle: planned steps with a new task before it is doubted.
         margin: within an episode another known task is believed in when its errors add up to less
             than this share of the present one's.
@@ -39,8 +39,8 @@ class InferenceConfig:
     max_tasks: int = number(10, least=1)
     window: int = number(100, least=1)
     surprise: float = number(1.5, least=1)
-    patience: int = number(20, least=1)
-    familiar: float = number(1.2, least=1)
+    patience: int = number(60, least=1)
+    familiar: float = number(1.3, least=1)
     settle: int = number(300, least=1)
     margin: float = number(0.8, least=0, most=1)
     least_steps: int = number(10, least=1)
@@ -57,7 +57,8 @@ class TaskInference:
         self.config = config
         self.current = -1
         self.levels: list[float] = []
-        self.running: list[float] = []
+        self.running = 0.0
+        self.doubted: list[float] = []
         self.learned = 0
         self.doubt = 0
 
@@ -69,7 +70,6 @@ class TaskInference:
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(0.0)
-        self.running.append(0.0)
         self.current = self.known - 1
         self.learned = self.doubt = 0
 
@@ -79,34 +79,38 @@ class TaskInference:
         Returns:
             The task to go on with, if another one: a known one, or `known` for a new one.
         """
-        config, current = self.config, self.current
-        rate = 1 / config.window
-        for task, error in enumerate(errors):
-            self.running[task] += rate * (error - self.running[task])
+        config, error = self.config, errors[self.current]
+        level = self.levels[self.current]
         if self.learned < config.settle:
-            # The plain mean, so far, of the model's latest half.
             self.learned += 1
-            share = max(2 / self.learned, rate)
-            self.levels[current] += share * (errors[current] - self.levels[current])
-            self.running[current] = self.levels[current]
+            # A mean in which the latest half of what there is counts most: the model improves.
+            share = max(2 / (self.learned + 1), 1 / config.window)
+            self.running = self.levels[self.current] = level + share * (error - level)
             return None
-        if self.running[current] <= config.surprise * self.levels[current]:
+        self.running += (error - self.running) / config.window
+        if self.running <= config.surprise * level:
             self.doubt = 0
-            slow = rate / 10
-            self.levels[current] += slow * (errors[current] - self.levels[current])
+            self.levels[self.current] += (error - level) / (10 * config.window)
             return None
+        if not self.doubt:
+            self.doubted = [0.0] * self.known
         self.doubt += 1
-        return self._decide() if self.doubt >= config.patience else None
+        self.doubted = [total + e for total, e in zip(self.doubted, errors, strict=True)]
+        return self._decide() if self.doubt == config.patience else None
 
     def _decide(self) -> int | None:
+        ratios = [
+            total / self.doubt / max(level, 1e-12)
+            for total, level in zip(self.doubted, self.levels, strict=True)
+        ]
         self.doubt = 0
-        ratios = [r / max(level, 1e-12) for r, level in zip(self.running, self.levels, strict=True)]
         best = min(range(self.known), key=ratios.__getitem__)
         if ratios[best] > self.config.familiar and self.known < self.config.max_tasks:
             return self.known
         if best == self.current:
             return None
         self.current = best
+        self.running = self.levels[best]
         return best
 
     def state(self) -> dict[str, Any]:
@@ -114,7 +118,8 @@ class TaskInference:
         return {
             "current": self.current,
             "levels": list(self.levels),
-            "running": list(self.running),
+            "running": self.running,
+            "doubted": list(self.doubted),
             "learned": self.learned,
             "doubt": self.doubt,
         }
@@ -122,7 +127,8 @@ class TaskInference:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.current = state["current"]
-        self.levels, self.running = list(state["levels"]), list(state["running"])
+        self.levels, self.doubted = list(state["levels"]), list(state["doubted"])
+        self.running = state["running"]
         self.learned, self.doubt = state["learned"], state["doubt"]
 
 

@@ -134,6 +134,7 @@ WITH_A_MEMORY = (
             (*way, "memory=gru", "memory.width=8", "context.windows=4", "env=push_hidden")
             for way in WITH_A_MEMORY
         ),
+        ("method=hnet", "task_id=inferred", "inference.settle=5", "inference.surprise=1.05"),
     ],
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
