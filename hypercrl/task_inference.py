@@ -18,18 +18,21 @@ from hypercrl.settings import number
 from hypercrl.transitions import Batch
 from hypercrl_kernels import rollout
 
+SMALLEST = 1e-3
+"""Of a step's change: errors below it are the same."""
+
 
 @dataclass
 class InferenceConfig:
-    """When the agent changes its mind about the task; errors are RMS of one step, normalised.
+    """When the agent changes its mind about the task.
 
     Attributes:
         max_tasks: how many tasks it may tell apart, at most.
-        window: steps over which the present model's error is averaged.
-        surprise: an averaged error of so many times the level makes it doubt.
+        window: steps over which the present model's errors are averaged.
+        surprise: averaged errors of so many times their level make it doubt.
         patience: steps that a doubt lasts before it decides.
-        familiar: a known task is gone back to if its model's mean error during the doubt is at most
-            so many times that model's level; else a new one begins.
+        familiar: a known task is gone back to if its model's mean errors during the doubt are at
+            most so many times their level; else a new one begins.
         settle: planned steps with a new task before it is doubted.
         margin: within an episode another known task is believed in when its errors add up to less
             than this share of the present one's.
@@ -38,7 +41,7 @@ class InferenceConfig:
 
     max_tasks: int = number(10, least=1)
     window: int = number(100, least=1)
-    surprise: float = number(1.5, least=1)
+    surprise: float = number(1.6, least=1)
     patience: int = number(60, least=1)
     familiar: float = number(1.3, least=1)
     settle: int = number(300, least=1)
@@ -49,6 +52,10 @@ class InferenceConfig:
 class TaskInference:
     """Follows the errors of all known models while the agent acts, and decides with hysteresis.
 
+    The level of a model is the mean absolute error to expect of it in each dimension while it is
+    the right one; errors are compared with it dimension by dimension, and the mean of the ratios
+    counts: what is always predicted well says most.
+
     Attributes:
         current: the task that the agent believes to be in, counted from 0 as they were created.
     """
@@ -56,9 +63,9 @@ class TaskInference:
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
-        self.levels: list[float] = []
-        self.running = 0.0
-        self.doubted: list[float] = []
+        self.levels: list[Tensor] = []
+        self.running = torch.zeros(0)
+        self.doubted = torch.zeros(0)
         self.learned = 0
         self.doubt = 0
 
@@ -69,38 +76,44 @@ class TaskInference:
 
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
-        self.levels.append(0.0)
+        self.levels.append(torch.zeros(0))
         self.current = self.known - 1
         self.learned = self.doubt = 0
 
-    def step(self, errors: Sequence[float]) -> int | None:
-        """Take in one planned step's error of each known model.
+    def step(self, errors: Tensor) -> int | None:
+        """Take in one planned step's absolute errors of each known model, [known, O] on the CPU.
 
         Returns:
             The task to go on with, if another one: a known one, or `known` for a new one.
         """
         config, error = self.config, errors[self.current]
-        level = self.levels[self.current]
         if self.learned < config.settle:
-            self.learned += 1
-            # A mean in which the latest half of what there is counts most: the model improves.
-            share = max(2 / (self.learned + 1), 1 / config.window)
-            self.running = self.levels[self.current] = level + share * (error - level)
+            self._learn(error)
             return None
-        self.running += (error - self.running) / config.window
-        if self.running <= config.surprise * level:
+        level = self.levels[self.current]
+        self.running = self.running.lerp(error, 1 / config.window)
+        if _ratio(self.running, level) <= config.surprise:
             self.doubt = 0
-            self.levels[self.current] += (error - level) / (10 * config.window)
+            self.levels[self.current] = level.lerp(error, 0.1 / config.window)
             return None
         if not self.doubt:
-            self.doubted = [0.0] * self.known
+            self.doubted = torch.zeros_like(errors)
         self.doubt += 1
-        self.doubted = [total + e for total, e in zip(self.doubted, errors, strict=True)]
+        self.doubted = self.doubted + errors
         return self._decide() if self.doubt == config.patience else None
+
+    def _learn(self, error: Tensor) -> None:
+        """A mean in which the latest half of what there is counts most: the model improves."""
+        if not self.learned:
+            self.levels[self.current] = torch.zeros_like(error)
+        self.learned += 1
+        share = max(2 / (self.learned + 1), 1 / self.config.window)
+        self.levels[self.current] = self.levels[self.current].lerp(error, share)
+        self.running = self.levels[self.current]
 
     def _decide(self) -> int | None:
         ratios = [
-            total / self.doubt / max(level, 1e-12)
+            _ratio(total / self.doubt, level)
             for total, level in zip(self.doubted, self.levels, strict=True)
         ]
         self.doubt = 0
@@ -119,7 +132,7 @@ class TaskInference:
             "current": self.current,
             "levels": list(self.levels),
             "running": self.running,
-            "doubted": list(self.doubted),
+            "doubted": self.doubted,
             "learned": self.learned,
             "doubt": self.doubt,
         }
@@ -127,9 +140,13 @@ class TaskInference:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.current = state["current"]
-        self.levels, self.doubted = list(state["levels"]), list(state["doubted"])
-        self.running = state["running"]
+        self.levels = list(state["levels"])
+        self.running, self.doubted = state["running"], state["doubted"]
         self.learned, self.doubt = state["learned"], state["doubt"]
+
+
+def _ratio(errors: Tensor, level: Tensor) -> float:
+    return float(((errors + SMALLEST) / (level + SMALLEST)).mean())
 
 
 class InferredTask(Belief):
@@ -141,6 +158,10 @@ class InferredTask(Belief):
         start: the task that is believed in before anything is seen.
         robots: B.
         config: when to change; None: never, errors are only watched.
+
+    Attributes:
+        errors: [B, known, O], absolute, of the latest step, in units of `scale`.
+        chosen: [B], what each robot believes in.
     """
 
     changes = True
@@ -156,7 +177,7 @@ class InferredTask(Belief):
         super().__init__()
         self.beliefs = list(beliefs)
         self.config = config
-        self.errors = scale.new_zeros(robots, len(self.beliefs))
+        self.errors = scale.new_zeros(robots, len(self.beliefs), len(scale))
         self.chosen = torch.full((robots,), start, device=scale.device)
         self._start = start
         self._scale = scale
@@ -186,16 +207,17 @@ class InferredTask(Belief):
         obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
         for task, belief in enumerate(self.beliefs):
             predicted = rollout(belief.layers(), obs, action[:, None, None], "tf32x3")[:, 0, 1]
-            error = ((predicted - next_obs) / self._scale).square().mean(-1).sqrt()
-            self.errors[:, task] = error
+            self.errors[:, task] = ((predicted - next_obs) / self._scale).abs()
             belief.observe(obs, action, next_obs)
         self.seconds += self.beliefs[0].seconds
         self.beliefs[0].seconds = []
         self._sums += self.errors
         self._steps += 1
         if self.config is not None and self._steps >= self.config.least_steps:
-            present = self._sums.gather(1, self.chosen[:, None])[:, 0]
-            least, best = self._sums.min(1)
+            # The likelihood of errors under Laplace distributions of their own width.
+            means = (self._sums / self._steps + SMALLEST).log().mean(-1).exp()
+            present = means.gather(1, self.chosen[:, None])[:, 0]
+            least, best = means.min(1)
             self.chosen = torch.where(least < self.config.margin * present, best, self.chosen)
 
     def recall(self, episode: Batch) -> None:

@@ -219,7 +219,7 @@ class Trainer:
     def _infer_task(self, inference: TaskInference) -> None:
         """Ask whether this is still the task that the agent believes in, and act on the answer."""
         assert isinstance(self.belief, InferredTask)
-        chosen = inference.step(self.belief.errors[0].tolist())
+        chosen = inference.step(self.belief.errors[0].cpu())
         if chosen is None:
             return
         new = chosen == inference.known
