@@ -54,9 +54,11 @@ def _of_inference(trainer: Trainer) -> dict[str, Any]:
     """When the agent changed its mind about the task, and how right it was."""
     if trainer.inference is None:
         return {}
+    specs = trainer.sequence.specs
+    same = [specs.index(spec) for spec in specs]
     return {
         "decisions": [asdict(decision) for decision in trainer.decisions],
-        "task_inference": score_decisions(trainer.decisions, trainer.boundaries),
+        "task_inference": score_decisions(trainer.decisions, trainer.boundaries, same),
     }
 
 

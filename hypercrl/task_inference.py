@@ -7,6 +7,7 @@ it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from hypercrl.dynamics.model import Layers
 from hypercrl.settings import number
 from hypercrl.transitions import Batch
 from hypercrl_kernels import rollout
+
+WHILE_IMPROVING, WHILE_WORSENING = 3, 10
+"""A level follows so many times more slowly than what is compared with it: a model gets better
+while it is trained, and a change of the task shall not become the level."""
 
 SMALLEST = 1e-3
 """Of a step's change: errors below it are the same."""
@@ -31,22 +36,23 @@ class InferenceConfig:
         window: steps over which the present model's errors are averaged.
         surprise: averaged errors of so many times their level make it doubt.
         patience: steps that a doubt lasts before it decides.
-        familiar: a known task is gone back to if its model's mean errors during the doubt are at
-            most so many times their level; else a new one begins.
+        familiar: a known task is gone back to if the logarithm of how many times their level its
+            model's errors were during the doubt is at most this share of the present one's; else a
+            new task begins. Where the wrong model drives, even the right one is less sure.
         settle: planned steps with a new task before it is doubted.
-        margin: within an episode another known task is believed in when its errors add up to less
-            than this share of the present one's.
-        least_steps: of an episode before that.
+        margin: another known task is believed in only if its errors are less than this share of the
+            present one's.
+        least_steps: of an episode before an evaluated robot changes its mind.
     """
 
     max_tasks: int = number(10, least=1)
     window: int = number(100, least=1)
     surprise: float = number(1.6, least=1)
     patience: int = number(60, least=1)
-    familiar: float = number(1.3, least=1)
+    familiar: float = number(0.5, least=0, most=1)
     settle: int = number(300, least=1)
     margin: float = number(0.8, least=0, most=1)
-    least_steps: int = number(10, least=1)
+    least_steps: int = number(5, least=1)
 
 
 class TaskInference:
@@ -74,6 +80,13 @@ class TaskInference:
         """Tasks known so far."""
         return len(self.levels)
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether errors are half way to a doubt: what happens now may belong to another task."""
+        if self.learned < self.config.settle:
+            return False
+        return _ratio(self.running, self.levels[self.current]) > sqrt(self.config.surprise)
+
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(torch.zeros(0))
@@ -92,9 +105,11 @@ class TaskInference:
             return None
         level = self.levels[self.current]
         self.running = self.running.lerp(error, 1 / config.window)
-        if _ratio(self.running, level) <= config.surprise:
+        ratio = _ratio(self.running, level)
+        if ratio <= config.surprise:
             self.doubt = 0
-            self.levels[self.current] = level.lerp(error, 0.1 / config.window)
+            slower = WHILE_IMPROVING if ratio < 1 else WHILE_WORSENING
+            self.levels[self.current] = level.lerp(self.running, 1 / (slower * config.window))
             return None
         if not self.doubt:
             self.doubted = torch.zeros_like(errors)
@@ -118,9 +133,10 @@ class TaskInference:
         ]
         self.doubt = 0
         best = min(range(self.known), key=ratios.__getitem__)
-        if ratios[best] > self.config.familiar and self.known < self.config.max_tasks:
+        strange = ratios[best] > max(ratios[self.current], 1.0) ** self.config.familiar
+        if strange and self.known < self.config.max_tasks:
             return self.known
-        if best == self.current:
+        if ratios[best] >= self.config.margin * ratios[self.current]:
             return None
         self.current = best
         self.running = self.levels[best]
@@ -257,26 +273,32 @@ class Decision:
 
 
 def score_decisions(
-    decisions: Sequence[Decision], boundaries: Sequence[int]
+    decisions: Sequence[Decision], boundaries: Sequence[int], identities: Sequence[int]
 ) -> dict[str, float | int | None]:
     """How well decisions fit the true boundaries.
 
-    The first decision within a true task is right if it comes after a boundary and makes a new
-    task; all others, and those that go back to a known one, are wrong in a sequence whose tasks all
-    differ.
+    A decision is right if it is the first within a true task and makes a new task where the true
+    one is new, or goes back to the one that was made for it where it is not.
 
     Args:
         boundaries: environment step at which each true task but the first began.
+        identities: of each true task; those that are the same have the same number.
 
     Returns:
-        precision: right ones among the decisions; recall: boundaries that were noticed so;
-        delay: environment steps from boundary to right decision, the mean. None where undefined.
+        decisions: how many there were; precision: share of them that were right; recall: share of
+        the boundaries that were noticed by a right one; delay: environment steps from boundary to
+        right decision, the mean. None where undefined.
     """
+    made_for = {identities[0]: 0}
     delays = []
     for task, boundary in enumerate(boundaries, 1):
-        within = [d for d in decisions if d.task == task]
-        if within and within[0].new:
-            delays.append(within[0].env_step - boundary)
+        first = next((d for d in decisions if d.task == task), None)
+        if first is None:
+            continue
+        wanted = made_for.get(identities[task])
+        if first.new if wanted is None else first.chosen == wanted:
+            delays.append(first.env_step - boundary)
+            made_for[identities[task]] = first.chosen
     return {
         "decisions": len(decisions),
         "precision": len(delays) / len(decisions) if decisions else None,

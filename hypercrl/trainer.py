@@ -155,8 +155,14 @@ class Trainer:
 
     @property
     def _learns(self) -> bool:
-        """Whether the present task is in training: one that the agent has gone back to is not."""
-        return self.inference is None or self.inference.current == self.method.tasks - 1
+        """Whether what happens now belongs to the task in training.
+
+        Not if the agent has gone back to another one, and not while it is suspicious: what may be
+        of a new task would be mixed into the old one.
+        """
+        if self.inference is None:
+            return True
+        return self.inference.current == self.method.tasks - 1 and not self.inference.suspicious
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""

@@ -3,6 +3,8 @@
 import copy
 import json
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from hypercrl.task_inference import (
     score_decisions,
 )
 
-RULE = InferenceConfig(max_tasks=3, window=20, surprise=2.0, patience=5, familiar=1.3, settle=100)
+RULE = InferenceConfig(max_tasks=3, window=20, surprise=2.0, patience=5, settle=100)
 
 
 class Stream:
@@ -165,14 +167,17 @@ def test_precision_recall_and_delay_by_hand():
         Decision(170, 1, 0, False),
         Decision(220, 2, 1, False),  # a new task taken for a known one
         Decision(350, 3, 3, True),  # right, 50 late
+        Decision(410, 4, 2, False),  # right, 10 late: the second task is back
+        Decision(560, 5, 2, False),  # the first task is taken for the second
     ]
-    assert score_decisions(decisions, [100, 200, 300]) == {
-        "decisions": 5,
-        "precision": 2 / 5,
-        "recall": 2 / 3,
-        "delay": 40.0,
+    boundaries = [100, 200, 300, 400, 500]
+    assert score_decisions(decisions, boundaries, [0, 1, 2, 3, 1, 0]) == {
+        "decisions": 7,
+        "precision": 3 / 7,
+        "recall": 3 / 5,
+        "delay": 30.0,
     }
-    assert score_decisions([], []) == {
+    assert score_decisions([], [], [0]) == {
         "decisions": 0,
         "precision": None,
         "recall": None,
@@ -180,40 +185,97 @@ def test_precision_recall_and_delay_by_hand():
     }
 
 
+class LinearWorld(gymnasium.Env):
+    """s' = 0.9 s ± a / 2, paid for being near the middle."""
+
+    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self, sign=1, render_mode=None):
+        self.sign = sign
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.state, {}
+
+    def step(self, action):
+        self.state = (0.9 * self.state + 0.5 * self.sign * action).astype(np.float32)
+        return self.state, -float(np.linalg.norm(self.state)), False, False, {}
+
+
+gymnasium.register("TwoLinearWorlds-v0", LinearWorld, max_episode_steps=30)
+LINEAR = ", ".join(
+    f"{{task: gym, id: TwoLinearWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1, 1)
+)
 INFERRING = (
     "preset=smoke",
     "device=cpu",
-    "env=push_frame",
+    f"env.tasks=[{LINEAR}]",
+    "protocol.num_tasks=3",
     "task_id=inferred",
-    "protocol.planned_steps=180",
-    "protocol.replay_capacity=200",
-    "protocol.updates=40",
-    "protocol.first_updates=150",
-    "protocol.eval_every=200",
-    "method.hidden=[16]",
-    "method.learning_rate=0.002",
+    "protocol.random_steps=90",
+    "protocol.planned_steps=210",
+    "protocol.first_updates=200",
+    "protocol.replay_capacity=300",
+    "protocol.eval_every=500",
     "dynamics.hidden=[32]",
-    "inference.settle=40",
-    "inference.window=10",
-    "inference.patience=5",
-    "inference.surprise=2.0",
+    "inference.settle=60",
+    "inference.window=15",
+    "inference.patience=10",
+    "inference.surprise=3",
+    "inference.least_steps=2",
 )
 
 
-def test_a_turned_control_frame_is_noticed_and_told_apart(tmp_path):
-    """The second task turns the arm's actions by 90°: within an episode the agent begins a new one,
-    and its models know which is which when they are evaluated."""
-    main(["train", *INFERRING, f"run_dir={tmp_path / 'r'}"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=hnet", "method.hidden=[16]", "method.learning_rate=0.003", "method.beta=1"),
+        ("method=finetune", "memory=gru", "memory.width=8", "context.burn_in=10"),
+    ],
+    ids=["hnet", "finetune-gru"],
+)
+def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, method):
+    """A new task is begun where the sign turns, and the old one gone back to where it turns back;
+    both are told apart in evaluations, of which nobody says which world they are in."""
+    main(["train", *INFERRING, *method, f"run_dir={tmp_path / 'r'}"])
     result = json.loads((tmp_path / "r/result.json").read_text())
     assert result["task_id"] == "inferred"
+    assert [(d["task"], d["chosen"], d["new"]) for d in result["decisions"]] == [
+        (1, 1, True),
+        (2, 0, False),
+    ]
     found = result["task_inference"]
-    assert found["recall"] == 1
-    assert found["delay"] < 60
-    assert found["precision"] >= 0.5
-    # Nobody who takes the second frame for the first would predict it this well.
-    unknown, known = (result["prediction_error"][row][1] for row in (1, 2))
-    assert known < 0.7 * unknown
-    main(["play", f"run={tmp_path / 'r'}", "task=1", "episodes=1"])
+    assert (found["precision"], found["recall"]) == (1, 1)
+    assert 10 <= found["delay"] <= 40
+    # With the wrong world's model the return is below −100.
+    assert min(result["scores"][3]) > -20
+    main(["play", f"run={tmp_path / 'r'}", "task=2", "episodes=1"])
+
+
+def test_only_so_many_tasks_are_told_apart(tmp_path):
+    run = tmp_path / "r"
+    words = ("method=single", "method.learning_rate=0.003", "inference.max_tasks=1")
+    main(["train", *INFERRING, *words, f"run_dir={run}"])
+    result = json.loads((run / "result.json").read_text())
+    assert result["decisions"] == []
+
+
+def test_pushing_runs_without_a_label(tmp_path):
+    """What is decided is in the log, and the true tasks are scored all the same."""
+    run = tmp_path / "r"
+    words = ("preset=smoke", "device=cpu", "env=push_frame", "method=single", "task_id=inferred")
+    doubting = ("inference.settle=5", "inference.surprise=1.05", "inference.patience=3")
+    main(["train", *words, *doubting, f"run_dir={run}"])
+    result = json.loads((run / "result.json").read_text())
+    assert np.isfinite(result["scores"]).all()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    logged = [r for r in map(json.loads, lines) if r["kind"] == "decision"]
+    assert [(r["env_steps"], r["chosen"] - 1) for r in logged] == [
+        (d["env_step"], d["chosen"]) for d in result["decisions"]
+    ]
+    assert logged
 
 
 def test_methods_of_growing_networks_are_refused(capsys, tmp_path):
