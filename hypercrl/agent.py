@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hypercrl.belief import Belief
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
@@ -33,7 +34,7 @@ class Agent:
         reward: the task's batched reward.
         robots: B, robots planned for in one call.
         generator: of the planner's noise, and of sampled states; on the planner's device.
-        rollout: what to imagine with; without it, the layers that `set_layers` gives.
+        rollout: what to imagine with; without it, the layers of what it believes.
     """
 
     def __init__(
@@ -49,11 +50,22 @@ class Agent:
         self.generator = generator
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
+        self._belief: Belief | None = None
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         self._rollout = rollout or self._roll_layers_out
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
+
+    def believe(self, belief: Belief) -> None:
+        """Plan through the layers of this belief from now on, and keep it up to date."""
+        self._belief = belief if belief.changes else None
+        self.set_layers(belief.layers())
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """What the robots have just done, [B, O], [B, A], [B, O]."""
+        if self._belief is not None:
+            self._belief.observe(obs, action, next_obs)
 
     def set_layers(self, layers: Layers | GaussianLayers) -> None:
         """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
@@ -67,6 +79,8 @@ class Agent:
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
         self.start = self.planner.initial(len(self.start))
+        if self._belief is not None:
+            self._belief.reset()
 
     def warm_up(self, obs: Tensor) -> None:
         """Plan for [B, O] until a plan takes as long as all later ones; leaves no other trace."""
@@ -80,6 +94,8 @@ class Agent:
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
         started = time.perf_counter()
+        if self._belief is not None:
+            self.set_layers(self._belief.layers())
         obs = obs.to(self.start.device, torch.float32)
         try:
             action, start = self._plan(obs, self.start)

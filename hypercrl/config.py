@@ -6,10 +6,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
-from hypercrl.settings import number
+from hypercrl.settings import choice, number
+from hypercrl.task_inference import InferenceConfig
 
 
 @dataclass
@@ -43,7 +45,11 @@ class ExplorationConfig:
 
 @dataclass
 class ProtocolConfig:
-    """What every method is given alike; counts are per task."""
+    """What every method is given alike; counts are per task.
+
+    The prediction error is over the windows of held-out episodes that begin at step `heldout_from`
+    or later: what came before, a memory may have seen.
+    """
 
     num_tasks: int | None = number(None, least=1)
     random_steps: int = number(least=1)
@@ -58,17 +64,25 @@ class ProtocolConfig:
     final_episodes: int = number(10, least=1)
     prediction_horizon: int = number(10, least=1)
     heldout_episodes: int = number(10, least=1)
+    heldout_from: int = number(0, least=0)
     checkpoint_every: int = number(1000, least=1)
 
 
 @dataclass
 class TrainConfig:
-    """Everything a run depends on."""
+    """Everything a run depends on.
+
+    `task_id` says whether the agent is told which task it is in and when that changes.
+    """
 
     preset: str = MISSING
     env: EnvConfig = MISSING
     method: MethodConfig = MISSING
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    memory: MemoryConfig = MISSING
+    context: ContextConfig = field(default_factory=ContextConfig)
+    task_id: str = choice("given", "given", "inferred")
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -120,7 +134,7 @@ def register() -> None:
     store.store(name="recall_schema", node=RecallConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
-    for name, (_, schema) in PLANNERS.items():
-        store.store(group="planner", name=f"{name}_schema", node=schema)
     for name, (_, schema) in MEMORIES.items():
         store.store(group="memory", name=f"{name}_schema", node=schema)
+    for name, (_, schema) in PLANNERS.items():
+        store.store(group="planner", name=f"{name}_schema", node=schema)

@@ -1,5 +1,6 @@
 """How good a model and its plans are on a task: episodes, and error over k steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,14 @@ import torch
 from torch import Tensor
 
 from hypercrl.agent import Agent, oracle_agent
+from hypercrl.belief import Belief
 from hypercrl.config import ExplorationConfig
-from hypercrl.dynamics.model import Layers
+from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.exploration import make_noise
 from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
-from hypercrl_kernels import GaussianLayers, rollout
+from hypercrl_kernels import rollout
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Evaluator:
         exploration: of the held-out data.
         horizon: k of the prediction error.
         heldout_episodes: random episodes per task that the prediction error is measured on.
+        heldout_from: step of these episodes from which on windows of it begin.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Evaluator:
         exploration: ExplorationConfig,
         horizon: int,
         heldout_episodes: int,
+        heldout_from: int,
     ) -> None:
         self.sequence = sequence
         self.planner = planner
@@ -56,6 +60,7 @@ class Evaluator:
         self.exploration = exploration
         self.horizon = horizon
         self.heldout_episodes = heldout_episodes
+        self.heldout_from = heldout_from
         self.device = planner.low.device
         self.plan_seconds: list[float] = []
         self._robots: dict[int, list[Task]] = {}
@@ -63,16 +68,21 @@ class Evaluator:
         self._heldout: dict[int, tuple[Tensor, Tensor]] = {}
 
     def evaluate(
-        self, task: int, layers: Layers | GaussianLayers, episodes: int, key: int
+        self, task: int, believe: Callable[[int], Belief], episodes: int, key: int
     ) -> Score:
-        """Run `episodes` episodes of task `task` (from 0) as one batch, planning through `layers`.
+        """Run `episodes` episodes of task `task` (from 0) as one batch.
 
         Args:
+            believe: what an agent knows of so many robots at first.
             key: seeds the planner's noise, together with run seed and task.
         """
         agent = self._agent(task, episodes)
-        agent.set_layers(layers)
-        return Score(*self._play(agent, task, episodes, key), self.prediction_error(task, layers))
+        belief = believe(episodes)
+        agent.believe(belief)
+        played = self._play(agent, task, episodes, key)
+        if belief.changes:
+            belief = believe(self.heldout_episodes)
+        return Score(*played, self.prediction_error(task, belief))
 
     def evaluate_oracle(self, task: int, episodes: int, key: int = 0) -> Score:
         """The same, planning through the simulator itself, which makes no error.
@@ -92,10 +102,11 @@ class Evaluator:
         returns = np.zeros(episodes)
         infos: list[dict] = [{} for _ in tasks]
         for _ in range(tasks[0].max_episode_steps):
-            actions = agent.act(torch.from_numpy(obs)).numpy()
+            before, actions = torch.tensor(obs), agent.act(torch.from_numpy(obs))
             for e, env in enumerate(tasks):
-                obs[e], reward, _, _, infos[e] = env.step(actions[e])
+                obs[e], reward, _, _, infos[e] = env.step(actions[e].numpy())
                 returns[e] += float(reward)
+            agent.observe(before, actions, torch.from_numpy(obs))
         self.plan_seconds += agent.plan_seconds
         agent.plan_seconds = []
         return (
@@ -104,14 +115,32 @@ class Evaluator:
             float(np.mean([info["goal_distance"] for info in infos])),
         )
 
-    def prediction_error(self, task: int, layers: Layers | GaussianLayers) -> float:
+    def prediction_error(self, task: int, belief: Belief) -> float:
         """RMS error of the open-loop mean prediction k steps ahead, in observation units.
 
-        Over every window of the task's held-out episodes and every dimension.
+        Over every window of the task's held-out episodes and every dimension. The belief, which is
+        of one robot for each of these episodes, has seen what came before a window.
         """
-        obs, actions = self._heldout_windows(task)
+        obs, actions = self._heldout_episodes(task)
+        if not belief.changes:
+            obs, actions = obs[:, self.heldout_from :], actions[:, self.heldout_from :]
+            windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3).flatten(0, 1)
+            pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3).flatten(0, 1)
+            return float(self._errors(belief.layers(), windows, pushes).square().mean().sqrt())
+        belief.reset()
+        errors = []
+        for t in range(actions.shape[1] - self.horizon + 1):
+            end = t + self.horizon
+            if t >= self.heldout_from:
+                window = obs[:, t : end + 1], actions[:, t:end]
+                errors.append(self._errors(belief.layers(), *window))
+            belief.observe(obs[:, t], actions[:, t], obs[:, t + 1])
+        return float(torch.stack(errors).square().mean().sqrt())
+
+    def _errors(self, layers: PlanningLayers, obs: Tensor, actions: Tensor) -> Tensor:
+        """Of what comes at the end of windows [W, k + 1, O], [W, k, A]: [W, O]."""
         predicted = rollout(layers, obs[:, 0], actions[:, None], "tf32x3")[:, 0, -1]
-        return float((predicted - obs[:, -1]).square().mean().sqrt())
+        return predicted - obs[:, -1]
 
     def close(self) -> None:
         """Let go of the simulators."""
@@ -135,14 +164,12 @@ class Evaluator:
             self._agents[task, robots] = Agent(self.planner, reward, robots, generator)
         return self._agents[task, robots]
 
-    def _heldout_windows(self, task: int) -> tuple[Tensor, Tensor]:
-        """(obs [W, k + 1, O], actions [W, k, A]) on the device."""
+    def _heldout_episodes(self, task: int) -> tuple[Tensor, Tensor]:
+        """(obs [E, T + 1, O], actions [E, T, A]) on the device."""
         if task not in self._heldout:
             (env,) = self._tasks(task, 1)
             pairs = [self._random_episode(env, task, e) for e in range(self.heldout_episodes)]
-            k = self.horizon
-            obs = torch.cat([o.unfold(0, k + 1, 1).transpose(1, 2) for o, _ in pairs])
-            actions = torch.cat([a.unfold(0, k, 1).transpose(1, 2) for _, a in pairs])
+            obs, actions = (torch.stack(part) for part in zip(*pairs, strict=True))
             self._heldout[task] = (obs.to(self.device), actions.to(self.device))
         return self._heldout[task]
 

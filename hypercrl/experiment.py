@@ -4,14 +4,19 @@ from dataclasses import dataclass
 
 import torch
 
+from hypercrl.belief import Belief, EpisodeMemory, Told
 from hypercrl.config import TrainConfig
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.dynamics.conditioning import make_conditioning
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator
+from hypercrl.memory import make_memory
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
+from hypercrl.task_inference import InferenceConfig, InferredTask
 from hypercrl_envs import TaskSequence
 
 
@@ -35,6 +40,33 @@ class Experiment:
     def model(self) -> DynamicsModel:
         return self.method.model
 
+    @property
+    def infers_task(self) -> bool:
+        """Whether nobody tells the agent which task it is in."""
+        return self.config.task_id == "inferred"
+
+    def belief(self, task: int, robots: int) -> Belief:
+        """What an agent of so many robots knows as an episode of `task` begins.
+
+        Where the task is inferred, its number is not looked at: the agent begins with the task that
+        it has come to know last.
+        """
+        if self.infers_task:
+            return self.inferred(robots, self.method.tasks - 1, self.config.inference)
+        return self._told(task, robots)
+
+    def inferred(self, robots: int, start: int, config: InferenceConfig | None) -> InferredTask:
+        """A belief over all known tasks; see `InferredTask`."""
+        beliefs = [self._told(task, robots) for task in range(self.method.tasks)]
+        scale = self.model.target_normaliser.scale
+        return InferredTask(beliefs, scale, start, robots, config)
+
+    def _told(self, task: int, robots: int) -> Belief:
+        layers = self.method.planner_layers(task)
+        if isinstance(self.model, ContextModel):
+            return EpisodeMemory(self.model, robots, layers)
+        return Told(layers(None))
+
     def evaluator(self, planner: Planner | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own."""
         protocol = self.config.protocol
@@ -45,6 +77,7 @@ class Experiment:
             self.config.exploration,
             protocol.prediction_horizon,
             protocol.heldout_episodes,
+            protocol.heldout_from,
         )
 
 
@@ -68,15 +101,16 @@ def build(config: TrainConfig) -> Experiment:
         planner = make_planner(config.planner, -ones, ones)
     except ValueError as error:
         raise UserError(str(error)) from error
-    model = DynamicsModel(
-        sequence.observation_size,
-        sequence.action_size,
-        config.dynamics.hidden,
-        config.dynamics.probabilistic,
-    )
+    _check_heldout(config, sequence)
+    model = _make_model(config, sequence, streams)
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
+    if config.task_id == "inferred" and not method.one_layout:
+        raise UserError(
+            f"method={config.method.name} has networks of several sizes, among which no task can "
+            "be inferred; use task_id=given or another method."
+        )
     return Experiment(config, device, sequence, streams, method, planner)
 
 
@@ -91,6 +125,50 @@ def _check_samples(config: TrainConfig) -> None:
             "planner.sampled=true needs dynamics.probabilistic=true: only a model with a "
             "log-variance can be sampled from."
         )
+
+
+def _make_model(
+    config: TrainConfig, sequence: TaskSequence, streams: RandomStreams
+) -> DynamicsModel:
+    """The dynamics model, with a memory if there is to be one."""
+    obs_size, action_size = sequence.observation_size, sequence.action_size
+    shared = (obs_size, action_size, config.dynamics.hidden, config.dynamics.probabilistic)
+    context = config.context
+    if config.memory.name == "none" and not context.always:
+        return DynamicsModel(*shared)
+    _check_windows(config, sequence)
+    try:
+        tokens = 2 * obs_size + action_size
+        encoder = make_memory(config.memory, tokens, streams.get("memory"))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    conditioning = make_conditioning(context.into, encoder.context_size, config.dynamics.hidden)
+    return ContextModel(*shared, encoder, conditioning, context)
+
+
+def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
+    """Raise UserError where there may be no window for a training step."""
+    length, protocol = config.context.length, config.protocol
+    what = f"a window has context.burn_in + context.horizon = {length} transitions"
+    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
+        if steps < length:
+            raise UserError(f"{what}, an episode of {caption} only {steps}.")
+    if protocol.random_steps < length:
+        raise UserError(f"{what}; give protocol.random_steps that many at least.")
+    if protocol.replay_capacity < 2 * length:
+        raise UserError(f"{what}; give protocol.replay_capacity room for two at least.")
+
+
+def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
+    """Raise UserError where no held-out window fits into an episode."""
+    protocol = config.protocol
+    needed = protocol.heldout_from + protocol.prediction_horizon
+    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
+        if steps < needed:
+            raise UserError(
+                f"protocol.heldout_from + protocol.prediction_horizon = {needed}, but an episode "
+                f"of {caption} has {steps} steps."
+            )
 
 
 def _check_simulators(sequence: TaskSequence) -> None:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 
 from hypercrl import metrics
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.experiment import Experiment
+from hypercrl.task_inference import score_decisions
 from hypercrl.trainer import Trainer
 
 PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
@@ -31,8 +34,31 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "update_milliseconds": 1e3 * median(trainer.update_seconds),
         "env_steps": trainer.position.env_steps,
         "memory_bytes": trainer.memory_bytes,
+        **_of_memory(trainer),
+        **_of_inference(trainer),
         "training_seconds": trainer.training_seconds,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
+    }
+
+
+def _of_memory(trainer: Trainer) -> dict[str, Any]:
+    """What a robot's memory takes, in bytes and in time for each control step."""
+    model, seconds = trainer.experiment.model, trainer.memory_seconds
+    return {
+        "memory_state_bytes": model.encoder.state_bytes() if isinstance(model, ContextModel) else 0,
+        "memory_step_milliseconds": 1e3 * median(seconds) if seconds else None,
+    }
+
+
+def _of_inference(trainer: Trainer) -> dict[str, Any]:
+    """When the agent changed its mind about the task, and how right it was."""
+    if trainer.inference is None:
+        return {}
+    specs = trainer.sequence.specs
+    same = [specs.index(spec) for spec in specs]
+    return {
+        "decisions": [asdict(decision) for decision in trainer.decisions],
+        "task_inference": score_decisions(trainer.decisions, trainer.boundaries, same),
     }
 
 
@@ -43,6 +69,8 @@ def about(experiment: Experiment) -> dict[str, Any]:
         "schema": 1,
         "method": config.method.name,
         "env": config.env.name,
+        "memory": config.memory.name,
+        "task_id": config.task_id,
         "preset": config.preset,
         "seed": config.seed,
         "device": str(experiment.device),

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from hypercrl import metrics
 from hypercrl.agent import Agent
+from hypercrl.belief import Belief
 from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.dynamics.model import Layers
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment
@@ -22,8 +24,8 @@ from hypercrl.progress import Progress
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl.task_inference import Decision, InferredTask, TaskInference
 from hypercrl_envs import Task
-from hypercrl_kernels import GaussianLayers
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 
@@ -32,11 +34,13 @@ STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 class Position:
     """Where the loop stands: `step` steps of task `task` (from 0) are done.
 
-    The method has taken note of the first `observed` of them.
+    The task that the agent learns is `age` steps old: `step`, unless it infers the task and has not
+    noticed, or has begun one in between. The method has taken note of its first `observed` steps.
     """
 
     task: int = 0
     step: int = 0
+    age: int = 0
     observed: int = 0
     env_steps: int = 0
     episode_return: float = 0.0
@@ -72,11 +76,18 @@ class Trainer:
         self.training_seconds: list[float] = []
         self.seconds: dict[str, float] = defaultdict(float)
         self.plan_seconds: list[float] = []
+        self.memory_seconds: list[float] = []
         self.update_seconds: list[float] = []
         self.updates = 0
+        self.inference = (
+            TaskInference(experiment.config.inference) if experiment.infers_task else None
+        )
+        self.decisions: list[Decision] = []
+        self.boundaries: list[int] = []
         self.env: Task
         self.agent: Agent
         self.noise: CorrelatedNoise
+        self.belief: Belief | None = None
         self.obs: Tensor
         self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -103,18 +114,22 @@ class Trainer:
     def _train_task(self, task: int, resumed: dict[str, Any] | None) -> None:
         protocol, position = self.protocol, self.position
         if resumed is None:
-            self.method.begin_task()
-            self.replay.clear()
+            if task:
+                self.boundaries.append(position.env_steps)
+            if self.inference is None or not task:
+                self._begin_task()
         self._prepare(task, resumed)
         total = protocol.random_steps + protocol.planned_steps
         self.progress.start_task(task, self.sequence.captions[task], total, position.step)
         while position.step < total:
-            self._act(planned=position.step >= protocol.random_steps)
-            planned_steps = position.step - protocol.random_steps
+            self._act(planned=position.age >= protocol.random_steps)
+            planned_steps = position.age - protocol.random_steps
             if planned_steps == 0:
-                self._end_of_random_steps(task)
-            elif planned_steps > 0 and planned_steps % protocol.update_every == 0:
+                self._end_of_random_steps()
+            elif planned_steps > 0 and planned_steps % protocol.update_every == 0 and self._learns:
                 self._update(protocol.updates)
+            # Measured is by the true task, however the agent counts.
+            planned_steps = position.step - protocol.random_steps
             if planned_steps > 0 and position.step < total:
                 if planned_steps % protocol.eval_every == 0:
                     for on in range(task + 1):
@@ -124,9 +139,35 @@ class Trainer:
             self.progress.advance(position.step)
         self._end_task(task)
 
+    def _begin_task(self) -> None:
+        """What comes now is a task of its own."""
+        self.method.begin_task()
+        self.replay.clear()
+        self.position.age = self.position.observed = 0
+        if self.inference is not None:
+            self.inference.begin_new()
+
+    @property
+    def _training_waits(self) -> bool:
+        """Whether a training step waits for the device, so that no graph can hold it."""
+        model = self.experiment.model
+        return isinstance(model, ContextModel) and model.encoder.encode_waits
+
+    @property
+    def _learns(self) -> bool:
+        """Whether what happens now belongs to the task in training.
+
+        Not if the agent has gone back to another one, and not while it is suspicious: what may be
+        of a new task would be mixed into the old one.
+        """
+        if self.inference is None:
+            return True
+        return self.inference.current == self.method.tasks - 1 and not self.inference.suspicious
+
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""
         config, streams, device = self.experiment.config, self.experiment.streams, self._device
+        self.belief = None
         self.env = self.sequence.make(task)
         self.noise = make_noise(
             self.env, config.exploration, streams.get(f"exploration of task {task}")
@@ -135,16 +176,20 @@ class Trainer:
             self.experiment.planner, self.env.reward, 1, streams.get("planner", device)
         )
         self._training_step = self._step_on_slots
-        if device.type == "cuda":
+        if device.type == "cuda" and not self._training_waits:
             self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
         if resumed is None:
             self._new_episode(seed=derive_seed(config.seed, "environment", task))
+            if (
+                self.position.age >= self.protocol.random_steps
+            ):  # it has not been told of a boundary
+                self._inform_agent()
             return
         self.env.set_state(resumed["env"])
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
         self.agent.start = resumed["plan_start"].to(device)
-        self.agent.set_layers(self._layers(task))
+        self._inform_agent(resumed.get("belief"))
 
     def _act(self, planned: bool) -> None:
         """One environment step with a planned, or a random, action."""
@@ -159,11 +204,15 @@ class Trainer:
             next_array, reward, _, truncated, info = self.env.step(action.numpy())
         next_obs = torch.from_numpy(next_array)
         self.replay.add(self.obs, action, next_obs)
+        self.agent.observe(self.obs[None], action[None], next_obs[None])
         self.obs = next_obs
         position = self.position
         position.step += 1
+        position.age += 1
         position.env_steps += 1
         position.episode_return += float(reward)
+        if planned and self.inference is not None:
+            self._infer_task(self.inference)
         if truncated:
             self._log(
                 "episode",
@@ -173,17 +222,37 @@ class Trainer:
             )
             self._new_episode()
 
+    def _infer_task(self, inference: TaskInference) -> None:
+        """Ask whether this is still the task that the agent believes in, and act on the answer."""
+        assert isinstance(self.belief, InferredTask)
+        chosen = inference.step(self.belief.errors[0].cpu())
+        if chosen is None:
+            return
+        new = chosen == inference.known
+        position = self.position
+        self.decisions.append(Decision(position.env_steps, position.task, chosen, new))
+        self._log("decision", chosen=chosen + 1, new=new)
+        if new:
+            self._observe()
+            self.method.end_task(self.replay.contents())
+            self._begin_task()
+        else:
+            self.replay.clear()
+            position.observed = position.age
+            self._inform_agent()
+
     def _new_episode(self, seed: int | None = None) -> None:
         with self._timed("environment"):
             self.obs = torch.from_numpy(self.env.reset(seed=seed)[0])
         self.noise.reset()
         self.agent.reset()
+        self.replay.begin_episode()
         self.position.episode_return = 0.0
 
-    def _end_of_random_steps(self, task: int) -> None:
+    def _end_of_random_steps(self) -> None:
         held = self.replay.contents()
         self.experiment.model.fit_normalisers(held.obs, held.action, held.next_obs)
-        if task == 0:
+        if not self.matrix["success"]:
             self._evaluate_row(self.protocol.eval_episodes)
         first = self.protocol.first_updates
         self._update(self.protocol.updates if first is None else first)
@@ -192,22 +261,21 @@ class Trainer:
         self.env.close()
         with self._timed("update"):
             self._observe()
-            self.method.end_task(self.replay.contents())
+            if self.inference is None:
+                self.method.end_task(self.replay.contents())
         self._evaluate_row(self.protocol.final_episodes)
         self._log_forgetting(task + 1)
         self.training_seconds.append(self.seconds["update"] - sum(self.training_seconds))
         self.memory_bytes.append(self.method.memory_bytes() + self.replay.bytes)
         self.position.task += 1
-        self.position.step = self.position.observed = 0
+        self.position.step = 0
         self._checkpoint(f"after_task_{task + 1}")
         self._checkpoint(LATEST)
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
         started = time.perf_counter()
-        generator = self.experiment.streams.get("batches", self._device)
-        shape = (updates, self.protocol.batch_size)
-        slots = torch.randint(len(self.replay), shape, generator=generator, device=self._device)
+        slots = self._draw_batches(updates)
         report: tuple[Tensor, ...] = ()
         for row in slots:
             report = self._training_step(row)
@@ -220,7 +288,7 @@ class Trainer:
         self._stop_if_diverged(values["loss"])
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
-        self.agent.set_layers(self._layers(self.position.task))
+        self._inform_agent()
         if plans := self.agent.plan_seconds:
             self.plan_seconds += plans
             median = 1e3 * sorted(plans)[len(plans) // 2]
@@ -228,12 +296,40 @@ class Trainer:
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
 
+    def _draw_batches(self, count: int) -> Tensor:
+        """Slots of `count` batches: [count, N], or of windows of episodes, [count, N, L]."""
+        generator = self.experiment.streams.get("batches", self._device)
+        model = self.experiment.model
+        if isinstance(model, ContextModel):
+            size, length = model.context_config.windows, model.context_config.length
+            return self.replay.windows(generator, count * size, length).view(count, size, length)
+        shape = (count, self.protocol.batch_size)
+        return torch.randint(len(self.replay), shape, generator=generator, device=self._device)
+
+    def _inform_agent(self, remembered: dict[str, Any] | None = None) -> None:
+        """Let the agent plan with the present weights, and remember its episode with them."""
+        self._collect_memory_seconds()
+        if self.inference is None:
+            self.belief = self.experiment.belief(self.position.task, 1)
+        else:
+            self.belief = self.experiment.inferred(1, self.inference.current, None)
+        if remembered is not None:
+            self.belief.load_state(remembered)
+        elif self.belief.changes:
+            self.belief.recall(self.replay.episode())
+        self.agent.believe(self.belief)
+
+    def _collect_memory_seconds(self) -> None:
+        if self.belief is not None:
+            self.memory_seconds += self.belief.seconds
+            self.belief.seconds = []
+
     def _observe(self) -> None:
         """Show the method what has come since it was last shown something."""
-        new = self.position.step - self.position.observed
-        if new:
+        new = self.position.age - self.position.observed
+        if new and self._learns:
             self.method.observe(self.replay.latest(new))
-        self.position.observed = self.position.step
+        self.position.observed = self.position.age
 
     def _step_on_slots(self, slots: Tensor) -> tuple[Tensor, ...]:
         report = self.method.training_step(self.replay.gather(slots))
@@ -268,17 +364,13 @@ class Trainer:
     def _evaluate(self, on: int, episodes: int) -> Score:
         with self._timed("evaluation"):
             score = self.evaluator.evaluate(
-                on, self._layers(on), episodes, key=self.position.env_steps
+                on, partial(self.experiment.belief, on), episodes, key=self.position.env_steps
             )
         values = asdict(score)
         values["return"] = values.pop("episode_return")
         self._log("eval", on=on + 1, **values)
         self.progress.show_score(on, score.success)
         return score
-
-    @torch.no_grad()
-    def _layers(self, task: int) -> Layers | GaussianLayers:
-        return self.experiment.model.planning_layers(self.method.layers(task), task)
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
@@ -307,6 +399,9 @@ class Trainer:
                 "obs": self.obs,
                 "plan_start": self.agent.start,
             }
+            if self.belief is not None:
+                inside["belief"] = self.belief.state()
+        self._collect_memory_seconds()
         return {
             "position": asdict(self.position),
             "method": self.method.state(),
@@ -317,8 +412,12 @@ class Trainer:
             "training_seconds": self.training_seconds,
             "seconds": dict(self.seconds),
             "plan_seconds": [*self.plan_seconds, *self.agent.plan_seconds],
+            "memory_seconds": self.memory_seconds,
             "update_seconds": self.update_seconds,
             "updates": self.updates,
+            "inference": None if self.inference is None else self.inference.state(),
+            "decisions": [asdict(decision) for decision in self.decisions],
+            "boundaries": self.boundaries,
             "log_bytes": self.log.flush(),
             **inside,
         }
@@ -333,5 +432,10 @@ class Trainer:
         self.training_seconds = state["training_seconds"]
         self.seconds = defaultdict(float, state["seconds"])
         self.plan_seconds = state["plan_seconds"]
+        self.memory_seconds = state["memory_seconds"]
         self.update_seconds = state["update_seconds"]
         self.updates = state["updates"]
+        if self.inference is not None:
+            self.inference.load_state(state["inference"])
+        self.decisions = [Decision(**decision) for decision in state["decisions"]]
+        self.boundaries = state["boundaries"]

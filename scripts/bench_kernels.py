@@ -398,7 +398,7 @@ def bench(
             for kind, measure in (("kernels", clock.graph), ("wall", clock.eager)):
                 row = report.attempt(
                     f"{operation.name} {shape} ", f"{part} ", f"{name}, {kind}",
-                    lambda measure=measure, call=call, away=away: timed(measure(call), relative=away),
+                    lambda m=measure, c=call, a=away: timed(m(c), relative=a),
                 )  # fmt: skip
                 row |= {"operation": operation.name, "shape": str(shape), "library": name}
                 row |= {

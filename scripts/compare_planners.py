@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -83,8 +84,7 @@ def _score(
 ) -> Score:
     if experiment.plans_with_simulator:
         return evaluator.evaluate_oracle(task, episodes, key)
-    layers = experiment.model.planning_layers(experiment.method.layers(task), task)
-    return evaluator.evaluate(task, layers, episodes, key)
+    return evaluator.evaluate(task, partial(experiment.belief, task), episodes, key)
 
 
 def load(run: Path, device: str) -> Experiment:

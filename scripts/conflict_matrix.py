@@ -10,6 +10,7 @@ not depend on the row is no benchmark of memory.
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,8 +46,8 @@ def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], l
     trained = range(experiment.method.tasks)
     scores = []
     for i in track(trained, "models"):
-        layers = experiment.model.planning_layers(experiment.method.layers(i), i)
-        scores.append([evaluator.evaluate(j, layers, episodes, key=0) for j in trained])
+        believe = partial(experiment.belief, i)
+        scores.append([evaluator.evaluate(j, believe, episodes, key=0) for j in trained])
     evaluator.close()
     return [experiment.sequence.captions[i] for i in trained], scores
 

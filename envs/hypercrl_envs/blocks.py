@@ -59,7 +59,7 @@ class BlockTask(ArmTask):
     workspace: ClassVar[tuple[tuple[float, float], tuple[float, float]]]
     reward_length: ClassVar[float]
     success_distance: ClassVar[float] = 0.04
-    observation_size: ClassVar[int] = 10
+    observation_size: int = 10
     max_episode_steps = 60
 
     def __init__(

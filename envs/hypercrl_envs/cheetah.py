@@ -2,7 +2,7 @@
 
 The model, the start states and the reward are those of gymnasium's HalfCheetah-v5; with
 `body="base"` states and rewards equal it bit for bit. The observation is another one, whose change
-a model predicts by plain difference.
+a model predicts by plain difference. A body may change in mid-episode.
 """
 
 # MuJoCo's compiled modules come without type stubs.
@@ -11,6 +11,7 @@ a model predicts by plain difference.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
@@ -40,6 +41,9 @@ FRAME_SKIP = 5
 CONTROL_PERIOD = 0.05
 EFFORT_WEIGHT = 0.1
 START_NOISE = 0.1
+CHANGE_STEPS = (50, 150)
+"""Steps between which a body changes."""
+
 RUNNING_SPEED = 1.0
 """m/s: faster is success."""
 
@@ -79,6 +83,9 @@ class CheetahTask(SimulatedTask):
 
     Reward: forward speed over the step - 0.1 ‖a‖². Success: a pace of more than 1 m/s. The goal
     distance is how many metres too few a second at this pace brings.
+
+    Attributes:
+        body: what it is at present.
     """
 
     engines = ("mujoco",)
@@ -88,6 +95,7 @@ class CheetahTask(SimulatedTask):
     def __init__(
         self,
         body: str = "base",
+        becomes: Sequence[str] = (),
         engine: str = "mujoco",
         render_mode: str | None = None,
         width: int = 480,
@@ -97,21 +105,30 @@ class CheetahTask(SimulatedTask):
         """
         Args:
             body: one of `BODIES`: which part is 1.25 times as large; hidden from the observation.
+            becomes: bodies of which each episode draws one, for its body to change into between
+                steps 50 and 150; none: it stays as it is.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:
             ValueError: an unknown body.
         """
         self.body = known_name(body, BODIES, "body")
+        self._bodies = (body, *(known_name(name, BODIES, "body") for name in becomes))
         self.caption = "cheetah" if body == "base" else f"cheetah, big {body}"
+        if becomes:
+            self.caption += f", then big {' or '.join(becomes)}"
         self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (20,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (6,), np.float32)
         self.exploration = Exploration((0.0,) * 6, (0.0,) * 6)
         super().__init__(engine, render_mode, width, height, camera)
-        model = _model(self.body, self.width, self.height)
-        self._mujoco = MujocoSimulator(model, self.camera, self.width, self.height)
-        self._start = model.qpos0.copy()
+        self._simulators = [
+            MujocoSimulator(_model(name, self.width, self.height), camera, self.width, self.height)
+            for name in self._bodies
+        ]
+        self._mujoco = self._simulators[0]
+        self._start = self._mujoco.model.qpos0.copy()
         self._speed = self._pace = 0.0
+        self._next_body = self._steps_to_change = 0
 
     @property
     def simulator(self) -> MujocoSimulator:
@@ -119,6 +136,7 @@ class CheetahTask(SimulatedTask):
         return self._mujoco
 
     def _reset_simulation(self) -> None:
+        self._wear(0)
         model, data = self._mujoco.model, self._mujoco.data
         mujoco.mj_resetData(model, data)
         noise = self.np_random.uniform(-START_NOISE, START_NOISE, size=model.nq)
@@ -126,8 +144,24 @@ class CheetahTask(SimulatedTask):
         data.qvel[:] = START_NOISE * self.np_random.standard_normal(model.nv)
         mujoco.mj_forward(model, data)
         self._speed = self._pace = 0.0
+        if len(self._bodies) > 1:
+            self._next_body = int(self.np_random.integers(1, len(self._bodies)))
+            self._steps_to_change = int(self.np_random.integers(*CHANGE_STEPS))
+
+    def _wear(self, body: int) -> None:
+        self.body, self._mujoco = self._bodies[body], self._simulators[body]
+        self._next_body = body
+
+    def _change(self) -> None:
+        state = self._mujoco.get_state()
+        self._wear(self._next_body)
+        self._mujoco.set_state(state)
 
     def _advance(self, action: np.ndarray) -> None:
+        if self._steps_to_change > 0:
+            self._steps_to_change -= 1
+            if self._steps_to_change == 0:
+                self._change()
         data = self._mujoco.data
         before = float(data.qpos[0])
         data.ctrl[:] = action
@@ -136,9 +170,20 @@ class CheetahTask(SimulatedTask):
         self._pace += PACE_WEIGHT * (self._speed - self._pace)
 
     def _get_physics(self) -> np.ndarray:
-        return np.append(super()._get_physics(), (self._speed, self._pace))
+        physics = np.append(super()._get_physics(), (self._speed, self._pace))
+        if len(self._bodies) == 1:
+            return physics
+        return np.append(physics, (self._next_body, self._steps_to_change))
 
     def _set_physics(self, physics: np.ndarray) -> None:
+        if len(self._bodies) > 1:
+            physics, (body, steps) = physics[:-2], physics[-2:]
+            if body not in range(len(self._bodies)):
+                raise ValueError(f"a state of this task names one of its bodies, not {body}")
+            present = 0 if steps > 0 else int(body)
+            self._simulators[present].set_state(physics[:-2])
+            self._wear(present)
+            self._next_body, self._steps_to_change = int(body), int(steps)
         super()._set_physics(physics[:-2])
         self._speed, self._pace = physics[-2:].tolist()
 
@@ -167,6 +212,11 @@ class CheetahTask(SimulatedTask):
         colour = SUCCESS_COLOUR if solved else _TORSO_COLOUR
         self._mujoco.model.geom("torso").rgba[:3] = colour
         return super().render()
+
+    def close(self) -> None:
+        """Free the renderers, if there are any."""
+        for simulator in self._simulators:
+            simulator.close()
 
     def scripted_action(self, obs: np.ndarray) -> np.ndarray:
         """A gait: torques linear in angle and velocity of the joint and of the pitch."""

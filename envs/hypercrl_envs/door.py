@@ -1,12 +1,15 @@
 """Open a door whose handle is pulled, or turned one way or the other and then pulled.
 
 Which way the handle turns, and on which side the door is hinged, is not observed: the tasks of a
-sequence want opposite motions from the same start.
+sequence want opposite motions from the same start. Where several handles or turns are given, one
+is drawn for every episode.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
@@ -25,8 +28,10 @@ from hypercrl_envs.door_world import (
     door_world,
     grip_point,
 )
+from hypercrl_envs.engines import ENGINES
 from hypercrl_envs.kinematics import quaternion_matrix
 from hypercrl_envs.names import known_name
+from hypercrl_envs.simulator import ArmSimulator
 from hypercrl_envs.task import Exploration
 from hypercrl_envs.world import World
 
@@ -58,14 +63,17 @@ class DoorTask(ArmTask):
     Reward: 50 hinge + 20 min(knob, 0.6) - d - log(d² + 0.005) - 5, with d the distance from tip to
     grip point in m; the knob counts in the way in which it turns, and not for a pull bar. Success:
     the hinge is beyond 0.3 rad.
+
+    Attributes:
+        handle, turn: of this episode's door.
     """
 
     max_episode_steps = 75
 
     def __init__(
         self,
-        handle: str = "pull",
-        turn: int = 1,
+        handle: str | Sequence[str] = "pull",
+        turn: int | Sequence[int] = 1,
         mirrored: bool = False,
         engine: str = "mujoco",
         render_mode: str | None = None,
@@ -75,8 +83,9 @@ class DoorTask(ArmTask):
     ) -> None:
         """
         Args:
-            handle: "pull" (a fixed bar), "lever" or "round" (a knob).
-            turn: the way the handle turns, 1 or -1 about world x; hidden from the observation.
+            handle: "pull" (a fixed bar), "lever" or "round" (a knob); hidden from the observation.
+            turn: the way the handle turns, 1 or -1 about world x; hidden too. From several handles
+                or turns one is drawn at every reset; a pull bar has none.
             mirrored: hinged on the right, seen from the robot, instead of the left; hidden too.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
@@ -84,14 +93,11 @@ class DoorTask(ArmTask):
             ValueError: an unknown handle, a turn that is neither 1 nor -1, or a pull bar that turns
                 the other way.
         """
-        self.handle = known_name(handle, HANDLES, "handle")
-        if turn not in (1, -1) or isinstance(turn, bool):
-            raise ValueError(f"turn must be 1 or -1, not {turn!r}")
-        if handle == "pull" and turn != 1:
-            raise ValueError("a pull bar does not turn: leave turn out")
         if not isinstance(mirrored, bool):
             raise ValueError(f"mirrored must be true or false, not {mirrored!r}")
-        self.turn, self.mirrored = int(turn), mirrored
+        self.mirrored = mirrored
+        self._doors = _doors(handle, turn)
+        self._turns = {turn for handle, turn in self._doors if handle != "pull"}
         self.caption = self._describe()
         self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (14,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
@@ -99,18 +105,55 @@ class DoorTask(ArmTask):
         self.exploration = Exploration(
             (-0.2,) + (0.0,) * 5 + (-1.0,), (0.2,) + (0.0,) * 5 + (-0.2,)
         )
-        self._grip_body, point = grip_point(self.handle, mirrored)
-        self._grip_point = np.array(point)
         super().__init__(engine, render_mode, width, height, camera)
+        others = (door_world(*door, mirrored) for door in self._doors[1:])
+        make_arm = ENGINES[self.engine]
+        self._arms = [self._arm, *(make_arm(world, camera, width, height) for world in others)]
+        self._use(0)
 
     def _describe(self) -> str:
-        sign = "" if self.handle == "pull" else " +" if self.turn > 0 else " −"
-        return f"door {self.handle}{sign}" + (", mirrored" if self.mirrored else "")
+        signs = {1: " +", -1: " −"}
+        names = (h if h == "pull" else h + signs[turn] for h, turn in self._doors)
+        return f"door {' or '.join(names)}" + (", mirrored" if self.mirrored else "")
 
     def _world(self) -> World:
-        return door_world(self.handle, self.turn, self.mirrored)
+        return door_world(*self._doors[0], self.mirrored)
+
+    @property
+    def simulator(self) -> ArmSimulator:
+        """The arm in front of this episode's door."""
+        return self._arm
+
+    def _use(self, door: int) -> None:
+        self._door, self._arm = door, self._arms[door]
+        self.handle, self.turn = self._doors[door]
+        self._grip_body, point = grip_point(self.handle, self.mirrored)
+        self._grip_point = np.array(point)
+
+    def _get_physics(self) -> np.ndarray:
+        physics = super()._get_physics()
+        return physics if len(self._doors) == 1 else np.append(physics, self._door)
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        if len(self._doors) == 1:
+            super()._set_physics(physics)
+            return
+        if physics[-1] not in range(len(self._doors)):
+            raise ValueError(
+                f"a state of this task ends in the number of a door, not {physics[-1]}"
+            )
+        door = int(physics[-1])
+        self._arms[door].set_state(physics[:-1])
+        self._use(door)
+
+    def close(self) -> None:
+        """Free the renderers, if there are any."""
+        for arm in self._arms:
+            arm.close()
 
     def _reset_simulation(self) -> None:
+        if len(self._doors) > 1:
+            self._use(int(self.np_random.integers(len(self._doors))))
         offset = self.np_random.uniform((-0.02, -0.01, -0.01), (0.0, 0.01, 0.01))
         self.simulator.place(np.add(HOME, offset), np.zeros(3), _OPEN, {})
 
@@ -137,11 +180,13 @@ class DoorTask(ArmTask):
         square = next_obs[..., 3:6].square().sum(dim=-1)
         near = -torch.sqrt(square + 1e-12) - torch.log(square + 5e-3) - 5.0
         opened = 50.0 * next_obs[..., 11]
-        if self.handle == "pull":
+        if not self._turns:
             return opened + near
+        # The same for every episode: a knob turns one way only, and the knob of a bar stands still.
+        knob = next_obs[..., 10]
+        turned = knob.abs() if len(self._turns) > 1 else next(iter(self._turns)) * knob
         # Beyond the unlatching angle more turning is worth nothing, or it is all that is learned.
-        turned = (self.turn * next_obs[..., 10]).clamp(max=UNLATCH_ANGLE)
-        return opened + 20.0 * turned + near
+        return opened + 20.0 * turned.clamp(max=UNLATCH_ANGLE) + near
 
     def goal_distance(self, obs: Tensor) -> Tensor:
         """What is left of the arc of the handle, m."""
@@ -187,3 +232,20 @@ class DoorTask(ArmTask):
         """Motion [3] of the grip point while the lever turns on, at most 1."""
         side = -1.0 if self.mirrored else 1.0
         return self.turn * side * np.array([0.0, -math.sin(knob), math.cos(knob)])
+
+
+def _doors(handle: str | Sequence[str], turn: int | Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """The (handle, turn) that an episode may have, a pull bar once."""
+    handles = [handle] if isinstance(handle, str) else list(handle)
+    turns = [turn] if isinstance(turn, int) else list(turn)
+    for name in handles:
+        known_name(name, HANDLES, "handle")
+    for way in turns:
+        if way not in (1, -1) or isinstance(way, bool):
+            raise ValueError(f"turn must be 1 or -1, not {way!r}")
+    if not handles or not turns:
+        raise ValueError("a door needs at least one handle and one turn")
+    if handles == ["pull"] and turns != [1]:
+        raise ValueError("a pull bar does not turn: leave turn out")
+    doors = [(h, 1 if h == "pull" else int(t)) for h, t in itertools.product(handles, turns)]
+    return tuple(dict.fromkeys(doors))

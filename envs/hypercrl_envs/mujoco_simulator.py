@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -22,9 +22,10 @@ from hypercrl_envs.simulator import (
     ArmSimulator,
     Simulator,
 )
-from hypercrl_envs.world import SUCCESS_COLOUR, World
+from hypercrl_envs.world import SUCCESS_COLOUR, Shape, World, mass_properties
 
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+_CENTRED = int(mujoco.mjtSameFrame.mjSAMEFRAME_BODY)
 
 
 class MujocoSimulator(Simulator):
@@ -107,6 +108,29 @@ class MujocoArm(MujocoSimulator, ArmSimulator):
             pose[3:] = np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)
         self._command(tip, turn, opening)
         mujoco.mj_kinematics(self.model, self.data)
+
+    def weigh(self, name: str, shapes: Sequence[Shape]) -> None:
+        """Give a body the densities and colours of `shapes`, which are those it was built of.
+
+        Leaves the data in the reference configuration: call it before `place` or `set_state`.
+
+        Raises:
+            ValueError: a body that was built with its centre of mass in its origin, so that MuJoCo
+                left the offset out of its equations, or whose principal axes are not its own.
+        """
+        model, body = self.model, self.model.body(name).id
+        mass, centre, inertia = mass_properties(tuple(shapes))
+        moments = inertia.diagonal()
+        aligned = np.allclose(inertia, np.diag(moments), atol=1e-12)
+        if model.body_sameframe[body] == _CENTRED or not aligned:
+            raise ValueError(f"body {name!r} cannot be weighed anew")
+        model.body_mass[body] = mass
+        model.body_ipos[body] = centre
+        model.body_iquat[body] = 1.0, 0.0, 0.0, 0.0
+        model.body_inertia[body] = moments
+        for shape in shapes:
+            model.geom(shape.name).rgba[:] = shape.colour
+        mujoco.mj_setConst(model, self.data)
 
     def advance(self, tip: np.ndarray, turn: np.ndarray, opening: float) -> None:
         self._command(tip, turn, opening)

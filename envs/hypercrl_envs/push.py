@@ -5,6 +5,9 @@ depends on the densities, so the tasks of a sequence contradict each other: ligh
 turns clockwise, light on the right counter-clockwise. The tip is at a height of 0.05 m, so that
 the fingers touch the box and the wide palm passes above it; a palm in contact would push any box
 straight and make all tasks one.
+
+Densities that are given as ranges are drawn anew for every episode: then no model without a memory
+can know how the box will turn.
 """
 
 from __future__ import annotations
@@ -14,18 +17,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hypercrl_envs.blocks import BlockTask, block_colour
+from hypercrl_envs.blocks import BLOCK, BlockTask, block_colour
+from hypercrl_envs.mujoco_simulator import MujocoArm
 from hypercrl_envs.task import Exploration
 from hypercrl_envs.world import Shape
 
 DENSITY_RANGE = (100.0, 1000.0)
+
+Range = tuple[float, float]
 
 
 class PushTask(BlockTask):
     """Push the box 25 cm forward without turning it.
 
     Observation (10), action (2), reward and success: see `BlockTask`. Actions are in the control
-    frame, and 1 is 0.025 m.
+    frame, and 1 is 0.025 m. A task that tells its densities adds them to the observation (12), as
+    their logarithms from -1 (100 kg/m³) to 1 (1000 kg/m³).
+
+    Attributes:
+        densities: of the left and the right block in this episode, kg/m³.
     """
 
     half = 0.08
@@ -37,7 +47,8 @@ class PushTask(BlockTask):
 
     def __init__(
         self,
-        densities: Sequence[float] = (500.0, 500.0),
+        densities: Sequence[float | Sequence[float]] = (500.0, 500.0),
+        told: bool = False,
         frame: float = 0.0,
         flip_y: bool = False,
         engine: str = "mujoco",
@@ -48,7 +59,9 @@ class PushTask(BlockTask):
     ) -> None:
         """
         Args:
-            densities: of the left and the right block, kg/m³: hidden from the observation.
+            densities: of the left and the right block, kg/m³: hidden from the observation. A range
+                [low, high] is drawn from at every reset, log-uniformly.
+            told: add the densities to the observation.
             frame: angle in degrees by which the control frame is turned about z, as that of an
                 arm mounted the wrong way round: an action along x moves the tip along
                 (cos, sin) of it.
@@ -56,10 +69,19 @@ class PushTask(BlockTask):
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:
-            ValueError: densities that are not two numbers within 100 to 1000 kg/m³ (heavier
-                boxes cannot be pushed), or a frame that is not finite.
+            ValueError: densities that are not two numbers, or ranges, within 100 to 1000 kg/m³
+                (heavier boxes cannot be pushed), ranges in another engine than MuJoCo, or a frame
+                that is not finite.
         """
-        self.densities = _checked_densities(densities)
+        self._ranges = _checked_ranges(densities)
+        self._draws = any(low < high for low, high in self._ranges)
+        self.densities = _unequal_ends(*self._ranges)
+        if self._draws and engine != "mujoco":
+            raise ValueError(f"ranges of densities need engine 'mujoco', not {engine!r}")
+        if not isinstance(told, bool):
+            raise ValueError(f"told must be true or false, not {told!r}")
+        self.told = told
+        self.observation_size = 12 if told else 10
         if isinstance(frame, str) or not math.isfinite(frame):
             raise ValueError(f"frame must be an angle in degrees, not {frame!r}")
         if not isinstance(flip_y, bool):
@@ -71,8 +93,10 @@ class PushTask(BlockTask):
         super().__init__(engine, render_mode, width, height, camera)
 
     def _describe(self) -> str:
-        left, right = self.densities
-        caption = f"push {left:g} | {right:g} kg/m³"
+        left, right = (
+            f"{low:g}" if low == high else f"{low:g}–{high:g}" for low, high in self._ranges
+        )
+        caption = f"push {left} | {right} kg/m³" + (", told" if self.told else "")
         if self.frame:
             caption += f", frame {self.frame:g}°"
         return caption + (", y flipped" if self.flip_y else "")
@@ -82,9 +106,12 @@ class PushTask(BlockTask):
 
         Without it random data of a turned frame would never touch the box. The drift is along
         world x, a line in the control frame; at multiples of 90° its bounds are exact, at other
-        angles they are those of the smallest rectangle around it.
+        angles they are those of the smallest rectangle around it. Drawn densities show in long
+        pushes alone: there it is stronger, and a little to the sides.
         """
-        ends = np.array([[-0.2, 0.0], [0.6, 0.0]]) @ self._control_frame
+        (back, ahead), aside = ((0.3, 0.8), 0.1) if self._draws else ((-0.2, 0.6), 0.0)
+        ends = np.array([(x, y) for x in (back, ahead) for y in (-aside, aside)])
+        ends = ends @ self._control_frame
         low, high = ends.min(axis=0), ends.max(axis=0)
         return Exploration(tuple(low.tolist()), tuple(high.tolist()))
 
@@ -102,6 +129,47 @@ class PushTask(BlockTask):
             for name, side, density in zip(("left", "right"), (1, -1), self.densities, strict=True)
         )
 
+    def _reset_simulation(self) -> None:
+        if self._draws:
+            low, high = np.transpose(self._ranges)
+            drawn = np.exp(self.np_random.uniform(np.log(low), np.log(high)))
+            self._weigh(drawn.clip(low, high))
+        super()._reset_simulation()
+
+    def _weigh(self, densities: np.ndarray) -> None:
+        left, right = densities.tolist()
+        if (left, right) == self.densities:
+            return
+        self.densities = left, right
+        assert isinstance(self.simulator, MujocoArm)
+        self.simulator.weigh(BLOCK, self._block_shapes())
+
+    def _get_physics(self) -> np.ndarray:
+        physics = super()._get_physics()
+        return np.append(physics, self.densities) if self._draws else physics
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        if not self._draws:
+            super()._set_physics(physics)
+            return
+        before = self.densities
+        low, high = DENSITY_RANGE
+        if not ((physics[-2:] >= low) & (physics[-2:] <= high)).all():
+            raise ValueError(f"a state of this task ends in two densities, not {physics[-2:]}")
+        self._weigh(physics[-2:])
+        try:
+            super()._set_physics(physics[:-2])
+        except ValueError:
+            self._weigh(np.array(before))
+            raise
+
+    def _observe(self) -> np.ndarray:
+        obs = super()._observe()
+        if self.told:
+            low, high = np.log(DENSITY_RANGE)
+            obs[10:] = 2.0 * (np.log(self.densities) - low) / (high - low) - 1.0
+        return obs
+
     def _displacement(self, action: np.ndarray) -> np.ndarray:
         return self.step_length * (self._control_frame @ action)
 
@@ -112,7 +180,7 @@ class PushTask(BlockTask):
         moves with the yaw and with the distance from the goal line. With friction the finger
         sticks to the box: to change the point of contact it retracts first, then slides.
         """
-        corners = obs[2:].reshape(4, 2).astype(np.float64)
+        corners = obs[2:10].reshape(4, 2).astype(np.float64)
         centre = corners.mean(axis=0)
         forward = (corners[2:] - corners[:2]).sum(axis=0)
         forward /= np.linalg.norm(forward)
@@ -141,18 +209,32 @@ class PushTask(BlockTask):
         return (motion @ self._control_frame).astype(np.float32)
 
 
-def _checked_densities(densities: Sequence[float]) -> tuple[float, float]:
-    low, high = DENSITY_RANGE
+def _checked_ranges(densities: Sequence[float | Sequence[float]]) -> tuple[Range, Range]:
+    """Lowest and highest density of each block."""
+    least, most = DENSITY_RANGE
     try:
-        left, right = (float(density) for density in densities)
+        left, right = (_range(density) for density in densities)
     except (TypeError, ValueError):
-        left = right = math.nan
-    if not (low <= left <= high and low <= right <= high):
+        left = right = math.nan, math.nan
+    if not all(least <= low <= high <= most for low, high in (left, right)):
         raise ValueError(
-            f"densities must be two numbers from {low:g} to {high:g} kg/m³, [left, right], "
-            f"not {densities!r}"
+            f"densities must be two numbers from {least:g} to {most:g} kg/m³, [left, right], or "
+            f"ranges [low, high] in their place, not {densities!r}"
         )
     return left, right
+
+
+def _range(density: float | Sequence[float]) -> Range:
+    if isinstance(density, int | float):
+        return float(density), float(density)
+    low, high = (float(end) for end in density)
+    return low, high
+
+
+def _unequal_ends(left: Range, right: Range) -> tuple[float, float]:
+    """Densities to build a box with: unequal where they can be, so that its centre of mass is not
+    built into its origin."""
+    return (left[0] if left[0] != right[1] else left[1]), right[1]
 
 
 def _control_frame(degrees: float, flip_y: bool) -> np.ndarray:

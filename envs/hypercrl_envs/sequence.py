@@ -17,6 +17,7 @@ class TaskSequence:
         name: of the sequence.
         specs: one mapping of `make_task` arguments per task.
         captions: short text per task.
+        episode_steps: steps of an episode, per task.
         observation_size, action_size: O and A, shared by all tasks that `make` returns.
     """
 
@@ -37,10 +38,12 @@ class TaskSequence:
         self.name = name
         self.specs: tuple[dict[str, Any], ...] = tuple(dict(spec) for spec in specs)
         captions: list[str] = []
+        steps: list[int] = []
         sizes: list[tuple[int, int]] = []
         for index in range(len(self.specs)):
             task = self._make(index, None)
             captions.append(task.caption)
+            steps.append(task.max_episode_steps)
             sizes.append(_sizes(task))
             task.close()
             if sizes[index] != sizes[0] and not pad:
@@ -51,6 +54,7 @@ class TaskSequence:
                     "sequence says pad: true"
                 )
         self.captions = tuple(captions)
+        self.episode_steps = tuple(steps)
         self.observation_size, self.action_size = map(max, zip(*sizes, strict=True))
 
     def __len__(self) -> int:

@@ -68,7 +68,7 @@ def _load_method(
     with folder.foreign_state_refused(settings.checkpoint):
         experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
     for number in numbers:
-        if number > experiment.method.tasks:
+        if number > experiment.method.tasks and not experiment.infers_task:
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"
@@ -112,8 +112,10 @@ class _Stage:
         return (self.steps + 1) / self.env.control_rate
 
     def _step(self) -> None:
-        action = self.agent.act(torch.from_numpy(self.obs)[None])[0].numpy()
-        self.obs, reward, _, _, self.info = self.env.step(action)
+        obs = torch.from_numpy(self.obs)[None]
+        action = self.agent.act(obs)
+        self.obs, reward, _, _, self.info = self.env.step(action[0].numpy())
+        self.agent.observe(obs, action, torch.from_numpy(self.obs)[None])
         self.total += float(reward)
         self.steps += 1
 
@@ -145,9 +147,7 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
         agent = oracle_agent(experiment.planner, experiment.sequence, number - 1, [env])
     else:
         agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
-        with torch.no_grad():
-            layers = experiment.method.layers(number - 1)
-            agent.set_layers(experiment.model.planning_layers(layers, number - 1))
+        agent.believe(experiment.belief(number - 1, 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 

@@ -29,13 +29,16 @@ class MLPLayout:
         """Numbers in the last layer: what a task's own head holds."""
 
     def split(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[numel] → (weight [out, in], bias [out]) per layer, as views.
+        """[numel] → (weight [out, in], bias [out]) per layer, as views; [B, numel] → B of each.
 
         A trunk [numel − head_numel] is split into all layers but the last.
         """
         count = len(self.lengths) if flat.shape[-1] == self.numel else len(self.lengths) - 2
-        parts = flat.split(self.lengths[:count])
-        tensors = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=False)]
+        parts = flat.split(self.lengths[:count], -1)
+        tensors = [
+            part.view(*flat.shape[:-1], *shape)
+            for part, shape in zip(parts, self.shapes, strict=False)
+        ]
         return list(zip(tensors[::2], tensors[1::2], strict=True))
 
     def apply(self, flat: Tensor, x: Tensor) -> Tensor:

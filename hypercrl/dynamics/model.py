@@ -11,6 +11,8 @@ from hypercrl.dynamics.normaliser import Normaliser
 from hypercrl_kernels import GaussianLayers
 
 Layers = list[tuple[Tensor, Tensor]]
+PlanningLayers = Layers | GaussianLayers
+"""What a rollout goes through; of a probabilistic model with its variance."""
 
 
 class DynamicsModel(nn.Module):
@@ -32,6 +34,8 @@ class DynamicsModel(nn.Module):
         super().__init__()
         self.obs_size = obs_size
         self.action_size = action_size
+        self.embedding_inputs = 0
+        self.memory_rate = 0.0
         self.probabilistic = probabilistic
         outputs = 2 * obs_size if probabilistic else obs_size
         self.layout = MLPLayout([obs_size + action_size, *hidden, outputs])
@@ -107,14 +111,30 @@ class DynamicsModel(nn.Module):
             return self.target_normaliser.mean.new_zeros(())
         return 0.01 * (self.max_logvar - self.min_logvar).sum()
 
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """Those of the model's parameters that make a context out of a history."""
+        return []
+
+    def protect(self, tasks: int) -> None:
+        """Task number `tasks` begins: hold what of the memory the old ones rely on."""
+
     @torch.no_grad()
-    def planning_layers(self, layers: Layers, task: int) -> Layers | GaussianLayers:
+    def planning_layers(
+        self,
+        layers: Layers,
+        task: int,
+        context: Tensor | None = None,  # noqa: ARG002
+    ) -> PlanningLayers:
         """A network as plain layers in observation units, a probabilistic one with its variance.
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
         nothing but the products themselves. What had not moved by the end of task `task` (from 0),
         whose layers these are, stands still: a scale that came later would turn the rest of an old
         model's error there into motion.
+
+        Args:
+            layers: of one network, or of one a robot.
+            context: [B, C] of B robots; a model without a memory reads none.
         """
         layers = [(w.clone(), b.clone()) for w, b in layers]
         first_w, first_b = layers[0]
@@ -123,9 +143,11 @@ class DynamicsModel(nn.Module):
         last_w, last_b = layers.pop()
         of_mean, of_variance = slice(0, self.obs_size), slice(self.obs_size, None)
         scale = self.target_normaliser.scale * self.target_normaliser.moving(task)
-        mean_b = scale * last_b[of_mean] + self.target_normaliser.mean
-        layers.append((scale[:, None] * last_w[of_mean], mean_b))
+        mean_b = scale * last_b[..., of_mean] + self.target_normaliser.mean
+        layers.append((scale[:, None] * last_w[..., of_mean, :], mean_b))
         if not self.probabilistic:
             return layers
         bounds = torch.stack([self.min_logvar.exp(), (-self.max_logvar).exp(), scale])
-        return GaussianLayers(layers, (last_w[of_variance], last_b[of_variance]), bounds)
+        return GaussianLayers(
+            layers, (last_w[..., of_variance, :], last_b[..., of_variance]), bounds
+        )

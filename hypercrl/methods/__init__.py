@@ -3,6 +3,8 @@
 import torch
 
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.errors import UserError
 from hypercrl.methods.agem import AGEM
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.coreset import CoresetConfig, CoresetMethod
@@ -11,6 +13,7 @@ from hypercrl.methods.ewc import EWC, EWCConfig, OnlineEWC
 from hypercrl.methods.finetune import Finetune
 from hypercrl.methods.ftl import FTL, FTLConfig
 from hypercrl.methods.hnet import Hnet, HnetConfig
+from hypercrl.methods.hnet_context import HnetContext
 from hypercrl.methods.hnet_importance import HnetFisher, HnetFisherConfig, HnetSI, HnetSIConfig
 from hypercrl.methods.hnet_replay import HnetReplay, HnetReplayConfig
 from hypercrl.methods.packnet import PackNet, PackNetConfig
@@ -54,9 +57,36 @@ def make_method(
     """Build the method that the config names, on the device of `sampler`.
 
     All initial values come from `generator` (CPU), all later draws from `sampler`.
+
+    Raises:
+        UserError: a model with a memory, whose context the method cannot take.
     """
-    method = METHODS[config.name][0](model, config, generator, sampler)
-    return method.to(sampler.device)
+    kind = _kind(config.name, model)
+    return kind(model, config, generator, sampler).to(sampler.device)
+
+
+def _kind(name: str, model: DynamicsModel) -> type:
+    """The class of the method of that name, for this model."""
+    kind: type[Method] = METHODS[name][0]
+    if not isinstance(model, ContextModel):
+        return kind
+    into = model.context_config.into
+    if kind is Hnet and into == "hypernetwork":
+        return HnetContext
+    if into not in kind.conditionings:
+        raise UserError(_cannot_take(name, into))
+    return kind
+
+
+def _cannot_take(name: str, into: str) -> str:
+    ways = METHODS[name][0].conditionings
+    if ways:
+        return f"method={name} takes no context.into={into}; use {' or '.join(ways)}."
+    able = ", ".join(other for other, (kind, _) in METHODS.items() if kind.conditionings)
+    return (
+        f"method={name} takes no memory: it rehearses or weighs single transitions, without what "
+        f"came before them. Use memory=none, or one of {able}."
+    )
 
 
 __all__ = ["METHODS", "Batch", "HnetConfig", "Method", "MethodConfig", "StepReport", "make_method"]

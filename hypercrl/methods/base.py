@@ -1,15 +1,16 @@
 """How parameters survive a change of task: the interface of every continual-learning method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.dynamics.model import Layers
+from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.settings import number
 from hypercrl.transitions import Batch, tensor_bytes
 
@@ -35,6 +36,11 @@ class Method(nn.Module, ABC):
     A task goes `begin_task`; then, again and again, training steps and `observe`; then `end_task`.
     Whatever a method keeps is a parameter or a buffer, so that its state is in every checkpoint.
 
+    A model with a memory is trained on windows of episodes instead of transitions: a batch of N
+    windows [N, L, …] in place of one of N transitions. `conditionings` names the ways of a context
+    into the dynamics with which a method can do so. `one_layout` says whether the networks of all
+    tasks have the same sizes.
+
     Args:
         model: the dynamics model the weights are for.
         config: the method's settings.
@@ -42,6 +48,9 @@ class Method(nn.Module, ABC):
         sampler: generator of all later draws, such as rehearsed transitions; on the device that
             the method is moved to, so that a training step can be one CUDA graph.
     """
+
+    conditionings: ClassVar[tuple[str, ...]] = ()
+    one_layout: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class Method(nn.Module, ABC):
         """Prepare for a new task: new parameters, new optimisers."""
         self._add_task()
         self.tasks += 1
+        self.model.protect(self.tasks)
         self.optimisers = self._new_optimisers()
 
     @abstractmethod
@@ -91,6 +101,15 @@ class Method(nn.Module, ABC):
         """Weight and bias of each layer for `task`, on normalised inputs and outputs."""
         return self.layout(task).split(self.weights(task))
 
+    @torch.no_grad()
+    def planner_layers(self, task: int) -> Callable[[Tensor | None], PlanningLayers]:
+        """From contexts [B, C] to what B robots plan `task` with, see `planning_layers`.
+
+        A model without a memory reads no context. What comes back is of the present weights.
+        """
+        layers = [(w.clone(), b.clone()) for w, b in self.layers(task)]
+        return lambda context: self.model.planning_layers(layers, task, context)
+
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
         layout = self.layout(self.tasks - 1)
@@ -116,9 +135,19 @@ class Method(nn.Module, ABC):
     def _new_optimisers(self) -> list[torch.optim.Adam]: ...
 
     def _adam(self, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
-        parameters = list(parameters)
-        on_gpu = parameters[0].is_cuda
-        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=on_gpu)
+        """An optimiser of these and, at its own rate, of the model's memory, in a second group."""
+        memory = self.model.memory_parameters()
+        apart = set(memory)
+        own = [parameter for parameter in parameters if parameter not in apart]
+        groups: list[dict[str, Any]] = [{"params": own}]
+        if memory:
+            groups.append({"params": memory, "lr": self.model.memory_rate})
+        return torch.optim.Adam(groups, lr=rate, fused=True, capturable=own[0].is_cuda)
+
+    def _clip_memory(self) -> None:
+        """Clip the memory's gradient on its own."""
+        if memory := self.model.memory_parameters():
+            clip_grad_norm_(memory, self.config.clip_norm)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on: parameters, stored targets, optimiser moments."""
@@ -137,6 +166,7 @@ class Method(nn.Module, ABC):
         self.extra_updates = state["extra_updates"]
         self._make_room(state["tensors"])
         self.load_state_dict(state["tensors"])
+        self.model.protect(self.tasks)
         self.optimisers = self._new_optimisers()
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
             by_index = {int(index): values for index, values in moments.items()}

@@ -8,3 +8,5 @@ class Finetune(SharedMethod):
 
     Nothing protects the trunk: an old head meets features that have moved.
     """
+
+    conditionings = ("input", "film")

@@ -27,6 +27,7 @@ class GradientMethod(Method):
         (loss if rehearsed is None else loss + rehearsed).backward()
         penalty = self._protect(len(batch))
         norm = clip_grad_norm_(adam.param_groups[0]["params"], self.config.clip_norm)
+        self._clip_memory()
         adam.step()
         self._stepped()
         parts = [part.detach() for part in (rehearsed, penalty) if part is not None]

@@ -48,6 +48,7 @@ class Hnet(Method):
     The embedding follows the task loss alone.
     """
 
+    conditionings = ("input", "film")
     config: HnetConfig
     targets: Tensor
     fused = True
@@ -61,7 +62,8 @@ class Hnet(Method):
         sampler: torch.Generator,
     ) -> None:
         super().__init__(model, config, generator, sampler)
-        shared = (model.layout, config.embedding_size, config.hidden, config.activation)
+        inputs = config.embedding_size + model.embedding_inputs
+        shared = (model.layout, inputs, config.hidden, config.activation)
         self.hypernetwork = (
             Hypernetwork(*shared, generator)
             if config.chunk_size is None
@@ -107,7 +109,10 @@ class Hnet(Method):
             loss, regulariser = self._gradients(batch)
         # The embedding has no part in the regulariser, and is clipped on its own.
         clip_grad_norm_([embedding], config.clip_norm)
-        theta, others = self.hypernetwork.theta, list(self.model.parameters())
+        self._clip_memory()
+        memory = set(self.model.memory_parameters())
+        theta = self.hypernetwork.theta
+        others = [p for p in self.model.parameters() if p not in memory]
         norm = get_total_norm(_pieces([theta, *others]))
         if self._on_gpu():
             # One pass over θ clips and steps: its gradient itself stays as it is.
@@ -124,9 +129,13 @@ class Hnet(Method):
             "gradient_norm": norm,
         }
 
+    def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
+        """[P] weights of the present task for a batch, or [N, P], for each window."""
+        return self.weights(self.tasks - 1)
+
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Set the gradient of every parameter; returns the task loss and R."""
-        weights = self.weights(self.tasks - 1)
+        weights = self._written_for(batch)
         loss = self._task_loss(weights, batch)
         total = loss + self._sparsity(weights, batch) if self.config.l1 else loss
         rehearsed = self._rehearse(len(batch))
@@ -137,7 +146,7 @@ class Hnet(Method):
         return loss, regulariser
 
     def _sparsity(self, weights: Tensor, batch: Batch) -> Tensor:
-        return self.config.l1 * len(batch) * weights.abs().sum()
+        return self.config.l1 * len(batch) * weights.abs().sum(-1).mean()
 
     def _on_gpu(self) -> bool:
         return self.targets.is_cuda
@@ -146,6 +155,7 @@ class Hnet(Method):
         """Whether this step's last layer is one kernel: on CUDA, for the full hypernetwork."""
         return (
             self.fused
+            and not self.model.memory_parameters()
             and self._on_gpu()
             and 0 < len(self.targets) <= MOST_TASKS
             and isinstance(self.hypernetwork, Hypernetwork)

@@ -21,8 +21,8 @@ from hypercrl.transitions import Batch
 class HnetImportance(Hnet):
     """R = (1/t) Σ_j Σ_i ω_ji (W*_ji − h_i(e_j, θ + Δθ))²."""
 
+    conditionings = ()
     fused = False
-
     importance: Tensor
 
     def __init__(
@@ -90,6 +90,7 @@ class HnetSIConfig(HnetConfig):
 class HnetSI(HnetImportance):
     """ω_j = path integral of the task loss along the written weights, over (their change)² + ξ."""
 
+    conditionings = ("input", "film")
     path: Tensor
     start: Tensor
     latest: Tensor

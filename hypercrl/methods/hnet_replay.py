@@ -19,6 +19,7 @@ class HnetReplayConfig(HnetConfig, CoresetConfig):
 class HnetReplay(Hnet):
     """Each old task counts as much as the present one; its embedding stays as it is."""
 
+    conditionings = ()
     fused = False
 
     def __init__(

@@ -45,6 +45,9 @@ class PNN(GradientMethod):
     width whose matrices are block lower triangular. That is how it is trained and planned with.
     """
 
+    conditionings = ("input",)
+    one_layout = False
+
     def __init__(
         self,
         model: DynamicsModel,

@@ -31,6 +31,7 @@ class SI(SharedMethod):
     loss alone. θ* is the trunk at the end of the latest task.
     """
 
+    conditionings = ("input", "film")
     config: SIConfig
     importance: Tensor
     anchor: Tensor

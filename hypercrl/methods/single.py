@@ -11,6 +11,8 @@ from hypercrl.methods.gradient import GradientMethod
 class Single(GradientMethod):
     """A fresh network for every task, the old ones frozen."""
 
+    conditionings = ("input", "film")
+
     def __init__(
         self,
         model: DynamicsModel,

@@ -34,6 +34,10 @@ class Result:
         extra_updates: further updates that the method took beside the protocol's.
         memory_bytes: bytes that method and replay keep after each task, N.
         training_seconds: seconds of updates during each task, N; empty in results of old.
+        memory_state_bytes: of one robot's memory of its episode; 0 without one.
+        memory_step_milliseconds: median of a memory's update in a control step.
+        task_inference: decisions, precision, recall and delay of an agent that infers the task, see
+            `hypercrl.task_inference.score_decisions`; empty where the task is given.
         git: revision.
     """
 
@@ -52,6 +56,9 @@ class Result:
     env_steps: int
     memory_bytes: tuple[int, ...]
     training_seconds: tuple[float, ...]
+    memory_state_bytes: int
+    memory_step_milliseconds: float
+    task_inference: dict[str, float]
     parameters: int
     git: str
     machine: str
@@ -62,6 +69,7 @@ class Run:
     """One run folder.
 
     Attributes:
+        method: and, where there is one, the memory beside it, and that the task is inferred.
         config: what config.yaml says, as plain containers.
         config_text: config.yaml as it stands.
         result: None while the run is in progress, or when it crashed.
@@ -153,7 +161,7 @@ def load_run(path: Path) -> Run:
     identity = names if written is None else written
     return Run(
         path=path,
-        method=_identity(identity, "method", path),
+        method=_contender(identity, path),
         env=_identity(identity, "env", path),
         preset=_identity(identity, "preset", path),
         seed=int(_identity(identity, "seed", path)),
@@ -163,6 +171,14 @@ def load_run(path: Path) -> Run:
         failure=_read_failure(path) if written is None else None,
         events=_read_events(path / "metrics.jsonl"),
     )
+
+
+def _contender(identity: dict[str, Any], path: Path) -> str:
+    """What is compared with others: "hnet", "hnet + gru", "hnet + gru, task inferred"."""
+    name = _identity(identity, "method", path)
+    memory = _identity({"memory": "none", **identity}, "memory", path)
+    name += "" if memory == "none" else f" + {memory}"
+    return name + (", task inferred" if identity.get("task_id") == "inferred" else "")
 
 
 def _read_failure(path: Path) -> str | None:
@@ -213,6 +229,9 @@ def _result(written: dict[str, Any], file: Path) -> Result:
             env_steps=int(written["env_steps"]),
             memory_bytes=tuple(map(int, written["memory_bytes"])),
             training_seconds=tuple(map(_number, written.get("training_seconds", []))),
+            memory_state_bytes=int(written.get("memory_state_bytes", 0)),
+            memory_step_milliseconds=_number(written.get("memory_step_milliseconds")),
+            task_inference={k: _number(v) for k, v in written.get("task_inference", {}).items()},
             parameters=int(written["parameters"]),
             git=str(written["git"]),
             machine=str(written["machine"]),

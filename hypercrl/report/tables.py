@@ -135,6 +135,8 @@ def cost_table(result: Result) -> Table:
 def comparison_tables(benchmark: Benchmark) -> list[Table]:
     """Methods side by side, over the seeds that finished: success, return, and model and cost.
 
+    Then what memories cost a robot, and how well tasks were inferred, where there is such a thing.
+
     Numbers are means over seeds ± standard deviation. From three seeds on the interquartile mean
     over seeds × tasks stands beside them, with its bootstrap interval.
     """
@@ -151,7 +153,13 @@ def comparison_tables(benchmark: Benchmark) -> list[Table]:
         "AUC transfer ↑",
         [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
     )
-    return [outcome, returns, _model_table(benchmark)]
+    tables = [outcome, returns, _model_table(benchmark)]
+    results = [result for method in benchmark.methods for result in benchmark.results(method)]
+    if any(result.memory_state_bytes for result in results):
+        tables.append(_memory_table(benchmark))
+    if any(result.task_inference for result in results):
+        tables.append(_inference_table(benchmark))
+    return tables
 
 
 def _with_column(table: Table, name: str, texts: Sequence[str]) -> Table:
@@ -216,6 +224,28 @@ def _model_table(benchmark: Benchmark) -> Table:
         "kept",
     )
     return Table("Model and cost", header, tuple(rows))
+
+
+def _memory_table(benchmark: Benchmark) -> Table:
+    rows = []
+    for method in benchmark.methods:
+        results = benchmark.results(method)
+        columns = (
+            size(mean([r.memory_state_bytes for r in results])),
+            significant(mean([r.memory_step_milliseconds for r in results])),
+        )
+        rows.append((Cell(method), *map(Cell, columns)))
+    return Table("Memory of an episode", ("method", "state", "update, ms"), tuple(rows))
+
+
+def _inference_table(benchmark: Benchmark) -> Table:
+    names = ("decisions", "precision", "recall", "delay")
+    rows = []
+    for method in benchmark.methods:
+        inferred = [r.task_inference for r in benchmark.results(method)]
+        columns = (significant(mean([i.get(name, math.nan) for i in inferred])) for name in names)
+        rows.append((Cell(method), *map(Cell, columns)))
+    return Table("Inference of the task", ("method", *names[:3], "delay, steps"), tuple(rows))
 
 
 def _matrix_table(title: str, matrix: Array, write: Callable[[float], str]) -> Table:

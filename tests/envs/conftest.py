@@ -42,6 +42,9 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "thigh"},
+    {"task": "push", "densities": ((100, 1000), (100, 1000)), "told": True},
+    {"task": "door", "handle": ("pull", "lever"), "turn": (1, -1)},
+    {"task": "cheetah", "becomes": ("leg", "foot")},
     {
         "task": "gym",
         "id": "Reacher-v5",

@@ -15,10 +15,12 @@ SPECS: list[dict[str, Any]] = [
     {"task": "slide"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "foot"},
+    {"task": "push", "densities": ((100, 1000), (100, 1000))},
+    {"task": "door", "handle": "lever", "turn": (1, -1)},
 ]
 
 
-@pytest.mark.parametrize("spec_given", SPECS, ids=lambda spec: spec["task"])
+@pytest.mark.parametrize("spec_given", SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
 def test_equals_stepping_the_task_bit_for_bit(spec_given):
     robots = [make_task(**spec_given) for _ in range(2)]
     imagine = SimulatedRollout(robots, lambda: make_task(**spec_given), threads=3)

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
@@ -43,6 +44,8 @@ def test_a_grid_is_every_combination(tmp_path):
     }
     assert "dynamics.hidden=[16]" in grid.cells[0].overrides
     assert len({cell.folder for cell in grid.cells}) == 8
+    for cell in grid.cells:  # Hydra takes no folder with "=" or "," in its name
+        OverridesParser.create().parse_overrides(cell.words()[1:])
 
 
 def test_all_methods(tmp_path):

@@ -16,7 +16,7 @@ def test_the_oldest_gives_way_and_nothing_grows():
     replay = filled(capacity=5, count=13)
     assert len(replay) == 5
     assert sorted(replay.contents().action.flatten().tolist()) == [8, 9, 10, 11, 12]
-    assert replay.bytes == 4 * 5 * (2 + 1 + 2) == filled(5, 0).bytes
+    assert replay.bytes == 5 * (4 * (2 + 1 + 2) + 1) == filled(5, 0).bytes
 
 
 def test_parts_of_a_transition_stay_together():
@@ -53,3 +53,59 @@ def test_state_goes_on_in_the_same_slot(count):
 def test_room_for_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         Replay(0, 2, 1, torch.device("cpu"))
+
+
+def in_episodes(capacity, lengths):
+    """Actions count on within an episode and jump by 100 between them."""
+    replay = Replay(capacity, 2, 1, torch.device("cpu"))
+    for number, length in enumerate(lengths):
+        replay.begin_episode()
+        for step in range(length):
+            value = torch.tensor([100.0 * number + step])
+            replay.add(value.repeat(2), value, value.repeat(2) + 1)
+    return replay
+
+
+@pytest.mark.parametrize("capacity", [40, 17])
+def test_windows_cross_neither_a_reset_nor_the_seam(capacity):
+    """Drawn often enough to see each of the windows that a reader would list by hand."""
+    replay = in_episodes(capacity, [6, 3, 7, 5, 2])
+    held = [100 * n + s for n, length in enumerate([6, 3, 7, 5, 2]) for s in range(length)]
+    held = held[-capacity:]
+    wanted = {v for v in held if {v + i for i in range(4)} <= set(held)}
+    slots = replay.windows(torch.Generator().manual_seed(0), 400, 4)
+    windows = replay.gather(slots)
+    assert windows.obs.shape == (400, 4, 2)
+    starts = windows.action[:, :1]
+    assert torch.equal(windows.action, starts + torch.arange(4.0)[None, :, None])
+    assert torch.equal(windows.obs[:, 1:], windows.next_obs[:, :-1])
+    assert set(starts.flatten().tolist()) == wanted
+    counts = torch.unique(starts, return_counts=True)[1]
+    assert counts.min() > 0.5 * 400 / len(wanted)
+
+
+def test_no_window_where_no_episode_is_long_enough():
+    replay = in_episodes(20, [3, 5, 5])
+    with pytest.raises(ValueError, match="has 6 transitions"):
+        replay.windows(torch.Generator(), 4, 6)
+    with pytest.raises(ValueError, match="has 1 transitions"):
+        in_episodes(5, []).windows(torch.Generator(), 4, 1)
+
+
+def test_the_present_episode():
+    assert in_episodes(20, [6, 3]).episode().action.flatten().tolist() == [100, 101, 102]
+    assert in_episodes(4, [2, 9]).episode().action.flatten().tolist() == [105, 106, 107, 108]
+    replay = in_episodes(20, [6])
+    replay.begin_episode()
+    assert len(replay.episode()) == 0
+
+
+def test_state_keeps_the_episodes():
+    replay, again = in_episodes(9, [6, 3, 4]), Replay(9, 2, 1, torch.device("cpu"))
+    replay.begin_episode()
+    again.load_state(replay.state())
+    assert len(again.episode()) == 0
+    for r in (replay, again):
+        r.add(torch.zeros(2), torch.full((1,), 99.0), torch.zeros(2))
+    drawn = [r.gather(r.windows(torch.Generator().manual_seed(1), 30, 3)) for r in (replay, again)]
+    assert torch.equal(drawn[0].action, drawn[1].action)

@@ -115,16 +115,33 @@ def test_exploration_differs_between_tasks(hnet_run):
 
 
 KILLED_IN_EVERY_TEST = ("hnet", "derpp", "pnn", "ftl_task")
+WITH_A_MEMORY = (
+    ("method=hnet", "context.into=hypernetwork"),
+    ("method=finetune", "context.into=film", "context.protect=none"),
+)
 
 
 @pytest.mark.parametrize(
-    "method",
-    [m if m in KILLED_IN_EVERY_TEST else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
+    "settings",
+    [
+        *((f"method={m}",) for m in KILLED_IN_EVERY_TEST),
+        *(
+            pytest.param((f"method={m}",), marks=pytest.mark.slow)
+            for m in METHODS
+            if m not in KILLED_IN_EVERY_TEST
+        ),
+        *(
+            (*way, "memory=gru", "memory.width=8", "context.windows=4", "env=push_hidden")
+            for way in WITH_A_MEMORY
+        ),
+        ("method=hnet", "task_id=inferred", "inference.settle=5", "inference.surprise=1.05"),
+    ],
+    ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
-def test_killed_at_a_random_step_and_resumed_ends_the_same(method, tmp_path):
-    small = SMALL if "hnet" in method else (*SMALL[:2], *SMALL[3:])
+def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
+    small = SMALL if "hnet" in settings[0] else (*SMALL[:2], *SMALL[3:])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    settings = (f"method={method}", "seed=3")
+    settings = (*settings, "seed=3")
     wanted = train(straight, *settings, small=small)
     step = _run_and_kill([*small, *settings, f"run_dir={killed}"])
     assert not (killed / "result.json").exists()
@@ -224,6 +241,21 @@ def fails(capsys, *words):
         (["train", "protocol.num_tasks=0"], "protocol.num_tasks must be at least 1"),
         (["train", "exploration.correlation=1"], "exploration.correlation must be at most 0.999"),
         (["train", "seed=-1"], "seed must be at least 0"),
+        (["train", "memory=gur"], "Did you mean 'gru'"),
+        (["train", "memory=gru", "context.into=output"], "context.into is one of input, film"),
+        (["train", "memory=gru", "method=multitask"], "method=multitask takes no memory"),
+        (
+            ["train", "memory=gru", "context.burn_in=60"],
+            "an episode of push 500 | 500 kg/m³ only 60",
+        ),
+        (
+            ["train", "memory=gru", "protocol.random_steps=20"],
+            "30 transitions; give protocol.random_steps",
+        ),
+        (
+            ["train", "memory=gru", "protocol.replay_capacity=50"],
+            "30 transitions; give protocol.replay_capacity",
+        ),
         (["train", "env.tasks=[{task: push, densities: [1, 2]}]"], "densities"),
         (["play", "run=nowhere"], "no run at nowhere"),
         (["play"], "run=DIR"),
@@ -300,3 +332,16 @@ def test_divergence_names_step_and_checkpoint(capsys, tmp_path):
     assert "diverged" in message
     assert "step 60" in message
     assert "none was written yet" in message
+
+
+def test_a_memory_is_kept_and_costs_what_the_result_says(tmp_path, hnet_run):
+    path = tmp_path / "r"
+    result = train(path, "memory=gru", "memory.width=8", "env=push_hidden", "context.windows=4")
+    assert result["memory"] == "gru"
+    assert result["memory_state_bytes"] == 4 * (32 + 2 * 8)
+    assert result["memory_step_milliseconds"] > 0
+    without = json.loads((hnet_run / "result.json").read_text())
+    assert without["memory"] == "none"
+    assert without["memory_state_bytes"] == 0
+    assert without["memory_step_milliseconds"] is None
+    main(["play", f"run={path}", "task=2", "episodes=1"])

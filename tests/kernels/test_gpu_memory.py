@@ -60,7 +60,7 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     g = torch.Generator().manual_seed(1)
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
-    # Larger steps with momentum diverge; with larger decays nothing is left of the start in float16.
+    # Larger steps with momentum diverge; larger decays leave nothing of the start in float16.
     x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
         x["log_decay"] = 0.1 * x["log_decay"]

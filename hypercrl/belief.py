@@ -1,0 +1,146 @@
+"""What an agent knows of the robots that it plans for, and how that changes while they act."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.dynamics.model import PlanningLayers
+from hypercrl.transitions import Batch
+
+
+class Belief(ABC):
+    """Knows enough of B robots to give each a network to plan with.
+
+    Attributes:
+        changes: whether `layers` depends on what has been observed.
+        seconds: what every observation took, of a memory.
+    """
+
+    changes: bool
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @abstractmethod
+    def layers(self) -> PlanningLayers:
+        """Layers in observation units, as `DynamicsModel.planning_layers` makes them: shared by the
+        robots, or one network each."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """All robots begin a new episode."""
+
+    @abstractmethod
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Take in what each robot has just done, [B, O], [B, A], [B, O]."""
+
+    @abstractmethod
+    def recall(self, episode: Batch) -> None:
+        """Take in at once what the present episode of the only robot has been so far."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What is remembered of the present episodes."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+
+
+class Told(Belief):
+    """The task is told, and nothing else is to be known.
+
+    Args:
+        layers: of the task.
+    """
+
+    changes = False
+
+    def __init__(self, layers: PlanningLayers) -> None:
+        super().__init__()
+        self._layers = layers
+
+    def layers(self) -> PlanningLayers:
+        return self._layers
+
+    def reset(self) -> None:
+        """An episode more changes nothing."""
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Neither does a transition."""
+
+    def recall(self, episode: Batch) -> None:
+        """Nor do many."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to restore."""
+
+
+class EpisodeMemory(Belief):
+    """The task is told; the rest is in a memory of the robots' own episodes.
+
+    On CUDA an update is one graph that writes the memory's state in place.
+
+    Args:
+        model: with the encoder.
+        robots: B.
+        layers: from contexts [B, C] to layers, see `Method.planner_layers`.
+    """
+
+    changes = True
+
+    def __init__(
+        self, model: ContextModel, robots: int, layers: Callable[[Tensor | None], PlanningLayers]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._layers = layers
+        self._state = model.encoder.initial(robots)
+        self._device = model.encoder.origin.device
+        self._update: Callable[..., tuple[Tensor, ...]] = self._take_in
+        if self._device.type == "cuda":
+            self._update = CapturedFunction(self._take_in)
+
+    def layers(self) -> PlanningLayers:
+        return self._layers(self.model.encoder.read(self._state))
+
+    def reset(self) -> None:
+        robots = len(self._state["context"])
+        self._write(self.model.encoder.initial(robots))
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        started = time.perf_counter()
+        parts = (part.to(self._device, torch.float32) for part in (obs, action, next_obs))
+        self._update(*parts)
+        self.seconds.append(time.perf_counter() - started)
+
+    @torch.no_grad()
+    def recall(self, episode: Batch) -> None:
+        self.reset()
+        if len(episode):
+            tokens = self.model.tokens(episode.obs, episode.action, episode.next_obs)
+            self._write(self.model.encoder.encode(tokens[None])[1])
+
+    def state(self) -> dict[str, Any]:
+        return dict(self._state)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._write({name: value.to(self._device) for name, value in state.items()})
+
+    def _write(self, state: dict[str, Tensor]) -> None:
+        for name, value in self._state.items():
+            value.copy_(state[name])
+
+    @torch.no_grad()
+    def _take_in(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
+        token = self.model.tokens(obs, action, next_obs)
+        return (self.model.encoder.step(self._state, token)["context"],)

@@ -1,0 +1,176 @@
+"""A dynamics model that is told what a memory of the robot's own transitions has in mind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
+from hypercrl.dynamics.layout import MLPLayout
+from hypercrl.dynamics.model import DynamicsModel, Layers, PlanningLayers
+from hypercrl.memory.base import MemoryEncoder
+from hypercrl.settings import choice, number
+from hypercrl_kernels import GaussianLayers
+
+
+@dataclass
+class ContextConfig:
+    """How a memory is trained, and how its context reaches the dynamics.
+
+    Attributes:
+        into: what the context is an input of: the main network's first layer, all of its hidden
+            layers (FiLM), or the hypernetwork.
+        protect: what is held against forgetting of encoder and FiLM: "freeze" them after the first
+            task, or "none".
+        learning_rate: of encoder and FiLM.
+        burn_in: transitions of a window that are read before the open-loop prediction begins.
+        horizon: transitions that are predicted open loop.
+        windows: in a batch.
+        always: train on windows without a memory too: the reference that differs in it alone.
+    """
+
+    into: str = choice("input", *CONDITIONINGS)
+    protect: str = choice("freeze", "freeze", "none")
+    learning_rate: float = number(1e-3, least=0)
+    burn_in: int = number(20, least=1)
+    horizon: int = number(10, least=1)
+    windows: int = number(32, least=1)
+    always: bool = False
+
+    @property
+    def length(self) -> int:
+        """Transitions of a window."""
+        return self.burn_in + self.horizon
+
+
+class ContextModel(DynamicsModel):
+    """Dynamics with a context: `loss` reads windows of an episode instead of single transitions.
+
+    Encoder and conditioning are parameters of the model, so every method trains them along.
+
+    Args:
+        encoder: the memory; its tokens are transitions, see `tokens`.
+        conditioning: how the context reaches the network.
+        config: of the training.
+        obs_size, action_size, hidden, probabilistic: see `DynamicsModel`.
+    """
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        hidden: Sequence[int],
+        probabilistic: bool,
+        encoder: MemoryEncoder,
+        conditioning: Conditioning,
+        config: ContextConfig,
+    ) -> None:
+        super().__init__(obs_size, action_size, hidden, probabilistic)
+        self.layout = MLPLayout(
+            [obs_size + action_size + conditioning.network_inputs, *self.layout.sizes[1:]]
+        )
+        self.encoder = encoder
+        self.conditioning = conditioning
+        self.embedding_inputs = conditioning.embedding_inputs
+        self.memory_rate = config.learning_rate
+        self.context_config = config
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        return [*self.encoder.parameters(), *self.conditioning.parameters()]
+
+    def protect(self, tasks: int) -> None:
+        """From the second task on encoder and conditioning stand still, if they are to be frozen.
+
+        What old tasks' networks read out of a context then stays what it was.
+        """
+        frozen = tasks > 1 and self.context_config.protect == "freeze"
+        for parameter in self.memory_parameters():
+            parameter.requires_grad_(not frozen)
+
+    def tokens(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """[..., O], [..., A], [..., O] → [..., O + A + O]: a transition as an encoder reads it."""
+        change = self.target_normaliser(next_obs - obs)
+        return torch.cat([self.inputs(obs, action), change], -1)
+
+    def contexts(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """Windows [N, L, …] → [N, L + 1, C]: the context before and after each transition."""
+        after, _ = self.encoder.encode(self.tokens(obs, action, next_obs))
+        return torch.cat([torch.zeros_like(after[:, :1]), after], 1)
+
+    def loss(
+        self,
+        weights: Tensor,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        layout: MLPLayout | None = None,
+    ) -> Tensor:
+        """Loss of windows [N, L, …], summed over the windows: truncated back-propagation over L.
+
+        The next step's loss, the mean over all positions, each with the context of what came before
+        it; plus that of `horizon` steps open loop from the end of the burn-in, with the context of
+        that moment, as a planner rolls the model out. With weights [N, P] written for each window
+        at the end of its burn-in, the next steps that count are those after it.
+        """
+        layers = (layout or self.layout).split(weights)
+        begin = self.context_config.burn_in
+        if weights.dim() == 2:
+            first, before = begin, obs[..., :0]
+        else:
+            first, before = 0, self.contexts(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
+        network = self.conditioning.network(layers, before[:, first:])
+        outputs = network(self.inputs(obs, action)[:, first:])
+        next_step = self.row_losses(outputs, obs[:, first:], next_obs[:, first:]).mean(1).sum()
+        network = self.conditioning.network(layers, before[:, begin : begin + 1])
+        ahead = self._open_loop(network, obs[:, begin], action[:, begin:], next_obs[:, begin:])
+        auxiliary = len(obs) * self.encoder.auxiliary_loss()
+        return next_step + ahead + auxiliary + self.spread()
+
+    def _open_loop(
+        self, network: Network, state: Tensor, actions: Tensor, reached: Tensor
+    ) -> Tensor:
+        """Loss of k steps without looking: mean over the steps, summed over the windows.
+
+        The negative log-likelihood of where k independent errors, one a step, have led: squared
+        error over the sum of the variances, which without a log-variance is the number of steps.
+        """
+        scale, mean = self.target_normaliser.scale, self.target_normaliser.mean
+        variance = torch.zeros_like(state)
+        total = torch.zeros_like(state[:, 0])
+        for step in range(actions.shape[1]):
+            outputs = network(self.inputs(state, actions[:, step])[:, None])
+            change, logvar = self.distribution(outputs[:, 0])
+            state = state + change * scale + mean
+            variance = variance + logvar.exp()
+            row = ((state - reached[:, step]) / scale).square() / variance
+            total = total + (row + variance.log() if self.probabilistic else row).mean(-1)
+        return total.sum() / actions.shape[1]
+
+    def planning_context(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """Windows [N, L, …] → [N, C]: the context at the end of the burn-in."""
+        seen = (part[:, : self.context_config.burn_in] for part in (obs, action, next_obs))
+        return self.contexts(*seen)[:, -1]
+
+    @torch.no_grad()
+    def planning_layers(
+        self, layers: Layers, task: int, context: Tensor | None = None
+    ) -> PlanningLayers:
+        """See `DynamicsModel`; for robots of contexts [B, C], one network a robot."""
+        if context is None:
+            context = layers[0][0].new_zeros(1, self.encoder.context_size)
+        folded = super().planning_layers(self.conditioning.fold(layers, context), task)
+        # One robot's network is shared by all its particles, which is what plain layers are for.
+        return _of_one(folded) if len(context) == 1 else folded
+
+
+def _of_one(folded: PlanningLayers) -> PlanningLayers:
+    """The only robot's network, without the axis of robots."""
+    if isinstance(folded, GaussianLayers):
+        *mean, head = _unstacked([*folded.mean, folded.head])
+        return GaussianLayers(mean, head, folded.bounds)
+    return _unstacked(folded)
+
+
+def _unstacked(layers: Layers) -> Layers:
+    return [(w[0], b[0]) if w.dim() == 3 else (w, b) for w, b in layers]

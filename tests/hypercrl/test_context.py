@@ -1,0 +1,321 @@
+"""A memory's context in the dynamics: what it does to the model, the loss, training and acting."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+
+from hypercrl.belief import EpisodeMemory, Told
+from hypercrl.dynamics.conditioning import CONDITIONINGS, make_conditioning
+from hypercrl.dynamics.context_model import ContextConfig, ContextModel
+from hypercrl.errors import UserError
+from hypercrl.memory import MEMORIES, make_memory
+from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl_kernels import rollout
+
+HORIZON, BURN_IN = 4, 6
+LENGTH = HORIZON + BURN_IN
+
+
+def make_model(into="input", memory="gru", probabilistic=False, **settings):
+    config = ContextConfig(into=into, burn_in=BURN_IN, horizon=HORIZON, **settings)
+    sizes = {"width": 16, "layers": 1, "context": 5}
+    g = torch.Generator().manual_seed(3)
+    encoder = make_memory(MEMORIES[memory][1](name=memory, **sizes), 6, g)
+    conditioning = make_conditioning(into, encoder.context_size, [12, 12])
+    model = ContextModel(2, 2, [12, 12], probabilistic, encoder, conditioning, config)
+    for parameter in conditioning.parameters():  # FiLM starts at zero
+        torch.nn.init.normal_(parameter, 0, 0.3, generator=g)
+    data = flat(windows(0, 50))
+    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    return model
+
+
+def windows(seed, count, length=LENGTH, task=0):
+    """Episodes of s' = s + z a, with z = ±1 of the episode: nothing in a transition's start says z.
+
+    In task 1 it is s' = s − z a.
+    """
+    g = torch.Generator().manual_seed(seed)
+    sign = 2.0 * torch.randint(2, (count, 1, 1), generator=g) - 1
+    actions = torch.randn(count, length, 2, generator=g)
+    sign = (-1) ** task * sign
+    start = torch.randn(count, 1, 2, generator=g)
+    states = torch.cat([start, start + (sign * actions).cumsum(1)], 1)
+    return Batch(states[:, :-1], actions, states[:, 1:])
+
+
+def flat(batch):
+    return Batch(*(part.flatten(0, 1) for part in (batch.obs, batch.action, batch.next_obs)))
+
+
+def make(name, model, **settings):
+    config = METHODS[name][1](name, 3e-3, 5.0)
+    for key, value in settings.items():
+        setattr(config, key, value)
+    return make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))
+
+
+PAIRS = [
+    ("finetune", "input"),
+    ("finetune", "film"),
+    ("single", "film"),
+    ("si", "input"),
+    ("pnn", "input"),
+    ("hnet", "input"),
+    ("hnet", "film"),
+    ("hnet", "hypernetwork"),
+    ("chunked_hnet", "hypernetwork"),
+    ("hnet_si", "input"),
+]
+SETTINGS = {
+    "hnet": {"hidden": [16], "embedding_size": 4, "beta": 1.0},
+    "hnet_si": {"hidden": [16], "embedding_size": 4, "beta": 1.0},
+    "chunked_hnet": {"hidden": [16], "embedding_size": 4, "chunk_size": 60, "beta": 1.0},
+}
+
+
+def test_every_method_that_says_so_is_tried():
+    able = {name for name, (kind, _) in METHODS.items() if kind.conditionings}
+    assert {name for name, _ in PAIRS} == able
+    assert {into for _, into in PAIRS} == set(CONDITIONINGS)
+
+
+@torch.no_grad()
+def by_hand(model, method, task, context, obs, actions):
+    """The rollout of one robot from the unfolded network, step by step: [H + 1, O]."""
+    states = [obs]
+    for action in actions:
+        x = model.inputs(states[-1], action)
+        if model.context_config.into == "hypernetwork":
+            embedding = method.embeddings[min(task, method.tasks - 1)]
+            weights = method.hypernetwork(torch.cat([embedding, context])[None])[0]
+        else:
+            weights = method.weights(task)
+        if model.context_config.into == "input":
+            x = torch.cat([x, context])
+        *hidden, (last, offset) = method.layout(task).split(weights)
+        gamma, beta = torch.zeros(24), torch.zeros(24)
+        if model.context_config.into == "film":
+            gamma, beta = (model.conditioning.weight @ context).chunk(2)
+        for i, (w, b) in enumerate(hidden):
+            unit = w @ x + b
+            if model.context_config.into == "film":
+                part = slice(12 * i, 12 * (i + 1))
+                unit = (1 + gamma[part]) * unit + beta[part]
+            x = unit.relu()
+        change = (last @ x + offset)[:2]
+        scale = model.target_normaliser.scale
+        states.append(states[-1] + scale * change + model.target_normaliser.mean)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize(("name", "into"), PAIRS)
+def test_folded_layers_plan_as_the_network_predicts(name, into):
+    model = make_model(into)
+    method = make(name, model, **SETTINGS.get(name, {}))
+    for _ in range(2):
+        method.begin_task()
+    g = torch.Generator().manual_seed(0)
+    context, obs = torch.randn(3, 5, generator=g), torch.randn(3, 2, generator=g)
+    actions = torch.randn(3, 2, 4, 2, generator=g)
+    for task in range(2):
+        planner = method.planner_layers(task)
+        got = rollout(planner(context), obs, actions)
+        for b in range(3):
+            alone = rollout(planner(context[b : b + 1]), obs[b : b + 1], actions[b : b + 1])
+            for k in range(2):
+                wanted = by_hand(model, method, task, context[b], obs[b], actions[b, k])
+                torch.testing.assert_close(got[b, k], wanted, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(alone[0, k], wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("probabilistic", [False, True])
+@pytest.mark.parametrize(("name", "into"), [("finetune", "input"), ("finetune", "film")])
+def test_the_loss_from_its_definition(name, into, probabilistic):
+    """One window, one transition at a time, in float64."""
+    model = make_model(into, probabilistic=probabilistic)
+    method = make(name, model).double()
+    method.begin_task()
+    method.double()
+    batch = windows(1, 3)
+    obs, action, next_obs = (part.double() for part in (batch.obs, batch.action, batch.next_obs))
+    weights = method.weights(0)
+    got = model.loss(weights, obs, action, next_obs)
+
+    def network(state, act, context):
+        x = model.inputs(state, act)[None, None]
+        net = model.conditioning.network(model.layout.split(weights), context[None, None])
+        mean, logvar = model.distribution(net(x)[0, 0])
+        return mean, logvar if probabilistic else None
+
+    def penalty(error, variance):
+        """Mean over the dimensions; without variances, squares alone."""
+        if variance is None:
+            return error.square().mean()
+        return (error.square() / variance + variance.log()).mean()
+
+    scale = model.target_normaliser.scale
+    total = model.spread()
+    for n in range(3):
+        state = model.encoder.initial(1)
+        contexts = [model.encoder.read(state)[0].clone()]
+        for t in range(LENGTH):
+            token = model.tokens(obs[n, t], action[n, t], next_obs[n, t])[None]
+            state = model.encoder.step(state, token)
+            contexts.append(model.encoder.read(state)[0].clone())
+        for t in range(LENGTH):
+            mean, logvar = network(obs[n, t], action[n, t], contexts[t])
+            error = model.target_normaliser(next_obs[n, t] - obs[n, t]) - mean
+            variance = None if logvar is None else logvar.exp()
+            total = total + penalty(error, variance) / LENGTH
+        here, spread = obs[n, BURN_IN], 0
+        for step in range(HORIZON):
+            t = BURN_IN + step
+            mean, logvar = network(here, action[n, t], contexts[BURN_IN])
+            here = here + scale * mean + model.target_normaliser.mean
+            spread = spread + (1.0 if logvar is None else logvar.exp())
+            error = (next_obs[n, t] - here) / scale
+            if logvar is None:
+                total = total + penalty(error, None) / spread / HORIZON
+            else:
+                total = total + penalty(error, spread) / HORIZON
+    torch.testing.assert_close(got, total, rtol=1e-6, atol=1e-6)
+
+
+def train(method, task=0, updates=400):
+    method.begin_task()
+    for step in range(updates):
+        method.training_step(windows(1000 * task + step, 32, task=task))
+    method.end_task(flat(windows(7, 10, task=task)))
+
+
+def remembering(method, robots, task=0):
+    assert isinstance(method.model, ContextModel)
+    return EpisodeMemory(method.model, robots, method.planner_layers(task))
+
+
+@torch.no_grad()
+def error(method, task=0, seen=BURN_IN):
+    """RMS error of the predicted change, of RMS 1, once `seen` transitions were observed."""
+    batch = windows(12345, 64, task=task)
+    belief = remembering(method, 64, task)
+    for t in range(seen):
+        belief.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
+    predicted = rollout(belief.layers(), batch.obs[:, seen], batch.action[:, None, seen : seen + 1])
+    return float((predicted[:, 0, 1] - batch.next_obs[:, seen]).square().mean().sqrt())
+
+
+@cache
+def trained(name, into, memory="gru", tasks=1, protect="freeze"):
+    method = make(name, make_model(into, memory, protect=protect), **SETTINGS.get(name, {}))
+    errors = []
+    for task in range(tasks):
+        train(method, task)
+        errors.append([error(method, on) for on in range(task + 1)])
+    return method, errors
+
+
+@pytest.mark.parametrize(("name", "into"), PAIRS)
+def test_what_is_hidden_is_found_out(name, into):
+    """Before it has seen anything nobody can know the sign; afterwards a memory does."""
+    method, errors = trained(name, into)
+    assert errors[0][0] < 0.35
+    assert error(method, seen=0) > 0.9
+
+
+def test_without_a_memory_it_stays_hidden():
+    """The same windows and the same loss: the best that can be predicted is no motion."""
+    _, errors = trained("finetune", "input", memory="none")
+    assert errors[0][0] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "into"), [("single", "film"), ("hnet", "input"), ("hnet", "hypernetwork")]
+)
+def test_a_second_task_reads_the_frozen_memory_and_the_first_is_kept(name, into):
+    _, errors = trained(name, into, tasks=2)
+    (first,), (kept, second) = errors
+    assert second < 0.6
+    if name == "single":
+        assert kept == first  # nothing of it has moved
+    else:
+        assert kept < first + 0.25
+
+
+def test_frozen_is_frozen_and_free_is_free():
+    for protect in ("freeze", "none"):
+        method = make("single", make_model("film", protect=protect))
+        train(method, 0, updates=3)
+        before = [p.detach().clone() for p in method.model.memory_parameters()]
+        kept = error(method, 0)
+        train(method, 1, updates=3)
+        same = [
+            torch.equal(a, b) for a, b in zip(before, method.model.memory_parameters(), strict=True)
+        ]
+        assert all(same) if protect == "freeze" else not any(same)
+        assert (error(method, 0) == kept) == (protect == "freeze")
+
+
+def test_frozen_stays_frozen_when_loaded():
+    method, again = (make("hnet", make_model(), **SETTINGS["hnet"]) for _ in range(2))
+    train(method, 0, updates=3)
+    train(method, 1, updates=3)
+    # A copy, as of a checkpoint: an optimiser takes over the tensors that it is given.
+    again.load_state(copy.deepcopy(method.state()))
+    batch = windows(99, 8, task=1)
+    for m in (method, again):
+        m.training_step(batch)
+    for (key, a), b in zip(method.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_without_its_regulariser_a_hypernetwork_of_contexts_forgets():
+    lost = []
+    for beta in (0.0, 1.0):
+        method = make("hnet", make_model("hypernetwork"), **{**SETTINGS["hnet"], "beta": beta})
+        for task in range(2):
+            train(method, task)
+        lost.append(error(method, 0))
+    assert lost[0] > 2 * lost[1]
+
+
+def test_what_a_robot_remembers_is_its_own_episode():
+    method, _ = trained("finetune", "input")
+    batch = windows(5, 3)
+    together = remembering(method, 3)
+    for t in range(4):
+        together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
+    for n in range(3):
+        alone = remembering(method, 1)
+        alone.recall(Batch(batch.obs[n, :4], batch.action[n, :4], batch.next_obs[n, :4]))
+        for (w, b), (w_all, b_all) in zip(alone.layers(), together.layers(), strict=True):
+            torch.testing.assert_close(w, w_all[n], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(b, b_all[n], rtol=1e-4, atol=1e-5)
+    together.reset()
+    fresh = remembering(method, 3)
+    for (_, b), (_, wanted) in zip(together.layers(), fresh.layers(), strict=True):
+        assert torch.equal(b, wanted)
+
+
+def test_what_is_told_does_not_change():
+    layers = [(torch.ones(2, 4), torch.ones(2))]
+    belief = Told(layers)
+    belief.observe(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
+    belief.reset()
+    assert belief.layers() is layers
+
+
+@pytest.mark.parametrize("name", [name for name, (kind, _) in METHODS.items()])
+def test_a_method_without_windows_is_refused(name):
+    kind = METHODS[name][0]
+    if kind.conditionings:
+        pytest.skip("takes a memory")
+    with pytest.raises(UserError, match=rf"method={name} takes no memory.*one of hnet"):
+        make(name, make_model())
+
+
+def test_a_way_that_a_method_does_not_know_is_refused():
+    with pytest.raises(UserError, match=r"pnn takes no context\.into=film; use input"):
+        make("pnn", make_model("film"))

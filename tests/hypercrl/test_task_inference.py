@@ -1,0 +1,293 @@
+"""Tasks told apart, and new ones begun, without a label: the rule, the belief, and whole runs."""
+
+import copy
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from hypercrl.belief import Told
+from hypercrl.cli import main
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl.task_inference import (
+    Decision,
+    InferenceConfig,
+    InferredTask,
+    TaskInference,
+    score_decisions,
+)
+
+RULE = InferenceConfig(max_tasks=3, window=20, surprise=2.0, patience=5, settle=100)
+
+
+class Stream:
+    """Errors of known models in a world whose task changes: 1 of the right one, 5 of others."""
+
+    def __init__(self, config=RULE, seed=0):
+        self.rule = TaskInference(config)
+        self.rule.begin_new()
+        self.widths = torch.tensor([0.01, 0.1, 1.0, 1.0])  # of the dimensions
+        self.owner = [0]  # true task for which each known one was made
+        self.generator = torch.Generator().manual_seed(seed)
+        self.now = 0
+
+    def run(self, task, steps, spikes=()):
+        """Live through some steps of a task; steps and choices of all decisions."""
+        taken = []
+        for step in range(steps):
+            self.now += 1
+            noise = 0.5 + torch.rand(len(self.owner), 4, generator=self.generator)
+            wrong = torch.tensor([[1.0 if owner == task else 5.0] for owner in self.owner])
+            errors = self.widths * noise * wrong
+            if step in spikes:
+                errors = 10 * errors
+            chosen = self.rule.step(errors)
+            if chosen is None:
+                continue
+            taken.append((step, chosen))
+            if chosen == self.rule.known:
+                self.rule.begin_new()
+                self.owner.append(task)
+        return taken
+
+
+def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again():
+    stream = Stream()
+    assert stream.run(0, 400) == []
+    ((delay, chosen),) = stream.run(1, 400)
+    assert chosen == 1
+    assert RULE.patience <= delay + 1 < 3 * RULE.window
+    ((delay, chosen),) = stream.run(0, 400)
+    assert chosen == 0
+    assert delay < 6 * RULE.window
+    ((_, chosen),) = stream.run(1, 400)
+    assert chosen == 1
+    assert stream.owner == [0, 1]
+
+
+def test_single_surprises_change_nothing():
+    stream = Stream()
+    assert stream.run(0, 600, spikes=range(150, 600, 40)) == []
+
+
+def test_no_more_tasks_than_allowed():
+    stream = Stream()
+    for task in range(5):
+        stream.run(task, 400)
+    assert stream.rule.known == RULE.max_tasks
+    # In a world that no model fits it stays with one, instead of jumping about.
+    assert len(stream.run(9, 400)) <= 3
+
+
+def test_a_model_that_is_still_learning_is_not_doubted():
+    stream = Stream()
+    assert stream.run(5, RULE.settle - 1) == []  # a task of which it knows nothing
+    assert (stream.rule.levels[0] > 3 * stream.widths).all()
+
+
+def test_the_rule_goes_on_from_its_state():
+    stream = Stream()
+    stream.run(0, 300)
+    again = Stream()
+    again.rule = TaskInference(RULE)
+    again.rule.load_state(copy.deepcopy(stream.rule.state()))
+    again.generator.set_state(stream.generator.get_state())
+    assert again.run(1, 200) == stream.run(1, 200)
+    torch.testing.assert_close(again.rule.state(), stream.rule.state())
+
+
+def linear_system(task, n=64, seed=0):
+    """Transitions of s' = s ± a: two tasks in outright conflict."""
+    g = torch.Generator().manual_seed(seed + 1000 * task)
+    obs, action = torch.randn(n, 2, generator=g), torch.randn(n, 2, generator=g)
+    return Batch(obs, action, obs + (-1) ** task * action)
+
+
+@pytest.fixture(scope="module")
+def method():
+    """An hnet that has learned both systems."""
+    model = DynamicsModel(2, 2, [24], False)
+    data = linear_system(0, 500)
+    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    config = METHODS["hnet"][1]("hnet", 2e-3, 5.0)
+    config.hidden, config.beta, config.embedding_size = [16, 16], 1.0, 4
+    hnet = make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))
+    for task in range(2):
+        hnet.begin_task()
+        for step in range(250):
+            hnet.training_step(linear_system(task, seed=step))
+    return hnet
+
+
+def believing(method, robots, start=0, config=RULE):
+    known = [Told(method.planner_layers(task)(None)) for task in range(2)]
+    scale = method.model.target_normaliser.scale
+    return InferredTask(known, scale, start, robots, config)
+
+
+def test_each_robot_finds_its_own_task(method):
+    belief = believing(method, robots=4)
+    tasks = [0, 1, 1, 0]
+    for step in range(12):
+        seen = [linear_system(task, 1, seed=10 * step + i) for i, task in enumerate(tasks)]
+        parts = ((batch.obs, batch.action, batch.next_obs) for batch in seen)
+        belief.observe(*map(torch.cat, zip(*parts, strict=True)))
+        if step < RULE.least_steps - 1:
+            assert belief.chosen.tolist() == [0] * 4
+    assert belief.chosen.tolist() == tasks
+    for robot, task in enumerate(tasks):
+        for (w, b), (w_task, b_task) in zip(
+            belief.layers(), method.planner_layers(task)(None), strict=True
+        ):
+            assert torch.equal(w[robot], w_task)
+            assert torch.equal(b[robot], b_task)
+    belief.reset()
+    assert belief.chosen.tolist() == [0] * 4
+
+
+def test_a_watching_belief_reports_errors_and_stays(method):
+    belief = believing(method, robots=1, start=1, config=None)
+    for step in range(30):
+        batch = linear_system(0, 1, seed=step)
+        belief.observe(batch.obs, batch.action, batch.next_obs)
+        right, wrong = belief.errors[0]
+        wanted = (2 * batch.action[0] / method.model.target_normaliser.scale).abs()
+        torch.testing.assert_close(wrong, wanted, rtol=0, atol=0.5)
+        assert (right < 0.5).all()
+    assert belief.chosen.tolist() == [1]
+
+
+def test_precision_recall_and_delay_by_hand():
+    decisions = [
+        Decision(50, 0, 1, True),  # nothing had changed
+        Decision(130, 1, 2, True),  # right, 30 late
+        Decision(170, 1, 0, False),
+        Decision(220, 2, 1, False),  # a new task taken for a known one
+        Decision(350, 3, 3, True),  # right, 50 late
+        Decision(410, 4, 2, False),  # right, 10 late: the second task is back
+        Decision(560, 5, 2, False),  # the first task is taken for the second
+    ]
+    boundaries = [100, 200, 300, 400, 500]
+    assert score_decisions(decisions, boundaries, [0, 1, 2, 3, 1, 0]) == {
+        "decisions": 7,
+        "precision": 3 / 7,
+        "recall": 3 / 5,
+        "delay": 30.0,
+    }
+    assert score_decisions([], [], [0]) == {
+        "decisions": 0,
+        "precision": None,
+        "recall": None,
+        "delay": None,
+    }
+
+
+class LinearWorld(gymnasium.Env):
+    """s' = 0.9 s ± a / 2, paid for being near the middle."""
+
+    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self, sign=1, render_mode=None):
+        self.sign = sign
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.state, {}
+
+    def step(self, action):
+        self.state = (0.9 * self.state + 0.5 * self.sign * action).astype(np.float32)
+        return self.state, -float(np.linalg.norm(self.state)), False, False, {}
+
+
+gymnasium.register("TwoLinearWorlds-v0", LinearWorld, max_episode_steps=30)
+LINEAR = ", ".join(
+    f"{{task: gym, id: TwoLinearWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1, 1)
+)
+INFERRING = (
+    "preset=smoke",
+    "device=cpu",
+    f"env.tasks=[{LINEAR}]",
+    "protocol.num_tasks=3",
+    "task_id=inferred",
+    "protocol.random_steps=90",
+    "protocol.planned_steps=210",
+    "protocol.first_updates=200",
+    "protocol.replay_capacity=300",
+    "protocol.eval_every=500",
+    "dynamics.hidden=[32]",
+    "inference.settle=60",
+    "inference.window=15",
+    "inference.patience=10",
+    "inference.surprise=3",
+    "inference.least_steps=2",
+)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=hnet", "method.hidden=[16]", "method.learning_rate=0.003", "method.beta=1"),
+        ("method=finetune", "memory=gru", "memory.width=8", "context.burn_in=10"),
+    ],
+    ids=["hnet", "finetune-gru"],
+)
+def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, method):
+    """A new task is begun where the sign turns, and the old one gone back to where it turns back;
+    both are told apart in evaluations, of which nobody says which world they are in."""
+    main(["train", *INFERRING, *method, f"run_dir={tmp_path / 'r'}"])
+    result = json.loads((tmp_path / "r/result.json").read_text())
+    assert result["task_id"] == "inferred"
+    assert [(d["task"], d["chosen"], d["new"]) for d in result["decisions"]] == [
+        (1, 1, True),
+        (2, 0, False),
+    ]
+    found = result["task_inference"]
+    assert (found["precision"], found["recall"]) == (1, 1)
+    assert 10 <= found["delay"] <= 40
+    # With the wrong world's model the return is below −100.
+    assert min(result["scores"][3]) > -20
+    main(["play", f"run={tmp_path / 'r'}", "task=2", "episodes=1"])
+
+
+def test_only_so_many_tasks_are_told_apart(tmp_path):
+    run = tmp_path / "r"
+    words = ("method=single", "method.learning_rate=0.003", "inference.max_tasks=1")
+    main(["train", *INFERRING, *words, f"run_dir={run}"])
+    result = json.loads((run / "result.json").read_text())
+    assert result["decisions"] == []
+
+
+def test_pushing_runs_without_a_label(tmp_path):
+    """What is decided is in the log, and the true tasks are scored all the same."""
+    run = tmp_path / "r"
+    words = ("preset=smoke", "device=cpu", "env=push_frame", "method=single", "task_id=inferred")
+    doubting = ("inference.settle=5", "inference.surprise=1.05", "inference.patience=3")
+    main(["train", *words, *doubting, f"run_dir={run}"])
+    result = json.loads((run / "result.json").read_text())
+    assert np.isfinite(result["scores"]).all()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    logged = [r for r in map(json.loads, lines) if r["kind"] == "decision"]
+    assert [(r["env_steps"], r["chosen"] - 1) for r in logged] == [
+        (d["env_step"], d["chosen"]) for d in result["decisions"]
+    ]
+    assert logged
+
+
+def test_methods_of_growing_networks_are_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["train", "method=pnn", "task_id=inferred", f"run_dir={tmp_path / 'r'}"])
+    assert "task_id=given" in capsys.readouterr().err
+
+
+def test_states_are_copies():
+    rule = TaskInference(RULE)
+    rule.begin_new()
+    state = rule.state()
+    kept = copy.deepcopy(state)
+    rule.step(torch.ones(1, 4))
+    torch.testing.assert_close(state, kept)
