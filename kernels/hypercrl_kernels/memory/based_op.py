@@ -9,7 +9,12 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
 from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
-from hypercrl_kernels.memory.operators import padded, product_precision
+from hypercrl_kernels.memory.operators import (
+    differentiable,
+    padded,
+    product_precision,
+    unless_traced,
+)
 
 
 def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
@@ -29,12 +34,7 @@ def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
     return (triton.cdiv(length, block), batch * heads), constants
 
 
-@torch.library.custom_op(
-    "hypercrl::based",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
-)
-def based_op(q, k, v, before, epsilon):
+def _forward(q, k, v, before, epsilon):
     """o, and the denominators [B, T, H]; `before` [B, T, H, V + 1] is added to both sums."""
     grid, constants = _sizes(q, v)
     o, below = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
@@ -46,19 +46,29 @@ def based_op(q, k, v, before, epsilon):
     return o, below
 
 
-@torch.library.custom_op(
-    "hypercrl::based_backward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
-    "(Tensor, Tensor, Tensor)",
-)
-def based_backward_op(q, k, v, d_above, d_below):
+def _backward_kernels(q, k, v, d_above, d_below):
     """Gradients of q, k, v, from those of numerators and denominators."""
     grid, constants = _sizes(q, v)
     gradients = tuple(torch.empty_like(x) for x in (q, k, v))
     factor = q.shape[3] ** -0.5
     based_back_kernel[grid](q, k, v, d_above, d_below, *gradients, q.shape[1], factor, **constants)
     return gradients
+
+
+based_op = torch.library.custom_op(
+    "hypercrl::based",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
+)
+based_backward_op = torch.library.custom_op(
+    "hypercrl::based_backward",
+    _backward_kernels,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
+    "(Tensor, Tensor, Tensor)",
+)
+_run_backward = unless_traced(based_backward_op, _backward_kernels)
 
 
 @based_op.register_fake
@@ -87,12 +97,13 @@ def _backward(ctx, d_o, _):
     q, k, v, o, below = ctx.saved_tensors
     d_above = d_o.float() / below[..., None]
     d_below = -(d_above * o).sum(-1)
-    found = based_backward_op(q, k, v, d_above.to(v.dtype), d_below)
+    found = _run_backward(q, k, v, d_above.to(v.dtype), d_below)
     d_before = torch.cat([d_above, d_below[..., None]], -1) if ctx.starts else None
     return (*found, d_before, None)
 
 
 based_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(based_op, differentiable(_forward, _setup_context, _backward))
 
 
 def based_kernels(
@@ -107,7 +118,7 @@ def based_kernels(
     if initial_state is not None:
         parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
         before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
-    o, _ = based_op(q, k, v, before, epsilon)
+    o, _ = _run(q, k, v, before, epsilon)
     state = initial_state
     extended = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     for keys, values in zip(k.split(CHUNK, 1), extended.split(CHUNK, 1), strict=True):
