@@ -7,8 +7,17 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
-from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
+from hypercrl_kernels.memory.based_reference import (
+    CHUNK,
+    feature_count,
+    taylor_features,
+    taylor_features_backward,
+)
+from hypercrl_kernels.memory.based_triton import (
+    based_back_kernel,
+    based_kernel,
+    based_state_kernel,
+)
 from hypercrl_kernels.memory.operators import (
     differentiable,
     padded,
@@ -106,12 +115,62 @@ based_op.register_autograd(_backward, setup_context=_setup_context)
 _run = unless_traced(based_op, differentiable(_forward, _setup_context, _backward))
 
 
+def _state(k, v, initial):
+    """Σ φ(k) [v, 1]ᵀ [B, H, F, V + 1], added to the initial state where there is one."""
+    (_, programs), constants = _sizes(k, v)
+    keys, shape = k.shape[3], (len(k), k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
+    state = k.new_empty(shape, dtype=torch.float32)
+    group = 6 if programs >= 512 else 1  # products a program: enough programs, few loads
+    based_state_kernel[(triton.cdiv(keys + 1, group), programs)](
+        k, v, initial, state, k.shape[1], **constants, GROUP=group, STARTS=initial is not None
+    )
+    return state
+
+
+based_state_op = torch.library.custom_op(
+    "hypercrl::based_state",
+    _state,
+    mutates_args=(),
+    schema="(Tensor k, Tensor v, Tensor? initial) -> Tensor",
+)
+
+
+@based_state_op.register_fake
+def _(k, v, _):
+    shape = (len(k), k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
+    return k.new_empty(shape, dtype=torch.float32)
+
+
+def _setup_state(ctx, inputs, output) -> None:
+    del output
+    ctx.save_for_backward(*inputs[:2])
+    ctx.starts = inputs[2] is not None
+
+
+def _state_backward(ctx, d_state):
+    """In torch operations, a chunk at a time: few train through the final state."""
+    k, v = ctx.saved_tensors
+    d_keys, d_values = [], []
+    for keys, values in zip(k.split(CHUNK, 1), v.split(CHUNK, 1), strict=True):
+        features = taylor_features(keys.float())
+        d_values.append(torch.einsum("bthf,bhfv->bthv", features, d_state[..., :-1]))
+        d_features = torch.einsum("bthv,bhfv->bthf", values.float(), d_state[..., :-1])
+        d_features = d_features + d_state[:, None, :, :, -1]
+        d_keys.append(taylor_features_backward(keys.float(), d_features))
+    d_k, d_v = torch.cat(d_keys, 1).to(k.dtype), torch.cat(d_values, 1).to(v.dtype)
+    return d_k, d_v, d_state if ctx.starts else None
+
+
+based_state_op.register_autograd(_state_backward, setup_context=_setup_state)
+_run_state = unless_traced(based_state_op, differentiable(_state, _setup_state, _state_backward))
+
+
 def based_kernels(
     q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """`based` by the kernels, sequences of one length.
 
-    Features are formed for the states alone, a chunk at a time.
+    Features of a whole sequence are formed only for reads from an initial state, chunk by chunk.
     """
     q, k, v = (x.contiguous() for x in (q, k, v))
     before = None
@@ -119,11 +178,4 @@ def based_kernels(
         parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
         before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
     o, _ = _run(q, k, v, before, epsilon)
-    state = initial_state
-    extended = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-    for keys, values in zip(k.split(CHUNK, 1), extended.split(CHUNK, 1), strict=True):
-        features = taylor_features(keys.float())
-        written = torch.einsum("bthf,bthv->bhfv", features, values.float())
-        state = written if state is None else state + written
-    assert state is not None
-    return o, state
+    return o, _run_state(k, v, initial_state)
