@@ -29,7 +29,8 @@ def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.q.shape[3]), padded(p.v.shape[3]))
     heavy = wide > 64 or p.q.dtype == torch.float32
-    return Launch(16, 4 if heavy else 2), Launch(16, 4 if heavy else 2)
+    launch = Launch(16, 4) if heavy else Launch(32, 4)
+    return launch, launch
 
 
 def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
