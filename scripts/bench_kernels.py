@@ -398,7 +398,7 @@ def bench(
             for kind, measure in (("kernels", clock.graph), ("wall", clock.eager)):
                 row = report.attempt(
                     f"{operation.name} {shape} ", f"{part} ", f"{name}, {kind}",
-                    lambda m=measure, c=call, a=away: timed(m(c), relative=a),
+                    lambda measure=measure, call=call, e=away: timed(measure(call), relative=e),
                 )  # fmt: skip
                 row |= {"operation": operation.name, "shape": str(shape), "library": name}
                 row |= {

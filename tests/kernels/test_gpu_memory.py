@@ -7,8 +7,6 @@ import pytest
 import torch
 from memory_cases import CASES, gradients, make, relative, walk
 
-import hypercrl_kernels as ops
-
 pytestmark = pytest.mark.gpu
 
 LIMITS = {torch.bfloat16: 2e-2, torch.float16: 3e-3, torch.float32: 2e-5}
@@ -60,7 +58,7 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     g = torch.Generator().manual_seed(1)
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
-    # Larger steps with momentum diverge; larger decays leave nothing of the start in float16.
+    # Larger steps with momentum diverge; after larger decays float16 holds nothing of the start.
     x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
         x["log_decay"] = 0.1 * x["log_decay"]
@@ -105,15 +103,30 @@ def test_compiled_with_the_default_backend():
     torch.testing.assert_close(got_gradients, wanted_gradients)
 
 
-def test_agrees_with_flash_linear_attention():
-    fla = pytest.importorskip("fla.ops.gated_delta_rule")
-    x, _ = make(CASES["gated DeltaNet"], 4, 200, heads=2, keys=64, values=64)
-    x = {n: t.cuda() for n, t in x.items()}
-    half = {n: t.bfloat16() if n in ("q", "k", "v") else t.float() for n, t in x.items()}
-    o, state = ops.chunk_memory(**half, error="after_decay")
-    theirs, last = fla.chunk_gated_delta_rule(
-        half["q"], half["k"], half["v"], g=half["log_decay"], beta=half["beta"],
-        output_final_state=True,
-    )  # fmt: skip
-    assert relative(o, theirs) < 2e-2
-    assert relative(state, last) < 2e-2
+def by_peer(name):
+    """The same operation of flash-linear-attention: from half-precision inputs to its output."""
+    ops = pytest.importorskip("fla.ops")
+
+    def run(x):
+        q, k, v = (x.get(n) for n in "qkv")
+        if name == "linear attention":
+            return ops.chunk_linear_attn(q, k, v, normalize=False)[0]
+        if name == "DeltaNet":
+            return ops.chunk_delta_rule(q, k, v, x["beta"].to(v.dtype))[0]
+        if name == "GLA":
+            return ops.chunk_gla(q, k, v, x["key_decay"])[0]
+        if name == "HGRN":
+            return ops.fused_recurrent_hgrn(q.flatten(2), x["key_decay"].flatten(2))[0].view_as(q)
+        return ops.chunk_gated_delta_rule(q, k, v, x["log_decay"], x["beta"])[0]
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["linear attention", "DeltaNet", "gated DeltaNet", "GLA", "HGRN"])
+def test_agrees_with_flash_linear_attention(name):
+    theirs = by_peer(name)
+    x, _ = make(CASES[name], 4, 200, heads=2, keys=64, values=64)
+    sequences = ("q", "k", "v", "key_decay")
+    x = {n: t.cuda().bfloat16() if n in sequences else t.cuda().float() for n, t in x.items()}
+    o, _ = CASES[name].fast(x, None, None)
+    assert relative(o, theirs(x)) < 2e-2

@@ -28,15 +28,16 @@ OFFSETS = [0, 0, 17, 18, 18, 40]
 @pytest.fixture(autouse=True)
 def poisoned(device, monkeypatch):
     """What a kernel does not write is not a number."""
+    from hypercrl_kernels.memory import chunk_gla_op
     from hypercrl_kernels.memory.chunk_memory_launch import Problem
 
-    for name in ("outputs", "gradients"):
-        unwritten = getattr(Problem, name)
+    for owner, name in ((Problem, "outputs"), (Problem, "gradients"), (chunk_gla_op, "_outputs")):
+        unwritten = getattr(owner, name)
 
         def filled(*arguments, unwritten=unwritten):
             return tuple(x.fill_(torch.nan) for x in unwritten(*arguments))
 
-        monkeypatch.setattr(Problem, name, filled)
+        monkeypatch.setattr(owner, name, filled)
 
 
 def kernels(name, device):

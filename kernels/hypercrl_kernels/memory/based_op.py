@@ -7,9 +7,23 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.memory.based_reference import CHUNK, taylor_features
-from hypercrl_kernels.memory.based_triton import based_back_kernel, based_kernel
-from hypercrl_kernels.memory.operators import padded, product_precision
+from hypercrl_kernels.memory.based_reference import (
+    CHUNK,
+    feature_count,
+    taylor_features,
+    taylor_features_backward,
+)
+from hypercrl_kernels.memory.based_triton import (
+    based_back_kernel,
+    based_kernel,
+    based_state_kernel,
+)
+from hypercrl_kernels.memory.operators import (
+    differentiable,
+    padded,
+    product_precision,
+    unless_traced,
+)
 
 
 def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
@@ -29,12 +43,7 @@ def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
     return (triton.cdiv(length, block), batch * heads), constants
 
 
-@torch.library.custom_op(
-    "hypercrl::based",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
-)
-def based_op(q, k, v, before, epsilon):
+def _forward(q, k, v, before, epsilon):
     """o, and the denominators [B, T, H]; `before` [B, T, H, V + 1] is added to both sums."""
     grid, constants = _sizes(q, v)
     o, below = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
@@ -46,19 +55,29 @@ def based_op(q, k, v, before, epsilon):
     return o, below
 
 
-@torch.library.custom_op(
-    "hypercrl::based_backward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
-    "(Tensor, Tensor, Tensor)",
-)
-def based_backward_op(q, k, v, d_above, d_below):
+def _backward_kernels(q, k, v, d_above, d_below):
     """Gradients of q, k, v, from those of numerators and denominators."""
     grid, constants = _sizes(q, v)
     gradients = tuple(torch.empty_like(x) for x in (q, k, v))
     factor = q.shape[3] ** -0.5
     based_back_kernel[grid](q, k, v, d_above, d_below, *gradients, q.shape[1], factor, **constants)
     return gradients
+
+
+based_op = torch.library.custom_op(
+    "hypercrl::based",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
+)
+based_backward_op = torch.library.custom_op(
+    "hypercrl::based_backward",
+    _backward_kernels,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
+    "(Tensor, Tensor, Tensor)",
+)
+_run_backward = unless_traced(based_backward_op, _backward_kernels)
 
 
 @based_op.register_fake
@@ -87,12 +106,63 @@ def _backward(ctx, d_o, _):
     q, k, v, o, below = ctx.saved_tensors
     d_above = d_o.float() / below[..., None]
     d_below = -(d_above * o).sum(-1)
-    found = based_backward_op(q, k, v, d_above.to(v.dtype), d_below)
+    found = _run_backward(q, k, v, d_above.to(v.dtype), d_below)
     d_before = torch.cat([d_above, d_below[..., None]], -1) if ctx.starts else None
     return (*found, d_before, None)
 
 
 based_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(based_op, differentiable(_forward, _setup_context, _backward))
+
+
+def _state(k, v, initial):
+    """Σ φ(k) [v, 1]ᵀ [B, H, F, V + 1], added to the initial state where there is one."""
+    (_, programs), constants = _sizes(k, v)
+    keys, shape = k.shape[3], (len(k), k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
+    state = k.new_empty(shape, dtype=torch.float32)
+    group = 6 if programs >= 512 else 1  # products a program: enough programs, few loads
+    based_state_kernel[(triton.cdiv(keys + 1, group), programs)](
+        k, v, initial, state, k.shape[1], **constants, GROUP=group, STARTS=initial is not None
+    )
+    return state
+
+
+based_state_op = torch.library.custom_op(
+    "hypercrl::based_state",
+    _state,
+    mutates_args=(),
+    schema="(Tensor k, Tensor v, Tensor? initial) -> Tensor",
+)
+
+
+@based_state_op.register_fake
+def _(k, v, _):
+    shape = (len(k), k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
+    return k.new_empty(shape, dtype=torch.float32)
+
+
+def _setup_state(ctx, inputs, output) -> None:
+    del output
+    ctx.save_for_backward(*inputs[:2])
+    ctx.starts = inputs[2] is not None
+
+
+def _state_backward(ctx, d_state):
+    """In torch operations, a chunk at a time: few train through the final state."""
+    k, v = ctx.saved_tensors
+    d_keys, d_values = [], []
+    for keys, values in zip(k.split(CHUNK, 1), v.split(CHUNK, 1), strict=True):
+        features = taylor_features(keys.float())
+        d_values.append(torch.einsum("bthf,bhfv->bthv", features, d_state[..., :-1]))
+        d_features = torch.einsum("bthv,bhfv->bthf", values.float(), d_state[..., :-1])
+        d_features = d_features + d_state[:, None, :, :, -1]
+        d_keys.append(taylor_features_backward(keys.float(), d_features))
+    d_k, d_v = torch.cat(d_keys, 1).to(k.dtype), torch.cat(d_values, 1).to(v.dtype)
+    return d_k, d_v, d_state if ctx.starts else None
+
+
+based_state_op.register_autograd(_state_backward, setup_context=_setup_state)
+_run_state = unless_traced(based_state_op, differentiable(_state, _setup_state, _state_backward))
 
 
 def based_kernels(
@@ -100,19 +170,12 @@ def based_kernels(
 ) -> tuple[Tensor, Tensor]:
     """`based` by the kernels, sequences of one length.
 
-    Features are formed for the states alone, a chunk at a time.
+    Features of a whole sequence are formed only for reads from an initial state, chunk by chunk.
     """
     q, k, v = (x.contiguous() for x in (q, k, v))
     before = None
     if initial_state is not None:
         parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
         before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
-    o, _ = based_op(q, k, v, before, epsilon)
-    state = initial_state
-    extended = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-    for keys, values in zip(k.split(CHUNK, 1), extended.split(CHUNK, 1), strict=True):
-        features = taylor_features(keys.float())
-        written = torch.einsum("bthf,bthv->bhfv", features, values.float())
-        state = written if state is None else state + written
-    assert state is not None
-    return o, state
+    o, _ = _run(q, k, v, before, epsilon)
+    return o, _run_state(k, v, initial_state)

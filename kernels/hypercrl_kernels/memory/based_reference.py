@@ -31,6 +31,17 @@ def taylor_features(x: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(x[..., :1]), x, square], -1)
 
 
+def taylor_features_backward(x: Tensor, d_features: Tensor) -> Tensor:
+    """The gradient of x [..., K] from that of `taylor_features(x)`."""
+    width = x.shape[-1]
+    root = width**-0.25
+    row, column = torch.triu_indices(width, width, device=x.device)
+    d_single, d_square = d_features[..., 1:].split([width, len(row)], -1)
+    d_square = torch.where(row == column, d_square * 0.5**0.5, d_square) * root
+    d_x = d_single.index_add(-1, row, d_square * x[..., column])
+    return root * d_x.index_add(-1, column, d_square * x[..., row])
+
+
 def based_recurrence(
     q: Tensor, k: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,11 @@ from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
 from hypercrl_kernels.memory.operators import (
     chunk_slots,
     contiguous,
+    differentiable,
     in_dtypes_of,
     padded,
     product_precision,
+    unless_traced,
 )
 
 _ARGUMENTS = (
@@ -27,7 +29,8 @@ def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.q.shape[3]), padded(p.v.shape[3]))
     heavy = wide > 64 or p.q.dtype == torch.float32
-    return Launch(16, 4 if heavy else 2), Launch(16, 4 if heavy else 2)
+    launch = Launch(16, 4) if heavy else Launch(32, 4)
+    return launch, launch
 
 
 def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
@@ -74,27 +77,32 @@ def launch_backward(
     return gradients
 
 
-@torch.library.custom_op(
-    "hypercrl::chunk_gla",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)",
-)
-def gla_op(*arguments):
-    """o, the final state, and what `gla_backward_op` takes as the last argument."""
+def _forward(*arguments):
+    """o, the final state, and what `_backward_kernels` takes as the last argument."""
     *problem, save = arguments
     return launch_forward(_problem(*problem), save)
 
 
-@torch.library.custom_op(
+def _backward_kernels(*arguments):
+    """Gradients of the first five arguments; empty for an initial state that is not there."""
+    *problem, d_o, d_final, states = arguments
+    return launch_backward(_problem(*problem), d_o, d_final, states)
+
+
+gla_op = torch.library.custom_op(
+    "hypercrl::chunk_gla",
+    _forward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)",
+)
+gla_backward_op = torch.library.custom_op(
     "hypercrl::chunk_gla_backward",
+    _backward_kernels,
     mutates_args=(),
     schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def gla_backward_op(*arguments):
-    """Gradients of the first five arguments; empty for an initial state that is not there."""
-    *problem, d_o, d_final, states = arguments
-    return launch_backward(_problem(*problem), d_o, d_final, states)
+_run_backward = unless_traced(gla_backward_op, _backward_kernels)
 
 
 def _outputs(p: Problem, save: bool) -> tuple[Tensor, ...]:
@@ -136,11 +144,12 @@ def _backward(ctx, d_o, d_final, *_):
     *tensors, states = ctx.saved_tensors
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
-    gradients = gla_backward_op(*tensors, ctx.scale, d_o.contiguous(), d_final, states)
+    gradients = _run_backward(*tensors, ctx.scale, d_o.contiguous(), d_final, states)
     return (*in_dtypes_of(tensors[:5], gradients), None, None, None)
 
 
 gla_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(gla_op, differentiable(_forward, _setup_context, _backward))
 
 
 def gla_kernels(
@@ -154,5 +163,5 @@ def gla_kernels(
 ) -> tuple[Tensor, Tensor]:
     """`chunk_gla` by the kernels."""
     tensors, save = contiguous((q, k, v, log_decay, initial_state, cu_seqlens))
-    o, final, *_ = gla_op(*tensors, scale, save)
+    o, final, *_ = _run(*tensors, scale, save)
     return o, final

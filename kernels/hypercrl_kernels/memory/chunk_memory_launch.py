@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # pyright: reportCallIssue=false, reportArgumentType=false
 import torch
@@ -98,15 +98,52 @@ class Problem:
         return (*sequences, *others)
 
 
-def choose_launches(problem: Problem, save: bool) -> tuple[Launch, Launch]:
+@dataclass(frozen=True)
+class Row:
+    """Launches of the forward and the backward pass, and what they are for.
+
+    Attributes:
+        widest: keys and values of a head at most.
+        half: sequences in half precision; else float32 too.
+        momentum: with momentum too, which holds a second state.
+        single: sequences of one chunk that start from zeros alone.
+    """
+
+    forward: Launch
+    backward: Launch
+    widest: int
+    half: bool = True
+    momentum: bool = False
+    single: bool = False
+
+    def fits(self, p: Problem) -> bool:
+        width = max(p.q.shape[3], p.v.shape[3])
+        return (
+            width <= self.widest
+            and (self.momentum or p.log_momentum is None)
+            and (not self.half or p.q.dtype != torch.float32)
+            and (not self.single or p.single(self.forward.chunk))
+        )
+
+
+ROWS = (  # the first that fits
+    Row(Launch(64, 4), Launch(64, 4), widest=64, single=True),
+    Row(Launch(32, 4), Launch(32, 4), widest=64, momentum=True),
+    Row(Launch(32, 8), Launch(32, 8), widest=256, momentum=True),
+    Row(Launch(32, 8), Launch(32, 8), widest=64, half=False, momentum=True),
+    Row(Launch(16, 4), Launch(16, 4), widest=256, half=False, momentum=True),
+)
+
+
+def choose_launches(p: Problem, save: bool) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass; with `save` both have one chunk size."""
-    del save
-    wide = max(padded(problem.q.shape[3]), padded(problem.v.shape[3]))
-    heavy = wide > 64 or problem.log_momentum is not None or problem.q.dtype == torch.float32
-    short = wide > 64 and problem.q.dtype == torch.float32
-    chunk = problem.chunk if problem.error == 1 else 16 if short else 32
-    warps = 8 if heavy and chunk > 16 else 4
-    return Launch(chunk, warps), Launch(chunk, warps)
+    row = next(row for row in ROWS if row.fits(p))
+    forward, backward = row.forward, row.backward
+    if save and forward.chunk != backward.chunk:
+        forward = replace(forward, chunk=backward.chunk)
+    if p.error == 1:  # the chunk is part of what is computed
+        forward, backward = (replace(x, chunk=p.chunk) for x in (forward, backward))
+    return forward, backward
 
 
 def _constants(p: Problem, chunk: int) -> dict:

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_memory_launch import Problem, launch_backward, launch_forward
-from hypercrl_kernels.memory.operators import contiguous, in_dtypes_of
+from hypercrl_kernels.memory.operators import (
+    contiguous,
+    differentiable,
+    in_dtypes_of,
+    unless_traced,
+)
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? beta, Tensor? log_momentum, "
@@ -14,27 +19,32 @@ _ARGUMENTS = (
 )
 
 
-@torch.library.custom_op(
-    "hypercrl::chunk_memory",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def memory_op(*arguments):
-    """o, the final state, and what `memory_backward_op` takes as the last two arguments."""
+def _forward(*arguments):
+    """o, the final state, and what `_backward_kernels` takes as the last two arguments."""
     *problem, save = arguments
     return launch_forward(Problem(*problem), save)
 
 
-@torch.library.custom_op(
+def _backward_kernels(*arguments):
+    """Gradients of the first seven arguments; empty for one that is not there."""
+    *problem, d_o, d_final, states, inverse = arguments
+    return launch_backward(Problem(*problem), d_o, d_final, (states, inverse))
+
+
+memory_op = torch.library.custom_op(
+    "hypercrl::chunk_memory",
+    _forward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+memory_backward_op = torch.library.custom_op(
     "hypercrl::chunk_memory_backward",
+    _backward_kernels,
     mutates_args=(),
     schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states, Tensor inverse) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def memory_backward_op(*arguments):
-    """Gradients of the first seven arguments; empty for one that is not there."""
-    *problem, d_o, d_final, states, inverse = arguments
-    return launch_backward(Problem(*problem), d_o, d_final, (states, inverse))
+_run_backward = unless_traced(memory_backward_op, _backward_kernels)
 
 
 @memory_op.register_fake
@@ -62,11 +72,12 @@ def _backward(ctx, d_o, d_final, *_):
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     problem = (*tensors, *ctx.options)
-    gradients = memory_backward_op(*problem, d_o.contiguous(), d_final, states, inverse)
+    gradients = _run_backward(*problem, d_o.contiguous(), d_final, states, inverse)
     return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 
 memory_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(memory_op, differentiable(_forward, _setup_context, _backward))
 
 
 def memory_kernels(
@@ -85,5 +96,5 @@ def memory_kernels(
     """`chunk_memory` by the kernels; an error is its place in `Error`."""
     given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
     tensors, save = contiguous(given)
-    o, final, *_ = memory_op(*tensors, error, scale, chunk, save)
+    o, final, *_ = _run(*tensors, error, scale, chunk, save)
     return o, final

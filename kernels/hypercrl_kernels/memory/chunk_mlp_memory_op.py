@@ -11,9 +11,11 @@ from hypercrl_kernels.memory.chunk_mlp_memory_triton import mlp_walk_back_kernel
 from hypercrl_kernels.memory.operators import (
     chunk_slots,
     contiguous,
+    differentiable,
     in_dtypes_of,
     padded,
     product_precision,
+    unless_traced,
 )
 
 _ARGUMENTS = (
@@ -52,13 +54,7 @@ def _saved(q, cu_seqlens, weights, chunk: int, save: bool) -> list[Tensor]:
     return [q.new_empty(slots, *w.shape[1:]) for w in weights]
 
 
-@torch.library.custom_op(
-    "hypercrl::chunk_mlp_memory",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def mlp_op(*arguments):
+def _forward(*arguments):
     """o, the final weights and momenta, and those at each chunk's start (empty unless `save`)."""
     *tensors, silu, chunk, save = arguments
     q, v, cu_seqlens, weights = tensors[0], tensors[2], tensors[6], tensors[7:]
@@ -71,13 +67,7 @@ def mlp_op(*arguments):
     return (o, *final, *saved)
 
 
-@torch.library.custom_op(
-    "hypercrl::chunk_mlp_memory_backward",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor[] saved) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def mlp_backward_op(*arguments):
+def _backward_kernels(*arguments):
     """Gradients of q, k, v, the three gates (empty for one that is not there) and four weights."""
     *tensors, silu, chunk, d_o, d_final, saved = arguments
     q, weights = tensors[0], tensors[7:]
@@ -97,6 +87,23 @@ def _gradients(q, k, v, *gates) -> list[Tensor]:
     shapes = [0 if gate is None else gate.shape for gate in gates]
     of_gates = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
     return [*(torch.empty_like(x) for x in (q, k, v)), *of_gates]
+
+
+mlp_op = torch.library.custom_op(
+    "hypercrl::chunk_mlp_memory",
+    _forward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool save) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+mlp_backward_op = torch.library.custom_op(
+    "hypercrl::chunk_mlp_memory_backward",
+    _backward_kernels,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor[] saved) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_run_backward = unless_traced(mlp_backward_op, _backward_kernels)
 
 
 @mlp_op.register_fake
@@ -125,11 +132,12 @@ def _backward(ctx, d_o, *d_final):
     saved = ctx.saved_tensors
     tensors, kept = saved[:11], list(saved[11:])
     d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o.contiguous()
-    found = mlp_backward_op(*tensors, *ctx.options, d_o, list(d_final[:4]), kept)
+    found = _run_backward(*tensors, *ctx.options, d_o, list(d_final[:4]), kept)
     return (*in_dtypes_of(tensors[:6], found[:6]), None, *found[6:], None, None, None)
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(mlp_op, differentiable(_forward, _setup_context, _backward))
 
 
 def mlp_memory_kernels(
@@ -147,5 +155,5 @@ def mlp_memory_kernels(
     """`chunk_mlp_memory` by the kernels."""
     given = (q, k, v, log_decay, beta, log_momentum, cu_seqlens, *state)
     tensors, save = contiguous(given)
-    o, *final = mlp_op(*tensors, silu, chunk, save)
+    o, *final = _run(*tensors, silu, chunk, save)
     return o, MLPState(*final[:4])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import triton
@@ -40,3 +41,20 @@ def in_dtypes_of(
     """The gradients in the dtypes of what they are of; None for what is not there."""
     pairs = zip(tensors, gradients, strict=True)
     return [None if x is None else gradient.to(x.dtype) for x, gradient in pairs]
+
+
+def unless_traced(operator: Callable, body: Callable) -> Callable:
+    """The body where nothing traces the call: dispatch to an operator takes longer than kernels."""
+
+    def call(*arguments: Any) -> Any:
+        traced = torch.compiler.is_compiling() or type(arguments[0]) is not Tensor
+        return operator(*arguments) if traced else body(*arguments)
+
+    return call
+
+
+def differentiable(forward: Callable, setup_context: Callable, backward: Callable) -> Callable:
+    """The same autograd as `register_autograd` gives to an operator, for its body."""
+    methods = {"forward": forward, "setup_context": setup_context, "backward": backward}
+    static = {name: staticmethod(method) for name, method in methods.items()}
+    return type("Kernels", (torch.autograd.Function,), static).apply

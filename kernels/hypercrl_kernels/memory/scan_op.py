@@ -7,6 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
+from hypercrl_kernels.memory.operators import differentiable, unless_traced
 from hypercrl_kernels.memory.scan_triton import scan_back_kernel, scan_kernel
 
 _ARGUMENTS = "Tensor log_decay, Tensor initial, Tensor? cu_seqlens"
@@ -21,10 +22,7 @@ def _sizes(x: Tensor, initial: Tensor, cu_seqlens: Tensor | None) -> tuple[tuple
     return grid, {**constants, "VARLEN": cu_seqlens is not None, "num_warps": 1}
 
 
-@torch.library.custom_op(
-    "hypercrl::scan", mutates_args=(), schema=f"(Tensor x, {_ARGUMENTS}) -> (Tensor, Tensor)"
-)
-def scan_op(x, log_decay, initial, cu_seqlens):
+def _forward(x, log_decay, initial, cu_seqlens):
     """h and the final state."""
     grid, constants = _sizes(x, initial, cu_seqlens)
     h, final = torch.empty_like(x), torch.empty_like(initial)
@@ -32,12 +30,7 @@ def scan_op(x, log_decay, initial, cu_seqlens):
     return h, final
 
 
-@torch.library.custom_op(
-    "hypercrl::scan_backward",
-    mutates_args=(),
-    schema=f"(Tensor h, {_ARGUMENTS}, Tensor d_h, Tensor? d_final) -> (Tensor, Tensor, Tensor)",
-)
-def scan_backward_op(h, log_decay, initial, cu_seqlens, d_h, d_final):
+def _backward_kernels(h, log_decay, initial, cu_seqlens, d_h, d_final):
     """Gradients of x, log_decay and the initial state."""
     grid, constants = _sizes(h, initial, cu_seqlens)
     d_x, d_decay, d_initial = (torch.empty_like(x) for x in (h, log_decay, initial))
@@ -46,6 +39,21 @@ def scan_backward_op(h, log_decay, initial, cu_seqlens, d_h, d_final):
         **constants, ENDS=d_final is not None,
     )  # fmt: skip
     return d_x, d_decay, d_initial
+
+
+scan_op = torch.library.custom_op(
+    "hypercrl::scan",
+    _forward,
+    mutates_args=(),
+    schema=f"(Tensor x, {_ARGUMENTS}) -> (Tensor, Tensor)",
+)
+scan_backward_op = torch.library.custom_op(
+    "hypercrl::scan_backward",
+    _backward_kernels,
+    mutates_args=(),
+    schema=f"(Tensor h, {_ARGUMENTS}, Tensor d_h, Tensor? d_final) -> (Tensor, Tensor, Tensor)",
+)
+_run_backward = unless_traced(scan_backward_op, _backward_kernels)
 
 
 @scan_op.register_fake
@@ -66,14 +74,15 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, d_h, d_final):
     h, *others = ctx.saved_tensors
     d_h = torch.zeros_like(h) if d_h is None else d_h.contiguous()
-    return (*scan_backward_op(h, *others, d_h, d_final), None)
+    return (*_run_backward(h, *others, d_h, d_final), None)
 
 
 scan_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(scan_op, differentiable(_forward, _setup_context, _backward))
 
 
 def scan_kernels(
     x: Tensor, log_decay: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`scan` by the kernels; the initial state in float32."""
-    return scan_op(x.contiguous(), log_decay.contiguous(), initial_state.contiguous(), cu_seqlens)
+    return _run(x.contiguous(), log_decay.contiguous(), initial_state.contiguous(), cu_seqlens)
