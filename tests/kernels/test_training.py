@@ -52,11 +52,11 @@ def path(request, device, monkeypatch):
 
         def ahead(parameter, gradient, moments, settings):
             out = torch.empty_like(parameter)
-            launch.launch_adam(parameter, gradient, None, moments, settings, out)
+            launch.launch_adam(parameter, gradient, moments, settings, out)
             return out
 
-        def step(parameter, gradient, scale, moments, settings):
-            launch.launch_adam(parameter, gradient, scale, moments, settings, parameter)
+        def step(parameter, gradient, moments, settings, norm, limit):
+            launch.launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
             moments.step.add_(1)
 
         monkeypatch.setitem(globals(), "adam_ahead", ahead)
@@ -82,12 +82,20 @@ def test_a_step_ahead_is_the_step_that_adam_takes(path, steps):
     torch.testing.assert_close(got, moved, rtol=0, atol=max(1e-12, 1e-3 * tolerance))
     assert torch.equal(ours.step.cpu(), moments.step)
 
-    adam_step(start, 2 * slope, torch.tensor(0.5, dtype=dtype, device=device), ours, SETTINGS)
-    torch.testing.assert_close(start, ahead, rtol=0, atol=0 if dtype == torch.float64 else 1e-7)
+    norm = torch.tensor(6.0, dtype=dtype, device=device)  # clipped to a half: the same step
+    adam_step(start, 2 * slope, ours, SETTINGS, norm, 3.0)
+    torch.testing.assert_close(start, ahead, rtol=0, atol=4e-9)  # two units in the last place
     state = adam.state[parameter]
     assert float(ours.step) == float(state["step"])
     for mine, theirs in ((ours.mean, "exp_avg"), (ours.square, "exp_avg_sq")):
-        torch.testing.assert_close(mine.double().cpu(), state[theirs], rtol=tolerance, atol=1e-7)
+        torch.testing.assert_close(mine.double().cpu(), state[theirs], rtol=1e-5, atol=1e-7)
+    before = start.clone()
+    adam_step(start, slope, ours, SETTINGS, norm, 10.0)  # a small one is not enlarged
+    parameter.grad = gradient.clone()
+    moved = parameter.detach().clone()
+    adam.step()
+    moved = parameter.detach() - moved
+    torch.testing.assert_close((start - before).double().cpu(), moved, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize(

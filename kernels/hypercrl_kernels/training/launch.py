@@ -24,21 +24,23 @@ _BLOCK = 32  # written numbers at a time: 8 KB of each matrix, three of them on 
 def launch_adam(
     parameter: Tensor,
     gradient: Tensor,
-    scale: Tensor | None,
     moments: AdamMoments,
     settings: AdamSettings,
     out: Tensor,
+    norm: Tensor | None = None,
+    limit: float = 0.0,
 ) -> None:
-    """Write the parameter after the step to `out`; with a scale, moments in place too."""
+    """Write the parameter after the step to `out`; with a norm, clipped, and moments too."""
     block = 1024
     adam_kernel[(triton.cdiv(len(parameter), block),)](
         parameter,
         gradient,
-        moments.step if scale is None else scale,
+        moments.step if norm is None else norm,
         *moments,
         out,
         len(parameter),
-        UPDATE=scale is not None,
+        UPDATE=norm is not None,
+        LIMIT=limit,
         BLOCK=block,
         **_constants(settings),
         num_warps=4,  # pyright: ignore[reportCallIssue]
