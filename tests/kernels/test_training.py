@@ -12,8 +12,10 @@ from hypercrl_kernels.training import (
     adam_step,
     narrow_mlp,
     regularised_head,
+    scaled_error,
 )
 from hypercrl_kernels.training.narrow_mlp import NarrowMLP
+from hypercrl_kernels.training.scaled_error import ScaledError
 
 SETTINGS = AdamSettings(rate=3e-3)
 
@@ -63,6 +65,7 @@ def path(request, device, monkeypatch):
         monkeypatch.setitem(globals(), "adam_step", step)
         monkeypatch.setitem(globals(), "regularised_head", launch.launch_regularised_head)
         monkeypatch.setitem(globals(), "narrow_mlp", NarrowMLP.apply)
+        monkeypatch.setitem(globals(), "scaled_error", ScaledError.apply)
     return device, torch.float32, 1e-5
 
 
@@ -171,3 +174,24 @@ def test_a_narrow_mlp_and_its_gradients(path, sizes, rows, activation):
         assert mine.shape == theirs.shape
         error = (mine.double().cpu() - theirs).norm() / theirs.norm()
         assert error < tolerance
+
+
+@pytest.mark.parametrize(("rows", "size"), [(100, 10), (1, 3), (300, 26)])
+def test_the_error_of_scaled_changes_and_its_gradient(path, rows, size):
+    device, dtype, tolerance = path
+    outputs, obs, next_obs = (normal(rows, size, seed=i) for i in range(3))
+    mean, scale = normal(size, seed=3), normal(size, seed=4).abs() + 0.1
+    wanted = sum(
+        (outputs[b, o] - (next_obs[b, o] - obs[b, o] - mean[o]) / scale[o]) ** 2 / size
+        for b in range(min(rows, 20))
+        for o in range(size)
+    )
+    few = [t[:20] for t in (outputs, obs, next_obs)]
+    got = scaled_error(*to(device, dtype, *few, mean, scale))
+    assert float(got) == pytest.approx(float(wanted), rel=tolerance)
+
+    given = to(device, dtype, outputs, obs, next_obs, mean, scale)
+    (3 * scaled_error(given[0].requires_grad_(), *given[1:])).backward()
+    slope = 6 / size * (outputs - (next_obs - obs - mean) / scale)
+    error = (given[0].grad.double().cpu() - slope).norm() / slope.norm()
+    assert error < tolerance
