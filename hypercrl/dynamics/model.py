@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.normaliser import Normaliser
 from hypercrl_kernels import GaussianLayers
+from hypercrl_kernels.training import scaled_error
 
 Layers = list[tuple[Tensor, Tensor]]
 PlanningLayers = Layers | GaussianLayers
@@ -94,6 +95,9 @@ class DynamicsModel(nn.Module):
         (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
         """
         outputs = (layout or self.layout).apply(weights, self.inputs(obs, action))
+        if not self.probabilistic:
+            scales = self.target_normaliser
+            return scaled_error(outputs, obs, next_obs, scales.mean, scales.scale)
         return self.row_losses(outputs, obs, next_obs).sum() + self.spread()
 
     def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:

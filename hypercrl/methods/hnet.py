@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_nor
 
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
 from hypercrl.methods.base import Method, MethodConfig, StepReport
-from hypercrl.methods.look_ahead import LookAhead
+from hypercrl.methods.look_ahead import LookAhead, clipped_step, moments_of, settings_of
 from hypercrl.settings import choice, number
 from hypercrl.transitions import Batch
 from hypercrl_kernels.training import MOST_TASKS, adam_ahead, regularised_head
@@ -107,20 +107,16 @@ class Hnet(Method):
             loss, regulariser = self._fused_gradients(batch)
         else:
             loss, regulariser = self._gradients(batch)
-        # The embedding has no part in the regulariser, and is clipped on its own.
-        clip_grad_norm_([embedding], config.clip_norm)
         self._clip_memory()
         memory = set(self.model.memory_parameters())
         theta = self.hypernetwork.theta
         others = [p for p in self.model.parameters() if p not in memory]
         norm = get_total_norm(_pieces([theta, *others]))
+        # The embedding has no part in the regulariser, and is clipped on its own.
         if self._on_gpu():
-            # One pass over θ clips and steps: its gradient itself stays as it is.
-            self.look_ahead.step((config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-            clip_grads_with_norm_(others, config.clip_norm, norm)
-            with _left_out(theta):
-                adam.step()
+            self._step_in_one_pass(norm, others)
         else:
+            clip_grad_norm_([embedding], config.clip_norm)
             clip_grads_with_norm_([theta, *others], config.clip_norm, norm)
             adam.step()
         return {
@@ -132,6 +128,22 @@ class Hnet(Method):
     def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
         """[P] weights of the present task for a batch, or [N, P], for each window."""
         return self.weights(self.tasks - 1)
+
+    def _step_in_one_pass(self, norm: Tensor, others: list[nn.Parameter]) -> None:
+        """Clip and step, one kernel a parameter; the gradients themselves stay as they are.
+
+        `others` are the model's parameters that count in the norm.
+        """
+        (adam,), limit = self.optimisers, self.config.clip_norm
+        theta, embedding = self.hypernetwork.theta, self.embeddings[-1]
+        assert embedding.grad is not None
+        clipped_step(adam, embedding, torch.linalg.vector_norm(embedding.grad), limit)
+        clipped_step(adam, theta, norm, limit)
+        if others:
+            clip_grads_with_norm_(others, limit, norm)
+        if list(self.model.parameters()):
+            with _left_out([theta, embedding]):
+                adam.step()
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Set the gradient of every parameter; returns the task loss and R."""
@@ -171,7 +183,8 @@ class Hnet(Method):
         net, config = self.hypernetwork, self.config
         assert isinstance(net, Hypernetwork)
         theta, cut = net.theta, net.trunk_numel
-        moments, settings = self.look_ahead.moments(), self.look_ahead.settings
+        (adam,) = self.optimisers
+        moments, settings = moments_of(adam, theta), settings_of(adam)
         theta.grad = torch.empty_like(theta)
         trunk, head = theta.detach().tensor_split([cut])
         trunk.requires_grad_().grad = theta.grad[:cut].zero_()
@@ -232,11 +245,14 @@ class Hnet(Method):
 
 
 @contextmanager
-def _left_out(parameter: nn.Parameter) -> Iterator[None]:
+def _left_out(parameters: list[nn.Parameter]) -> Iterator[None]:
     """Optimisers pass over a parameter without a gradient."""
-    gradient, parameter.grad = parameter.grad, None
+    gradients = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
     yield
-    parameter.grad = gradient
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient
 
 
 def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -6,6 +6,30 @@ from torch import Tensor, nn
 from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead, adam_step
 
 
+def settings_of(adam: torch.optim.Adam) -> AdamSettings:
+    group = adam.param_groups[0]
+    return AdamSettings(group["lr"], group["betas"][0], group["betas"][1], group["eps"])
+
+
+def moments_of(adam: torch.optim.Adam, parameter: nn.Parameter) -> AdamMoments:
+    """Adam's state of a parameter, made as Adam would before its first step."""
+    state = adam.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), device=parameter.device)
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+    return AdamMoments(state["step"], state["exp_avg"], state["exp_avg_sq"])
+
+
+def clipped_step(
+    adam: torch.optim.Adam, parameter: nn.Parameter, norm: Tensor, limit: float
+) -> None:
+    """Take Adam's step of one flat parameter alone, its gradient clipped from `norm` to `limit`."""
+    assert parameter.grad is not None
+    moments = moments_of(adam, parameter)
+    adam_step(parameter, parameter.grad, moments, settings_of(adam), norm, limit)
+
+
 class LookAhead:
     """Answers where Adam's next step would take a parameter, without taking it.
 
@@ -23,31 +47,14 @@ class LookAhead:
     def __init__(self, parameter: nn.Parameter, adam: torch.optim.Adam) -> None:
         self.parameter = parameter
         self.adam = adam
-        settings = {k: v for k, v in adam.param_groups[0].items() if k != "params"}
-        self.settings = AdamSettings(
-            settings["lr"], settings["betas"][0], settings["betas"][1], settings["eps"]
-        )
+        self.settings = settings_of(adam)
         self.shadow = nn.Parameter(torch.zeros_like(parameter))
         self._shadow_adam = None
         if not parameter.is_cuda:
             self.shadow.grad = torch.zeros_like(parameter)
+            settings = {k: v for k, v in adam.param_groups[0].items() if k != "params"}
             self._shadow_adam = torch.optim.Adam([self.shadow], **settings)
             self._shadow_adam.step()
-
-    def moments(self) -> AdamMoments:
-        """Adam's state of the parameter, made as Adam would before its first step."""
-        state = self.adam.state[self.parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=self.parameter.device)
-            state["exp_avg"] = torch.zeros_like(self.parameter)
-            state["exp_avg_sq"] = torch.zeros_like(self.parameter)
-        return AdamMoments(state["step"], state["exp_avg"], state["exp_avg_sq"])
-
-    def step(self, scale: Tensor) -> None:
-        """On CUDA, take Adam's step of the parameter alone, on scale [] times its gradient."""
-        gradient = self.parameter.grad
-        assert gradient is not None
-        adam_step(self.parameter, gradient, scale, self.moments(), self.settings)
 
     @torch.no_grad()
     def advance(self) -> Tensor:
@@ -56,7 +63,7 @@ class LookAhead:
         self.shadow.grad = gradient
         if self._shadow_adam is None:
             assert gradient is not None
-            moments = self.moments()
+            moments = moments_of(self.adam, self.parameter)
             adam_ahead(self.parameter, gradient, moments, self.settings, out=self.shadow)
             return self.shadow
         self.shadow.copy_(self.parameter)

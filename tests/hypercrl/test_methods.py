@@ -258,9 +258,11 @@ def test_the_fused_step_of_a_gpu_has_the_same_gradients(monkeypatch, settings, p
         for (name, mine), theirs in zip(fused.named_parameters(), plain.parameters(), strict=True):
             assert (mine.grad is None) == (theirs.grad is None), name
             if mine.grad is not None:
-                clipped = mine.grad
+                clipped = mine.grad  # which stays as it is, where there is one pass over it
                 if mine is fused.hypernetwork.theta:
                     clipped = clipped * min(1.0, 0.5 / float(reports[0]["gradient_norm"]))
+                elif mine is fused.embeddings[-1]:
+                    clipped = clipped * min(1.0, 0.5 / float(clipped.norm()))
                 torch.testing.assert_close(clipped, theirs.grad, rtol=1e-5, atol=1e-12)
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
         assert reports[0]["gradient_norm"] > 0.5  # so that it is clipped

@@ -12,8 +12,10 @@ from hypercrl_kernels.training import (
     adam_step,
     narrow_mlp,
     regularised_head,
+    scaled_error,
 )
 from hypercrl_kernels.training.narrow_mlp import NarrowMLP
+from hypercrl_kernels.training.scaled_error import ScaledError
 
 SETTINGS = AdamSettings(rate=3e-3)
 
@@ -52,17 +54,18 @@ def path(request, device, monkeypatch):
 
         def ahead(parameter, gradient, moments, settings):
             out = torch.empty_like(parameter)
-            launch.launch_adam(parameter, gradient, None, moments, settings, out)
+            launch.launch_adam(parameter, gradient, moments, settings, out)
             return out
 
-        def step(parameter, gradient, scale, moments, settings):
-            launch.launch_adam(parameter, gradient, scale, moments, settings, parameter)
+        def step(parameter, gradient, moments, settings, norm, limit):
+            launch.launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
             moments.step.add_(1)
 
         monkeypatch.setitem(globals(), "adam_ahead", ahead)
         monkeypatch.setitem(globals(), "adam_step", step)
         monkeypatch.setitem(globals(), "regularised_head", launch.launch_regularised_head)
         monkeypatch.setitem(globals(), "narrow_mlp", NarrowMLP.apply)
+        monkeypatch.setitem(globals(), "scaled_error", ScaledError.apply)
     return device, torch.float32, 1e-5
 
 
@@ -82,12 +85,20 @@ def test_a_step_ahead_is_the_step_that_adam_takes(path, steps):
     torch.testing.assert_close(got, moved, rtol=0, atol=max(1e-12, 1e-3 * tolerance))
     assert torch.equal(ours.step.cpu(), moments.step)
 
-    adam_step(start, 2 * slope, torch.tensor(0.5, dtype=dtype, device=device), ours, SETTINGS)
-    torch.testing.assert_close(start, ahead, rtol=0, atol=0 if dtype == torch.float64 else 1e-7)
+    norm = torch.tensor(6.0, dtype=dtype, device=device)  # clipped to a half: the same step
+    adam_step(start, 2 * slope, ours, SETTINGS, norm, 3.0)
+    torch.testing.assert_close(start, ahead, rtol=0, atol=4e-9)  # two units in the last place
     state = adam.state[parameter]
     assert float(ours.step) == float(state["step"])
     for mine, theirs in ((ours.mean, "exp_avg"), (ours.square, "exp_avg_sq")):
-        torch.testing.assert_close(mine.double().cpu(), state[theirs], rtol=tolerance, atol=1e-7)
+        torch.testing.assert_close(mine.double().cpu(), state[theirs], rtol=1e-5, atol=1e-7)
+    before = start.clone()
+    adam_step(start, slope, ours, SETTINGS, norm, 10.0)  # a small one is not enlarged
+    parameter.grad = gradient.clone()
+    moved = parameter.detach().clone()
+    adam.step()
+    moved = parameter.detach() - moved
+    torch.testing.assert_close((start - before).double().cpu(), moved, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +174,24 @@ def test_a_narrow_mlp_and_its_gradients(path, sizes, rows, activation):
         assert mine.shape == theirs.shape
         error = (mine.double().cpu() - theirs).norm() / theirs.norm()
         assert error < tolerance
+
+
+@pytest.mark.parametrize(("rows", "size"), [(100, 10), (1, 3), (300, 26)])
+def test_the_error_of_scaled_changes_and_its_gradient(path, rows, size):
+    device, dtype, tolerance = path
+    outputs, obs, next_obs = (normal(rows, size, seed=i) for i in range(3))
+    mean, scale = normal(size, seed=3), normal(size, seed=4).abs() + 0.1
+    wanted = sum(
+        (outputs[b, o] - (next_obs[b, o] - obs[b, o] - mean[o]) / scale[o]) ** 2 / size
+        for b in range(min(rows, 20))
+        for o in range(size)
+    )
+    few = [t[:20] for t in (outputs, obs, next_obs)]
+    got = scaled_error(*to(device, dtype, *few, mean, scale))
+    assert float(got) == pytest.approx(float(wanted), rel=tolerance)
+
+    given = to(device, dtype, outputs, obs, next_obs, mean, scale)
+    (3 * scaled_error(given[0].requires_grad_(), *given[1:])).backward()
+    slope = 6 / size * (outputs - (next_obs - obs - mean) / scale)
+    error = (given[0].grad.double().cpu() - slope).norm() / slope.norm()
+    assert error < tolerance

@@ -33,7 +33,7 @@ class Launch:
         stages: such blocks on their way at once.
 
     Raises:
-        ValueError: matrices kept beside others that go through shared memory at each step.
+        ValueError: hidden matrices kept beside others that go through shared memory at each step.
             Compiled by Triton 3.6, such kernels read beyond their shared memory (docs/results.md).
     """
 

@@ -1,8 +1,9 @@
-"""Operations that read every parameter of a training step: Adam, and a hypernetwork's layers."""
+"""Operations of a training step: Adam, a hypernetwork's layers, the loss of what it writes."""
 
 from hypercrl_kernels.training.adam import AdamMoments, AdamSettings, adam_ahead, adam_step
 from hypercrl_kernels.training.narrow_mlp import narrow_mlp
 from hypercrl_kernels.training.regularised_head import MOST_TASKS, HeadGradients, regularised_head
+from hypercrl_kernels.training.scaled_error import scaled_error
 
 __all__ = [
     "MOST_TASKS",
@@ -13,4 +14,5 @@ __all__ = [
     "adam_step",
     "narrow_mlp",
     "regularised_head",
+    "scaled_error",
 ]

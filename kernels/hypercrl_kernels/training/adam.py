@@ -45,7 +45,7 @@ def adam_ahead(
     if parameter.device.type == "cuda":
         from hypercrl_kernels.training.launch import launch_adam
 
-        launch_adam(parameter, gradient, None, moments, settings, out)
+        launch_adam(parameter, gradient, moments, settings, out)
         return out
     return out.copy_(adam_reference(parameter, gradient, moments, settings)[0])
 
@@ -54,16 +54,22 @@ def adam_ahead(
 def adam_step(
     parameter: Tensor,
     gradient: Tensor,
-    scale: Tensor,
     moments: AdamMoments,
     settings: AdamSettings,
+    norm: Tensor,
+    limit: float,
 ) -> None:
-    """Take Adam's step on scale · gradient, in place; `scale` [] is that of a clipped norm."""
+    """Take Adam's step, in place, on gradient · min(1, limit / (norm + 10⁻⁶)).
+
+    Args:
+        norm: [], what is to be clipped to `limit`: as `torch.nn.utils.clip_grads_with_norm_`.
+    """
     if parameter.device.type == "cuda":
         from hypercrl_kernels.training.launch import launch_adam
 
-        launch_adam(parameter, gradient, scale, moments, settings, parameter)
+        launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
     else:
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         new = adam_reference(parameter, scale * gradient, moments, settings)
         for target, value in zip((parameter, moments.mean, moments.square), new, strict=True):
             target.copy_(value)

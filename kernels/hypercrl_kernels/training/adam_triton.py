@@ -38,7 +38,7 @@ def adam_moved(
 def adam_kernel(
     parameter,  # [numel] float32
     gradient,
-    scale,  # [] float32, of the gradient; read where UPDATE
+    norm,  # [] float32, of the gradient; read where UPDATE
     step,  # [] float32
     mean,  # written where UPDATE
     square,  # written where UPDATE
@@ -50,7 +50,8 @@ def adam_kernel(
     EPSILON: tl.constexpr,
     LOG_BETA1: tl.constexpr,
     LOG_BETA2: tl.constexpr,
-    UPDATE: tl.constexpr,
+    UPDATE: tl.constexpr,  # clip to LIMIT and change the moments too
+    LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -59,7 +60,7 @@ def adam_kernel(
     value = tl.load(parameter + at, mask=inside, other=0.0)
     slope = tl.load(gradient + at, mask=inside, other=0.0)
     if UPDATE:
-        slope *= tl.load(scale)
+        slope *= tl.minimum(LIMIT / (tl.load(norm) + 1e-6), 1.0)
     old_mean = tl.load(mean + at, mask=inside, other=0.0)
     old_square = tl.load(square + at, mask=inside, other=0.0)
     value, new_mean, new_square = adam_moved(

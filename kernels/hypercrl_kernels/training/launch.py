@@ -16,6 +16,7 @@ from hypercrl_kernels.training.narrow_mlp_triton import (
 )
 from hypercrl_kernels.training.regularised_head import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
+from hypercrl_kernels.training.scaled_error_triton import scaled_error_kernel
 
 _PROGRAMS = 132  # one for each multiprocessor of an H100
 _BLOCK = 32  # written numbers at a time: 8 KB of each matrix, three of them on their way at once
@@ -24,21 +25,23 @@ _BLOCK = 32  # written numbers at a time: 8 KB of each matrix, three of them on 
 def launch_adam(
     parameter: Tensor,
     gradient: Tensor,
-    scale: Tensor | None,
     moments: AdamMoments,
     settings: AdamSettings,
     out: Tensor,
+    norm: Tensor | None = None,
+    limit: float = 0.0,
 ) -> None:
-    """Write the parameter after the step to `out`; with a scale, moments in place too."""
+    """Write the parameter after the step to `out`; with a norm, clipped, and moments too."""
     block = 1024
     adam_kernel[(triton.cdiv(len(parameter), block),)](
         parameter,
         gradient,
-        moments.step if scale is None else scale,
+        moments.step if norm is None else norm,
         *moments,
         out,
         len(parameter),
-        UPDATE=scale is not None,
+        UPDATE=norm is not None,
+        LIMIT=limit,
         BLOCK=block,
         **_constants(settings),
         num_warps=4,  # pyright: ignore[reportCallIssue]
@@ -119,6 +122,28 @@ def launch_narrow_mlp_back(
         **{"STARTS": starts, **_shape(len(x), sizes, activation)},
     )
     return gradients
+
+
+def launch_scaled_error(
+    outputs: Tensor, obs: Tensor, next_obs: Tensor, mean: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss [] and its gradient with respect to the outputs."""
+    loss = outputs.new_empty(())
+    slope = torch.empty_like(outputs, memory_format=torch.contiguous_format)
+    scaled_error_kernel[(1,)](
+        outputs.contiguous(),
+        obs.contiguous(),
+        next_obs.contiguous(),
+        mean,
+        scale,
+        loss,
+        slope,
+        outputs.numel(),
+        SIZE=outputs.shape[-1],
+        BLOCK=1024,
+        num_warps=8,  # pyright: ignore[reportCallIssue]
+    )
+    return loss, slope
 
 
 def _shape(rows: int, sizes: tuple[int, ...], activation: str) -> dict[str, Any]:
