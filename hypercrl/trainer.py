@@ -259,6 +259,8 @@ class Trainer:
 
     def _end_task(self, task: int) -> None:
         self.env.close()
+        self.plan_seconds += self.agent.plan_seconds
+        self.agent.plan_seconds = []
         with self._timed("update"):
             self._observe()
             if self.inference is None:
