@@ -103,11 +103,12 @@ class MemoryAsGate(MemoryAsLayer):
 
 
 class MemoryAsContext(MemoryLayer):
-    """Within segments: h = M(q), y = attention over [p ‖ h ‖ x], M learns y, o = y ∘ M(y).
+    """In segments: h = M(q), y = x + attention over [p ‖ h ‖ x], M learns y, o = y ∘ σ(M(y)).
 
-    Behrouz et al. 2025, eqs. 21 to 25. h comes from the memory at the start of the segment. As
-    contexts are wanted at every step, attention is causal within the segment, to h too, and M is
-    written and read step by step.
+    Behrouz et al. 2025, eqs. 21 to 25, with the residual of section 4.4; ∘ is a gate whose form the
+    paper leaves open. h comes from the memory at the start of the segment. As contexts are wanted
+    at every step, attention is causal within the segment, to h too, and M is written and read step
+    by step.
 
     The state holds, beside the memory, its weights at the segment's start, and the keys and values
     of h and x of the segment so far.
@@ -175,10 +176,10 @@ class MemoryAsContext(MemoryLayer):
         keys = torch.cat([window["keys"][:, :place], keys, window["keys"][:, end:]], 1)
         values = torch.cat([window["values"][:, :place], values, window["values"][:, end:]], 1)
         shown = torch.arange(self.segment, device=x.device) <= position[..., None]
-        y = self._attend(q, keys, values, shown)
+        y = x + self._attend(q, keys, values, shown)
         read, memory = self.memory(y, memory)
         window = {"keys": keys, "values": values, "seen": window["seen"] + x.shape[1]}
-        return y * read, join([memory, start, window])
+        return y * read.sigmoid(), join([memory, start, window])
 
     def step(self, x: Tensor, state: State) -> Tensor:
         memory, start, window = (part(state, i) for i in range(3))
@@ -192,8 +193,8 @@ class MemoryAsContext(MemoryLayer):
         window["values"].scatter_(1, slot, values)
         window["seen"].add_(1)
         shown = torch.arange(self.segment, device=x.device) <= place[:, None, None]
-        y = self._attend(q, window["keys"], window["values"], shown)[:, 0]
-        return y * self.memory.step(y, memory)
+        y = x + self._attend(q, window["keys"], window["values"], shown)[:, 0]
+        return y * self.memory.step(y, memory).sigmoid()
 
     def _attention_inputs(
         self, x: Tensor, start: State, position: Tensor
