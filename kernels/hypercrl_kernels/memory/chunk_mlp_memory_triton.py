@@ -27,7 +27,7 @@ from hypercrl_kernels.memory.chunks_triton import (
 
 
 @triton.jit
-def _activate(x, SILU: tl.constexpr):
+def activate(x, SILU: tl.constexpr):
     """σ(x) and σ'(x)."""
     if SILU:
         gate = tl.sigmoid(x)
@@ -86,7 +86,7 @@ def _errors(
         out = hidden[:, None] * VALUES + value[None, :]
         first = tl.load(w1 + into, mask=(unit < KEYS)[:, None] & exists[None, :], other=0.0)
         second = tl.load(w2 + out, mask=exists[:, None] & (value < VALUES)[None, :], other=0.0)
-        h = _activate(tl.dot(keys, first.to(dtype), input_precision=DOT), SILU)[0]
+        h = activate(tl.dot(keys, first.to(dtype), input_precision=DOT), SILU)[0]
         targets -= tl.dot(h.to(dtype), second.to(dtype), input_precision=DOT)
     return targets
 
@@ -168,7 +168,7 @@ def mlp_walk_kernel(
             second = tl.load(w2 + out, mask=in_second, other=0.0)
             first_half = first.to(dtype)
             second_half = second.to(dtype)
-            h, slope = _activate(tl.dot(keys, first_half, input_precision=DOT), SILU)
+            h, slope = activate(tl.dot(keys, first_half, input_precision=DOT), SILU)
             h = h.to(dtype)
             u1 = tl.dot(error, tl.trans(second_half), input_precision=DOT)
             u1 = (strength[:, None] * u1 * slope).to(dtype)
@@ -190,7 +190,7 @@ def mlp_walk_kernel(
                     tl.store(saved_s2 + entry * HIDDEN * VALUES + out, half, mask=in_second)
                 new_first += f_last * first
                 new_second += f_last * second
-            x = _activate(y, SILU)[0].to(dtype)
+            x = activate(y, SILU)[0].to(dtype)
             mixing += tl.dot(x, tl.trans(h), input_precision=DOT)
             result += a[:, None] * tl.dot(x, second_half, input_precision=DOT)
             written = tl.trans((c[:, None] * h).to(dtype))
@@ -327,7 +327,7 @@ def mlp_walk_back_kernel(
                 half_first = to_first.to(dtype)
                 half_second = to_second.to(dtype)
                 z = tl.dot(keys, first, input_precision=DOT)
-                h, slope = _activate(z, SILU)
+                h, slope = activate(z, SILU)
                 half_h = h.to(dtype)
                 p = tl.dot(half_error, tl.trans(second), input_precision=DOT)
                 u1 = (strength[:, None] * p * slope).to(dtype)
@@ -358,7 +358,7 @@ def mlp_walk_back_kernel(
                     d_x += f[:, None] * from_s2
                     moving = (d[:, None] * keys).to(dtype)
                     d_u1 += tl.dot(moving, to_s1.to(dtype), input_precision=DOT)
-                x, x_slope = _activate(y, SILU)
+                x, x_slope = activate(y, SILU)
                 d_y = d_x * x_slope
                 half_d_y = d_y.to(dtype)
                 d_u1 += tl.dot(tl.trans(scores), half_d_y, input_precision=DOT)

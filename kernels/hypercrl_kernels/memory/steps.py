@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import check_shape
 from hypercrl_kernels.memory.based import EPSILON
-from hypercrl_kernels.memory.based_reference import taylor_features
+from hypercrl_kernels.memory.based_reference import feature_count, taylor_features
 from hypercrl_kernels.memory.chunk_memory_reference import Error
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
     Activation,
@@ -154,9 +154,14 @@ def based_step(q: Tensor, k: Tensor, v: Tensor, *, state: Tensor) -> Tensor:
         ValueError: shapes that do not fit together.
     """
     _check_step("based_step", q, k, v)
-    read, key = (taylor_features(x.to(state.dtype)) for x in (q, k))
-    sizes = {"B": q.shape[0], "H": q.shape[1], "F": key.shape[2], "V": v.shape[2] + 1}
+    (batch, heads, keys), values = q.shape, v.shape[2] + 1
+    sizes = {"B": batch, "H": heads, "F": feature_count(keys), "V": values}
     check_shape("based_step", "state", state, "BHFV", **sizes)
+    if _as_kernel(state):
+        from hypercrl_kernels.memory.steps_launch import launch_based_step
+
+        return launch_based_step(q, k, v, state, EPSILON)
+    read, key = (taylor_features(x.to(state.dtype)) for x in (q, k))
     value = torch.cat([v, torch.ones_like(v[..., :1])], -1).to(state.dtype)
     o = _apply(state.addcmul_(key[..., None], value[..., None, :]), read)
     return (o[..., :-1] / (o[..., -1:] + EPSILON)).to(v.dtype)
@@ -188,7 +193,20 @@ def mlp_memory_step(
     Raises:
         ValueError: shapes that do not fit together.
     """
-    _check_step("mlp_memory_step", q, k, v)
+    name = "mlp_memory_step"
+    _check_step(name, q, k, v)
+    sizes = {"B": q.shape[0], "H": q.shape[1], "K": q.shape[2], "V": v.shape[2]}
+    sizes["F"] = state.w1.shape[-1]
+    for field, letters in (("w1", "BHKF"), ("w2", "BHFV"), ("s1", "BHKF"), ("s2", "BHFV")):
+        check_shape(name, field, getattr(state, field), letters, **sizes)
+    for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
+        if x is not None:
+            check_shape(name, gate, x, "BH", **sizes)
+    if all(map(_as_kernel, state)):
+        from hypercrl_kernels.memory.steps_launch import launch_mlp_step
+
+        gates = (log_decay, beta, log_momentum)
+        return launch_mlp_step(q, k, v, *gates, state, activation == "silu")
     gates = {"log_decay": log_decay, "beta": beta, "log_momentum": log_momentum}
     o, final = mlp_memory_chunks(
         *(x[:, None] for x in (q, k, v)),
