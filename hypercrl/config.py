@@ -118,7 +118,7 @@ class RecallConfig:
     pairs: int = number(least=8)
     steps: int = number(least=1)
     batch_size: int = number(least=1)
-    learning_rate: float = number(0.003, least=0)
+    learning_rate: float = number(0.006, least=0)
     clip_norm: float = number(1.0, least=0)
     test_sequences: int = number(least=1)
     seed: int = number(0, least=0)

@@ -154,7 +154,7 @@ def _train(model: Recall, config: RecallConfig, generator: torch.Generator) -> f
         optimiser.step()
         return (loss.detach(),)
 
-    run = CapturedFunction(step, [generator]) if on_gpu and not model.memory.encode_waits else step
+    run = CapturedFunction(step, [generator]) if on_gpu else step
     losses = torch.zeros(config.steps, device=device)
     for i in range(config.steps):
         now = torch.tensor(config.learning_rate * _schedule(i, config.steps), device=device)

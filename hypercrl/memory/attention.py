@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.memory.base import State
-from hypercrl.memory.blocks import heads, linear, normal, rotate
+from hypercrl.memory.blocks import Rotation, linear, normal
 from hypercrl.memory.stack import MemoryLayer
 from hypercrl_kernels import hopfield_retrieval
 
@@ -85,6 +85,7 @@ class WindowAttention(MemoryLayer):
         super().__init__()
         self.heads, self.head_width = count, width // count
         self.window = Window(window)
+        self.rotation = Rotation(self.head_width)
         self.project = linear(width, 3 * width, generator, bias=False)
         self.out = linear(width, width, generator, bias=False)
         if persistent:
@@ -108,8 +109,7 @@ class WindowAttention(MemoryLayer):
         return self._attend(q[:, None], state["keys"], state["values"], mask[:, None])[:, 0]
 
     def _split(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (heads(part, self.heads) for part in self.project(x).chunk(3, -1))
-        return rotate(q, position), rotate(k, position), v
+        return self.rotation.split(self.project(x), self.heads, position)
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         if self.persistent is not None:

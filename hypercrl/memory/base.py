@@ -40,7 +40,7 @@ class MemoryEncoder(nn.Module, ABC):
     """
 
     encode_waits = False
-    """Whether `encode` waits for the device, so that no CUDA graph can hold it."""
+    """Whether `encode` of a state waits for the device; from nothing it never does."""
 
     def __init__(self, input_size: int, context_size: int) -> None:
         super().__init__()
@@ -71,8 +71,7 @@ class MemoryEncoder(nn.Module, ABC):
         if tokens.dim() != 3 or tokens.shape[1] < 1 or tokens.shape[2] != self.input_size:
             wanted = f"[B, T ≥ 1, X={self.input_size}]"
             raise ValueError(f"encode needs tokens {wanted}; got {tuple(tokens.shape)}")
-        before = self.initial(len(tokens)) if state is None else state
-        contexts, after = self._encode(tokens, before)
+        contexts, after = self._encode(tokens, state)
         after = {"context": contexts[:, -1], **after}
         kept = {k: x.clone(memory_format=torch.contiguous_format) for k, x in after.items()}
         return contexts, kept
@@ -111,7 +110,7 @@ class MemoryEncoder(nn.Module, ABC):
         """The state but for the context."""
 
     @abstractmethod
-    def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Contexts [B, T, C], and the state after the last but for the context."""
 
     @abstractmethod

@@ -87,21 +87,39 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1, eps=1e-6)
 
 
-def rotate(x: Tensor, position: Tensor) -> Tensor:
-    """Turn pairs of channels by angles that grow with the position, so that q·k sees the lag.
+def split_unit(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v side by side, [..., 3 H D] → each [..., H, D], q and k of length 1."""
+    every = heads(x, 3 * count)
+    q, k = unit(every[..., : 2 * count, :]).chunk(2, -2)
+    return q, k, every[..., 2 * count :, :]
+
+
+class Rotation(nn.Module):
+    """Turns pairs of channels by angles that grow with the position, so that q·k sees the lag.
 
     Su et al. 2021 (RoPE), eq. 34.
 
     Args:
-        x: [B, T, H, D] or [B, H, D], D even.
-        position: [B, T] or [B], steps since the beginning.
+        width: D, even.
     """
-    half = x.shape[-1] // 2
-    rate = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = (position[..., None] * rate)[..., None, :]
-    first, second = x[..., :half], x[..., half:]
-    sine, cosine = angle.sin(), angle.cos()
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rates: Tensor
+        rates = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+        self.register_buffer("rates", rates, persistent=False)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """x [..., H, D] at positions [...], steps since the beginning."""
+        angle = (position[..., None] * self.rates)[..., None, :]
+        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * torch.complex(angle.cos(), angle.sin())).flatten(-2)
+
+    def split(self, x: Tensor, count: int, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v side by side, [..., 3 H D] → each [..., H, D], q and k turned."""
+        every = heads(x, 3 * count)
+        q, k = self(every[..., : 2 * count, :], position).chunk(2, -2)
+        return q, k, every[..., 2 * count :, :]
 
 
 class HeadOutput(nn.Module):

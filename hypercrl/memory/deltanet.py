@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
+from hypercrl.memory.blocks import HeadOutput, ShortConvolution, linear, split_unit
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl_kernels import chunk_memory, memory_step
 
@@ -69,8 +69,7 @@ class DeltaNetLayer(MemoryLayer):
         return self.out(o, x)
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (heads(part, self.heads) for part in mixed.chunk(3, -1))
-        return unit(q), unit(k), v
+        return split_unit(mixed, self.heads)
 
     def _beta(self, x: Tensor) -> Tensor:
         return self.most * self.strength(x).sigmoid()

@@ -41,10 +41,11 @@ class GRU(MemoryEncoder):
     def _initial(self, batch: int) -> State:
         return {"hidden": self.origin.new_zeros(batch, self.layers, self.width)}
 
-    def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        first = self._initial(len(tokens)) if state is None else state
         # cuDNN's recurrent networks round to TF32 by default, and a step does not.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            hidden, last = self.cells(tokens, state["hidden"].transpose(0, 1).contiguous())
+            hidden, last = self.cells(tokens, first["hidden"].transpose(0, 1).contiguous())
         return self.out(hidden), {"hidden": last.transpose(0, 1)}
 
     def _step(self, token: Tensor, state: State) -> Tensor:

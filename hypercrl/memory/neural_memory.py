@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.memory.base import State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, normal, unit
+from hypercrl.memory.blocks import HeadOutput, ShortConvolution, linear, normal, split_unit, unit
 from hypercrl.memory.stack import MemoryLayer
 from hypercrl_kernels import (
     MLPState,
@@ -45,9 +45,9 @@ class NeuralMemory(MemoryLayer):
     """S_t = η_t S_{t−1} − θ_t ∇ℓ(M; k_t, v_t), M_t = (1 − α_t) M_{t−1} + S_t, ℓ = ½|M(k) − v|².
 
     Behrouz et al. 2025, eqs. 11 to 14. q, k, v: a projection, a causal convolution, SiLU; q and k
-    of unit length. α, η, θ are sigmoids, one a head, so that θ|k|² < 1; α starts near 0.02, η and
-    θ halfway to their bounds. The memory starts from learned weights, and has read the `persistent`
-    learned tokens.
+    of unit length. 1 − α, η, θ are sigmoids, one a head, so that θ|k|² < 1; α starts near 0.02, η
+    and θ halfway to their bounds. The memory starts from learned weights, and has read the
+    `persistent` learned tokens.
 
     Args:
         width: of the layer; count: heads.
@@ -66,7 +66,7 @@ class NeuralMemory(MemoryLayer):
         self.convolution = ShortConvolution(3 * width, generator)
         self.gates = linear(width, 3 * count, generator)
         with torch.no_grad():
-            self.gates.bias[:count] = -4.0
+            self.gates.bias[:count] = 4.0  # of 1 − α
         self.out = HeadOutput(width, count, generator, gated=False)
         self.persistent = None
         if persistent:
@@ -88,12 +88,11 @@ class NeuralMemory(MemoryLayer):
         return self.out(self._one(self._split(mixed), self._gates(x), state), x)
 
     def _split(self, mixed: Tensor) -> Sequences:
-        q, k, v = (heads(third, self.heads) for third in mixed.chunk(3, -1))
-        return unit(q), unit(k), v
+        return split_unit(mixed, self.heads)
 
     def _gates(self, x: Tensor) -> Gates:
-        forget, momentum, rate = self.gates(x).chunk(3, -1)
-        kept, carried = (F.logsigmoid(g).clamp_min(LOWEST) for g in (-forget, momentum))
+        kept_carried, rate = self.gates(x).split([2 * self.heads, self.heads], -1)
+        kept, carried = F.logsigmoid(kept_carried).clamp_min(LOWEST).chunk(2, -1)
         return Gates(kept, carried + log(MOST_MOMENTUM), self.most_rate * rate.sigmoid())
 
     @abstractmethod

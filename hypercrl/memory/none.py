@@ -29,7 +29,11 @@ class NoMemory(MemoryEncoder):
     def _initial(self, batch: int) -> State:  # noqa: ARG002
         return {}
 
-    def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: ARG002
+    def _encode(
+        self,
+        tokens: Tensor,
+        state: State | None,  # noqa: ARG002
+    ) -> tuple[Tensor, State]:
         return tokens[..., :0], {}
 
     def _step(self, token: Tensor, state: State) -> Tensor:  # noqa: ARG002

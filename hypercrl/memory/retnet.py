@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import HeadOutput, heads, linear, rotate
+from hypercrl.memory.blocks import HeadOutput, Rotation, linear
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl_kernels import chunk_memory, memory_step
 
@@ -32,6 +32,7 @@ class RetNetLayer(MemoryLayer):
         self.heads = config.heads
         self.head_width = config.width // config.heads
         self.project = linear(config.width, 3 * config.width, generator, bias=False)
+        self.rotation = Rotation(self.head_width)
         self.out = HeadOutput(config.width, config.heads, generator, gated=True)
         self.log_decay: Tensor
         rates = torch.log1p(-(2.0 ** (-5.0 - torch.arange(config.heads))))
@@ -55,8 +56,7 @@ class RetNetLayer(MemoryLayer):
         return self.out(o, x)
 
     def _split(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (heads(part, self.heads) for part in self.project(x).chunk(3, -1))
-        return rotate(q, position), rotate(k, position), v
+        return self.rotation.split(self.project(x), self.heads, position)
 
 
 class RetNet(MemoryStack):

@@ -25,6 +25,10 @@ class MemoryLayer(nn.Module, ABC):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, T, D] and the state before it → [B, T, D] and the state after it."""
 
+    def begin(self, x: Tensor) -> tuple[Tensor, State]:
+        """`forward` from the initial state; never waits for the device."""
+        return self(x, self.initial(len(x)))
+
     @abstractmethod
     def step(self, x: Tensor, state: State) -> Tensor:
         """x [B, D] → [B, D], as `forward`, without gradients; the state is written in place."""
@@ -38,8 +42,9 @@ class Block(nn.Module):
         self.layer_norm, self.layer = nn.RMSNorm(width), layer
         self.feed_norm, self.feed = nn.RMSNorm(width), SwiGLU(width, generator)
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        mixed, after = self.layer(self.layer_norm(x), state)
+    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        normed = self.layer_norm(x)
+        mixed, after = self.layer.begin(normed) if state is None else self.layer(normed, state)
         return self._feed(x + mixed), after
 
     def step(self, x: Tensor, state: State) -> Tensor:
@@ -87,11 +92,11 @@ class MemoryStack(MemoryEncoder):
     def _initial(self, batch: int) -> State:
         return join(block.layer.initial(batch) for block in self.blocks)
 
-    def _encode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         x = self.enter(tokens)
         after = []
         for i, block in enumerate(self.blocks):
-            x, own = block(x, part(state, i))
+            x, own = block(x, None if state is None else part(state, i))
             after.append(own)
         return self.leave(self.norm(x)), join(after)
 

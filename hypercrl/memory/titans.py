@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypercrl.memory.attention import WindowAttention, with_persistent
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import heads, linear, normal, rotate
+from hypercrl.memory.blocks import Rotation, heads, linear, normal, unit
 from hypercrl.memory.neural_memory import MatrixMemory, MLPMemory, NeuralMemory
 from hypercrl.memory.stack import MemoryLayer, MemoryStack, join, part
 from hypercrl.settings import choice, number
@@ -103,11 +103,12 @@ class MemoryAsGate(MemoryAsLayer):
 
 
 class MemoryAsContext(MemoryLayer):
-    """Within segments: h = M(q), y = attention over [p ‖ h ‖ x], M learns y, o = y ∘ M(y).
+    """In segments: h = M(q), y = x + attention over [p ‖ h ‖ x], M learns y, o = y ∘ σ(M(y)).
 
-    Behrouz et al. 2025, eqs. 21 to 25. h comes from the memory at the start of the segment. As
-    contexts are wanted at every step, attention is causal within the segment, to h too, and M is
-    written and read step by step.
+    Behrouz et al. 2025, eqs. 21 to 25, with the residual of section 4.4; ∘ is a gate whose form the
+    paper leaves open. h comes from the memory at the start of the segment. As contexts are wanted
+    at every step, attention is causal within the segment, to h too, and M is written and read step
+    by step.
 
     The state holds, beside the memory, its weights at the segment's start, and the keys and values
     of h and x of the segment so far.
@@ -121,6 +122,7 @@ class MemoryAsContext(MemoryLayer):
             width // config.heads,
             config.window,
         )
+        self.rotation = Rotation(self.head_width)
         self.memory = neural_memory(config, generator, persistent=0)
         self.question = linear(width, width, generator, bias=False)
         self.query = linear(width, width, generator, bias=False)
@@ -136,6 +138,9 @@ class MemoryAsContext(MemoryLayer):
         keys, values = (self.out.weight.new_zeros(shape) for _ in range(2))
         seen = torch.zeros(batch, dtype=torch.long, device=keys.device)
         return join([memory, start, {"keys": keys, "values": values, "seen": seen}])
+
+    def begin(self, x: Tensor) -> tuple[Tensor, State]:
+        return self._segments(x, self.initial(len(x)), 0)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Robots that are at the same place of their segments go together: this waits for it."""
@@ -171,10 +176,10 @@ class MemoryAsContext(MemoryLayer):
         keys = torch.cat([window["keys"][:, :place], keys, window["keys"][:, end:]], 1)
         values = torch.cat([window["values"][:, :place], values, window["values"][:, end:]], 1)
         shown = torch.arange(self.segment, device=x.device) <= position[..., None]
-        y = self._attend(q, keys, values, shown)
+        y = x + self._attend(q, keys, values, shown)
         read, memory = self.memory(y, memory)
         window = {"keys": keys, "values": values, "seen": window["seen"] + x.shape[1]}
-        return y * read, join([memory, start, window])
+        return y * read.sigmoid(), join([memory, start, window])
 
     def step(self, x: Tensor, state: State) -> Tensor:
         memory, start, window = (part(state, i) for i in range(3))
@@ -188,20 +193,20 @@ class MemoryAsContext(MemoryLayer):
         window["values"].scatter_(1, slot, values)
         window["seen"].add_(1)
         shown = torch.arange(self.segment, device=x.device) <= place[:, None, None]
-        y = self._attend(q, window["keys"], window["values"], shown)[:, 0]
-        return y * self.memory.step(y, memory)
+        y = x + self._attend(q, window["keys"], window["values"], shown)[:, 0]
+        return y * self.memory.step(y, memory).sigmoid()
 
     def _attention_inputs(
         self, x: Tensor, start: State, position: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] → q [B, T, H, K], and keys and values [B, T, 2, H, K] of h and of x."""
-        question = torch.nn.functional.normalize(heads(self.question(x), self.heads), dim=-1)
+        question = unit(heads(self.question(x), self.heads))
         recalled = self.memory.recall(question, start).flatten(-2)
         both = torch.stack([recalled, x], 2)
         k, v = (heads(half, self.heads) for half in self.stored(both).chunk(2, -1))
         turned = position[..., None].expand(-1, -1, 2)
-        k = rotate(k.flatten(1, 2), turned.flatten(1)).unflatten(1, (-1, 2))
-        return rotate(heads(self.query(x), self.heads), position), k, v
+        k = self.rotation(k.flatten(1, 2), turned.flatten(1)).unflatten(1, (-1, 2))
+        return self.rotation(heads(self.query(x), self.heads), position), k, v
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, shown: Tensor) -> Tensor:
         """q [B, T, H, K] over the places of the segment [B, C, 2, …] that shown [B, T, C] names."""

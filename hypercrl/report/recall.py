@@ -18,7 +18,7 @@ from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
 from hypercrl.report.tables import Cell, Table
 
 MARKERS = "os^D"
-HEADER = ("encoder", "width", "state", "parameters", "recall", "half the pairs", "training")
+HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")
 
 
 def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path | None:

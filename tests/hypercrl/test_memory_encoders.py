@@ -7,7 +7,7 @@ from torch import Tensor
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.memory import MEMORIES, MemoryConfig, MemoryEncoder, make_memory
 from hypercrl.memory.attention import WindowAttention
-from hypercrl.memory.blocks import rotate
+from hypercrl.memory.blocks import Rotation
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.hgrn import HGRNLayer
 from hypercrl.memory.mom import MoMLayer
@@ -189,7 +189,7 @@ def test_a_window_is_softmax_attention_to_its_last_steps(window: int) -> None:
     o, _ = layer(x, layer.initial(2))
     time = torch.arange(9)
     q, k, v = (part.unflatten(-1, (2, 4)) for part in layer.project(x).chunk(3, -1))
-    q, k = rotate(q, time.expand(2, 9)), rotate(k, time.expand(2, 9))
+    q, k = (layer.rotation(part, time.expand(2, 9)) for part in (q, k))
     assert layer.persistent is not None
     for t in range(9):
         seen = slice(max(0, t - window + 1), t + 1)
@@ -208,7 +208,8 @@ def test_positions_turn_scores_by_the_lag_alone() -> None:
     q, k = torch.randn(1, 1, 8, generator=g), torch.randn(1, 1, 8, generator=g)
 
     def score(at: int, before: int) -> Tensor:
-        return (rotate(q, torch.tensor([at])) * rotate(k, torch.tensor([before]))).sum()
+        turn = Rotation(8)
+        return (turn(q, torch.tensor([at])) * turn(k, torch.tensor([before]))).sum()
 
     torch.testing.assert_close(score(3, 1), score(103, 101), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(score(3, 1), score(3, 2))

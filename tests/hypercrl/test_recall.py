@@ -45,7 +45,7 @@ def settings(name: str, **others: float) -> RecallConfig:
 
 
 def test_attention_learns_to_recall_and_the_result_depends_on_the_seed_alone() -> None:
-    result = measure_recall(settings("transformer", steps=200, batch_size=32))
+    result = measure_recall(settings("transformer", steps=300, batch_size=32))
     assert result["recall"]["8"] > 0.9
     assert result["state_bytes"] == 4 * (16 + 2 * 2 * 16 * 16) + 2 * 8, "windows of 16 steps"
     short = [measure_recall(settings("gla", seed=seed)) for seed in (0, 0, 1)]
