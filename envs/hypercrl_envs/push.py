@@ -6,8 +6,8 @@ turns clockwise, light on the right counter-clockwise. The tip is at a height of
 the fingers touch the box and the wide palm passes above it; a palm in contact would push any box
 straight and make all tasks one.
 
-Densities that are given as ranges are drawn anew for every episode: then no model without a memory
-can know how the box will turn.
+Densities and control frames that are given as ranges are drawn anew for every episode: then no
+model without a memory can know how the box will turn, or where the arm will go.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class PushTask(BlockTask):
 
     Observation (10), action (2), reward and success: see `BlockTask`. Actions are in the control
     frame, and 1 is 0.025 m. A task that tells its densities adds them to the observation (12), as
-    their logarithms from -1 (100 kg/m³) to 1 (1000 kg/m³).
+    their logarithms from -1 (100 kg/m³) to 1 (1000 kg/m³), and cosine and sine of a drawn frame
+    (14).
 
     Attributes:
         densities: of the left and the right block in this episode, kg/m³.
+        frame: of this episode, degrees.
     """
 
     half = 0.08
@@ -49,7 +51,7 @@ class PushTask(BlockTask):
         self,
         densities: Sequence[float | Sequence[float]] = (500.0, 500.0),
         told: bool = False,
-        frame: float = 0.0,
+        frame: float | Sequence[float] = 0.0,
         flip_y: bool = False,
         engine: str = "mujoco",
         render_mode: str | None = None,
@@ -61,17 +63,17 @@ class PushTask(BlockTask):
         Args:
             densities: of the left and the right block, kg/m³: hidden from the observation. A range
                 [low, high] is drawn from at every reset, log-uniformly.
-            told: add the densities to the observation.
+            told: add the densities to the observation, and a drawn frame.
             frame: angle in degrees by which the control frame is turned about z, as that of an
                 arm mounted the wrong way round: an action along x moves the tip along
-                (cos, sin) of it.
+                (cos, sin) of it. A range [low, high] is drawn from at every reset, uniformly.
             flip_y: mirror the control frame's y axis, before it is turned.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:
             ValueError: densities that are not two numbers, or ranges, within 100 to 1000 kg/m³
-                (heavier boxes cannot be pushed), ranges in another engine than MuJoCo, or a frame
-                that is not finite.
+                (heavier boxes cannot be pushed), ranges of them in another engine than MuJoCo, or
+                a frame that is neither finite nor a range.
         """
         self._ranges = _checked_ranges(densities)
         self._draws = any(low < high for low, high in self._ranges)
@@ -80,15 +82,14 @@ class PushTask(BlockTask):
             raise ValueError(f"ranges of densities need engine 'mujoco', not {engine!r}")
         if not isinstance(told, bool):
             raise ValueError(f"told must be true or false, not {told!r}")
-        self.told = told
-        self.observation_size = 12 if told else 10
-        if isinstance(frame, str) or not math.isfinite(frame):
-            raise ValueError(f"frame must be an angle in degrees, not {frame!r}")
         if not isinstance(flip_y, bool):
             raise ValueError(f"flip_y must be true or false, not {flip_y!r}")
-        self.frame, self.flip_y = float(frame), flip_y
+        self.told, self.flip_y = told, flip_y
+        self._frames = _checked_frames(frame)
+        self._turns = self._frames[0] < self._frames[1]
+        self.observation_size = 10 + (2 + 2 * self._turns if told else 0)
         self.caption = self._describe()
-        self._control_frame = _control_frame(self.frame, self.flip_y)
+        self._turn(sum(self._frames) / 2)
         self.exploration = self._exploration()
         super().__init__(engine, render_mode, width, height, camera)
 
@@ -97,8 +98,11 @@ class PushTask(BlockTask):
             f"{low:g}" if low == high else f"{low:g}–{high:g}" for low, high in self._ranges
         )
         caption = f"push {left} | {right} kg/m³" + (", told" if self.told else "")
-        if self.frame:
-            caption += f", frame {self.frame:g}°"
+        low, high = self._frames
+        if low != high:
+            caption += f", frame {low:g}° to {high:g}°"
+        elif low:
+            caption += f", frame {low:g}°"
         return caption + (", y flipped" if self.flip_y else "")
 
     def _exploration(self) -> Exploration:
@@ -106,8 +110,9 @@ class PushTask(BlockTask):
 
         Without it random data of a turned frame would never touch the box. The drift is along
         world x, a line in the control frame; at multiples of 90° its bounds are exact, at other
-        angles they are those of the smallest rectangle around it. Drawn densities show in long
-        pushes alone: there it is stronger, and a little to the sides.
+        angles they are those of the smallest rectangle around it, and of a drawn frame those of
+        the middle of its range. Drawn densities show in long pushes alone: there the drift is
+        stronger, and a little to the sides.
         """
         (back, ahead), aside = ((0.3, 0.8), 0.1) if self._draws else ((-0.2, 0.6), 0.0)
         ends = np.array([(x, y) for x in (back, ahead) for y in (-aside, aside)])
@@ -134,7 +139,13 @@ class PushTask(BlockTask):
             low, high = np.transpose(self._ranges)
             drawn = np.exp(self.np_random.uniform(np.log(low), np.log(high)))
             self._weigh(drawn.clip(low, high))
+        if self._turns:
+            self._turn(float(self.np_random.uniform(*self._frames)))
         super()._reset_simulation()
+
+    def _turn(self, frame: float) -> None:
+        self.frame = frame
+        self._control_frame = _control_frame(frame, self.flip_y)
 
     def _weigh(self, densities: np.ndarray) -> None:
         left, right = densities.tolist()
@@ -146,9 +157,21 @@ class PushTask(BlockTask):
 
     def _get_physics(self) -> np.ndarray:
         physics = super()._get_physics()
-        return np.append(physics, self.densities) if self._draws else physics
+        if self._draws:
+            physics = np.append(physics, self.densities)
+        return np.append(physics, self.frame) if self._turns else physics
 
     def _set_physics(self, physics: np.ndarray) -> None:
+        if not self._turns:
+            self._set_weighed_physics(physics)
+            return
+        low, high = self._frames
+        if not low <= physics[-1] <= high:
+            raise ValueError(f"a state of this task ends in its frame, not {physics[-1]}")
+        self._set_weighed_physics(physics[:-1])
+        self._turn(float(physics[-1]))
+
+    def _set_weighed_physics(self, physics: np.ndarray) -> None:
         if not self._draws:
             super()._set_physics(physics)
             return
@@ -167,7 +190,10 @@ class PushTask(BlockTask):
         obs = super()._observe()
         if self.told:
             low, high = np.log(DENSITY_RANGE)
-            obs[10:] = 2.0 * (np.log(self.densities) - low) / (high - low) - 1.0
+            obs[10:12] = 2.0 * (np.log(self.densities) - low) / (high - low) - 1.0
+            if self._turns:
+                angle = math.radians(self.frame)
+                obs[12:] = math.cos(angle), math.sin(angle)
         return obs
 
     def _displacement(self, action: np.ndarray) -> np.ndarray:
@@ -224,10 +250,25 @@ def _checked_ranges(densities: Sequence[float | Sequence[float]]) -> tuple[Range
     return left, right
 
 
-def _range(density: float | Sequence[float]) -> Range:
-    if isinstance(density, int | float):
-        return float(density), float(density)
-    low, high = (float(end) for end in density)
+def _range(value: float | Sequence[float]) -> Range:
+    if isinstance(value, int | float):
+        return float(value), float(value)
+    if isinstance(value, str):
+        raise ValueError(f"not a number: {value!r}")
+    low, high = (float(end) for end in value)
+    return low, high
+
+
+def _checked_frames(frame: float | Sequence[float]) -> Range:
+    """Lowest and highest angle."""
+    try:
+        low, high = _range(frame)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(
+            f"frame must be an angle in degrees, or a range [low, high] of it, not {frame!r}"
+        )
     return low, high
 
 

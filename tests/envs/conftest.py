@@ -42,7 +42,7 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "thigh"},
-    {"task": "push", "densities": ((100, 1000), (100, 1000)), "told": True},
+    {"task": "push", "densities": ((100, 1000), 500), "frame": (-90, 90), "told": True},
     {"task": "door", "handle": ("pull", "lever"), "turn": (1, -1)},
     {"task": "cheetah", "becomes": ("leg", "foot")},
     {

@@ -79,6 +79,31 @@ def test_a_saved_state_brings_its_densities_along():
     np.testing.assert_array_equal(push(task), push(other))
 
 
+def test_a_drawn_frame_turns_the_actions_and_is_told():
+    task = PushTask(frame=(-90, 90), told=True)
+    assert task.observation_space.shape == (14,)
+    angles = []
+    for seed in range(30):
+        start, _ = task.reset(seed=seed)
+        tip = task.simulator.tip
+        for _ in range(2):
+            obs, *_ = task.step(0.5 * FORWARD)
+        x, y = (task.simulator.tip - tip)[:2]
+        moved = np.degrees(np.arctan2(y, x))
+        assert abs(moved - task.frame) < 8
+        cosine, sine = np.cos(np.radians(task.frame)), np.sin(np.radians(task.frame))
+        np.testing.assert_allclose(obs[12:], (cosine, sine), rtol=1e-5)
+        np.testing.assert_array_equal(obs[10:], start[10:])
+        angles.append(task.frame)
+    assert min(angles) < -50
+    assert max(angles) > 50
+    other = PushTask(frame=(-90, 90), told=True)
+    other.reset(seed=99)
+    other.set_state(task.get_state())
+    assert other.frame == task.frame
+    np.testing.assert_array_equal(push(task, 5), push(other, 5))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,6 +112,8 @@ def test_a_saved_state_brings_its_densities_along():
         ({"densities": [[100, 200, 300], 500]}, "densities must be"),
         ({"densities": RANGES, "engine": "bullet"}, "need engine 'mujoco'"),
         ({"told": 1}, "told must be true or false"),
+        ({"frame": [90, -90]}, "frame must be an angle"),
+        ({"frame": "90"}, "frame must be an angle"),
     ],
 )
 def test_impossible_ranges_are_refused(arguments, message):
@@ -163,7 +190,15 @@ def test_a_changed_cheetah_moves_as_one_that_was_built_so():
 
 
 @pytest.mark.parametrize(
-    "name", ["push_hidden", "push_hidden_told", "door_hidden", "cheetah_hidden"]
+    "name",
+    [
+        "push_hidden",
+        "push_hidden_told",
+        "frame_hidden",
+        "frame_hidden_told",
+        "door_hidden",
+        "cheetah_hidden",
+    ],
 )
 def test_the_sequences_can_be_made(name):
     spec = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
