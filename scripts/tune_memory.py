@@ -228,6 +228,8 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", help="such as 'B256 T64'")
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("launches are tuned on a CUDA device; there is none")
     chosen = [m for m in MEMORIES if m.name.startswith(tuple(arguments.only or [""]))]
     shapes = [s for s in SHAPES if str(s) in (arguments.shapes or map(str, SHAPES))]
     widths, rows = sorted({shape.width for shape in shapes}), []

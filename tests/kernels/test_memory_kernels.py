@@ -128,6 +128,20 @@ def test_kernels_without_a_state(name, device):
     check(name, x, None, None, device)
 
 
+@pytest.mark.parametrize("length", [20, 40])
+@pytest.mark.parametrize(
+    "name", ["gated", "gated DeltaNet", "error before decay", "chunk-start error", "Titans", "GLA"]
+)
+def test_kernels_without_a_gradient_of_the_final_state(name, length, device):
+    x, _ = make(CASES[name], 1, length, heads=1)
+
+    def reads(function):
+        return lambda x, state, offsets: (function(x, state, offsets)[0], [])
+
+    slow = reads(lambda x, s, c: CASES[name].slow(expanded(x), s, c))
+    compare(slow, reads(kernels(name, device)), x, None, None, device)
+
+
 def test_kernels_in_half_precision(device):
     x, state = make(CASES["gated DeltaNet"], 1, 33, keys=20, values=18)
     check("gated DeltaNet", x, state, None, device, 3e-3, torch.float16)

@@ -29,7 +29,7 @@ def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.q.shape[3]), padded(p.v.shape[3]))
     heavy = wide > 64 or p.q.dtype == torch.float32
-    launch = Launch(16, 4) if heavy else Launch(32, 4)
+    launch = Launch(16, 4) if heavy else Launch(32, 4, stages=2)
     return launch, launch
 
 
@@ -55,7 +55,7 @@ def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
     """`_outputs`, written."""
     launch, _ = p.launches or choose_launches(p)
     outputs = o, final, states = _outputs(p, save)
-    block = launch.block or padded(p.v.shape[3])
+    block = p.block(launch)
     gla_forward_kernel[(triton.cdiv(p.v.shape[3], block), p.segments * p.q.shape[2])](
         p.q, p.k, p.v, p.log_decay, p.initial, p.cu_seqlens, o, final, states, p.scale,
         p.q.shape[1], **_constants(p, launch.chunk), BLOCK=block, SAVE=save, **launch.options(),

@@ -14,6 +14,8 @@ from hypercrl_kernels.memory.chunk_memory_back_triton import backward_kernel
 from hypercrl_kernels.memory.chunk_memory_triton import forward_kernel
 from hypercrl_kernels.memory.operators import chunk_slots, padded, product_precision
 
+FEW = 128  # programs, about as many as a large GPU has multiprocessors
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -23,7 +25,8 @@ class Launch:
         chunk: steps a chunk; 16, 32, 64 or 128.
         warps: of a program.
         stages: loads of chunks under way at once.
-        block: values a program of the forward pass holds, a power of two from 16 on; None: all.
+        block: values a program of the forward pass holds, a power of two from 16 on; None: all, or
+            fewer where sequences are.
         registers: a thread's at most; None: as many as it likes.
     """
 
@@ -66,6 +69,15 @@ class Problem:
     def single(self, chunk: int) -> bool:
         """Each sequence is one chunk that starts from zeros."""
         return self.initial is None and self.cu_seqlens is None and self.q.shape[1] <= chunk
+
+    def block(self, launch: Launch) -> int:
+        """Values a program of the forward pass holds: all, if that makes programs enough."""
+        width, programs = padded(self.v.shape[3]), self.segments * self.q.shape[2]
+        if launch.block is not None:
+            return launch.block
+        while width > 16 and programs < FEW:
+            width, programs = width // 2, programs * 2
+        return width
 
     def state_shape(self, count: int) -> tuple[int, ...]:
         """[count, H, (2,) K, V]."""
@@ -128,7 +140,7 @@ class Row:
 
 ROWS = (  # the first that fits
     Row(Launch(64, 4), Launch(64, 4), widest=64, single=True),
-    Row(Launch(32, 4), Launch(32, 4), widest=64, momentum=True),
+    Row(Launch(32, 4, stages=2), Launch(32, 4, stages=2), widest=64, momentum=True),
     Row(Launch(32, 8), Launch(32, 8), widest=256, momentum=True),
     Row(Launch(32, 8), Launch(32, 8), widest=64, half=False, momentum=True),
     Row(Launch(16, 4), Launch(16, 4), widest=256, half=False, momentum=True),
@@ -168,7 +180,7 @@ def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
     """`Problem.outputs`, written."""
     launch, _ = p.cut(save)
     outputs = o, final, states, inverse = p.outputs(save)
-    block = launch.block or padded(p.v.shape[3])
+    block = p.block(launch)
     forward_kernel[(triton.cdiv(p.v.shape[3], block), p.segments * p.q.shape[2])](
         p.q, p.k, p.v, p.log_decay, p.beta, p.log_momentum, p.initial, p.cu_seqlens,
         o, final, states, inverse, p.scale, p.q.shape[1],
