@@ -148,12 +148,6 @@ class Trainer:
             self.inference.begin_new()
 
     @property
-    def _training_waits(self) -> bool:
-        """Whether a training step waits for the device, so that no graph can hold it."""
-        model = self.experiment.model
-        return isinstance(model, ContextModel) and model.encoder.encode_waits
-
-    @property
     def _learns(self) -> bool:
         """Whether what happens now belongs to the task in training.
 
@@ -188,9 +182,9 @@ class Trainer:
         self._inform_agent(resumed.get("belief"))
 
     def _prepare_training(self) -> None:
-        """A training step of the method as it is now; on CUDA, if it may be, one graph."""
+        """A training step of the method as it is now; on CUDA one graph."""
         self._training_step = self._step_on_slots
-        if self._device.type == "cuda" and not self._training_waits:
+        if self._device.type == "cuda":
             self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
 
     def _act(self, planned: bool) -> None:
