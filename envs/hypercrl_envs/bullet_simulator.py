@@ -29,8 +29,7 @@ from hypercrl_envs.kinematics import (
     rotation_matrix,
     rotation_vector,
     solve_tip_pose,
-    tip_jacobian,
-    tip_pose,
+    tip_motion,
 )
 from hypercrl_envs.panda import ARM_JOINTS, FINGER_JOINTS, JOINTS
 from hypercrl_envs.servo import GRIP, FreeArm
@@ -202,9 +201,9 @@ class BulletArm(ArmSimulator):
         states = self._client.getJointStates(self._robot, self._arm)
         self._q = np.array([state[0] for state in states])
         self._qd = np.array([state[1] for state in states])
-        self._tip, rotation = tip_pose(self._q)
+        self._tip, rotation, jacobian = tip_motion(self._q)
         self._turn = rotation_vector(self._hand.T @ rotation)
-        self._tip_velocity = tip_jacobian(self._q)[:3] @ self._qd
+        self._tip_velocity = jacobian[:3] @ self._qd
 
     def get_state(self) -> np.ndarray:
         return np.concatenate((self._start, *self._commands))

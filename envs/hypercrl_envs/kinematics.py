@@ -82,27 +82,32 @@ _LOW, _HIGH = np.array([(j.lower, j.upper) for j in JOINTS if j.name in ARM_JOIN
 
 def tip_pose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Position [3], m, and rotation matrix [3, 3] of the tip, world frame, at angles [7], rad."""
-    position, rotation, _ = _pose_and_jacobian(joints)
+    position, rotation, _ = tip_motion(joints)
     return position, rotation
 
 
 def tip_jacobian(joints: np.ndarray) -> np.ndarray:
     """[6, 7]: linear velocity (m/s) above angular velocity (rad/s) per joint velocity (rad/s)."""
-    return _pose_and_jacobian(joints)[2]
+    return tip_motion(joints)[2]
 
 
-def _pose_and_jacobian(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tip_motion(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position [3], rotation [3, 3] and Jacobian [6, 7] at once: see `tip_pose`, `tip_jacobian`."""
+    spins = np.zeros((7, 3, 3))
+    spins[:, 0, 0] = spins[:, 1, 1] = np.cos(joints)
+    spins[:, 1, 0] = np.sin(joints)
+    spins[:, 0, 1] = -spins[:, 1, 0]
+    spins[:, 2, 2] = 1.0
     position, rotation = np.zeros(3), np.eye(3)
     origins, axes = np.empty((7, 3)), np.empty((7, 3))
-    for index in range(7):
+    for index, turn in enumerate(_ROTATIONS @ spins):
         position = position + rotation @ _OFFSETS[index]
-        rotation = rotation @ _ROTATIONS[index]
+        rotation = rotation @ turn
         origins[index], axes[index] = position, rotation[:, 2]
-        rotation = rotation @ rotation_about(2, joints[index])
     position = position + rotation @ _TIP[:, 3]
     rotation = rotation @ _TIP[:, :3]
-    jacobian = np.vstack((np.cross(axes, position - origins).T, axes.T))
-    return position, rotation, jacobian
+    (x, y, z), (u, v, w) = axes.T, (position - origins).T
+    return position, rotation, np.stack((y * w - z * v, z * u - x * w, x * v - y * u, x, y, z))
 
 
 def damped_step(
@@ -120,7 +125,7 @@ def damped_step(
     Returns:
         the next joints [7], and the norm of e (m and rad) at the given ones.
     """
-    at, turned, jacobian = _pose_and_jacobian(joints)
+    at, turned, jacobian = tip_motion(joints)
     error = np.concatenate((position - at, rotation_vector(rotation @ turned.T)))
     step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping * np.eye(6), error)
     return np.clip(joints + step, _LOW, _HIGH), float(np.linalg.norm(error))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hypercrl_envs.kinematics import rotation_vector, tip_jacobian, tip_pose
+from hypercrl_envs.kinematics import rotation_vector, tip_motion
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ class FreeArm:
             q, qd: [7] where it starts, rad and rad/s.
             tip, turn: [3] targets, m in the world frame and rad in the frame of `hand`.
         """
-        position, rotation = tip_pose(q)
+        position, rotation, jacobian = tip_motion(q)
         error = np.append(tip - position, turn - rotation_vector(self.hand.T @ rotation))
-        jacobian = tip_jacobian(q)
         jacobian[3:] = self.hand.T @ jacobian[3:]
         mass = self.mass_matrix(q) + JOINT_ARMATURE * np.eye(7)
         # Joint damping is implicit in time, as it is in MuJoCo.

@@ -18,6 +18,11 @@ from hypercrl.report.runs import Run
 from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks
 from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
+MOST_BANDS = 8
+"""Methods in one figure beyond which bands would hide the lines."""
+LEGEND_WIDTH = 120
+"""Letters that a line of the legend has room for."""
+
 
 class Quantity(NamedTuple):
     """One column of curves: the key in metrics.jsonl, its name, and its axis."""
@@ -42,15 +47,19 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
     """A row of axes for each task, a column for each quantity."""
     n = len(benchmark.tasks)
     look = looks(tuple(benchmark.methods))
+    banded = len(benchmark.methods) <= MOST_BANDS
     longest = max(benchmark.runs, key=lambda run: run.spans[-1][1] if run.spans else 0)
+    labels = [_seeds_label(method, runs) for method, runs in benchmark.methods.items()]
+    columns = max(1, min(len(labels), 6, LEGEND_WIDTH // (max(map(len, labels)) + 6)))
+    height = 1.25 * n + 0.7 + 0.2 * math.ceil(len(labels) / columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.25 * n + 0.9), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = figure.subplots(n, len(quantities), squeeze=False, sharex=True, sharey="col")
         for column, quantity in enumerate(quantities):
             for row in range(n):
                 axes = grid[row, column]
                 for method, runs in benchmark.methods.items():
-                    _curve(axes, runs, quantity.key, row + 1, look[method])
+                    _curve(axes, runs, quantity.key, row + 1, look[method], banded)
                 _mark_training(axes, longest.spans, row + 1)
                 if column == 0:
                     axes.set_ylabel(f"task {row + 1}", fontsize=9.5, color=INK, labelpad=8)
@@ -60,18 +69,16 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
             grid[0, column].set_title(
                 f"{quantity.name.capitalize()} on each task", loc="left", fontsize=10.5, pad=20
             )
-            seeds = max(len(runs) for runs in benchmark.methods.values())
-            band = "their range" if seeds < SEEDS_FOR_INTERVAL else "95 % bootstrap interval"
-            spread = f" (line: mean over seeds, band: {band})" if seeds > 1 else ""
-            grid[-1, column].set_xlabel(f"environment steps{spread}", fontsize=9)
+            grid[-1, column].set_xlabel("environment steps", fontsize=9)
+        figure.supxlabel(_spread(benchmark), fontsize=9, color=MUTED)
         figure.legend(
             [
                 Line2D([], [], color=look[method].colour, linestyle=look[method].dash)
                 for method in benchmark.methods
             ],
-            [_seeds_label(method, runs) for method, runs in benchmark.methods.items()],
+            labels,
             loc="outside upper left",
-            ncols=min(len(benchmark.methods), 6),
+            ncols=columns,
             frameon=False,
             labelcolor="linecolor",
             handlelength=1.4,
@@ -81,11 +88,22 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
     return figure
 
 
+def _spread(benchmark: Benchmark) -> str:
+    """What a line and a band stand for."""
+    seeds = max(len(runs) for runs in benchmark.methods.values())
+    if seeds == 1:
+        return ""
+    if len(benchmark.methods) > MOST_BANDS:
+        return "line: mean over seeds; so many methods are shown without their intervals"
+    band = "their range" if seeds < SEEDS_FOR_INTERVAL else "95 % bootstrap interval"
+    return f"line: mean over seeds, band: {band}"
+
+
 def _seeds_label(method: str, runs: Sequence[Run]) -> str:
     return method if len(runs) == 1 else f"{method} ({len(runs)} seeds)"
 
 
-def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look) -> None:
+def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look, banded: bool) -> None:
     """Mean over the seeds that have a value at a step, and its interval, or their range if few."""
     seeds = [run.evaluations(key, task) for run in runs]
     steps = sorted(set().union(*seeds))
@@ -98,7 +116,7 @@ def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look) -> 
     line = {"color": look.colour, "linestyle": look.dash, "marker": marker, "markersize": 3.5}
     line |= {"linewidth": look.width, "zorder": look.layer, "clip_on": not marker}
     axes.plot(steps, middle, **line)
-    if len(seeds) > 1:
+    if banded and len(seeds) > 1:
         low, high = zip(*map(_band, values), strict=True)
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.16, linewidth=0)
 
