@@ -148,12 +148,6 @@ class Trainer:
             self.inference.begin_new()
 
     @property
-    def _training_waits(self) -> bool:
-        """Whether a training step waits for the device, so that no graph can hold it."""
-        model = self.experiment.model
-        return isinstance(model, ContextModel) and model.encoder.encode_waits
-
-    @property
     def _learns(self) -> bool:
         """Whether what happens now belongs to the task in training.
 
@@ -175,21 +169,23 @@ class Trainer:
         self.agent = Agent(
             self.experiment.planner, self.env.reward, 1, streams.get("planner", device)
         )
-        self._training_step = self._step_on_slots
-        if device.type == "cuda" and not self._training_waits:
-            self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
+        self._prepare_training()
         if resumed is None:
             self._new_episode(seed=derive_seed(config.seed, "environment", task))
-            if (
-                self.position.age >= self.protocol.random_steps
-            ):  # it has not been told of a boundary
-                self._inform_agent()
+            if self.position.age >= self.protocol.random_steps:
+                self._inform_agent()  # it does not know that this is another task
             return
         self.env.set_state(resumed["env"])
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
         self.agent.start = resumed["plan_start"].to(device)
         self._inform_agent(resumed.get("belief"))
+
+    def _prepare_training(self) -> None:
+        """A training step of the method as it is now; on CUDA one graph."""
+        self._training_step = self._step_on_slots
+        if self._device.type == "cuda":
+            self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
 
     def _act(self, planned: bool) -> None:
         """One environment step with a planned, or a random, action."""
@@ -236,6 +232,7 @@ class Trainer:
             self._observe()
             self.method.end_task(self.replay.contents())
             self._begin_task()
+            self._prepare_training()
         else:
             self.replay.clear()
             position.observed = position.age
