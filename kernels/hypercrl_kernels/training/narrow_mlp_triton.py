@@ -44,7 +44,7 @@ def narrow_mlp_kernel(
         weight = tl.load(weight_at, mask=inside, other=0.0)
         bias = tl.load(bias_at, mask=used, other=0.0)
         z = tl.dot(h, tl.trans(weight), input_precision="tf32x3") + bias[None, :]
-        h = tl.where(z > 0, z, tl.exp(z) - 1.0) if ELU else tl.maximum(z, 0.0)
+        h = tl.where(z > 0, z, tl.exp(tl.minimum(z, 0.0)) - 1.0) if ELU else tl.maximum(z, 0.0)
         at, valid = _rows(outputs, count, SIZES[i + 1], ROWS, PADDED)
         tl.store(at, h, mask=valid)
         outputs += count * SIZES[i + 1]
