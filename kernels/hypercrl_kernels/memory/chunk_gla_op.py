@@ -25,11 +25,20 @@ _ARGUMENTS = (
 )
 
 
+MANY = 528
+"""Sequences and heads with which there is more than one warp for each quarter of an H100's
+multiprocessors."""
+
+
 def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.q.shape[3]), padded(p.v.shape[3]))
-    heavy = wide > 64 or p.q.dtype == torch.float32
-    launch = Launch(16, 4) if heavy else Launch(32, 4, stages=2)
+    if wide > 64 or p.q.dtype == torch.float32:
+        launch = Launch(16, 4)
+    elif p.segments * p.q.shape[2] >= MANY:
+        launch = Launch(16, 2)
+    else:
+        launch = Launch(32, 4)
     return launch, launch
 
 
