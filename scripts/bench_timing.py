@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -89,10 +90,15 @@ class Clock:
     def interleaved(
         self, functions: Mapping[str, Callable[[], Any]], repeats: int = 20
     ) -> dict[str, Times]:
-        """Wall time of each function, called in turn: what slows the machine slows them alike."""
+        """Wall time of each function, called in turn: what slows the machine slows them alike.
+
+        The order is drawn anew for every round: what runs before a function costs it up to a third.
+        """
         samples: dict[str, list[float]] = {name: [] for name in functions}
+        order, turns = list(functions.items()), random.Random(0)
         for repeat in range(-CapturedFunction.EAGER_CALLS - 1, repeats):
-            for name, function in functions.items():
+            turns.shuffle(order)
+            for name, function in order:
                 self._wait()
                 started = time.perf_counter()
                 function()
