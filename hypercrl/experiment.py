@@ -120,6 +120,11 @@ def _check_samples(config: TrainConfig) -> None:
         raise UserError(
             "planner.sampled=true needs planner.dynamics=model: a simulator has no variance."
         )
+    if config.task_id == "inferred":
+        raise UserError(
+            "planner.sampled=true needs task_id=given: an inferred task is planned for with the "
+            "mean prediction."
+        )
     if not config.dynamics.probabilistic:
         raise UserError(
             "planner.sampled=true needs dynamics.probabilistic=true: only a model with a "

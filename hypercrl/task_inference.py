@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from hypercrl.belief import Belief
-from hypercrl.dynamics.model import PlanningLayers
+from hypercrl.dynamics.model import Layers
 from hypercrl.settings import number
 from hypercrl.transitions import Batch
-from hypercrl_kernels import rollout
+from hypercrl_kernels import mean_layers, rollout
 
 WHILE_IMPROVING, WHILE_WORSENING = 3, 10
 """A level follows so many times more slowly than what is compared with it: a model gets better
@@ -200,10 +200,11 @@ class InferredTask(Belief):
         self._sums = torch.zeros_like(self.errors)
         self._steps = 0
 
-    def layers(self) -> PlanningLayers:
+    def layers(self) -> Layers:
+        """Of the mean prediction: robots of several tasks share no bounds of a variance."""
         if len(self.chosen) == 1:
-            return self.beliefs[int(self.chosen)].layers()
-        each = [belief.layers() for belief in self.beliefs]
+            return list(mean_layers(self.beliefs[int(self.chosen)].layers()))
+        each = [mean_layers(belief.layers()) for belief in self.beliefs]
         return [
             (
                 _pick([weight for weight, _ in layer], self.chosen, 3),

@@ -232,6 +232,7 @@ def fails(capsys, *words):
         (["train", "planner.elites=9999"], "planner.elites"),
         (["train", "planner.sampled=true"], "needs dynamics.probabilistic=true"),
         (["train", "planner.sampled=true", "planner.dynamics=simulator"], "has no variance"),
+        (["train", "planner.sampled=true", "task_id=inferred"], "needs task_id=given"),
         (["train", "resume=nowhere"], "no run at nowhere"),
         (["train", "method.hidden=x"], "method.hidden"),
         (["train", "method.hidden=[8,0]"], "method.hidden must be at least 1, not 0"),

@@ -5,6 +5,7 @@ from hypercrl_kernels.planning.packed_layers import (
     PackedLayers,
     Precision,
     layer_sizes,
+    mean_layers,
     pack_layers,
 )
 from hypercrl_kernels.planning.rollout import prepare_layers, rollout
@@ -19,6 +20,7 @@ __all__ = [
     "Precision",
     "elite_statistics",
     "layer_sizes",
+    "mean_layers",
     "pack_layers",
     "prepare_layers",
     "rollout",
