@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Layers = list[tuple[Tensor, Tensor]]
+from hypercrl.dynamics.layout import apply_layers
+from hypercrl.dynamics.model import Layers
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -53,7 +55,12 @@ class InputConditioning(Conditioning):
     def network(self, layers: Layers, context: Tensor) -> Network:
         seen, shift = self._first(layers, context)
         others = layers[1:]
-        return lambda x: _apply(others, torch.relu(F.linear(x, seen) + shift))
+
+        def apply(x: Tensor) -> Tensor:
+            x = F.linear(x, seen) + shift
+            return apply_layers(others, torch.relu(x)) if others else x
+
+        return apply
 
     def fold(self, layers: Layers, context: Tensor) -> Layers:
         seen, shift = self._first(layers, context)
@@ -124,21 +131,10 @@ class HypernetworkConditioning(Conditioning):
         self.embedding_inputs = context_size
 
     def network(self, layers: Layers, context: Tensor) -> Network:  # noqa: ARG002
-        return lambda x: _apply(layers, x)
+        return lambda x: apply_layers(layers, x)
 
     def fold(self, layers: Layers, context: Tensor) -> Layers:  # noqa: ARG002
         return layers
-
-
-def _apply(layers: Layers, x: Tensor) -> Tensor:
-    """x [N, T, in] through layers of one network, or of one for each of the N rows."""
-    for i, (weight, bias) in enumerate(layers):
-        if weight.dim() == 2:
-            x = F.linear(x, weight, bias)
-        else:
-            x = torch.baddbmm(bias[:, None], x, weight.mT)
-        x = x if i == len(layers) - 1 else torch.relu(x)
-    return x
 
 
 def _for_each(layers: Sequence[tuple[Tensor, Tensor]], robots: int) -> Layers:

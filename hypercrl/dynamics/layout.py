@@ -42,33 +42,41 @@ class MLPLayout:
         return list(zip(tensors[::2], tensors[1::2], strict=True))
 
     def apply(self, flat: Tensor, x: Tensor) -> Tensor:
-        """The MLP with weights `flat` [numel] on x [..., in] → [..., out]."""
-        *hidden, (weight, bias) = self.split(flat)
-        return F.linear(_relu_layers(hidden, x), weight, bias)
+        """The MLP with weights `flat` [numel] on x [..., in] → [..., out].
 
-    def apply_each(self, flat: Tensor, x: Tensor) -> Tensor:
-        """T MLPs with weights `flat` [T, numel], each on its own rows of x [T, N, in]."""
-        parts = flat.split(self.lengths, -1)
-        last = len(parts) - 2
-        for i, (fan_out, fan_in) in enumerate(self.shapes[::2]):
-            weight = parts[2 * i].view(-1, fan_out, fan_in)
-            x = torch.baddbmm(parts[2 * i + 1][:, None], x, weight.mT)
-            x = x if 2 * i == last else torch.relu(x)
-        return x
+        With [T, numel] T MLPs, each on its own rows of x [T, N, in].
+        """
+        return apply_layers(self.split(flat), x)
 
     def features(self, trunk: Tensor, x: Tensor) -> Tensor:
-        """The last hidden layer of the MLP with that trunk, x [..., in] → [..., width]."""
-        return _relu_layers(self.split(trunk), x)
+        """The last hidden layer of the MLP with that trunk, x [..., in] → [..., width].
+
+        x itself where there is none.
+        """
+        layers = self.split(trunk)
+        return torch.relu(apply_layers(layers, x)) if layers else x
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """[numel] fresh weights on the CPU: matrices Xavier-uniform, biases 0."""
         return torch.cat([xavier_uniform(shape, generator).flatten() for shape in self.shapes])
 
 
-def _relu_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
-    for weight, bias in layers:
-        x = torch.relu(F.linear(x, weight, bias))
-    return x
+def apply_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    """A ReLU MLP of one network's layers on x [..., in], or of T networks' on x [T, N, in].
+
+    A layer is weight [out, in] and bias [out], or one of each per network.
+    """
+    *hidden, last = layers
+    for layer in hidden:
+        x = torch.relu(_affine(layer, x))
+    return _affine(last, x)
+
+
+def _affine(layer: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    weight, bias = layer
+    if weight.dim() == 2:
+        return F.linear(x, weight, bias)
+    return torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def xavier_uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:

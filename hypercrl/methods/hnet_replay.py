@@ -39,7 +39,7 @@ class HnetReplay(Hnet):
         batch = self.memory.coreset.draw_from_each(size, self.sampler)
         old = torch.stack(list(self.embeddings)[:-1]).detach()
         x = self.model.inputs(batch.obs, batch.action).view(len(old), size, -1)
-        outputs = self.model.layout.apply_each(self.hypernetwork(old), x)
+        outputs = self.model.layout.apply(self.hypernetwork(old), x)
         return self.model.row_losses(
             outputs, batch.obs.view(len(old), size, -1), batch.next_obs.view(len(old), size, -1)
         ).sum()

@@ -49,22 +49,10 @@ def regularised_head(
         targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are, None for all.
         strength: factor of R.
     """
+    compute = regularised_head_reference
     if head.device.type == "cuda":
-        from hypercrl_kernels.training.launch import launch_regularised_head
-
-        return launch_regularised_head(
-            head,
-            gradient,
-            moments,
-            settings,
-            written_gradient,
-            hidden,
-            old,
-            targets,
-            tasks,
-            strength,
-        )
-    return regularised_head_reference(
+        from hypercrl_kernels.training.launch import launch_regularised_head as compute
+    return compute(
         head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength
     )
 
