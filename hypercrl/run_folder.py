@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from hypercrl.errors import UserError
+from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 
@@ -75,6 +76,7 @@ class RunFolder:
             typed = OmegaConf.structured(schema)
             typed.method = METHODS[stored.method.name][1]
             typed.planner = PLANNERS[stored.planner.name][1]
+            typed.memory = MEMORIES[stored.memory.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
         except Exception as error:
             raise UserError(

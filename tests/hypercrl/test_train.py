@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from hypercrl.cli import main
+from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 
 SMALL = (
@@ -116,9 +117,10 @@ def test_exploration_differs_between_tasks(hnet_run):
 
 KILLED_IN_EVERY_TEST = ("hnet", "derpp", "pnn", "ftl_task")
 WITH_A_MEMORY = (
-    ("method=hnet", "context.into=hypernetwork"),
-    ("method=finetune", "context.into=film", "context.protect=none"),
+    ("memory=gru", "method=hnet", "context.into=hypernetwork"),
+    ("memory=gru", "method=finetune", "context.into=film", "context.protect=none"),
 )
+A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
 
 
 @pytest.mark.parametrize(
@@ -130,16 +132,18 @@ WITH_A_MEMORY = (
             for m in METHODS
             if m not in KILLED_IN_EVERY_TEST
         ),
+        *((*way, *A_SMALL_MEMORY) for way in WITH_A_MEMORY),
         *(
-            (*way, "memory=gru", "memory.width=8", "context.windows=4", "env=push_hidden")
-            for way in WITH_A_MEMORY
+            pytest.param((f"memory={m}", "method=hnet", *A_SMALL_MEMORY), marks=pytest.mark.slow)
+            for m in MEMORIES
+            if m not in ("none", "gru")
         ),
         ("method=hnet", "task_id=inferred", "inference.settle=5", "inference.surprise=1.05"),
     ],
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
 def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
-    small = SMALL if "hnet" in settings[0] else (*SMALL[:2], *SMALL[3:])
+    small = SMALL if "hnet" in "".join(settings) else (*SMALL[:2], *SMALL[3:])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (*settings, "seed=3")
     wanted = train(straight, *settings, small=small)
@@ -160,6 +164,7 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
         ]
 
     assert without_times(killed) == without_times(straight)
+    main(["play", f"run={killed}", "task=2", "episodes=1"])
 
 
 def test_plans_are_sampled_from_a_probabilistic_model(tmp_path):

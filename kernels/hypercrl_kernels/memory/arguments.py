@@ -16,6 +16,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.assembler import unsound_assembler
+
 MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
 
 
@@ -79,10 +81,20 @@ def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: 
     return len(cu_seqlens) - 1
 
 
-def runs_as_kernel(operation: str, x: Tensor, reason: str | None) -> bool:
-    """Whether it does on this device; if it does not for that reason, it is said once."""
+def runs_as_kernel(
+    operation: str, x: Tensor, reason: str | None = None, *, products: bool = True
+) -> bool:
+    """Whether it does on this device; why not is said once.
+
+    Args:
+        x: one of the arguments.
+        reason: that it has already not to.
+        products: whether the kernels multiply matrices, which takes a sound assembler.
+    """
     if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0:
         return False
+    if reason is None and products:
+        reason = unsound_assembler(x.device)
     if reason is not None:
         _notice(operation, reason)
     return reason is None

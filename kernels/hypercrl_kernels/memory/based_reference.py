@@ -37,9 +37,11 @@ def taylor_features_backward(x: Tensor, d_features: Tensor) -> Tensor:
     root = width**-0.25
     row, column = torch.triu_indices(width, width, device=x.device)
     d_single, d_square = d_features[..., 1:].split([width, len(row)], -1)
-    d_square = torch.where(row == column, d_square * 0.5**0.5, d_square) * root
-    d_x = d_single.index_add(-1, row, d_square * x[..., column])
-    return root * d_x.index_add(-1, column, d_square * x[..., row])
+    # A matrix per step: sums by index would add in another order at every call on CUDA.
+    pairs = x.new_zeros(*x.shape, width)
+    pairs[..., row, column] = torch.where(row == column, d_square * 0.5**0.5, d_square)
+    d_pairs = torch.matmul(pairs + pairs.transpose(-1, -2), x[..., None])[..., 0]
+    return root * (d_single + root * d_pairs)
 
 
 def based_recurrence(

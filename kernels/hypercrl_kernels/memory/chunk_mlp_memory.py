@@ -97,8 +97,8 @@ def _why_not(q: Tensor, v: Tensor, state: MLPState, chunk: int) -> str | None:
     """The reason why the kernels do not take this, None where they do."""
     if max(q.shape[-1], v.shape[-1]) > MAX_KEYS:
         return f"keys or values are wider than {MAX_KEYS}"
-    if chunk not in (16, 32):
-        return f"chunks of {chunk}, not 16 or 32"
+    if chunk not in (16, 32, 64):
+        return f"chunks of {chunk}, not 16, 32 or 64"
     if {s.dtype for s in state} != {torch.float32}:
         return f"its state is {state.w1.dtype}, not torch.float32"
     return None

@@ -45,7 +45,7 @@ def scan(
     if initial_state is None:
         initial_state = torch.zeros(count, heads, width, dtype=work_dtype(x), device=x.device)
     check_shape("scan", "initial_state", initial_state, "NHD", N=count, H=heads, D=width)
-    if runs_as_kernel("scan", x, None):
+    if runs_as_kernel("scan", x, products=False):
         from hypercrl_kernels.memory.scan_op import scan_kernels
 
         return scan_kernels(x, log_decay, initial_state.float(), cu_seqlens)

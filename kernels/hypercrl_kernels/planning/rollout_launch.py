@@ -34,7 +34,8 @@ class Launch:
 
     Raises:
         ValueError: hidden matrices kept beside others that go through shared memory at each step.
-            Compiled by Triton 3.6, such kernels read beyond their shared memory (docs/results.md).
+            Assembled by ptxas 12.8, such kernels read beyond their shared memory
+            (`hypercrl_kernels.assembler`).
     """
 
     tile: int
