@@ -104,7 +104,7 @@ class EpisodeMemory(Belief):
         super().__init__()
         self.model = model
         self._layers = layers
-        self._state = model.encoder.initial(robots)
+        self._state = self._initial(robots)
         self._device = model.encoder.origin.device
         self._update: Callable[..., tuple[Tensor, ...]] = self._take_in
         if self._device.type == "cuda":
@@ -114,8 +114,7 @@ class EpisodeMemory(Belief):
         return self._layers(self.model.encoder.read(self._state))
 
     def reset(self) -> None:
-        robots = len(self._state["context"])
-        self._write(self.model.encoder.initial(robots))
+        self._write(self._initial(len(self._state["context"])))
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         started = time.perf_counter()
@@ -135,6 +134,11 @@ class EpisodeMemory(Belief):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._write({name: value.to(self._device) for name, value in state.items()})
+
+    @torch.no_grad()
+    def _initial(self, robots: int) -> dict[str, Tensor]:
+        """Some encoders learn it. With its history kept here, no training step could be captured."""
+        return self.model.encoder.initial(robots)
 
     def _write(self, state: dict[str, Tensor]) -> None:
         for name, value in self._state.items():

@@ -299,6 +299,16 @@ def test_what_a_robot_remembers_is_its_own_episode():
         assert torch.equal(b, wanted)
 
 
+@pytest.mark.parametrize("memory", [n for n in MEMORIES if n not in ("none", "hybrid")])
+def test_what_is_remembered_has_no_history_of_gradients(memory):
+    model = make_model(memory=memory)
+    belief = EpisodeMemory(model, 2, lambda context: [])
+    for happens in (belief.reset, lambda: belief.observe(*torch.zeros(3, 2, 2))):
+        assert not any(value.requires_grad for value in belief.state().values())
+        happens()
+    assert not any(value.requires_grad for value in belief.state().values())
+
+
 def test_what_is_told_does_not_change():
     layers = [(torch.ones(2, 4), torch.ones(2))]
     belief = Told(layers)
