@@ -4,13 +4,15 @@
 
 RUN is a finished `hypercrl train method=single`: one network per task, trained on that task alone.
 Row i, column j of each table is the model of task i on task j. A sequence in which the columns do
-not depend on the row is no benchmark of memory.
+not depend on the row is no benchmark of memory. With `planner.dynamics=simulator` the model of a
+task is its simulator: a sequence without conflict there has none for a model that is good enough.
 """
 
 import argparse
 import json
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -37,19 +39,26 @@ def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], l
     """
     folder = RunFolder.open(run)
     config = folder.config(TrainConfig)
-    if config.method.name != "single":
+    simulated = config.planner.dynamics == "simulator"
+    if config.method.name != "single" and not simulated:
         raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
     config.device = device
     experiment = build(config)
-    experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
     evaluator = experiment.evaluator()
-    trained = range(experiment.method.tasks)
-    scores = []
-    for i in track(trained, "models"):
-        believe = partial(experiment.belief, i)
-        scores.append([evaluator.evaluate(j, believe, episodes, key=0) for j in trained])
+    if simulated:
+        tasks = len(experiment.sequence)
+    else:
+        experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
+        tasks = experiment.method.tasks
+    scores: list[list[Score]] = [[] for _ in range(tasks)]
+    for i, j in track(list(product(range(tasks), repeat=2)), "models"):
+        if simulated:
+            score = evaluator.evaluate_oracle(j, episodes, imagined=i)
+        else:
+            score = evaluator.evaluate(j, partial(experiment.belief, i), episodes, key=0)
+        scores[i].append(score)
     evaluator.close()
-    return [experiment.sequence.captions[i] for i in trained], scores
+    return list(experiment.sequence.captions[:tasks]), scores
 
 
 def main() -> None:
