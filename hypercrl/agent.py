@@ -124,7 +124,7 @@ class Agent:
 def oracle_agent(
     planner: Planner, sequence: TaskSequence, task: int, robots: Sequence[Task]
 ) -> Agent:
-    """An agent that plans for these robots, which do task `task`, with the simulator itself.
+    """An agent that plans for these robots with the simulator of task `task`, theirs or another.
 
     Raises:
         ValueError: a task that its simulator cannot roll out.

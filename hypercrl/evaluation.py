@@ -84,14 +84,22 @@ class Evaluator:
             belief = believe(self.heldout_episodes)
         return Score(*played, self.prediction_error(task, belief))
 
-    def evaluate_oracle(self, task: int, episodes: int, key: int = 0) -> Score:
-        """The same, planning through the simulator itself, which makes no error.
+    def evaluate_oracle(
+        self, task: int, episodes: int, imagined: int | None = None, key: int = 0
+    ) -> Score:
+        """The same, planning through a simulator: a model that makes no error on its own task.
+
+        Args:
+            imagined: the task whose simulator it is; by default this one's. With another one's the
+                prediction error is not measured, but NaN.
 
         Raises:
-            ValueError: a task that its simulator cannot roll out.
+            ValueError: a task that its simulator cannot roll out, or not from this one's states.
         """
-        agent = oracle_agent(self.planner, self.sequence, task, self._tasks(task, episodes))
-        return Score(*self._play(agent, task, episodes, key), prediction_error=0.0)
+        model = task if imagined is None else imagined
+        agent = oracle_agent(self.planner, self.sequence, model, self._tasks(task, episodes))
+        error = 0.0 if model == task else float("nan")
+        return Score(*self._play(agent, task, episodes, key), prediction_error=error)
 
     def _play(self, agent: Agent, task: int, episodes: int, key: int) -> tuple[float, float, float]:
         """Mean return, and share of success and mean goal distance at the last step."""

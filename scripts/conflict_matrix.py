@@ -1,10 +1,12 @@
 """Do the tasks of a sequence contradict each other? Every single-task model on every task.
 
-    python scripts/conflict_matrix.py RUN [--episodes 10] [--device cpu] [--out FILE.json]
+    python scripts/conflict_matrix.py RUN [RUN ...] [--episodes 10] [--device cpu] [--out FILE.json]
 
 RUN is a finished `hypercrl train method=single`: one network per task, trained on that task alone.
+Several runs, which may have trained side by side, count as one that has all their tasks in turn.
 Row i, column j of each table is the model of task i on task j. A sequence in which the columns do
-not depend on the row is no benchmark of memory.
+not depend on the row is no benchmark of memory. With `planner.dynamics=simulator` the model of a
+task is its simulator: a sequence without conflict there has none for a model that is good enough.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,45 +25,69 @@ from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
-from hypercrl.experiment import build
+from hypercrl.experiment import Experiment, build
 from hypercrl.run_folder import LATEST, RunFolder
 
 QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
 
 
 @torch.no_grad()
-def conflict_matrix(run: Path, episodes: int, device: str) -> tuple[list[str], list[list[Score]]]:
+def conflict_matrix(
+    runs: list[Path], episodes: int, device: str
+) -> tuple[list[str], list[list[Score]]]:
     """Captions of the N tasks, and the score of each model (row) on each task (column).
 
     Raises:
         UserError: there is no such run, or its method keeps no model of a task's own.
     """
+    experiments = [_load(run, device) for run in runs]
+    whole = experiments[0].config
+    whole.env.tasks = [task for experiment in experiments for task in _tasks(experiment)]
+    whole.protocol.num_tasks = None
+    together = build(whole)
+    evaluator, tasks = together.evaluator(), range(len(together.sequence))
+    if together.plans_with_simulator:
+        models = [partial(evaluator.evaluate_oracle, imagined=i) for i in tasks]
+    else:
+        models = [
+            partial(evaluator.evaluate, believe=partial(experiment.belief, i), key=0)
+            for experiment in experiments
+            for i in range(experiment.method.tasks)
+        ]
+    scores = [[model(j, episodes=episodes) for j in tasks] for model in track(models, "models")]
+    evaluator.close()
+    return list(together.sequence.captions), scores
+
+
+def _load(run: Path, device: str) -> Experiment:
     folder = RunFolder.open(run)
     config = folder.config(TrainConfig)
-    if config.method.name != "single":
-        raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
     config.device = device
     experiment = build(config)
+    if experiment.plans_with_simulator:
+        return experiment
+    if config.method.name != "single":
+        raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
     experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
-    evaluator = experiment.evaluator()
-    trained = range(experiment.method.tasks)
-    scores = []
-    for i in track(trained, "models"):
-        believe = partial(experiment.belief, i)
-        scores.append([evaluator.evaluate(j, believe, episodes, key=0) for j in trained])
-    evaluator.close()
-    return [experiment.sequence.captions[i] for i in trained], scores
+    return experiment
+
+
+def _tasks(experiment: Experiment) -> list[Any]:
+    """Those that there are models of."""
+    simulated = experiment.plans_with_simulator
+    models = len(experiment.sequence) if simulated else experiment.method.tasks
+    return experiment.config.env.tasks[:models]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     try:
-        tasks, scores = conflict_matrix(arguments.run, arguments.episodes, arguments.device)
+        tasks, scores = conflict_matrix(arguments.runs, arguments.episodes, arguments.device)
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     console = Console()

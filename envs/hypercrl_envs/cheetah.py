@@ -1,4 +1,4 @@
-"""Half-cheetahs with one part of the body larger than usual.
+"""Half-cheetahs with one part of the body larger than usual, or with motors that turn backward.
 
 The model, the start states and the reward are those of gymnasium's HalfCheetah-v5; with
 `body="base"` states and rewards equal it bit for bit. The observation is another one, whose change
@@ -35,6 +35,9 @@ BODIES = {
     "foot": ("bfoot", "ffoot"),
 }
 """Name of a body → its geoms that are larger."""
+
+JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+"""In the order of the actions; b is the back leg."""
 
 SCALE = 1.25
 FRAME_SKIP = 5
@@ -96,6 +99,7 @@ class CheetahTask(SimulatedTask):
         self,
         body: str = "base",
         becomes: Sequence[str] = (),
+        reversed_joints: Sequence[str] = (),
         engine: str = "mujoco",
         render_mode: str | None = None,
         width: int = 480,
@@ -107,16 +111,22 @@ class CheetahTask(SimulatedTask):
             body: one of `BODIES`: which part is 1.25 times as large; hidden from the observation.
             becomes: bodies of which each episode draws one, for its body to change into between
                 steps 50 and 150; none: it stays as it is.
+            reversed_joints: those of `JOINTS` whose motor turns the other way, as one that was
+                connected the wrong way round; hidden from the observation.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:
-            ValueError: an unknown body.
+            ValueError: an unknown body or joint.
         """
         self.body = known_name(body, BODIES, "body")
         self._bodies = (body, *(known_name(name, BODIES, "body") for name in becomes))
         self.caption = "cheetah" if body == "base" else f"cheetah, big {body}"
         if becomes:
             self.caption += f", then big {' or '.join(becomes)}"
+        backward = [known_name(name, JOINTS, "joint") for name in reversed_joints]
+        if backward:
+            self.caption += f", reversed {' '.join(backward)}"
+        self._turns = np.where(np.isin(JOINTS, backward), -1.0, 1.0).astype(np.float32)
         self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (20,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (6,), np.float32)
         self.exploration = Exploration((0.0,) * 6, (0.0,) * 6)
@@ -164,7 +174,7 @@ class CheetahTask(SimulatedTask):
                 self._change()
         data = self._mujoco.data
         before = float(data.qpos[0])
-        data.ctrl[:] = action
+        data.ctrl[:] = self._turns * action
         mujoco.mj_step(self._mujoco.model, data, nstep=FRAME_SKIP)
         self._speed = (float(data.qpos[0]) - before) / CONTROL_PERIOD
         self._pace += PACE_WEIGHT * (self._speed - self._pace)
@@ -223,7 +233,7 @@ class CheetahTask(SimulatedTask):
         own = np.stack((obs[3:9], 0.1 * obs[12:18]), axis=1)
         torso = np.tile((obs[2], 0.1 * obs[11], 1.0), (6, 1))
         torques = (_GAIT * np.hstack((own, torso))).sum(axis=1)
-        return np.clip(torques, -1.0, 1.0).astype(np.float32)
+        return self._turns * np.clip(torques, -1.0, 1.0).astype(np.float32)
 
 
 def _model(body: str, width: int, height: int) -> mujoco.MjModel:

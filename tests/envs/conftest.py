@@ -45,6 +45,7 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "push", "densities": ((100, 1000), 500), "frame": (-90, 90), "told": True},
     {"task": "door", "handle": ("pull", "lever"), "turn": (1, -1)},
     {"task": "cheetah", "becomes": ("leg", "foot")},
+    {"task": "cheetah", "reversed_joints": ("bthigh", "fshin")},
     {
         "task": "gym",
         "id": "Reacher-v5",

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from hypercrl_envs.cheetah import BODIES, CheetahTask
+from hypercrl_envs import Task, TaskSequence
+from hypercrl_envs.cheetah import BODIES, JOINTS, CheetahTask
+
+SEQUENCE = yaml.safe_load(
+    (Path(__file__).parents[2] / "configs/env/cheetah_joints.yaml").read_text()
+)
+JOINT_TASKS = range(len(SEQUENCE["tasks"]))
+
+
+def runs(task: Task, seed: int, gait: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether this gait solves the task."""
+    obs, info = task.reset(seed=seed)
+    assert not info["success"]
+    for _ in range(task.max_episode_steps):
+        obs, _, _, _, info = task.step(gait(obs))
+    return info["success"]
 
 
 def test_base_equals_gymnasiums_half_cheetah_bit_for_bit():
@@ -54,12 +73,35 @@ def test_bodies_move_differently_under_equal_actions():
 def test_scripted_gait_runs(body):
     task = CheetahTask(body=body)
     for seed in range(3):
-        obs, info = task.reset(seed=seed)
-        assert not info["success"]
-        truncated = False
-        while not truncated:
-            obs, _, _, truncated, info = task.step(task.scripted_action(obs))
-        assert info["success"]
+        assert runs(task, seed, task.scripted_action)
+
+
+def test_a_reversed_joint_turns_the_other_way_and_no_other_does():
+    """Bit for bit what the base body does when this one action is negated."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (10, 6)).astype(np.float32)
+    for index, name in enumerate(JOINTS):
+        base, task = CheetahTask(), CheetahTask(reversed_joints=(name,))
+        base.reset(seed=0)
+        task.reset(seed=0)
+        for action in actions:
+            negated = action.copy()
+            negated[index] *= -1
+            np.testing.assert_array_equal(task.step(action)[0], base.step(negated)[0])
+
+
+def test_joints_are_named_as_gymnasium_names_the_actuators():
+    model = CheetahTask().simulator.model
+    assert tuple(model.actuator(index).name for index in range(model.nu)) == JOINTS
+
+
+@pytest.mark.parametrize("index", JOINT_TASKS)
+def test_every_task_of_cheetah_joints_wants_a_gait_of_its_own(index):
+    sequence = TaskSequence(SEQUENCE["tasks"], SEQUENCE["name"])
+    task = sequence.make(index)
+    for other in JOINT_TASKS:
+        gait = sequence.make(other).scripted_action
+        solved = [runs(task, seed, gait) for seed in range(3)]
+        assert all(solved) if other == index else not any(solved)
 
 
 def test_pace_is_the_running_mean_of_speed():
@@ -91,3 +133,8 @@ def test_reward_and_success_by_hand():
 def test_unknown_bodies_are_refused():
     with pytest.raises(ValueError, match="did you mean 'thigh'"):
         CheetahTask(body="thihg")
+
+
+def test_unknown_joints_are_refused():
+    with pytest.raises(ValueError, match="did you mean 'bthigh'"):
+        CheetahTask(reversed_joints=("bthihg",))

@@ -4,8 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from hypercrl.cli import main
+from hypercrl.config import ExplorationConfig
+from hypercrl.evaluation import Evaluator
+from hypercrl.planning import CEMConfig, make_planner
+from hypercrl_envs import TaskSequence
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
@@ -26,6 +31,22 @@ def test_measured_without_training_and_played(tmp_path, capsys):
     assert "simulator" in capsys.readouterr().out
     main(["play", f"run={path}", "episodes=1"])
     assert "return" in capsys.readouterr().out
+
+
+def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_other_motors():
+    tasks = [
+        {"task": "cheetah"},
+        {"task": "cheetah", "body": "torso"},
+        {"task": "cheetah", "reversed_joints": ["bthigh", "fthigh"]},
+    ]
+    config = CEMConfig(samples=12, elites=3, horizon=8, iterations=2)
+    planner = make_planner(config, -torch.ones(6), torch.ones(6))
+    evaluator = Evaluator(TaskSequence(tasks, "three"), planner, 0, ExplorationConfig(), 10, 1, 0)
+    other_body, other_motors = (evaluator.evaluate_oracle(j, 1, imagined=0) for j in (1, 2))
+    evaluator.close()
+    assert np.isnan(other_body.prediction_error)
+    assert other_body.episode_return > 20
+    assert other_motors.episode_return < -20
 
 
 @pytest.mark.parametrize("env", ["gymnasium", "push_engines"])
