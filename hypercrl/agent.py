@@ -11,6 +11,7 @@ from torch import Tensor
 from hypercrl.belief import Belief
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout
+from hypercrl.planning.threads import thread_count
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
@@ -27,7 +28,7 @@ class Agent:
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
     weights are copied into it in place. With a reward that cannot be captured, because it waits for
-    the device, it plans operation by operation.
+    the device, it plans operation by operation. On a CPU the samples are shared among threads.
 
     Args:
         planner: the search.
@@ -54,6 +55,9 @@ class Agent:
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         self._rollout = rollout or self._roll_layers_out
+        # Sampled states and simulators have something that threads would have to share.
+        pure = generator.device.type == "cpu" and rollout is None and not planner.config.sampled
+        self._threads = thread_count(robots * planner.config.samples) if pure else 1
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
 
@@ -109,7 +113,9 @@ class Agent:
         return action
 
     def _plan_eagerly(self, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return self.planner.plan(self._rollout, self.reward, obs, start, self.generator)
+        return self.planner.plan(
+            self._rollout, self.reward, obs, start, self.generator, self._threads
+        )
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self._layers is None:

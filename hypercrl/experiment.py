@@ -12,7 +12,7 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator
 from hypercrl.memory import make_memory
-from hypercrl.methods import Method, make_method
+from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
@@ -124,6 +124,11 @@ def _check_samples(config: TrainConfig) -> None:
         raise UserError(
             "planner.sampled=true needs task_id=given: an inferred task is planned for with the "
             "mean prediction."
+        )
+    if not METHODS[config.method.name][0].learns_variance:
+        raise UserError(
+            f"planner.sampled=true needs a log-variance, and method={config.method.name} predicts "
+            "none; use planner.sampled=false, or another method."
         )
     if not config.dynamics.probabilistic:
         raise UserError(

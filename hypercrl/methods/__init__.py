@@ -59,7 +59,8 @@ def make_method(
     All initial values come from `generator` (CPU), all later draws from `sampler`.
 
     Raises:
-        UserError: a model with a memory, whose context the method cannot take.
+        UserError: a model with a memory, whose context the method cannot take, or with a
+            log-variance, which it cannot learn.
     """
     kind = _kind(config.name, model)
     return kind(model, config, generator, sampler).to(sampler.device)
@@ -68,6 +69,10 @@ def make_method(
 def _kind(name: str, model: DynamicsModel) -> type:
     """The class of the method of that name, for this model."""
     kind: type[Method] = METHODS[name][0]
+    if model.probabilistic and not kind.learns_variance:
+        raise UserError(
+            f"method={name} predicts no log-variance; use dynamics.probabilistic=false."
+        )
     if not isinstance(model, ContextModel):
         return kind
     into = model.context_config.into

@@ -39,7 +39,7 @@ class Method(nn.Module, ABC):
     A model with a memory is trained on windows of episodes instead of transitions: a batch of N
     windows [N, L, …] in place of one of N transitions. `conditionings` names the ways of a context
     into the dynamics with which a method can do so. `one_layout` says whether the networks of all
-    tasks have the same sizes.
+    tasks have the same sizes, `learns_variance` whether a probabilistic model can be trained.
 
     Args:
         model: the dynamics model the weights are for.
@@ -51,6 +51,7 @@ class Method(nn.Module, ABC):
 
     conditionings: ClassVar[tuple[str, ...]] = ()
     one_layout: ClassVar[bool] = True
+    learns_variance: ClassVar[bool] = True
 
     def __init__(
         self,

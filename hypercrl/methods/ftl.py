@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.errors import UserError
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.settings import number
 from hypercrl.transitions import Batch
@@ -42,11 +41,9 @@ class FTL(Method):
     """W = argmin Σ ‖W [φ(x); 1] − y‖² + ridge ‖W‖² over all transitions, from ΣφφT and ΣφyT.
 
     Training steps change nothing; the solution moves when transitions are observed.
-
-    Raises:
-        UserError: a log-variance is asked for; the model predicts none.
     """
 
+    learns_variance = False
     config: FTLConfig
     projection: Tensor
     embeddings: Tensor
@@ -62,10 +59,6 @@ class FTL(Method):
         sampler: torch.Generator,
     ) -> None:
         super().__init__(model, config, generator, sampler)
-        if model.probabilistic:
-            raise UserError(
-                f"method={config.name} predicts no log-variance; use dynamics.probabilistic=false."
-            )
         inputs = model.layout.sizes[0]
         told = config.embedding_size
         self.one_network = MLPLayout([inputs, 2 * inputs + config.features, model.obs_size])

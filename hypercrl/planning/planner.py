@@ -9,6 +9,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
+from hypercrl.planning.threads import evaluate_in_threads
 from hypercrl.settings import choice, number
 from hypercrl_kernels import Precision
 
@@ -92,6 +93,7 @@ class Planner(ABC):
         obs: Tensor,
         start: Tensor,
         generator: torch.Generator,
+        threads: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -99,14 +101,18 @@ class Planner(ABC):
             rollout: the model; reward: the task's batched reward.
             obs: [B, O] where the robots are.
             start: [B, N, H, A] where the search starts.
+            threads: that the samples are shared among; rollout and reward are called from all.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
             this one found moved one step on, or the middle of the range without warm start.
         """
 
-        def evaluate(actions: Tensor) -> Tensor:
+        def returns(actions: Tensor) -> Tensor:
             return trajectory_returns(rollout(obs, actions), actions, reward)
+
+        def evaluate(actions: Tensor) -> Tensor:
+            return evaluate_in_threads(returns, actions, threads)
 
         best, found = self._search(evaluate, start, generator)
         action = found[:, 0, 0] if self.config.execute == "mean" else best[:, 0]

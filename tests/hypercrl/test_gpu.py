@@ -54,6 +54,33 @@ def test_a_captured_plan_is_the_eager_plan(sampled):
     assert graph._plan._graph is not None
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name][0].learns_variance])
+def test_a_captured_plan_samples_from_every_method(name):
+    """The methods' own layers, those of a second task, as they move."""
+    model = DynamicsModel(10, 2, [64, 64], probabilistic=True)
+    config = METHODS[name][1](name, 1e-3, 5.0)
+    generators = (torch.Generator().manual_seed(0), torch.Generator("cuda").manual_seed(1))
+    method = make_method(model, config, *generators)
+    g = torch.Generator().manual_seed(3)
+    parts = [t.cuda() for t in (torch.randn(50, 10, generator=g), torch.randn(50, 2, generator=g))]
+    batch = Batch(*parts, parts[0] + 0.1)
+    for _ in range(2):
+        method.begin_task()
+        method.training_step(batch)
+        method.observe(batch)
+        method.end_task(batch)
+    method.begin_task()
+    graph, eager = make_agent(sampled=True), make_agent(sampled=True)
+    for _ in range(CapturedFunction.EAGER_CALLS + 3):
+        method.training_step(batch)
+        for agent in (graph, eager):
+            agent.set_layers(method.planner_layers(1)(None))
+        eager._plan = eager._plan_eagerly  # a network of another size has a graph of its own
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert graph._plan._graph is not None
+
+
 def test_warming_up_leaves_no_trace():
     warm, cold = make_agent(), make_agent()
     g = torch.Generator().manual_seed(2)
@@ -92,7 +119,7 @@ def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_captured_training_steps_are_the_eager_ones(name):
-    model = DynamicsModel(4, 2, [32, 32], probabilistic=not name.startswith("ftl"))
+    model = DynamicsModel(4, 2, [32, 32], METHODS[name][0].learns_variance)
     config = METHODS[name][1](name, 1e-3, 5.0)
     if isinstance(config, HnetConfig) and name == "chunked_hnet":
         config.chunk_size = 200
