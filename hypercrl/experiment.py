@@ -65,8 +65,8 @@ class Experiment:
         beliefs = [self._told(known, robots) for known in possible]
         if len(beliefs) == 1:
             return beliefs[0]
-        level = torch.stack([self.inference.levels[known] for known in possible]).mean(0)
-        return TaskPosterior(beliefs, self.model.target_normaliser.scale, robots, level)
+        expected = self.inference.expected_error(possible)
+        return TaskPosterior(beliefs, self.model.target_normaliser.scale, robots, expected)
 
     def watched(self, believed: int) -> Watched:
         """What an agent of one robot knows that believes in a task, and watches its errors."""

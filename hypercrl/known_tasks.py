@@ -106,18 +106,18 @@ class TaskPosterior(KnownTasks):
 
     Args:
         beliefs, scale, robots: see `KnownTasks`; M > 1.
-        level: [O], the mean absolute error to expect of the right model, in units of `scale`.
+        expected: [O], RMS error to expect of the right model, in units of `scale`.
 
     Attributes:
         evidence: [B, M], the logarithm of the probability of each task, up to a constant.
     """
 
     def __init__(
-        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, level: Tensor
+        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: Tensor
     ) -> None:
         super().__init__(beliefs, scale, robots)
         self.hypotheses = len(self.beliefs)
-        self.level = level.to(scale)
+        self.expected = expected.to(scale)
         self.evidence = scale.new_zeros(robots, self.hypotheses)
 
     def layers(self) -> PlanningLayers:
@@ -134,7 +134,7 @@ class TaskPosterior(KnownTasks):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         super().observe(obs, action, next_obs)
-        self.evidence += log_likelihood(self.errors, self.level)
+        self.evidence += log_likelihood(self.errors, self.expected)
 
     def recall(self, episode: Batch) -> None:
         self.reset()
@@ -150,15 +150,15 @@ class TaskPosterior(KnownTasks):
         self.evidence.copy_(state["evidence"])
 
 
-def log_likelihood(errors: Tensor, level: Tensor) -> Tensor:
-    """Of absolute errors [..., O]: −(1/O) Σ_d |e_d| / level_d, up to a constant: [...].
+def log_likelihood(errors: Tensor, scale: Tensor) -> Tensor:
+    """Of absolute errors [..., O]: −(1/2 O) Σ_d (e_d / scale_d)², up to a constant: [...].
 
-    Laplace distributions, for a right model errs seldom by much and then by far; all models have
-    one width, or the one that is wider everywhere would lose while nothing happens. The mean, not
-    the sum over the dimensions: they move together, as the corners of a box do, and a step is one
-    observation of the task, not O.
+    A normal distribution, so that what counts are the large errors of a wrong model at a touch and
+    not the many small ones while nothing happens; of one width for all models, or one that is wider
+    everywhere would lose by that alone. The mean, not the sum over the dimensions: they move
+    together, as the corners of a box do, and a step is one observation of the task, not O.
     """
-    return -(errors / (level + SMALLEST)).mean(-1)
+    return -0.5 * (errors / (scale + SMALLEST)).square().mean(-1)
 
 
 def _together(tensors: Sequence[Tensor], robots: int, dims: int) -> Tensor:

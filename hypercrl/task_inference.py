@@ -58,12 +58,15 @@ class TaskInference:
 
     Attributes:
         current: the task that the agent believes to be in, counted from 0 as they were created.
+        levels: of each known task [O], empty until the agent has planned in it.
+        squares: the same of squared errors, followed in the same way.
     """
 
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
         self.levels: list[Tensor] = []
+        self.squares: list[Tensor] = []
         self.running = torch.zeros(0)
         self.doubted = torch.zeros(0)
         self.learned = 0
@@ -79,6 +82,10 @@ class TaskInference:
         """Known tasks in which the agent has already planned; the first one from the beginning."""
         return [task for task, level in enumerate(self.levels) if len(level)] or [0]
 
+    def expected_error(self, tasks: Sequence[int]) -> Tensor:
+        """[O], RMS error of a right model, the mean over these tasks."""
+        return torch.stack([self.squares[task] for task in tasks]).mean(0).sqrt()
+
     @property
     def suspicious(self) -> bool:
         """Whether errors are half way to a doubt: what happens now may belong to another task."""
@@ -89,6 +96,7 @@ class TaskInference:
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(torch.zeros(0))
+        self.squares.append(torch.zeros(0))
         self.current = self.known - 1
         self.learned = self.doubt = 0
 
@@ -108,7 +116,7 @@ class TaskInference:
         if ratio <= config.surprise:
             self.doubt = 0
             slower = WHILE_IMPROVING if ratio < 1 else WHILE_WORSENING
-            self.levels[self.current] = level.lerp(self.running, 1 / (slower * config.window))
+            self._follow(self.running, error, 1 / (slower * config.window))
             return None
         if not self.doubt:
             self.doubted = torch.zeros_like(errors)
@@ -119,11 +127,15 @@ class TaskInference:
     def _learn(self, error: Tensor) -> None:
         """A mean in which the latest half of what there is counts most: the model improves."""
         if not self.learned:
-            self.levels[self.current] = torch.zeros_like(error)
+            self.levels[self.current] = self.squares[self.current] = torch.zeros_like(error)
         self.learned += 1
-        share = max(2 / (self.learned + 1), 1 / self.config.window)
-        self.levels[self.current] = self.levels[self.current].lerp(error, share)
+        self._follow(error, error, max(2 / (self.learned + 1), 1 / self.config.window))
         self.running = self.levels[self.current]
+
+    def _follow(self, towards: Tensor, error: Tensor, share: float) -> None:
+        task = self.current
+        self.levels[task] = self.levels[task].lerp(towards, share)
+        self.squares[task] = self.squares[task].lerp(error.square(), share)
 
     def _decide(self) -> int | None:
         ratios = [
@@ -146,6 +158,7 @@ class TaskInference:
         return {
             "current": self.current,
             "levels": list(self.levels),
+            "squares": list(self.squares),
             "running": self.running,
             "doubted": self.doubted,
             "learned": self.learned,
@@ -155,7 +168,7 @@ class TaskInference:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.current = state["current"]
-        self.levels = list(state["levels"])
+        self.levels, self.squares = list(state["levels"]), list(state["squares"])
         self.running, self.doubted = state["running"], state["doubted"]
         self.learned, self.doubt = state["learned"], state["doubt"]
 

@@ -60,8 +60,8 @@ def test_a_plan_for_two_hypotheses_is_the_best_on_average(name):
     right = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
     obs = torch.tensor([[0.8, -0.6]]).expand(5, 2)
     probabilities = torch.stack([right, 1 - right], 1)
-    start = cem.initial(5)
-    action, _ = cem.plan(either_way, reach(0.0), obs, start, generator(), probabilities)
+    search = (obs, cem.initial(5), generator())
+    action, _ = cem.plan(either_way, reach(0.0), *search, probabilities=probabilities)
     torch.testing.assert_close(action, (1 - 2 * right)[:, None] * obs, atol=0.06, rtol=0)
 
 
