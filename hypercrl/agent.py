@@ -59,22 +59,23 @@ class Agent:
         pure = generator.device.type == "cpu" and rollout is None and not planner.config.sampled
         self._threads = thread_count(robots * planner.config.samples) if pure else 1
         self._captures = generator.device.type == "cuda" and rollout is None
-        self._plan: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._plan_eagerly
+        self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
 
     def believe(self, belief: Belief) -> None:
         """Plan through the layers of this belief from now on, and keep it up to date."""
-        self._belief = belief if belief.changes else None
-        self.set_layers(belief.layers())
+        self._belief = belief
+        self.set_layers(belief.layers(), belief.hypotheses)
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """What the robots have just done, [B, O], [B, A], [B, O]."""
         if self._belief is not None:
             self._belief.observe(obs, action, next_obs)
 
-    def set_layers(self, layers: Layers | GaussianLayers) -> None:
-        """Plan through these layers from now on (see `DynamicsModel.planning_layers`)."""
-        if (sizes := layer_sizes(layers)) != self._sizes:
-            # A network that has grown, as progressive ones do, needs a place and a graph of its own
+    def set_layers(self, layers: Layers | GaussianLayers, hypotheses: int = 1) -> None:
+        """Plan through these layers from now on, see `Belief.layers`."""
+        if (sizes := (hypotheses, *layer_sizes(layers))) != self._sizes:
+            # What has grown, a progressive network or the number of hypotheses, needs a place and a
+            # graph of its own.
             self._sizes, self._layers, self._plan = sizes, None, self._plan_eagerly
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
@@ -98,24 +99,28 @@ class Agent:
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
         started = time.perf_counter()
+        inputs = [obs.to(self.start.device, torch.float32), self.start]
         if self._belief is not None:
-            self.set_layers(self._belief.layers())
-        obs = obs.to(self.start.device, torch.float32)
+            if self._belief.layers_change:
+                self.set_layers(self._belief.layers(), self._belief.hypotheses)
+            if (probabilities := self._belief.probabilities()) is not None:
+                inputs.append(probabilities)
         try:
-            action, start = self._plan(obs, self.start)
+            action, start = self._plan(*inputs)
         except CaptureError as error:
             _notice_eager_planning(str(error).splitlines()[0])
             self._plan = self._plan_eagerly
-            action, start = self._plan(obs, self.start)
+            action, start = self._plan(*inputs)
         self.start = start.clone()
         action = action.cpu()
         self.plan_seconds.append(time.perf_counter() - started)
         return action
 
-    def _plan_eagerly(self, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return self.planner.plan(
-            self._rollout, self.reward, obs, start, self.generator, self._threads
-        )
+    def _plan_eagerly(
+        self, obs: Tensor, start: Tensor, probabilities: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        search = (obs, start, self.generator, self._threads, probabilities)
+        return self.planner.plan(self._rollout, self.reward, *search)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self._layers is None:

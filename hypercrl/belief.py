@@ -12,17 +12,22 @@ from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.transitions import Batch
+from hypercrl_kernels import rollout
 
 
 class Belief(ABC):
-    """Knows enough of B robots to give each a network to plan with.
+    """Knows enough of B robots to give each a network to plan with, or one for each hypothesis.
 
     Attributes:
-        changes: whether `layers` depends on what has been observed.
+        changes: whether anything depends on what has been observed.
+        layers_change: whether `layers` do.
+        hypotheses: M, networks for each robot.
         seconds: what every observation took, of a memory.
     """
 
     changes: bool
+    layers_change: bool
+    hypotheses = 1
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -30,7 +35,24 @@ class Belief(ABC):
     @abstractmethod
     def layers(self) -> PlanningLayers:
         """Layers in observation units, as `DynamicsModel.planning_layers` makes them: shared by the
-        robots, or one network each."""
+        robots, or one network each; of M > 1 hypotheses B M networks, a robot's together."""
+
+    def probabilities(self) -> Tensor | None:
+        """[B, M] of M > 1 hypotheses."""
+        return None
+
+    def predict(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """States [B, H + 1, O] to which actions [B, H, A] lead from [B, O], without looking.
+
+        The mean over the hypotheses.
+        """
+        probabilities = self.probabilities()
+        if probabilities is None:
+            return rollout(self.layers(), obs, actions[:, None], "tf32x3")[:, 0]
+        starts, controls = (p.repeat_interleave(self.hypotheses, 0) for p in (obs, actions))
+        states = rollout(self.layers(), starts, controls[:, None], "tf32x3")[:, 0]
+        states = states.reshape(*probabilities.shape, *states.shape[1:])
+        return (probabilities[:, :, None, None] * states).sum(1)
 
     @abstractmethod
     def reset(self) -> None:
@@ -60,7 +82,7 @@ class Told(Belief):
         layers: of the task.
     """
 
-    changes = False
+    changes = layers_change = False
 
     def __init__(self, layers: PlanningLayers) -> None:
         super().__init__()
@@ -96,7 +118,7 @@ class EpisodeMemory(Belief):
         layers: from contexts [B, C] to layers, see `Method.planner_layers`.
     """
 
-    changes = True
+    changes = layers_change = True
 
     def __init__(
         self, model: ContextModel, robots: int, layers: Callable[[Tensor | None], PlanningLayers]

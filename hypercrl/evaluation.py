@@ -10,12 +10,10 @@ from torch import Tensor
 from hypercrl.agent import Agent, oracle_agent
 from hypercrl.belief import Belief
 from hypercrl.config import ExplorationConfig
-from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.exploration import make_noise
 from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
-from hypercrl_kernels import rollout
 
 
 @dataclass(frozen=True)
@@ -134,21 +132,16 @@ class Evaluator:
             obs, actions = obs[:, self.heldout_from :], actions[:, self.heldout_from :]
             windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3).flatten(0, 1)
             pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3).flatten(0, 1)
-            return float(self._errors(belief.layers(), windows, pushes).square().mean().sqrt())
+            return float(_errors(belief, windows, pushes).square().mean().sqrt())
         belief.reset()
         errors = []
         for t in range(actions.shape[1] - self.horizon + 1):
             end = t + self.horizon
             if t >= self.heldout_from:
                 window = obs[:, t : end + 1], actions[:, t:end]
-                errors.append(self._errors(belief.layers(), *window))
+                errors.append(_errors(belief, *window))
             belief.observe(obs[:, t], actions[:, t], obs[:, t + 1])
         return float(torch.stack(errors).square().mean().sqrt())
-
-    def _errors(self, layers: PlanningLayers, obs: Tensor, actions: Tensor) -> Tensor:
-        """Of what comes at the end of windows [W, k + 1, O], [W, k, A]: [W, O]."""
-        predicted = rollout(layers, obs[:, 0], actions[:, None], "tf32x3")[:, 0, -1]
-        return predicted - obs[:, -1]
 
     def close(self) -> None:
         """Let go of the simulators."""
@@ -193,3 +186,8 @@ class Evaluator:
             observations.append(env.step(action.numpy())[0])
             actions.append(action)
         return torch.from_numpy(np.stack(observations)), torch.stack(actions)
+
+
+def _errors(belief: Belief, obs: Tensor, actions: Tensor) -> Tensor:
+    """Of what comes at the end of windows [W, k + 1, O], [W, k, A]: [W, O]."""
+    return belief.predict(obs[:, 0], actions)[:, -1] - obs[:, -1]

@@ -1,6 +1,8 @@
 """From a configuration to the parts of an experiment, for training and replaying alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,18 +13,23 @@ from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator
+from hypercrl.known_tasks import TaskPosterior, Watched
 from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
-from hypercrl.task_inference import InferenceConfig, InferredTask
+from hypercrl.task_inference import TaskInference
 from hypercrl_envs import TaskSequence
 
 
 @dataclass
 class Experiment:
-    """The parts that a checkpoint's state fits into."""
+    """The parts that a checkpoint's state fits into.
+
+    Attributes:
+        inference: where nobody tells the agent which task it is in.
+    """
 
     config: TrainConfig
     device: torch.device
@@ -30,6 +37,7 @@ class Experiment:
     streams: RandomStreams
     method: Method
     planner: Planner
+    inference: TaskInference | None
 
     @property
     def plans_with_simulator(self) -> bool:
@@ -40,26 +48,30 @@ class Experiment:
     def model(self) -> DynamicsModel:
         return self.method.model
 
-    @property
-    def infers_task(self) -> bool:
-        """Whether nobody tells the agent which task it is in."""
-        return self.config.task_id == "inferred"
+    def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restore what the agent has learned, from the state of a run."""
+        self.method.load_state(checkpoint["method"])
+        if self.inference is not None:
+            self.inference.load_state(checkpoint["inference"])
 
     def belief(self, task: int, robots: int) -> Belief:
         """What an agent of so many robots knows as an episode of `task` begins.
 
-        Where the task is inferred, its number is not looked at: the agent begins with the task that
-        it has come to know last.
+        Where the task is inferred, its number is not looked at: any known task is possible.
         """
-        if self.infers_task:
-            return self.inferred(robots, self.method.tasks - 1, self.config.inference)
-        return self._told(task, robots)
+        if self.inference is None:
+            return self._told(task, robots)
+        possible = self.inference.learned_tasks
+        beliefs = [self._told(known, robots) for known in possible]
+        if len(beliefs) == 1:
+            return beliefs[0]
+        expected = self.inference.expected_error(possible)
+        return TaskPosterior(beliefs, self.model.target_normaliser.scale, robots, expected)
 
-    def inferred(self, robots: int, start: int, config: InferenceConfig | None) -> InferredTask:
-        """A belief over all known tasks; see `InferredTask`."""
-        beliefs = [self._told(task, robots) for task in range(self.method.tasks)]
-        scale = self.model.target_normaliser.scale
-        return InferredTask(beliefs, scale, start, robots, config)
+    def watched(self, believed: int) -> Watched:
+        """What an agent of one robot knows that believes in a task, and watches its errors."""
+        beliefs = [self._told(known, 1) for known in range(self.method.tasks)]
+        return Watched(beliefs, self.model.target_normaliser.scale, 1, believed)
 
     def _told(self, task: int, robots: int) -> Belief:
         layers = self.method.planner_layers(task)
@@ -111,7 +123,8 @@ def build(config: TrainConfig) -> Experiment:
             f"method={config.method.name} has networks of several sizes, among which no task can "
             "be inferred; use task_id=given or another method."
         )
-    return Experiment(config, device, sequence, streams, method, planner)
+    inference = TaskInference(config.inference) if config.task_id == "inferred" else None
+    return Experiment(config, device, sequence, streams, method, planner, inference)
 
 
 def _check_samples(config: TrainConfig) -> None:
@@ -122,8 +135,8 @@ def _check_samples(config: TrainConfig) -> None:
         )
     if config.task_id == "inferred":
         raise UserError(
-            "planner.sampled=true needs task_id=given: an inferred task is planned for with the "
-            "mean prediction."
+            "planner.sampled=true needs task_id=given: inferred tasks are planned for with their "
+            "mean predictions."
         )
     if not METHODS[config.method.name][0].learns_variance:
         raise UserError(

@@ -1,8 +1,8 @@
-"""Which task is this? Decided from prediction errors alone: no label is given, and no boundary.
+"""Is this another task? Decided from prediction errors alone: no label is given, and no boundary.
 
-While it acts, the agent predicts every step with the model of every task that it knows. How large
-an error to expect of a model that is right, its level, it knows from the time in which it learned
-it.
+While it is trained and acts, the agent predicts every step with the model of every task that it
+knows. How large an error to expect of a model that is right, its level, it knows from the time in
+which it learned it.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.belief import Belief
-from hypercrl.dynamics.model import Layers
 from hypercrl.settings import number
-from hypercrl.transitions import Batch
-from hypercrl_kernels import mean_layers, rollout
 
 WHILE_IMPROVING, WHILE_WORSENING = 3, 10
 """A level follows so many times more slowly than what is compared with it: a model gets better
@@ -40,9 +36,8 @@ class InferenceConfig:
             model's errors were during the doubt is at most this share of the present one's; else a
             new task begins. Where the wrong model drives, even the right one is less sure.
         settle: planned steps with a new task before it is doubted.
-        margin: another known task is believed in only if its errors are less than this share of the
-            present one's.
-        least_steps: of an episode before an evaluated robot changes its mind.
+        margin: another known task is gone back to only if its errors are less than this share of
+            the present one's.
     """
 
     max_tasks: int = number(10, least=1)
@@ -52,7 +47,6 @@ class InferenceConfig:
     familiar: float = number(0.5, least=0, most=1)
     settle: int = number(300, least=1)
     margin: float = number(0.8, least=0, most=1)
-    least_steps: int = number(5, least=1)
 
 
 class TaskInference:
@@ -64,12 +58,15 @@ class TaskInference:
 
     Attributes:
         current: the task that the agent believes to be in, counted from 0 as they were created.
+        levels: of each known task [O], empty until the agent has planned in it.
+        squares: the same of squared errors, followed in the same way.
     """
 
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
         self.levels: list[Tensor] = []
+        self.squares: list[Tensor] = []
         self.running = torch.zeros(0)
         self.doubted = torch.zeros(0)
         self.learned = 0
@@ -81,6 +78,15 @@ class TaskInference:
         return len(self.levels)
 
     @property
+    def learned_tasks(self) -> list[int]:
+        """Known tasks in which the agent has already planned; the first one from the beginning."""
+        return [task for task, level in enumerate(self.levels) if len(level)] or [0]
+
+    def expected_error(self, tasks: Sequence[int]) -> Tensor:
+        """[O], RMS error of a right model, the mean over these tasks."""
+        return torch.stack([self.squares[task] for task in tasks]).mean(0).sqrt()
+
+    @property
     def suspicious(self) -> bool:
         """Whether errors are half way to a doubt: what happens now may belong to another task."""
         if self.learned < self.config.settle:
@@ -90,6 +96,7 @@ class TaskInference:
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(torch.zeros(0))
+        self.squares.append(torch.zeros(0))
         self.current = self.known - 1
         self.learned = self.doubt = 0
 
@@ -109,7 +116,7 @@ class TaskInference:
         if ratio <= config.surprise:
             self.doubt = 0
             slower = WHILE_IMPROVING if ratio < 1 else WHILE_WORSENING
-            self.levels[self.current] = level.lerp(self.running, 1 / (slower * config.window))
+            self._follow(self.running, error, 1 / (slower * config.window))
             return None
         if not self.doubt:
             self.doubted = torch.zeros_like(errors)
@@ -120,11 +127,15 @@ class TaskInference:
     def _learn(self, error: Tensor) -> None:
         """A mean in which the latest half of what there is counts most: the model improves."""
         if not self.learned:
-            self.levels[self.current] = torch.zeros_like(error)
+            self.levels[self.current] = self.squares[self.current] = torch.zeros_like(error)
         self.learned += 1
-        share = max(2 / (self.learned + 1), 1 / self.config.window)
-        self.levels[self.current] = self.levels[self.current].lerp(error, share)
+        self._follow(error, error, max(2 / (self.learned + 1), 1 / self.config.window))
         self.running = self.levels[self.current]
+
+    def _follow(self, towards: Tensor, error: Tensor, share: float) -> None:
+        task = self.current
+        self.levels[task] = self.levels[task].lerp(towards, share)
+        self.squares[task] = self.squares[task].lerp(error.square(), share)
 
     def _decide(self) -> int | None:
         ratios = [
@@ -147,6 +158,7 @@ class TaskInference:
         return {
             "current": self.current,
             "levels": list(self.levels),
+            "squares": list(self.squares),
             "running": self.running,
             "doubted": self.doubted,
             "learned": self.learned,
@@ -156,104 +168,13 @@ class TaskInference:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.current = state["current"]
-        self.levels = list(state["levels"])
+        self.levels, self.squares = list(state["levels"]), list(state["squares"])
         self.running, self.doubted = state["running"], state["doubted"]
         self.learned, self.doubt = state["learned"], state["doubt"]
 
 
 def _ratio(errors: Tensor, level: Tensor) -> float:
     return float(((errors + SMALLEST) / (level + SMALLEST)).mean())
-
-
-class InferredTask(Belief):
-    """Of several known tasks, each robot believes in the one that has best predicted its episode.
-
-    Args:
-        beliefs: of the same B robots, one for each known task.
-        scale: [O] of a step's change, which makes errors comparable.
-        start: the task that is believed in before anything is seen.
-        robots: B.
-        config: when to change; None: never, errors are only watched.
-
-    Attributes:
-        errors: [B, known, O], absolute, of the latest step, in units of `scale`.
-        chosen: [B], what each robot believes in.
-    """
-
-    changes = True
-
-    def __init__(
-        self,
-        beliefs: Sequence[Belief],
-        scale: Tensor,
-        start: int,
-        robots: int,
-        config: InferenceConfig | None,
-    ) -> None:
-        super().__init__()
-        self.beliefs = list(beliefs)
-        self.config = config
-        self.errors = scale.new_zeros(robots, len(self.beliefs), len(scale))
-        self.chosen = torch.full((robots,), start, device=scale.device)
-        self._start = start
-        self._scale = scale
-        self._sums = torch.zeros_like(self.errors)
-        self._steps = 0
-
-    def layers(self) -> Layers:
-        """Of the mean prediction: robots of several tasks share no bounds of a variance."""
-        if len(self.chosen) == 1:
-            return list(mean_layers(self.beliefs[int(self.chosen)].layers()))
-        each = [mean_layers(belief.layers()) for belief in self.beliefs]
-        return [
-            (
-                _pick([weight for weight, _ in layer], self.chosen, 3),
-                _pick([bias for _, bias in layer], self.chosen, 2),
-            )
-            for layer in zip(*each, strict=True)
-        ]
-
-    def reset(self) -> None:
-        for belief in self.beliefs:
-            belief.reset()
-        self.chosen.fill_(self._start)
-        self._sums.zero_()
-        self._steps = 0
-
-    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
-        for task, belief in enumerate(self.beliefs):
-            predicted = rollout(belief.layers(), obs, action[:, None, None], "tf32x3")[:, 0, 1]
-            self.errors[:, task] = ((predicted - next_obs) / self._scale).abs()
-            belief.observe(obs, action, next_obs)
-        self.seconds += self.beliefs[0].seconds
-        self.beliefs[0].seconds = []
-        self._sums += self.errors
-        self._steps += 1
-        if self.config is not None and self._steps >= self.config.least_steps:
-            # The likelihood of errors under Laplace distributions of their own width.
-            means = (self._sums / self._steps + SMALLEST).log().mean(-1).exp()
-            present = means.gather(1, self.chosen[:, None])[:, 0]
-            least, best = means.min(1)
-            self.chosen = torch.where(least < self.config.margin * present, best, self.chosen)
-
-    def recall(self, episode: Batch) -> None:
-        for belief in self.beliefs:
-            belief.recall(episode)
-
-    def state(self) -> dict[str, Any]:
-        return {"beliefs": [belief.state() for belief in self.beliefs]}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        for belief, remembered in zip(self.beliefs, state["beliefs"], strict=True):
-            belief.load_state(remembered)
-
-
-def _pick(tensors: Sequence[Tensor], chosen: Tensor, dims: int) -> Tensor:
-    """For each robot its own of tensors that are shared by the robots, or one each."""
-    robots = len(chosen)
-    each = [t if t.dim() == dims else t.expand(robots, *t.shape) for t in tensors]
-    return torch.stack(each)[chosen, torch.arange(robots, device=chosen.device)]
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment
 from hypercrl.exploration import CorrelatedNoise, make_noise
+from hypercrl.known_tasks import Watched
 from hypercrl.progress import Progress
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
-from hypercrl.task_inference import Decision, InferredTask, TaskInference
+from hypercrl.task_inference import Decision, TaskInference
 from hypercrl_envs import Task
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
@@ -79,9 +80,7 @@ class Trainer:
         self.memory_seconds: list[float] = []
         self.update_seconds: list[float] = []
         self.updates = 0
-        self.inference = (
-            TaskInference(experiment.config.inference) if experiment.infers_task else None
-        )
+        self.inference = experiment.inference
         self.decisions: list[Decision] = []
         self.boundaries: list[int] = []
         self.env: Task
@@ -220,7 +219,7 @@ class Trainer:
 
     def _infer_task(self, inference: TaskInference) -> None:
         """Ask whether this is still the task that the agent believes in, and act on the answer."""
-        assert isinstance(self.belief, InferredTask)
+        assert isinstance(self.belief, Watched)
         chosen = inference.step(self.belief.errors[0].cpu())
         if chosen is None:
             return
@@ -311,7 +310,7 @@ class Trainer:
         if self.inference is None:
             self.belief = self.experiment.belief(self.position.task, 1)
         else:
-            self.belief = self.experiment.inferred(1, self.inference.current, None)
+            self.belief = self.experiment.watched(self.inference.current)
         if remembered is not None:
             self.belief.load_state(remembered)
         elif self.belief.changes:
@@ -423,7 +422,7 @@ class Trainer:
 
     def _load_state(self, state: dict[str, Any]) -> None:
         self.position = Position(**state["position"])
-        self.method.load_state(state["method"])
+        self.experiment.load_agent(state)
         self.replay.load_state(state["replay"])
         self.experiment.streams.load_state(state["streams"], self._device)
         self.matrix = state["matrix"]
@@ -434,7 +433,5 @@ class Trainer:
         self.memory_seconds = state["memory_seconds"]
         self.update_seconds = state["update_seconds"]
         self.updates = state["updates"]
-        if self.inference is not None:
-            self.inference.load_state(state["inference"])
         self.decisions = [Decision(**decision) for decision in state["decisions"]]
         self.boundaries = state["boundaries"]

@@ -98,7 +98,7 @@ def load(run: Path, device: str) -> Experiment:
     config.device = device
     experiment = build(config)
     if not experiment.plans_with_simulator:
-        experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
+        experiment.load_agent(folder.load_checkpoint(LATEST))
         if experiment.method.tasks < len(experiment.sequence):
             raise UserError(f"{run} has trained {experiment.method.tasks} tasks so far; finish it.")
     return experiment

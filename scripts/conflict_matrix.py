@@ -68,7 +68,7 @@ def _load(run: Path, device: str) -> Experiment:
         return experiment
     if config.method.name != "single":
         raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
-    experiment.method.load_state(folder.load_checkpoint(LATEST)["method"])
+    experiment.load_agent(folder.load_checkpoint(LATEST))
     return experiment
 
 

@@ -66,9 +66,9 @@ def _load_method(
     console: Console,
 ) -> None:
     with folder.foreign_state_refused(settings.checkpoint):
-        experiment.method.load_state(folder.load_checkpoint(settings.checkpoint)["method"])
+        experiment.load_agent(folder.load_checkpoint(settings.checkpoint))
     for number in numbers:
-        if number > experiment.method.tasks and not experiment.infers_task:
+        if number > experiment.method.tasks and experiment.inference is None:
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"

@@ -5,7 +5,14 @@ from torch import Tensor
 from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
 from hypercrl.planning.mppi import MPPI, MPPIConfig
-from hypercrl.planning.planner import Planner, PlannerConfig, Reward, Rollout, trajectory_returns
+from hypercrl.planning.planner import (
+    Planner,
+    PlannerConfig,
+    Reward,
+    Rollout,
+    expected_returns,
+    trajectory_returns,
+)
 
 PLANNERS: dict[str, tuple[type, type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -32,6 +39,7 @@ __all__ = [
     "PlannerConfig",
     "Reward",
     "Rollout",
+    "expected_returns",
     "make_planner",
     "trajectory_returns",
 ]

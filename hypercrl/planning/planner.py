@@ -94,6 +94,7 @@ class Planner(ABC):
         start: Tensor,
         generator: torch.Generator,
         threads: int = 1,
+        probabilities: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -102,6 +103,8 @@ class Planner(ABC):
             obs: [B, O] where the robots are.
             start: [B, N, H, A] where the search starts.
             threads: that the samples are shared among; rollout and reward are called from all.
+            probabilities: [B, M] of M hypotheses about each robot. The return of a sequence is its
+                mean over them, and `rollout` is of B M robots, those of one robot together.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
@@ -109,7 +112,12 @@ class Planner(ABC):
         """
 
         def returns(actions: Tensor) -> Tensor:
-            return trajectory_returns(rollout(obs, actions), actions, reward)
+            if probabilities is None:
+                return trajectory_returns(rollout(obs, actions), actions, reward)
+            hypotheses = probabilities.shape[1]
+            starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
+            of_each = trajectory_returns(rollout(starts, each), each, reward)
+            return expected_returns(of_each, probabilities)
 
         def evaluate(actions: Tensor) -> Tensor:
             return evaluate_in_threads(returns, actions, threads)
@@ -143,3 +151,17 @@ def trajectory_returns(states: Tensor, actions: Tensor, reward: Reward) -> Tenso
     """
     returns = reward(states[:, :, :-1], actions, states[:, :, 1:]).sum(-1)
     return returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def expected_returns(returns: Tensor, probabilities: Tensor) -> Tensor:
+    """Mean over hypotheses: Σ_m p_m R_m, of which one that is out of the question has no part.
+
+    Args:
+        returns: [B M, K], those of one robot together; probabilities: [B, M].
+
+    Returns:
+        [B, K].
+    """
+    weights = probabilities[:, :, None]
+    weighted = weights * returns.view(*probabilities.shape, -1)
+    return torch.where(weights > 0, weighted, 0.0).sum(1)  # 0 · −∞ is not a number

@@ -227,15 +227,41 @@ def _model_table(benchmark: Benchmark) -> Table:
 
 
 def _memory_table(benchmark: Benchmark) -> Table:
+    """What a memory buys and what it costs, one row for each; errors like all else at the end."""
+    errors = {
+        method: [average_performance(e) for e in benchmark.matrices(method, "prediction_error")]
+        for method in benchmark.methods
+    }
+    places = _places([error for values in errors.values() for error in values])
     rows = []
     for method in benchmark.methods:
         results = benchmark.results(method)
+        success = [average_performance(s) for s in benchmark.matrices(method, "success")]
         columns = (
+            str(len(errors[method])),
+            spread(errors[method], places),
+            spread(success, 2),
             size(mean([r.memory_state_bytes for r in results])),
             significant(mean([r.memory_step_milliseconds for r in results])),
+            significant(mean([sum(r.training_seconds) or math.nan for r in results])),
         )
         rows.append((Cell(method), *map(Cell, columns)))
-    return Table("Memory of an episode", ("method", "state", "update, ms"), tuple(rows))
+    header = (
+        "method",
+        "seeds",
+        f"{benchmark.error_name} ↓",
+        "success ↑",
+        "state",
+        "its update, ms",
+        "training, s",
+    )
+    return Table("Memory of an episode", header, tuple(rows))
+
+
+def _places(values: Sequence[float]) -> int:
+    """Decimals with which the smallest of positive `values` shows three digits."""
+    finite = [value for value in values if 0 < value < math.inf]
+    return max(0, 2 - math.floor(math.log10(min(finite)))) if finite else 2
 
 
 def _inference_table(benchmark: Benchmark) -> Table:

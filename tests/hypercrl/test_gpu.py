@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from hypercrl.agent import Agent
+from hypercrl.belief import Told
 from hypercrl.cli import main
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.known_tasks import TaskPosterior
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig
 
@@ -78,6 +80,24 @@ def test_a_captured_plan_samples_from_every_method(name):
         eager._plan = eager._plan_eagerly  # a network of another size has a graph of its own
         obs = torch.randn(3, 10, generator=g)
         torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert graph._plan._graph is not None
+
+
+def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
+    """The posterior is brought up to date between plans, and goes into the graph with them."""
+    graph, eager = make_agent(), make_agent()
+    for agent in (graph, eager):
+        known = [Told(make_layers(scale)) for scale in (1.0, 1.1, 0.9)]
+        ones = torch.ones(10, device="cuda")
+        agent.believe(TaskPosterior(known, ones, 3, 0.01 * ones))
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        obs, after = torch.randn(3, 10, generator=g), torch.randn(3, 10, generator=g)
+        action = graph.act(obs)
+        torch.testing.assert_close(action, eager.act(obs), rtol=1e-4, atol=1e-5)
+        for agent in (graph, eager):
+            agent.observe(obs, action, obs + 0.01 * after)
     assert graph._plan._graph is not None
 
 

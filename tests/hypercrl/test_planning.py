@@ -7,7 +7,7 @@ import torch
 
 from hypercrl.agent import Agent
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.planning import PLANNERS, make_planner, trajectory_returns
+from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
 from hypercrl.planning.icem import noise_colour
 
 LOW, HIGH = torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 1.0])
@@ -42,6 +42,34 @@ def test_finds_the_optimum_of_a_linear_system_for_every_robot(name, execute):
     obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4], [0.0, 0.0]])
     action, _ = cem.plan(integrator, reach(0.0), obs, cem.initial(3), generator())
     torch.testing.assert_close(action, -obs, atol=0.06, rtol=0)
+
+
+def either_way(obs, actions):
+    """Hypotheses in turn: s' = s + a, s' = s − a."""
+    assert len(obs) % 2 == 0
+    signs = torch.tensor([1.0, -1.0]).repeat(len(obs) // 2)[:, None, None, None]
+    return integrator(obs, signs * actions)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_plan_for_two_hypotheses_is_the_best_on_average(name):
+    """With probability p of s' = s + a, and of s' = s − a else, the expected cost of one step to 0
+    is p (s + a)² + (1 − p) (s − a)², which is least at a = (1 − 2 p) s: nothing is done at 1/2."""
+    suited = {"mppi": {"temperature": 0.5}, "icem": {"noise_beta": 0.0}}.get(name, {})
+    cem = planner(name, horizon=1, min_std=0.01, **suited)
+    right = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+    obs = torch.tensor([[0.8, -0.6]]).expand(5, 2)
+    probabilities = torch.stack([right, 1 - right], 1)
+    search = (obs, cem.initial(5), generator())
+    action, _ = cem.plan(either_way, reach(0.0), *search, probabilities=probabilities)
+    torch.testing.assert_close(action, (1 - 2 * right)[:, None] * obs, atol=0.06, rtol=0)
+
+
+def test_what_is_impossible_does_not_count_even_where_it_diverges():
+    returns = torch.tensor([[1.0, 2.0], [-torch.inf, 5.0], [3.0, -torch.inf], [1.0, 1.0]])
+    probabilities = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    wanted = torch.tensor([[1.0, 2.0], [1.5, -torch.inf]])
+    assert torch.equal(expected_returns(returns, probabilities), wanted)
 
 
 @pytest.mark.parametrize("name", PLANNERS)

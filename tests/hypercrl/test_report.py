@@ -32,8 +32,12 @@ def write_run(
     every: int = 250,
     finished: bool = True,
     beta: float = 0.05,
+    **more,
 ) -> Path:
-    """A run folder as the trainer leaves it; curves move between the rows of the matrices."""
+    """A run folder as the trainer leaves it; curves move between the rows of the matrices.
+
+    `more` is said by its result too.
+    """
     path.mkdir(parents=True)
     matrices = {"success": success, "return": scores, "prediction_error": prediction_error}
     n = len(success[0])
@@ -84,6 +88,7 @@ def write_run(
         "git": "0123abc",
         "machine": "a machine",
         "versions": {"torch": "2.6"},
+        **more,
     }
     if finished:
         (path / "result.json").write_text(json.dumps(result))
@@ -165,6 +170,29 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
     terminal, page = report(paths, tmp_path / "out")
     assert "0.70 ± 0.05" in terminal
     assert "0.70 ± 0.05" in page
+
+
+def test_memories_side_by_side(tmp_path):
+    """Error, success, state, time of a step and of training: one row for each memory."""
+    gru = {"memory": "gru", "memory_state_bytes": 640, "memory_step_milliseconds": 0.0512}
+    runs = [("none", 0, 0.038, 0.2, {}), ("a", 0, 0.0245, 0.4, gru), ("b", 1, 0.0215, 0.6, gru)]
+    paths = [
+        write_run(
+            tmp_path / name,
+            seed=seed,
+            success=[[0.0], [success]],
+            scores=[[-9.0], [-1.0]],
+            prediction_error=[[1.0], [error]],
+            **more,
+        )
+        for name, seed, error, success, more in runs
+    ]
+    (benchmark,) = group([load_run(path) for path in paths])
+    (table,) = [t for t in comparison_tables(benchmark) if t.title == "Memory of an episode"]
+    assert rows_of(table) == {
+        "hnet": ["1", "0.0380", "0.20", "0 B", "—", "60.0"],
+        "hnet + gru": ["2", "0.0230 ± 0.0021", "0.50 ± 0.14", "640 B", "0.0512", "60.0"],
+    }
 
 
 def test_no_normalised_return_without_a_scale(tmp_path):

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from hypercrl.agent import Agent
 from hypercrl.belief import Told
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.known_tasks import TaskPosterior, Watched
 from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl.planning import CEM, CEMConfig
 from hypercrl.task_inference import (
+    SMALLEST,
     Decision,
     InferenceConfig,
-    InferredTask,
     TaskInference,
     score_decisions,
 )
@@ -100,6 +103,30 @@ def test_the_rule_goes_on_from_its_state():
     torch.testing.assert_close(again.rule.state(), stream.rule.state())
 
 
+def test_the_error_to_expect_is_that_of_the_right_model():
+    """Errors of 1 and 3 in turn have the mean 2 and the RMS √5; a doubt leaves both alone."""
+    rule = TaskInference(RULE)
+    rule.begin_new()
+    for step in range(RULE.settle):
+        rule.step(torch.tensor([[1.0 + 2 * (step % 2)]]))
+    torch.testing.assert_close(rule.levels[0], torch.tensor([2.0]), rtol=0.05, atol=0)
+    wanted = torch.tensor([5.0]).sqrt()
+    torch.testing.assert_close(rule.expected_error([0]), wanted, rtol=0.05, atol=0)
+    for _ in range(40):
+        rule.step(torch.tensor([[2.0]]))
+    before = rule.expected_error([0])
+    assert before < 0.98 * wanted
+    rule.running = torch.tensor([100.0])
+    rule.step(torch.tensor([[100.0]]))
+    assert torch.equal(rule.expected_error([0]), before)
+    rule.begin_new()
+    assert rule.learned_tasks == [0]
+    rule.step(torch.tensor([[1.0], [3.0]]))
+    assert rule.learned_tasks == [0, 1]
+    together = ((before.square() + 9) / 2).sqrt()
+    torch.testing.assert_close(rule.expected_error([0, 1]), together)
+
+
 def linear_system(task, n=64, seed=0):
     """Transitions of s' = s ± a: two tasks in outright conflict."""
     g = torch.Generator().manual_seed(seed + 1000 * task)
@@ -123,34 +150,120 @@ def method(request):
     return hnet
 
 
-def believing(method, robots, start=0, config=RULE):
-    known = [Told(method.planner_layers(task)(None)) for task in range(2)]
+def told(method):
+    return [Told(method.planner_layers(task)(None)) for task in range(2)]
+
+
+def posterior(method, robots, error=0.2):
     scale = method.model.target_normaliser.scale
-    return InferredTask(known, scale, start, robots, config)
+    return TaskPosterior(told(method), scale, robots, torch.full_like(scale, error))
 
 
 def test_each_robot_finds_its_own_task(method):
-    belief = believing(method, robots=4)
+    belief = posterior(method, robots=4)
     tasks = [0, 1, 1, 0]
-    for step in range(12):
+    assert torch.equal(belief.probabilities(), torch.full((4, 2), 0.5))
+    for step in range(3):
         seen = [linear_system(task, 1, seed=10 * step + i) for i, task in enumerate(tasks)]
         parts = ((batch.obs, batch.action, batch.next_obs) for batch in seen)
         belief.observe(*map(torch.cat, zip(*parts, strict=True)))
-        if step < RULE.least_steps - 1:
-            assert belief.chosen.tolist() == [0] * 4
-    assert belief.chosen.tolist() == tasks
-    for robot, task in enumerate(tasks):
-        for (w, b), (w_task, b_task) in zip(
-            belief.layers(), mean_layers(method.planner_layers(task)(None)), strict=True
-        ):
-            assert torch.equal(w[robot], w_task)
-            assert torch.equal(b[robot], b_task)
+    found = belief.probabilities()
+    assert found.argmax(1).tolist() == tasks
+    assert (found.amax(1) > 0.99).all()
+    for robot in range(4):
+        for task in range(2):
+            for (w, b), (w_task, b_task) in zip(
+                belief.layers(), mean_layers(method.planner_layers(task)(None)), strict=True
+            ):
+                assert torch.equal(w[2 * robot + task], w_task)
+                assert torch.equal(b[2 * robot + task], b_task)
     belief.reset()
-    assert belief.chosen.tolist() == [0] * 4
+    assert torch.equal(belief.probabilities(), torch.full((4, 2), 0.5))
 
 
-def test_a_watching_belief_reports_errors_and_stays(method):
-    belief = believing(method, robots=1, start=1, config=None)
+def one_way(slope):
+    """s' = s + slope · a, of one dimension."""
+    return Told([(torch.tensor([[0.0, slope]]), torch.zeros(1))])
+
+
+def test_probabilities_by_hand():
+    """Bayes' rule: p ∝ Π exp(−½ (e / (scale · expected))²), e being a, 0.5 a and 0 off."""
+    scale, expected = torch.tensor([0.5]), torch.tensor([0.8 - SMALLEST])
+    belief = TaskPosterior([one_way(s) for s in (1.0, 0.5, 0.0)], scale, 2, expected)
+    obs = torch.tensor([[3.0], [-1.0]])
+    for actions in ([0.3, -0.1], [-0.2, 0.4]):
+        action = torch.tensor(actions)[:, None]
+        belief.observe(obs, action, obs)
+    moved = torch.tensor([[0.13], [0.17]])  # Σ a² of either robot
+    weights = (-0.5 * moved * torch.tensor([1.0, 0.25, 0.0]) / 0.4**2).exp()
+    torch.testing.assert_close(belief.probabilities(), weights / weights.sum(1, keepdim=True))
+    # The states of an open loop are their mean.
+    states = belief.predict(obs, torch.ones(2, 2, 1))
+    slope = belief.probabilities() @ torch.tensor([[1.0], [0.5], [0.0]])
+    wanted = torch.stack([obs, obs + slope, obs + 2 * slope], 1)
+    torch.testing.assert_close(states, wanted)
+
+
+def test_several_dimensions_are_one_observation():
+    """Two dimensions that say the same say it once."""
+    one, two = (
+        TaskPosterior(
+            [Told([(torch.cat([torch.zeros(o, o), s * torch.ones(o, 1)], 1), torch.zeros(o))])
+             for s in (1.0, 0.0)],
+            torch.ones(o), 1, torch.ones(o),
+        )
+        for o in (1, 2)
+    )  # fmt: skip
+    for belief, o in ((one, 1), (two, 2)):
+        belief.observe(torch.zeros(1, o), torch.ones(1, 1), torch.zeros(1, o))
+    torch.testing.assert_close(one.probabilities(), two.probabilities())
+    assert one.probabilities()[0, 1] > 0.6
+
+
+def test_a_known_episode_is_gone_through_again():
+    made = [
+        TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 1, torch.ones(1))
+        for _ in range(3)
+    ]
+    g = torch.Generator().manual_seed(0)
+    episode = Batch(*(torch.randn(5, 1, generator=g) for _ in range(3)))
+    for step in range(5):
+        made[0].observe(*(part[step : step + 1] for part in vars(episode).values()))
+    made[1].observe(torch.ones(1, 1), torch.ones(1, 1), torch.zeros(1, 1))  # to be forgotten
+    made[1].recall(episode)
+    made[2].load_state(copy.deepcopy(made[0].state()))
+    for other in made[1:]:
+        assert torch.equal(other.probabilities(), made[0].probabilities())
+
+
+def test_an_agent_acts_for_both_hypotheses_until_it_knows():
+    """Not knowing whether it goes to a or to −a it stays; then it goes to the middle at once.
+
+    It is the same plan whether hypotheses are one batch, or robots, or both.
+    """
+    config = CEMConfig(samples=300, horizon=1, iterations=8, min_std=0.01)
+    ones = torch.ones(1)
+    agent = Agent(
+        CEM(config, -ones, ones),
+        lambda obs, action, next_obs: -next_obs.square().sum(-1),
+        2,
+        torch.Generator().manual_seed(0),
+    )
+    belief = TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 2, torch.ones(1) / 10)
+    agent.believe(belief)
+    agent.reset()
+    obs = torch.tensor([[0.5], [0.5]])
+    assert agent.act(obs).abs().max() < 0.06
+    agent.observe(obs, torch.full((2, 1), 0.3), torch.tensor([[0.8], [0.2]]))
+    assert (belief.probabilities().amax(1) > 0.99).all()
+    torch.testing.assert_close(agent.act(obs), torch.tensor([[-0.5], [0.5]]), rtol=0, atol=0.06)
+    # Fewer hypotheses are another network: a place of its own, and no probabilities.
+    agent.believe(one_way(1.0))
+    torch.testing.assert_close(agent.act(obs), -obs, rtol=0, atol=0.06)
+
+
+def test_a_watched_task_is_believed_in_whatever_the_errors(method):
+    belief = Watched(told(method), method.model.target_normaliser.scale, 1, believed=1)
     for step in range(30):
         batch = linear_system(0, 1, seed=step)
         belief.observe(batch.obs, batch.action, batch.next_obs)
@@ -158,7 +271,11 @@ def test_a_watching_belief_reports_errors_and_stays(method):
         wanted = (2 * batch.action[0] / method.model.target_normaliser.scale).abs()
         torch.testing.assert_close(wrong, wanted, rtol=0, atol=0.5)
         assert (right < 0.5).all()
-    assert belief.chosen.tolist() == [1]
+    for (w, b), (w_task, b_task) in zip(
+        belief.layers(), mean_layers(method.planner_layers(1)(None)), strict=True
+    ):
+        assert torch.equal(w, w_task)
+        assert torch.equal(b, b_task)
 
 
 def test_precision_recall_and_delay_by_hand():
@@ -225,7 +342,6 @@ INFERRING = (
     "inference.window=15",
     "inference.patience=10",
     "inference.surprise=3",
-    "inference.least_steps=2",
 )
 
 

@@ -1,0 +1,167 @@
+"""Beliefs of an agent that is told neither its task nor that it has changed."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercrl.belief import Belief
+from hypercrl.dynamics.model import Layers, PlanningLayers
+from hypercrl.task_inference import SMALLEST
+from hypercrl.transitions import Batch
+from hypercrl_kernels import mean_layers, rollout
+
+
+class KnownTasks(Belief, ABC):
+    """Predicts every step with the model of every known task, to see which of them is right.
+
+    Args:
+        beliefs: of the same B robots, one for each of M known tasks.
+        scale: [O] of a step's change, which makes errors comparable.
+        robots: B.
+
+    Attributes:
+        errors: [B, M, O], absolute, of the latest step, in units of `scale`.
+    """
+
+    changes = True
+
+    def __init__(self, beliefs: Sequence[Belief], scale: Tensor, robots: int) -> None:
+        super().__init__()
+        self.beliefs = list(beliefs)
+        self.layers_change = any(belief.layers_change for belief in beliefs)
+        self.errors = scale.new_zeros(robots, len(self.beliefs), len(scale))
+        self._scale = scale
+        self._all = self._of_all()
+
+    def reset(self) -> None:
+        for belief in self.beliefs:
+            belief.reset()
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
+        robots, tasks, _ = self.errors.shape
+        if self.layers_change:
+            self._all = self._of_all()
+        starts, controls = (p.repeat_interleave(tasks, 0) for p in (obs, action[:, None, None]))
+        predicted = rollout(self._all, starts, controls, "tf32x3")[:, 0, 1]
+        error = predicted.view(robots, tasks, -1) - next_obs[:, None]
+        self.errors.copy_((error / self._scale).abs())
+        for belief in self.beliefs:
+            belief.observe(obs, action, next_obs)
+        self.seconds += self.beliefs[0].seconds
+        self.beliefs[0].seconds = []
+
+    def recall(self, episode: Batch) -> None:
+        for belief in self.beliefs:
+            belief.recall(episode)
+
+    def state(self) -> dict[str, Any]:
+        return {"beliefs": [belief.state() for belief in self.beliefs]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for belief, remembered in zip(self.beliefs, state["beliefs"], strict=True):
+            belief.load_state(remembered)
+
+    def _of_all(self) -> Layers:
+        """Of the mean prediction, [B M, ...]: tasks share no bounds of a variance."""
+        robots = len(self.errors)
+        each = [mean_layers(belief.layers()) for belief in self.beliefs]
+        return [
+            (
+                _together([weight for weight, _ in layer], robots, 3),
+                _together([bias for _, bias in layer], robots, 2),
+            )
+            for layer in zip(*each, strict=True)
+        ]
+
+
+class Watched(KnownTasks):
+    """One task is believed in whatever happens; that errors say otherwise is for others to judge.
+
+    Args:
+        beliefs, scale, robots: see `KnownTasks`.
+        believed: which of the tasks.
+    """
+
+    def __init__(
+        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, believed: int
+    ) -> None:
+        super().__init__(beliefs, scale, robots)
+        self.believed = believed
+
+    def layers(self) -> PlanningLayers:
+        return list(mean_layers(self.beliefs[self.believed].layers()))
+
+
+class TaskPosterior(KnownTasks):
+    """Every known task is possible until errors tell them apart, and a plan is for all of them.
+
+    Bayes' rule after every step, log p_m ← log p_m + log L(e_m) + const, from the same probability
+    for each task; see `log_likelihood`. What is undecided is planned for as such: what is good
+    whichever task it is, such as a cautious first push, comes before what is good in one and bad in
+    another.
+
+    Args:
+        beliefs, scale, robots: see `KnownTasks`; M > 1.
+        expected: [O], RMS error to expect of the right model, in units of `scale`.
+
+    Attributes:
+        evidence: [B, M], the logarithm of the probability of each task, up to a constant.
+    """
+
+    def __init__(
+        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: Tensor
+    ) -> None:
+        super().__init__(beliefs, scale, robots)
+        self.hypotheses = len(self.beliefs)
+        self.expected = expected.to(scale)
+        self.evidence = scale.new_zeros(robots, self.hypotheses)
+
+    def layers(self) -> PlanningLayers:
+        if self.layers_change:
+            self._all = self._of_all()
+        return self._all
+
+    def probabilities(self) -> Tensor:
+        return self.evidence.softmax(1)
+
+    def reset(self) -> None:
+        super().reset()
+        self.evidence.zero_()
+
+    def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        super().observe(obs, action, next_obs)
+        self.evidence += log_likelihood(self.errors, self.expected)
+
+    def recall(self, episode: Batch) -> None:
+        self.reset()
+        for step in range(len(episode)):
+            now = slice(step, step + 1)
+            self.observe(episode.obs[now], episode.action[now], episode.next_obs[now])
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "evidence": self.evidence}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.evidence.copy_(state["evidence"])
+
+
+def log_likelihood(errors: Tensor, scale: Tensor) -> Tensor:
+    """Of absolute errors [..., O]: −(1/2 O) Σ_d (e_d / scale_d)², up to a constant: [...].
+
+    A normal distribution, so that what counts are the large errors of a wrong model at a touch and
+    not the many small ones while nothing happens; of one width for all models, or one that is wider
+    everywhere would lose by that alone. The mean, not the sum over the dimensions: they move
+    together, as the corners of a box do, and a step is one observation of the task, not O.
+    """
+    return -0.5 * (errors / (scale + SMALLEST)).square().mean(-1)
+
+
+def _together(tensors: Sequence[Tensor], robots: int, dims: int) -> Tensor:
+    """[B M, ...] from M tensors of `dims` dimensions, one for each robot, or one less, shared."""
+    each = [t if t.dim() == dims else t.expand(robots, *t.shape) for t in tensors]
+    return torch.stack(each, 1).flatten(0, 1)
