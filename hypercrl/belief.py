@@ -159,7 +159,7 @@ class EpisodeMemory(Belief):
 
     @torch.no_grad()
     def _initial(self, robots: int) -> dict[str, Tensor]:
-        """Some encoders learn it; kept with its history, it would forbid to capture a training step."""
+        """Some encoders learn it; with its history kept, no training step could be captured."""
         return self.model.encoder.initial(robots)
 
     def _write(self, state: dict[str, Tensor]) -> None:
