@@ -11,7 +11,6 @@ from torch import Tensor
 from hypercrl.belief import Belief
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout
-from hypercrl.planning.threads import thread_count
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
@@ -28,7 +27,7 @@ class Agent:
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
     weights are copied into it in place. With a reward that cannot be captured, because it waits for
-    the device, it plans operation by operation. On a CPU the samples are shared among threads.
+    the device, it plans operation by operation.
 
     Args:
         planner: the search.
@@ -55,9 +54,6 @@ class Agent:
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         self._rollout = rollout or self._roll_layers_out
-        # Sampled states and simulators have something that threads would have to share.
-        pure = generator.device.type == "cpu" and rollout is None and not planner.config.sampled
-        self._threads = thread_count(robots * planner.config.samples) if pure else 1
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
 
@@ -119,7 +115,7 @@ class Agent:
     def _plan_eagerly(
         self, obs: Tensor, start: Tensor, probabilities: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        search = (obs, start, self.generator, self._threads, probabilities)
+        search = (obs, start, self.generator, probabilities)
         return self.planner.plan(self._rollout, self.reward, *search)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:

@@ -228,4 +228,6 @@ def choose_device(name: str) -> torch.device:
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}, but there are {torch.cuda.device_count()} GPUs.")
+    if device.index is not None:
+        torch.cuda.set_device(device)  # Triton launches on the current one
     return device

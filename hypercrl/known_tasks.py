@@ -13,6 +13,9 @@ from hypercrl.task_inference import SMALLEST
 from hypercrl.transitions import Batch
 from hypercrl_kernels import mean_layers, rollout
 
+EVIDENCE = 0.25
+"""Share of a step's evidence that counts: where one step errs, the next ones err alike."""
+
 
 class KnownTasks(Belief, ABC):
     """Predicts every step with the model of every known task, to see which of them is right.
@@ -99,10 +102,10 @@ class Watched(KnownTasks):
 class TaskPosterior(KnownTasks):
     """Every known task is possible until errors tell them apart, and a plan is for all of them.
 
-    Bayes' rule after every step, log p_m ← log p_m + log L(e_m) + const, from the same probability
-    for each task; see `log_likelihood`. What is undecided is planned for as such: what is good
-    whichever task it is, such as a cautious first push, comes before what is good in one and bad in
-    another.
+    Bayes' rule after every step, log p_m ← log p_m + `EVIDENCE` log L(e_m) + const, from the same
+    probability for each task; see `log_likelihood`. What is undecided is planned for as such: what
+    is good whichever task it is, such as a cautious first push, comes before what is good in one
+    and bad in another.
 
     Args:
         beliefs, scale, robots: see `KnownTasks`; M > 1.
@@ -134,7 +137,7 @@ class TaskPosterior(KnownTasks):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         super().observe(obs, action, next_obs)
-        self.evidence += log_likelihood(self.errors, self.expected)
+        self.evidence += EVIDENCE * log_likelihood(self.errors, self.expected)
 
     def recall(self, episode: Batch) -> None:
         self.reset()

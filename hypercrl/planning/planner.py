@@ -9,7 +9,6 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from hypercrl.planning.threads import evaluate_in_threads
 from hypercrl.settings import choice, number
 from hypercrl_kernels import Precision
 
@@ -93,7 +92,6 @@ class Planner(ABC):
         obs: Tensor,
         start: Tensor,
         generator: torch.Generator,
-        threads: int = 1,
         probabilities: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
@@ -102,7 +100,6 @@ class Planner(ABC):
             rollout: the model; reward: the task's batched reward.
             obs: [B, O] where the robots are.
             start: [B, N, H, A] where the search starts.
-            threads: that the samples are shared among; rollout and reward are called from all.
             probabilities: [B, M] of M hypotheses about each robot. The return of a sequence is its
                 mean over them, and `rollout` is of B M robots, those of one robot together.
 
@@ -111,16 +108,13 @@ class Planner(ABC):
             this one found moved one step on, or the middle of the range without warm start.
         """
 
-        def returns(actions: Tensor) -> Tensor:
+        def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
                 return trajectory_returns(rollout(obs, actions), actions, reward)
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
             of_each = trajectory_returns(rollout(starts, each), each, reward)
             return expected_returns(of_each, probabilities)
-
-        def evaluate(actions: Tensor) -> Tensor:
-            return evaluate_in_threads(returns, actions, threads)
 
         best, found = self._search(evaluate, start, generator)
         action = found[:, 0, 0] if self.config.execute == "mean" else best[:, 0]

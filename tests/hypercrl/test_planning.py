@@ -1,12 +1,9 @@
 import itertools
-import threading
 
 import numpy as np
 import pytest
 import torch
 
-from hypercrl.agent import Agent
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
 from hypercrl.planning.icem import noise_colour
 
@@ -212,64 +209,3 @@ def test_icem_asks_for_fewer_samples_each_time_and_keeps_its_elites():
 def test_more_elites_than_samples_are_refused():
     with pytest.raises(ValueError, match=r"planner\.samples=300"):
         planner(elites=301)
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("name", PLANNERS)
-@pytest.mark.parametrize("threads", [2, 3])
-def test_samples_shared_among_threads_make_the_same_plan(name, threads, two_threads):
-    cem = planner(name, samples=100, elites=10)
-    obs, start = torch.tensor([[0.5, -0.3], [-0.2, 0.4]]), cem.initial(2)
-    seen = []
-
-    def rollout(obs, actions):
-        state = (threading.current_thread().name, torch.get_num_threads(), torch.is_grad_enabled())
-        seen.append((*state, actions.shape[1]))
-        return integrator(obs, actions)
-
-    wanted = cem.plan(integrator, reach(0.0), obs, start, generator())
-    got = cem.plan(rollout, reach(0.0), obs, start, generator(), threads)
-    for mine, theirs in zip(got, wanted, strict=True):
-        assert torch.equal(mine, theirs)
-    assert len(seen) == threads * cem.config.iterations
-    assert {(counted, grad) for _, counted, grad, _ in seen} == {(1, False)}
-    assert all(thread != threading.current_thread().name for thread, *_ in seen)
-    assert torch.get_num_threads() == 2
-
-
-def test_what_fails_in_a_thread_fails_the_plan(two_threads):
-    def broken(obs, actions):
-        raise ValueError("no such state")
-
-    cem = planner()
-    with pytest.raises(ValueError, match="no such state"):
-        cem.plan(broken, reach(0.0), torch.zeros(1, 2), cem.initial(1), generator(), threads=2)
-
-
-@pytest.mark.parametrize(("samples", "threads"), [(300, 2), (100, 1)])
-@pytest.mark.parametrize("sampled", [False, True])
-def test_an_agent_shares_what_is_worth_it(samples, threads, sampled, two_threads):
-    seen = set()
-
-    def reward(obs, action, next_obs):
-        seen.add(threading.current_thread().name)
-        return -next_obs.square().sum(-1)
-
-    model = DynamicsModel(2, 2, [16], probabilistic=True)
-    weights = model.layout.initial(generator(1))
-    agent = Agent(planner(samples=samples, sampled=sampled), reward, 1, generator())
-    agent.set_layers(model.planning_layers(model.layout.split(weights), task=0))
-    action = agent.act(torch.tensor([[0.3, -0.2]]))
-    assert (threading.current_thread().name in seen) == (threads == 1 or sampled)
-    assert len(seen) <= threads
-    torch.set_num_threads(1)
-    alone = Agent(planner(samples=samples, sampled=sampled), reward, 1, generator())
-    alone.set_layers(model.planning_layers(model.layout.split(weights), task=0))
-    torch.testing.assert_close(alone.act(torch.tensor([[0.3, -0.2]])), action)

@@ -187,7 +187,7 @@ def one_way(slope):
 
 
 def test_probabilities_by_hand():
-    """Bayes' rule: p ∝ Π exp(−½ (e / (scale · expected))²), e being a, 0.5 a and 0 off."""
+    """Bayes' rule: p ∝ Π exp(−⅛ (e / (scale · expected))²), e being a, 0.5 a and 0 off."""
     scale, expected = torch.tensor([0.5]), torch.tensor([0.8 - SMALLEST])
     belief = TaskPosterior([one_way(s) for s in (1.0, 0.5, 0.0)], scale, 2, expected)
     obs = torch.tensor([[3.0], [-1.0]])
@@ -195,7 +195,7 @@ def test_probabilities_by_hand():
         action = torch.tensor(actions)[:, None]
         belief.observe(obs, action, obs)
     moved = torch.tensor([[0.13], [0.17]])  # Σ a² of either robot
-    weights = (-0.5 * moved * torch.tensor([1.0, 0.25, 0.0]) / 0.4**2).exp()
+    weights = (-0.125 * moved * torch.tensor([1.0, 0.25, 0.0]) / 0.4**2).exp()
     torch.testing.assert_close(belief.probabilities(), weights / weights.sum(1, keepdim=True))
     # The states of an open loop are their mean.
     states = belief.predict(obs, torch.ones(2, 2, 1))
@@ -215,7 +215,7 @@ def test_several_dimensions_are_one_observation():
         for o in (1, 2)
     )  # fmt: skip
     for belief, o in ((one, 1), (two, 2)):
-        belief.observe(torch.zeros(1, o), torch.ones(1, 1), torch.zeros(1, o))
+        belief.observe(torch.zeros(1, o), torch.full((1, 1), 2.0), torch.zeros(1, o))
     torch.testing.assert_close(one.probabilities(), two.probabilities())
     assert one.probabilities()[0, 1] > 0.6
 
@@ -249,7 +249,7 @@ def test_an_agent_acts_for_both_hypotheses_until_it_knows():
         2,
         torch.Generator().manual_seed(0),
     )
-    belief = TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 2, torch.ones(1) / 10)
+    belief = TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 2, torch.ones(1) / 20)
     agent.believe(belief)
     agent.reset()
     obs = torch.tensor([[0.5], [0.5]])
