@@ -1,4 +1,19 @@
+import os
+
+import pytest
 import torch
 
 # Small tensors: a second thread costs more than it brings, and test workers share the cores.
 torch.set_num_threads(1)
+
+# Kernels run on the GPU where there is one, else in Triton's interpreter, which has to be chosen
+# before Triton is imported.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture
+def device():
+    pytest.importorskip("triton")
+    return DEVICE

@@ -79,6 +79,22 @@ def test_two_halves_equal_the_whole(case: str) -> None:
         assert torch.equal(kept[name], between[name]), "encode wrote into the state it was given"
 
 
+def place_of(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
+
+
+@every
+def test_a_state_shares_no_memory_with_anything(case: str) -> None:
+    """Steps write into it: they must not reach contexts, another state, tokens or parameters."""
+    memory, x = of(case), tokens()
+    contexts, first = memory.encode(x[:, :1])
+    more, second = memory.encode(x[:, 1:2], first)
+    others = (x, contexts, more, *memory.parameters(), *memory.buffers())
+    owned = [place_of(y) for y in (*first.values(), *second.values()) if y.numel()]
+    assert len(set(owned)) == len(owned)
+    assert not set(owned) & {place_of(y) for y in others}
+
+
 @every
 def test_robots_do_not_see_each_other(case: str) -> None:
     memory, x = of(case), tokens()
@@ -182,6 +198,13 @@ def test_hybrids_have_full_attention_where_the_ratio_says(
     assert len(kinds) == layers
 
 
+def test_a_hybrids_linear_layers_keep_their_order() -> None:
+    memory = encoder("hybrid", linear="hgrn", ratio=2, layers=6)
+    assert isinstance(memory, MemoryStack)
+    linear = [block.layer for block in memory.blocks if isinstance(block.layer, HGRNLayer)]
+    assert [layer.index for layer in linear] == [0, 1, 2, 3], "bounds of what is kept must rise"
+
+
 @pytest.mark.parametrize("window", [3, 20])
 def test_a_window_is_softmax_attention_to_its_last_steps(window: int) -> None:
     layer = WindowAttention(8, 2, window, torch.Generator().manual_seed(0), persistent=2)
@@ -277,6 +300,30 @@ def test_routing_losses_are_those_of_the_latest_encode() -> None:
     memory.encode(tokens())
     assert 0.9 < memory.auxiliary_loss().item() < 4, "2 layers, each at least about 1 × 0.5"
     assert encoder("gru").auxiliary_loss() == 0
+
+
+@pytest.mark.parametrize("name", ["mom", "sse"])
+def test_routing_loss_is_that_of_every_layers_choices(name: str) -> None:
+    """N Σ f p of each layer by hand, from what its router said; its gradient too."""
+    memory = encoder(name, balance=0.5, layers=3)
+    assert isinstance(memory, MemoryStack)
+    routers = [block.layer.get_submodule("router") for block in memory.blocks]
+    said: list[Tensor] = []
+    for router in routers:
+        router.register_forward_hook(lambda _, __, scores: said.append(scores))
+    memory.encode(tokens(2))  # only the latest counts
+    said.clear()
+    memory.encode(tokens())
+    expected = torch.zeros(())
+    for scores in said:
+        p = scores.flatten(0, 1).softmax(-1)
+        chosen = p.topk(memory.blocks[0].layer.selected).indices.flatten()
+        f = chosen.bincount(minlength=p.shape[1]) / len(chosen)
+        expected = expected + 0.5 * p.shape[1] * (f * p.mean(0)).sum()
+    torch.testing.assert_close(memory.auxiliary_loss(), expected)
+    weights = [router.weight for router in routers]
+    got = torch.autograd.grad(memory.auxiliary_loss(), weights, retain_graph=True)
+    torch.testing.assert_close(got, torch.autograd.grad(expected, weights))
 
 
 def test_titans_context_goes_on_from_different_places_of_a_segment() -> None:

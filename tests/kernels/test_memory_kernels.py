@@ -177,6 +177,20 @@ def test_correlated_keys(name, strength, chunk, device, monkeypatch):
     check(name, x, state, None, device, 1e-4)
 
 
+@pytest.mark.parametrize(("chunk", "limit"), [(16, 0.02), (64, 0.03)])
+@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
+def test_correlated_keys_in_half_precision(name, chunk, limit, device, monkeypatch):
+    """An inverse in float16 alone, or kept as one of it, errs by twice the limits and more."""
+    cut(monkeypatch, chunk, 16)
+    x, state = make(CASES[name], 1, 128, heads=2, keys=64, values=16)
+    x["k"] = walk(1, 128, 2, 64)
+    x["q"] = x["k"].roll(1, 1)
+    x["beta"] = torch.full_like(x["beta"], 2.0)
+    if "log_decay" in x:
+        x["log_decay"] = 0.01 * x["log_decay"]
+    check(name, x, state, None, device, limit, torch.float16)
+
+
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
 @pytest.mark.parametrize(
     "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "HGRN"]

@@ -30,7 +30,7 @@ def backward_kernel(
     d_o,  # [B, T, H, V]
     d_final,  # [N, H, (2,) K, V] float32
     states,  # [slots, H, (2,) K, V]
-    inverse,  # T [slots, H, C, C]
+    inverse,  # T [slots, H, PARTS, C, C]
     cu_seqlens,  # [N + 1]
     d_q,  # [B, T, H, K], written, as all below
     d_k,  # [B, T, H, K]
@@ -55,6 +55,7 @@ def backward_kernel(
     SINGLE: tl.constexpr,  # there is one chunk, which starts from zeros
     ENDS: tl.constexpr,  # the final state has a gradient
     VARLEN: tl.constexpr,
+    PARTS: tl.constexpr,
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
@@ -133,9 +134,16 @@ def backward_kernel(
                 d_write += d[:, None] * tl.dot(keys, later_velocity, input_precision=DOT)
         write = (strength[:, None] * right).to(dtype)
         if ERROR >= 2:
-            solve = tl.load(inverse + index * CHUNK * CHUNK + square)
-            write = tl.dot(solve, write, input_precision=DOT).to(dtype)
-            d_write = tl.dot(tl.trans(solve), d_write.to(dtype), input_precision=DOT)
+            known = write
+            d_solved = d_write.to(dtype)
+            write = tl.zeros([CHUNK, BLOCK], tl.float32)
+            d_write = write
+            for part in tl.static_range(PARTS):
+                at = (index * PARTS + part) * CHUNK * CHUNK
+                solve = tl.load(inverse + at + square)
+                write = tl.dot(solve, known, acc=write, input_precision=DOT)
+                d_write = tl.dot(tl.trans(solve), d_solved, acc=d_write, input_precision=DOT)
+            write = write.to(dtype)
         d_strength = tl.sum(d_write * right, 1)
         d_value = strength[:, None] * d_write
         tl.store(
@@ -147,64 +155,70 @@ def backward_kernel(
 
         # Of queries, of keys as they write and as they predict: through the scores, and through the
         # memories at the chunk's two ends.
+        mask = rows & in_keys
         d_scores = tl.dot(d_out, tl.trans(write), input_precision=DOT)
         d_scores = tl.where(t[:, None] >= t[None, :], d_scores, 0.0)
-        weighted = (d_scores * read).to(dtype)
+        pairs = d_scores * read
+        weighted = pairs.to(dtype)
+        pairs *= scores
         d_queries = tl.dot(weighted, keys, input_precision=DOT)
         d_keys = tl.dot(tl.trans(weighted), queries, input_precision=DOT)
         d_predicting = tl.zeros([CHUNK, WIDTH], tl.float32)
-        from_start = d_predicting
-        predicts = d_predicting
-        to_end = d_predicting
+        zeros = tl.zeros([CHUNK], tl.float32)
+        d_a = zeros
+        d_r = zeros
+        d_c = zeros
+        d_d = zeros
+        d_f = zeros
+        d_s = zeros
         if not SINGLE:
             from_start = tl.dot(d_out, tl.trans(memory), input_precision=DOT)
+            d_a = tl.sum(queries * from_start, 1)
             d_queries += a[:, None] * from_start
-            if ERROR >= 1:
-                predicts = tl.dot(d_predicted, tl.trans(memory), input_precision=DOT)
-            if ERROR == 1:
-                d_predicting = -predicts
+            if MOMENTUM:
+                from_start = tl.dot(d_out, tl.trans(velocity), input_precision=DOT)
+                d_f = tl.sum(queries * from_start, 1)
+                d_queries += f[:, None] * from_start
+        tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)
+        if not SINGLE and ERROR >= 1:
+            predicts = tl.dot(d_predicted, tl.trans(memory), input_precision=DOT)
+            d_r = -tl.sum(keys * predicts, 1)
+            d_predicting = -predicts
             if ERROR >= 2:
                 d_predicting = -r[:, None] * predicts
+                if MOMENTUM:
+                    predicts = tl.dot(d_predicted, tl.trans(velocity), input_precision=DOT)
+                    d_s = -tl.sum(keys * predicts, 1)
+                    d_predicting -= s[:, None] * predicts
         if FADES:
             to_end = tl.dot(write, tl.trans(later), input_precision=DOT)
+            d_c = tl.sum(keys * to_end, 1)
             d_keys += c[:, None] * to_end
+            if MOMENTUM:
+                to_end = tl.dot(write, tl.trans(later_velocity), input_precision=DOT)
+                d_d = tl.sum(keys * to_end, 1)
+                d_keys += d[:, None] * to_end
         if ERROR >= 2:
             d_lower = tl.dot(d_write.to(dtype), tl.trans(write), input_precision=DOT)
             d_lower = tl.where(t[:, None] > t[None, :], -d_lower, 0.0)
-            weighted = d_lower * predict
-            seen = tl.dot(weighted.to(dtype), keys, input_precision=DOT)
-            d_strength += tl.sum(keys * seen, 1)
-            d_predicting += strength[:, None] * seen
-            weighted = (strength[:, None] * weighted).to(dtype)
+            mixed = d_lower * predict
+            weighted = (strength[:, None] * mixed).to(dtype)
+            # Triton 3.6 lays out all products of short chunks as the last, which has to be wide.
+            alike = tl.dot(keys, tl.trans(keys), input_precision=DOT)
+            d_predicting += tl.dot(weighted, keys, input_precision=DOT)
             d_keys += tl.dot(tl.trans(weighted), keys, input_precision=DOT)
+            mixed *= alike
+            d_predict = tl.sum(mixed, 1)
+            d_strength += d_predict
+            pairs += strength[:, None] * mixed
         if STRENGTH:
             tl.store(d_beta + first + i * HEADS, d_strength, mask=inside)
         if MOMENTUM:
-            d_a = tl.sum(queries * from_start, 1)
-            d_c = tl.sum(keys * to_end, 1)
-            d_f = tl.zeros([CHUNK], tl.float32)
-            d_r = d_f
-            d_s = d_f
-            d_d = d_f
-            d_m_last = 0.0
             d_read = d_scores * scores + tl.where(last[:, None], d_c[None, :], 0.0)
             d_predict = d_read
             if ERROR >= 2:
-                d_r = -tl.sum(keys * predicts, 1)
-                d_predict = tl.dot(keys, tl.trans(keys), input_precision=DOT)
-                d_predict *= strength[:, None] * d_lower
-            if not SINGLE:
-                from_velocity = tl.dot(d_out, tl.trans(velocity), input_precision=DOT)
-                d_queries += f[:, None] * from_velocity
-                d_f = tl.sum(queries * from_velocity, 1)
-                if ERROR >= 2:
-                    predicts = tl.dot(d_predicted, tl.trans(velocity), input_precision=DOT)
-                    d_predicting -= s[:, None] * predicts
-                    d_s = -tl.sum(keys * predicts, 1)
-            if FADES:
-                to_velocity = tl.dot(write, tl.trans(later_velocity), input_precision=DOT)
-                d_keys += d[:, None] * to_velocity
-                d_d = tl.sum(keys * to_velocity, 1)
+                d_predict = strength[:, None] * d_lower * alike
+            d_m_last = 0.0
             if FADES and not SINGLE:
                 d_a += tl.where(last, tl.sum(memory.to(tl.float32) * d_memory), 0.0)
                 d_f += tl.where(last, tl.sum(velocity.to(tl.float32) * d_memory), 0.0)
@@ -218,24 +232,23 @@ def backward_kernel(
                 tl.store(d_decay + first + i * HEADS, by_decay, mask=inside)
         elif DECAY:
             # The sum of decays up to t scales what a query and a predicting key take and divides
-            # what a writing key leaves, up to the chunk's end.
-            d_sum = tl.sum(queries * d_queries, 1) - tl.sum(keys * d_keys, 1)
-            if FADES:
-                d_sum += tl.where(last, tl.sum(keys * (c[:, None] * to_end)), 0.0)
-                if not SINGLE:
-                    at_end = last_of(a, t, CHUNK) * tl.sum(memory.to(tl.float32) * d_memory)
-                    d_sum += tl.where(last, at_end, 0.0)
+            # what a writing key leaves, up to the chunk's end. Pairs inside the chunk cancel but
+            # for those that t parts: in rows of q·∂q and k·∂k they would leave their rounding,
+            # which the delta rule makes large, as what it writes changes sign from step to step.
             if ERROR >= 2:
-                early = tl.sum(keys * d_predicting, 1)
-                d_sum += early
+                d_sum = tl.sum(pairs - tl.trans(pairs), 1) + a * d_a + r * d_r - c * d_c
+            else:
+                d_sum = tl.sum(queries * d_queries, 1) - tl.sum(keys * d_keys, 1)
+            at_end = tl.sum(c * d_c, 0)
+            if FADES and not SINGLE:
+                at_end += last_of(a, t, CHUNK) * tl.sum(memory.to(tl.float32) * d_memory)
+            d_sum += tl.where(last, at_end, 0.0)
             by_decay = tl.cumsum(d_sum, 0, reverse=True)
             if ERROR == 2:
-                by_decay -= early
+                by_decay -= strength * d_predict + r * d_r
             tl.store(d_decay + first + i * HEADS, by_decay, mask=inside)
         if ERROR >= 1:
             d_keys += d_predicting
-        mask = rows & in_keys
-        tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)
         tl.store(d_k + first * KEYS + by_key, d_keys.to(d_k.dtype.element_ty), mask=mask)
 
         if not SINGLE:  # the gradient of the state at the chunk's start

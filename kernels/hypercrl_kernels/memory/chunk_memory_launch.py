@@ -70,6 +70,14 @@ class Problem:
         """Each sequence is one chunk that starts from zeros."""
         return self.initial is None and self.cu_seqlens is None and self.q.shape[1] <= chunk
 
+    @property
+    def parts(self) -> int:
+        """Numbers of the sequences' dtype that an inverse's entry is kept as.
+
+        One of bfloat16 loses what matters where keys are correlated.
+        """
+        return 1 if self.q.dtype == torch.float32 else 2
+
     def block(self, launch: Launch) -> int:
         """Values a program of the forward pass holds: all, if that makes programs enough."""
         width, programs = padded(self.v.shape[3]), self.segments * self.q.shape[2]
@@ -94,7 +102,7 @@ class Problem:
             torch.empty_like(self.v),
             q.new_empty(self.state_shape(self.segments), dtype=torch.float32),
             q.new_empty(self.state_shape(starts)),
-            q.new_empty(slots if self.error >= 2 else 0, heads, chunk, chunk),
+            q.new_empty(slots if self.error >= 2 else 0, heads, self.parts, chunk, chunk),
         )
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -179,6 +187,7 @@ def _constants(p: Problem, chunk: int) -> dict:
         "STARTS": p.initial is not None,
         "SINGLE": p.single(chunk),
         "VARLEN": p.cu_seqlens is not None,
+        "PARTS": p.parts,
         "DOT": product_precision(p.q),
     }
 

@@ -21,35 +21,45 @@ from hypercrl_kernels.memory.chunks_triton import gates_of, last_of, segment_of,
 
 
 @triton.jit
+def _doubled(block, inverse, unit, DOT: tl.constexpr):
+    """Newton's 2T − T (T + lower T): of inverted blocks of n rows, those of 2n.
+
+    Half precision takes products of float16, whose mantissa is that of TF32, and writes it T − T
+    (T + lower T − I): what is rounded then is T, exactly as the difference sees it, and the
+    difference, which is small, where else it is something near I.
+    """
+    if DOT == "tf32x3":
+        once = tl.dot(block, inverse, acc=inverse, input_precision=DOT)
+        return 2.0 * inverse - tl.dot(inverse, once, input_precision=DOT)
+    half = inverse.to(tl.float16)
+    inverse = half.to(tl.float32)
+    beyond = tl.dot(block.to(tl.float16), half, acc=inverse - unit).to(tl.float16)
+    return inverse - tl.dot(half, beyond)
+
+
+@triton.jit
 def _inverse(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
     """T = (I + lower)⁻¹: first the blocks of 16 rows on its diagonal, as a batch, then all of it.
 
-    Each begins with inverted blocks of n rows and doubles them by Newton's 2T − T (T + lower T).
-    That is as exact as forward substitution as long as it doubles no more than three times; begun
-    with single rows it is the Neumann series, which loses all digits where keys are correlated.
-    Half precision takes products of float16, whose mantissa is that of TF32.
+    Each begins with inverted blocks of n rows and doubles them. That is as exact as forward
+    substitution as long as it doubles no more than three times; begun with single rows it is the
+    Neumann series, which loses all digits where keys are correlated.
     """
     BLOCKS: tl.constexpr = CHUNK // 16
-    part: tl.constexpr = tl.float32 if DOT == "tf32x3" else tl.float16
     step = tl.reshape(t, [BLOCKS, 16])
     row = step[:, :, None]
     column = step[:, None, :]
     own = (tl.arange(0, BLOCKS)[:, None] == tl.arange(0, BLOCKS)[None, :])[:, None, :, None]
     block = tl.reshape(lower, [BLOCKS, 16, BLOCKS, 16])
     block = tl.sum(tl.where(own, block, 0.0), 2)
-    inverse = tl.where(row == column, 1.0, 0.0)
-    inverse -= tl.where((row > column) & ((row ^ column) == 1), block, 0.0)
-    block = block.to(part)
+    unit = tl.where(row == column, 1.0, 0.0)
+    inverse = unit - tl.where((row > column) & ((row ^ column) == 1), block, 0.0)
     for _ in tl.static_range(3):
-        half = inverse.to(part)
-        unit = tl.dot(block, half, acc=inverse, input_precision=DOT).to(part)
-        inverse = 2.0 * inverse - tl.dot(half, unit, input_precision=DOT)
+        inverse = _doubled(block, inverse, unit, DOT)
     inverse = tl.reshape(tl.where(own, inverse[:, :, None, :], 0.0), [CHUNK, CHUNK])
-    block = lower.to(part)
+    unit = tl.where(t[:, None] == t[None, :], 1.0, 0.0)
     for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4) + (BLOCKS >= 8)):
-        half = inverse.to(part)
-        unit = tl.dot(block, half, acc=inverse, input_precision=DOT).to(part)
-        inverse = 2.0 * inverse - tl.dot(half, unit, input_precision=DOT)
+        inverse = _doubled(lower, inverse, unit, DOT)
     return inverse
 
 
@@ -66,7 +76,7 @@ def forward_kernel(
     o,  # [B, T, H, V], written
     final,  # [N, H, (2,) K, V] float32, written
     states,  # [slots, H, (2,) K, V], written with SAVE: the state at each chunk's start
-    inverse,  # T [slots, H, C, C], written with SAVE
+    inverse,  # T [slots, H, PARTS, C, C], written with SAVE
     scale,
     length,
     HEADS: tl.constexpr,
@@ -83,6 +93,7 @@ def forward_kernel(
     SINGLE: tl.constexpr,  # there is one chunk, which starts from zeros
     SAVE: tl.constexpr,
     VARLEN: tl.constexpr,
+    PARTS: tl.constexpr,  # of T: its rounding, then that of what is left, and so on
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
@@ -128,9 +139,7 @@ def forward_kernel(
         score = (tl.dot(queries, tl.trans(keys), input_precision=DOT) * read).to(dtype)
         if ERROR >= 2:
             lower = tl.dot(keys, tl.trans(keys), input_precision=DOT) * predict
-            solve = _inverse(strength[:, None] * lower, t, CHUNK, DOT).to(dtype)
-            if SAVE and tl.program_id(0) == 0:
-                tl.store(inverse + index * CHUNK * CHUNK + square, solve)
+            rest = _inverse(strength[:, None] * lower, t, CHUNK, DOT)
 
         right = right.to(tl.float32)
         out = tl.zeros([CHUNK, BLOCK], tl.float32)
@@ -157,7 +166,15 @@ def forward_kernel(
                     right -= s[:, None] * tl.dot(keys, old, input_precision=DOT)
         write = strength[:, None] * right
         if ERROR >= 2:
-            write = tl.dot(solve, write.to(dtype), input_precision=DOT)
+            known = write.to(dtype)
+            write = tl.zeros([CHUNK, BLOCK], tl.float32)
+            for part in tl.static_range(PARTS):
+                solve = rest.to(dtype)
+                if SAVE and tl.program_id(0) == 0:
+                    at = (index * PARTS + part) * CHUNK * CHUNK
+                    tl.store(inverse + at + square, solve)
+                write = tl.dot(solve, known, acc=write, input_precision=DOT)
+                rest -= solve.to(tl.float32)
         out += tl.dot(score, write.to(dtype), input_precision=DOT)
         out = (scale * out).to(o.dtype.element_ty)
         tl.store(o + first * VALUES + by_value, out, mask=rows & in_values)
