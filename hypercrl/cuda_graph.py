@@ -1,6 +1,8 @@
 """Run a function of tensors as one CUDA graph."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -70,13 +72,26 @@ class CapturedFunction:
         states = [generator.get_state() for generator in involved]
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(graph):
+            with _no_garbage_collected(), torch.cuda.graph(graph):
                 self._outputs = self.function(*self._inputs)
         except RuntimeError as error:
             for generator, state in zip(involved, states, strict=True):
                 _restore(generator, state)
             raise CaptureError(str(error)) from error
         self._graph = graph
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """The end of another graph, one in a cycle of references, would invalidate a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _restore(generator: torch.Generator, state: Tensor) -> None:

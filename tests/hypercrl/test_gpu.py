@@ -1,6 +1,7 @@
 """What only a CUDA device can show: run with -m gpu on a machine that has one."""
 
 import copy
+import gc
 import json
 
 import pytest
@@ -110,6 +111,26 @@ def test_warming_up_leaves_no_trace():
     for _ in range(3):
         obs = torch.randn(3, 10, generator=g)
         torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_that_dies_leaves_the_capture_of_another_alone():
+    """It dies in a cycle of references, as those of beliefs do, whenever garbage is collected."""
+    x = torch.ones(3, device="cuda")
+    forgotten = CapturedFunction(lambda y: (y + 1,))
+    for _ in range(CapturedFunction.EAGER_CALLS + 1):
+        forgotten(x)
+    forgotten.itself = forgotten  # type: ignore[attr-defined]
+    thresholds = gc.get_threshold()
+    captured = CapturedFunction(lambda y: (sum([[y] * 2 for _ in range(50)], [])[0] * 2,))
+    for _ in range(CapturedFunction.EAGER_CALLS):
+        captured(x)
+    try:
+        gc.set_threshold(1)
+        del forgotten
+        (y,) = captured(x)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert torch.equal(y, 2 * x)
 
 
 def test_a_reward_that_cannot_be_captured_is_planned_with_all_the_same():
