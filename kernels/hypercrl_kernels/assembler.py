@@ -14,9 +14,14 @@ FIRST_SOUND = (12, 9)
 HOPPER = 9
 
 
-@cache
+@torch.compiler.assume_constant_result
 def unsound_assembler(device: torch.device) -> str | None:
     """Why kernels with products in loops shall not run on this CUDA device; None: they may."""
+    return _verdict(device)
+
+
+@cache
+def _verdict(device: torch.device) -> str | None:
     if torch.cuda.get_device_capability(device)[0] != HOPPER:
         return None
     version = _ptxas_version()

@@ -57,7 +57,21 @@ def test_which_assemblers_are_trusted(capability, version, sound, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(assembler, "_ptxas_version", lambda: version)
-    reason = assembler.unsound_assembler.__wrapped__(torch.device("cuda"))
+    assembler._verdict.cache_clear()
+    reason = assembler.unsound_assembler(torch.device("cuda"))
+    assembler._verdict.cache_clear()
     assert (reason is None) == sound
     if reason:
         assert "TRITON_PTXAS_PATH" in reason
+
+
+def test_a_compiled_function_asks_once(monkeypatch):
+    from hypercrl_kernels import assembler
+
+    monkeypatch.setattr(assembler, "_verdict", lambda device: f"not on {device}")
+
+    def twice(x):
+        return 2 * x if assembler.unsound_assembler(torch.device("cuda", 0)) else x
+
+    compiled = torch.compile(twice, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
