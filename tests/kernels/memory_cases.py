@@ -17,6 +17,9 @@ from hypercrl_kernels.memory.scan_reference import scan_recurrence
 
 HIDDEN = 7
 CHUNK = 16
+SEQUENCES = ("q", "k", "v", "key_decay")  # in half precision where anything is
+ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
@@ -251,3 +254,36 @@ def gradients(function, x, state, cu_seqlens=None, seed=0):
     grads = torch.autograd.grad(loss, leaves)
     labels = [*names, *(f"state {i}" for i in range(len(leaves) - len(names)))]
     return [o, *final], dict(zip(labels, grads, strict=True))
+
+
+def by_name(results):
+    """What `gradients` returns as one dict."""
+    outputs, slopes = results
+    named = {"o": outputs[0]} | {f"final state {i}": y for i, y in enumerate(outputs[1:])}
+    return named | {f"d {name}": slope for name, slope in slopes.items()}
+
+
+def half_precision_limits(exact, function, x, state, cu_seqlens, dtype):
+    """Relative error that each of the `exact` outputs and gradients may have in half precision.
+
+    It is `ROUNDINGS` times what one rounding of everything in half precision that goes in or out
+    (the sequences, o and its gradient) does to the exact result, found by moving each number by an
+    independent share in ± the unit roundoff. A kernel rounds about ten operands between a chunk's
+    inputs and its output (the state, what is known, T, what is written, the scores, what is
+    carried, the output), and as many on the way back. Each is off by 0.7 of the uniform share in
+    root mean square, as numbers lie anywhere between powers of two. If all pulled the same way,
+    that would be seven times one input's share.
+    """
+    g = torch.Generator().manual_seed(1)
+
+    def moved(value):
+        share = 2 * torch.rand(value.shape, generator=g, dtype=torch.float64) - 1
+        return value * (1 + ROUNDOFF[dtype] * share.to(value.device))
+
+    def rounded(x, state, cu_seqlens):
+        o, final = function(x, state, cu_seqlens)
+        return moved(o), final
+
+    inputs = {name: moved(value) if name in SEQUENCES else value for name, value in x.items()}
+    other = by_name(gradients(rounded, inputs, state, cu_seqlens))
+    return {name: ROUNDINGS * relative(other[name], exact[name]) for name in exact}

@@ -5,7 +5,17 @@ The truth is the chunk form in float64, which other tests hold against the recur
 
 import pytest
 import torch
-from memory_cases import CASES, gradients, make, relative, walk
+from memory_cases import (
+    CASES,
+    ROUNDOFF,
+    SEQUENCES,
+    by_name,
+    gradients,
+    half_precision_limits,
+    make,
+    relative,
+    walk,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -13,46 +23,59 @@ pytestmark = [
     pytest.mark.filterwarnings("error:.*runs as torch operations"),
 ]
 
-LIMITS = {torch.bfloat16: 2e-2, torch.float16: 3e-3, torch.float32: 2e-5}
+DTYPES = [*ROUNDOFF, torch.float32]
 KERNELS = [n for n in CASES if "MLP" not in n]
 # batch, length, heads, keys, values
 SIZES = [(3, 100, 2, 64, 64), (2, 17, 4, 16, 32), (1, 300, 2, 128, 128), (2, 70, 1, 48, 40)]
 
 
-def check(name, x, state, cu_seqlens, dtype, limit):
-    sequences = ("q", "k", "v", "key_decay")
-    x = {n: t.to(dtype) if n in sequences else t.float() for n, t in x.items()}
+def check(name, x, state, cu_seqlens, dtype, of_outputs=2e-5, of_gradients=4e-5):
+    """The limits are those of float32, the least in half precision."""
+    x = {n: t.to(dtype) if n in SEQUENCES else t.float() for n, t in x.items()}
     x, state = {n: t.cuda() for n, t in x.items()}, [s.float().cuda() for s in state]
-    exact = {n: t.double() for n, t in x.items()}, [s.double() for s in state]
-    wanted, wanted_gradients = gradients(CASES[name].fast, *exact, cu_seqlens)
-    got, got_gradients = gradients(CASES[name].fast, x, state, cu_seqlens)
-    for a, b in zip(got, wanted, strict=True):
-        assert relative(a, b) < limit
-    for key, b in wanted_gradients.items():
-        assert relative(got_gradients[key], b) < 2 * limit, f"d {key}"
-    again, again_gradients = gradients(CASES[name].fast, x, state, cu_seqlens)
-    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))  # no races
-    assert all(torch.equal(got_gradients[n], again_gradients[n]) for n in got_gradients)
+    exact = {n: t.double() for n, t in x.items()}, [s.double() for s in state], cu_seqlens
+    function = CASES[name].fast
+    wanted = by_name(gradients(function, *exact))
+    got = by_name(gradients(function, x, state, cu_seqlens))
+    limits = {key: of_gradients if key.startswith("d ") else of_outputs for key in wanted}
+    if dtype != torch.float32:
+        rounding = half_precision_limits(wanted, function, *exact, dtype)
+        limits = {key: max(limits[key], rounding[key]) for key in limits}
+    errors = {key: relative(got[key], wanted[key]) for key in wanted}
+    assert {key: (e, limits[key]) for key, e in errors.items() if not e < limits[key]} == {}
+    again = by_name(gradients(function, x, state, cu_seqlens))
+    assert all(torch.equal(got[key], again[key]) for key in got)  # no races
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
+def skip_unless_taken(name, keys, values, dtype):
+    """Float32 heads that are too wide for the kernels, by the limits in the package's README."""
+    if dtype != torch.float32:
+        return
+    if "log_momentum" in CASES[name].inputs and max(keys, values) > 64:
+        pytest.skip("README's limits: float32 heads wider than 64 only without momentum")
+    if "normalised" in name and values + 1 > 128:
+        pytest.skip("README's limits: float32 values up to 128, a normaliser's among them")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_memory_in_every_precision(name, size, dtype):
     batch, length, heads, keys, values = size
+    skip_unless_taken(name, keys, values, dtype)
     x, state = make(CASES[name], batch, length, heads, keys, values)
-    check(name, x, state, None, dtype, LIMITS[dtype])
+    check(name, x, state, None, dtype)
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [n for n in KERNELS if n != "BASED"])
 def test_segments(name, dtype):
     offsets = [0, 0, 17, 18, 150, 150, 200]
     x, state = make(CASES[name], 1, offsets[-1], keys=64, values=64, offsets=offsets)
-    check(name, x, state, torch.tensor(offsets, device="cuda"), dtype, LIMITS[dtype])
+    check(name, x, state, torch.tensor(offsets, device="cuda"), dtype)
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("chunk", [16, 32, 64])
 @pytest.mark.parametrize("name", ["MLP", "MLP, all gates", "MLP, silu"])
 def test_mlp_memories(name, chunk, dtype, monkeypatch):
@@ -66,22 +89,20 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
         x["log_decay"] = 0.1 * x["log_decay"]
-    check(name, x, state, None, dtype, 2 * LIMITS[dtype])
+    check(name, x, state, None, dtype, 4e-5, 8e-5)
 
 
 @pytest.mark.parametrize("strength", [1.0, 2.0])
-@pytest.mark.parametrize(
-    ("dtype", "limit"), [(torch.bfloat16, 0.05), (torch.float16, 0.01), (torch.float32, 1e-4)]
-)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
-def test_correlated_keys(name, dtype, limit, strength):
+def test_correlated_keys(name, dtype, strength):
     x, state = make(CASES[name], 4, 512, heads=2, keys=64, values=64)
     x["k"] = walk(4, 512, 2, 64)
     x["q"] = x["k"].roll(1, 1)
     x["beta"] = torch.full_like(x["beta"], strength)
     if "log_decay" in x:
         x["log_decay"] = 0.01 * x["log_decay"]
-    check(name, x, state, None, dtype, limit)
+    check(name, x, state, None, dtype, 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize("length", [64, 300])
@@ -90,6 +111,8 @@ def test_decays_of_correlated_keys(name, length):
     """Their gradient is what is left of pairs of steps that cancel: no rounding may come before.
 
     Taken from rows of q·∂q and k·∂k it errs by 0.1 to 0.2 here, in bfloat16.
+    The limits tell rows from pairs: in one chunk the gradient by pairs is beyond that of
+    `half_precision_limits`, too (docs/results.md).
     """
     x, _ = make(CASES[name], 4, length, heads=2, keys=64, values=64)
     x["k"] = walk(4, length, 2, 64)
@@ -154,7 +177,6 @@ def by_peer(name):
 def test_agrees_with_flash_linear_attention(name):
     theirs = by_peer(name)
     x, _ = make(CASES[name], 4, 200, heads=2, keys=64, values=64)
-    sequences = ("q", "k", "v", "key_decay")
-    x = {n: t.cuda().bfloat16() if n in sequences else t.cuda().float() for n, t in x.items()}
+    x = {n: t.cuda().bfloat16() if n in SEQUENCES else t.cuda().float() for n, t in x.items()}
     o, _ = CASES[name].fast(x, None, None)
     assert relative(o, theirs(x)) < 2e-2

@@ -19,7 +19,7 @@ ERRORS = {
     "DeltaNet": "before_decay", "gated DeltaNet": "after_decay",
     "error before decay": "before_decay", "chunk-start error": "chunk_start",
     "Titans": "before_decay", "Titans, chunk start": "chunk_start",
-    "momentum, error after decay": "after_decay",
+    "momentum, error after decay": "after_decay", "momentum, no decay": "before_decay",
 }  # fmt: skip
 PLACES = get_args(Error)
 OFFSETS = [0, 0, 17, 18, 18, 40]
@@ -156,14 +156,14 @@ def cut(monkeypatch, chunk, block):
     )
 
 
-@pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16), (128, 64)])
+@pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16)])
 @pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans"])
 def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
     cut(monkeypatch, chunk, block)
     check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=40), None, device)
 
 
-@pytest.mark.parametrize("chunk", [16, 64, 128])
+@pytest.mark.parametrize("chunk", [16, 32, 64])
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
 def test_correlated_keys(name, strength, chunk, device, monkeypatch):

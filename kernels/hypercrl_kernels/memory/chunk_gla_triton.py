@@ -176,7 +176,7 @@ def gla_backward_kernel(
         gate = tl.load(log_decay + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         values = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = tl.load(d_o + first * VALUES + by_value, mask=rows & in_values, other=0.0)
-        d_out = (scale * d_out).to(dtype)
+        d_out = (scale * d_out.to(tl.float32)).to(dtype)
         memory = tl.load(states + index * KEYS * VALUES + place, mask=in_state, other=0.0)
         later = d_memory.to(dtype)
 

@@ -14,6 +14,7 @@ from hypercrl_kernels.memory.chunks_triton import (
     gate_gradients,
     gates_of,
     last_of,
+    refined,
     segment_of,
     weights_of,
 )
@@ -59,6 +60,7 @@ def backward_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
+    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT  # as in the forward pass
     segment = tl.program_id(0).to(tl.int64) // HEADS
     head = tl.program_id(0) % HEADS
     begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
@@ -95,7 +97,7 @@ def backward_kernel(
         keys = tl.load(k + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         right = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = tl.load(d_o + first * VALUES + by_value, mask=rows & in_values, other=0.0)
-        d_out = (scale * d_out).to(dtype)
+        d_out = (scale * d_out.to(tl.float32)).to(dtype)
         saved = states + index * copies * size + place
         if not SINGLE:
             memory = tl.load(saved, mask=in_state, other=0.0)
@@ -143,6 +145,11 @@ def backward_kernel(
                 solve = tl.load(inverse + at + square)
                 write = tl.dot(solve, known, acc=write, input_precision=DOT)
                 d_write = tl.dot(tl.trans(solve), d_solved, acc=d_write, input_precision=DOT)
+            if SOLVE == "ieee":
+                alike = tl.dot(keys, tl.trans(keys), input_precision=SOLVE)
+                lower = strength[:, None] * alike * predict
+                write = refined(write, solve, lower, known, DOT)
+                d_write = refined(d_write, tl.trans(solve), tl.trans(lower), d_solved, DOT)
             write = write.to(dtype)
         d_strength = tl.sum(d_write * right, 1)
         d_value = strength[:, None] * d_write
@@ -203,8 +210,9 @@ def backward_kernel(
             d_lower = tl.where(t[:, None] > t[None, :], -d_lower, 0.0)
             mixed = d_lower * predict
             weighted = (strength[:, None] * mixed).to(dtype)
-            # Triton 3.6 lays out all products of short chunks as the last, which has to be wide.
-            alike = tl.dot(keys, tl.trans(keys), input_precision=DOT)
+            if SOLVE != "ieee":
+                # Triton 3.6 lays out all products of short chunks as the last: it has to be wide.
+                alike = tl.dot(keys, tl.trans(keys), input_precision=DOT)
             d_predicting += tl.dot(weighted, keys, input_precision=DOT)
             d_keys += tl.dot(tl.trans(weighted), keys, input_precision=DOT)
             mixed *= alike

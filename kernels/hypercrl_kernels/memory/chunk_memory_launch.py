@@ -22,7 +22,7 @@ class Launch:
     """Sizes of a kernel's programs.
 
     Attributes:
-        chunk: steps a chunk; 16, 32, 64 or 128.
+        chunk: steps a chunk; 16, 32 or 64.
         warps: of a program.
         stages: loads of chunks under way at once.
         block: values a program of the forward pass holds, a power of two from 16 on; None: all, or

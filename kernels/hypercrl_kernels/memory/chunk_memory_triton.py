@@ -17,14 +17,20 @@ gates alone (`weights_of`).
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import gates_of, last_of, segment_of, weights_of
+from hypercrl_kernels.memory.chunks_triton import (
+    gates_of,
+    last_of,
+    refined,
+    segment_of,
+    weights_of,
+)
 
 
 @triton.jit
 def _doubled(block, inverse, unit, DOT: tl.constexpr):
     """Newton's 2T − T (T + lower T): of inverted blocks of n rows, those of 2n.
 
-    Half precision takes products of float16, whose mantissa is that of TF32, and writes it T − T
+    For bfloat16 it takes products of float16, whose mantissa is that of TF32, and writes it T − T
     (T + lower T − I): what is rounded then is T, exactly as the difference sees it, and the
     difference, which is small, where else it is something near I.
     """
@@ -58,7 +64,7 @@ def _inverse(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
         inverse = _doubled(block, inverse, unit, DOT)
     inverse = tl.reshape(tl.where(own, inverse[:, :, None, :], 0.0), [CHUNK, CHUNK])
     unit = tl.where(t[:, None] == t[None, :], 1.0, 0.0)
-    for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4) + (BLOCKS >= 8)):
+    for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4)):
         inverse = _doubled(lower, inverse, unit, DOT)
     return inverse
 
@@ -97,6 +103,10 @@ def forward_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
+    # Tensor cores cut sums off instead of rounding them: all of a bias, which L would not bear.
+    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT
+    # Products of float16 would cost more than rounding T to it does; to bfloat16 they do not.
+    INVERT: tl.constexpr = "tf32x3" if dtype == tl.float16 else DOT
     segment = tl.program_id(1).to(tl.int64) // HEADS
     head = tl.program_id(1) % HEADS
     begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
@@ -138,8 +148,9 @@ def forward_kernel(
         )
         score = (tl.dot(queries, tl.trans(keys), input_precision=DOT) * read).to(dtype)
         if ERROR >= 2:
-            lower = tl.dot(keys, tl.trans(keys), input_precision=DOT) * predict
-            rest = _inverse(strength[:, None] * lower, t, CHUNK, DOT)
+            lower = tl.dot(keys, tl.trans(keys), input_precision=SOLVE) * predict
+            lower *= strength[:, None]
+            rest = _inverse(lower, t, CHUNK, INVERT)
 
         right = right.to(tl.float32)
         out = tl.zeros([CHUNK, BLOCK], tl.float32)
@@ -175,6 +186,8 @@ def forward_kernel(
                     tl.store(inverse + at + square, solve)
                 write = tl.dot(solve, known, acc=write, input_precision=DOT)
                 rest -= solve.to(tl.float32)
+            if SOLVE == "ieee":
+                write = refined(write, solve, lower, known, DOT)
         out += tl.dot(score, write.to(dtype), input_precision=DOT)
         out = (scale * out).to(o.dtype.element_ty)
         tl.store(o + first * VALUES + by_value, out, mask=rows & in_values)
