@@ -4,11 +4,14 @@ ptxas before CUDA 12.9 miscompiles loops that hold several of Hopper's warp-grou
 an operand's descriptor is read from a uniform register which only the end of the loop's body
 writes. In the first iteration it holds whatever was there, and the product reads other numbers, or
 beyond shared memory. `scripts/check_assembly.py` finds such code; docs/results.md has an example.
+
+Imported only where there is a GPU: what marks a constant for torch.compile imports Triton.
 """
 
 from functools import cache
 
 import torch
+from triton import knobs
 
 FIRST_SOUND = (12, 9)
 HOPPER = 9
@@ -35,6 +38,4 @@ def _verdict(device: torch.device) -> str | None:
 
 
 def _ptxas_version() -> str:
-    from triton import knobs  # only where there is a GPU: Triton may be missing elsewhere
-
     return knobs.nvidia.ptxas.version

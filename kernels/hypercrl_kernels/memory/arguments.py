@@ -16,8 +16,6 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.assembler import unsound_assembler
-
 MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
 
 
@@ -94,6 +92,8 @@ def runs_as_kernel(
     if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0:
         return False
     if reason is None and products:
+        from hypercrl_kernels.assembler import unsound_assembler
+
         reason = unsound_assembler(x.device)
     if reason is not None:
         _notice(operation, reason)
