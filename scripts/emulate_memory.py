@@ -16,8 +16,9 @@ import itertools
 
 import pytest
 import torch
+from memory_cases import correlated
 from tensor_cores import use_tensor_cores
-from test_memory_rounding import DELTA_RULES, correlated, cut, errors
+from test_memory_rounding import DELTA_RULES, cut, errors
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
         cut(patch, a.chunk, 64)
         for case in itertools.product(a.names, a.dtypes, a.strengths, a.seeds):
             name, dtype, strength, seed = case
-            x, state = correlated(name, strength, a.length, a.batch, a.heads, seed)
+            x, state = correlated(name, strength, a.batch, a.length, a.heads, seed=seed)
             found = errors(name, x, state, getattr(torch, dtype))
             print(*case, {key: float(f"{value:.2g}") for key, value in found.items()}, flush=True)
 

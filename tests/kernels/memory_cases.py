@@ -234,6 +234,21 @@ def walk(batch, length, heads, width, seed=0):
     return normalize(steps.cumsum(1), dim=-1)
 
 
+def correlated(name, strength, batch, length, heads, values=64, seed=0):
+    """`make` with keys 64 wide of a random walk, the queries a step behind them, β and slow decays.
+
+    Such keys make I + L ill-conditioned. A strength of None leaves β as it is made.
+    """
+    x, state = make(CASES[name], batch, length, heads, keys=64, values=values, seed=seed)
+    x["k"] = walk(batch, length, heads, 64, seed)
+    x["q"] = x["k"].roll(1, 1)
+    if strength is not None:
+        x["beta"] = torch.full_like(x["beta"], strength)
+    if "log_decay" in x:
+        x["log_decay"] = 0.01 * x["log_decay"]
+    return x, state
+
+
 def relative(got, exact):
     """‖got − exact‖ / ‖exact‖."""
     got, exact = got.detach().double().cpu(), exact.detach().double().cpu()

@@ -10,11 +10,11 @@ from memory_cases import (
     ROUNDOFF,
     SEQUENCES,
     by_name,
+    correlated,
     gradients,
     half_precision_limits,
     make,
     relative,
-    walk,
 )
 
 pytestmark = [
@@ -96,12 +96,7 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
 def test_correlated_keys(name, dtype, strength):
-    x, state = make(CASES[name], 4, 512, heads=2, keys=64, values=64)
-    x["k"] = walk(4, 512, 2, 64)
-    x["q"] = x["k"].roll(1, 1)
-    x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    x, state = correlated(name, strength, 4, 512, heads=2)
     check(name, x, state, None, dtype, 1e-4, 1e-4)
 
 
@@ -114,11 +109,8 @@ def test_decays_of_correlated_keys(name, length):
     The limits tell rows from pairs: in one chunk the gradient by pairs is beyond that of
     `half_precision_limits`, too (docs/results.md).
     """
-    x, _ = make(CASES[name], 4, length, heads=2, keys=64, values=64)
-    x["k"] = walk(4, length, 2, 64)
-    x["q"] = x["k"].roll(1, 1)
+    x, _ = correlated(name, None, 4, length, heads=2)
     x["beta"] = 2 * x["beta"]
-    x["log_decay"] = 0.01 * x["log_decay"]
     x = {n: (t.bfloat16() if n in "qkv" else t.float()).cuda() for n, t in x.items()}
 
     def reads(x, state, cu_seqlens):

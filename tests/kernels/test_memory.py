@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memory_cases import CASES, Case, expanded, gradients, make, relative, walk
+from memory_cases import CASES, Case, correlated, expanded, gradients, make, relative
 
 import hypercrl_kernels as ops
 
@@ -105,14 +105,9 @@ def check_steps(case, x, state, o, final):
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @pytest.mark.parametrize("name", DELTA)
 def test_correlated_keys_in_float32(name, strength, monkeypatch):
-    """Keys of a random walk make I + L ill-conditioned: series for its inverse fail here."""
+    """Series for the inverse fail here."""
     case = CASES[name]
-    x, state = make(case, 1, 128, heads=1, keys=64, values=16)
-    x["k"] = walk(1, 128, 1, 64)
-    x["q"] = x["k"].roll(1, 1)
-    x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    x, state = correlated(name, strength, 1, 128, heads=1, values=16)
     exact, exact_gradients = gradients(case.slow, x, state)
     single = {n: t.float() for n, t in x.items()}
     for chunk in (16, 64):

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from memory_cases import CASES, expanded, gradients, make, relative, walk
+from memory_cases import CASES, correlated, expanded, gradients, make, relative
 
 from hypercrl_kernels import MLPState
 from hypercrl_kernels.memory.chunk_memory_reference import Error
@@ -168,12 +168,7 @@ def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
 @pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
 def test_correlated_keys(name, strength, chunk, device, monkeypatch):
     cut(monkeypatch, chunk, 16)
-    x, state = make(CASES[name], 1, 128, heads=1, keys=64, values=16)
-    x["k"] = walk(1, 128, 1, 64)
-    x["q"] = x["k"].roll(1, 1)
-    x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    x, state = correlated(name, strength, 1, 128, heads=1, values=16)
     check(name, x, state, None, device, 1e-4)
 
 
@@ -182,12 +177,7 @@ def test_correlated_keys(name, strength, chunk, device, monkeypatch):
 def test_correlated_keys_in_half_precision(name, chunk, limit, device, monkeypatch):
     """An inverse in float16 alone, or kept as one of it, errs by twice the limits and more."""
     cut(monkeypatch, chunk, 16)
-    x, state = make(CASES[name], 1, 128, heads=2, keys=64, values=16)
-    x["k"] = walk(1, 128, 2, 64)
-    x["q"] = x["k"].roll(1, 1)
-    x["beta"] = torch.full_like(x["beta"], 2.0)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    x, state = correlated(name, 2.0, 1, 128, heads=2, values=16)
     check(name, x, state, None, device, limit, torch.float16)
 
 

@@ -10,11 +10,11 @@ from memory_cases import (
     ROUNDOFF,
     SEQUENCES,
     by_name,
+    correlated,
     gradients,
     half_precision_limits,
     make,
     relative,
-    walk,
 )
 
 pytest.importorskip("triton")
@@ -32,16 +32,6 @@ MOMENTUM = ["Titans", "momentum, error after decay", "momentum, no decay"]
 @pytest.fixture(autouse=True)
 def tensor_cores(monkeypatch):
     use_tensor_cores(monkeypatch)
-
-
-def correlated(name, strength, length=128, batch=1, heads=1, seed=0):
-    x, state = make(CASES[name], batch, length, heads, keys=64, values=64, seed=seed)
-    x["k"] = walk(batch, length, heads, 64, seed)
-    x["q"] = x["k"].roll(1, 1)
-    x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
-    return x, state
 
 
 def errors(name, x, state, dtype):
@@ -72,7 +62,7 @@ def test_half_precision(name, dtype):
 @pytest.mark.parametrize("name", DELTA_RULES)
 def test_half_precision_on_correlated_keys(name, dtype, strength, chunk, monkeypatch):
     cut(monkeypatch, chunk, 64)
-    found = errors(name, *correlated(name, strength), dtype)
+    found = errors(name, *correlated(name, strength, 1, 128, heads=1), dtype)
     assert max(found.values()) < 1, found
 
 
@@ -82,7 +72,7 @@ def test_an_inverse_in_one_half_is_not_enough(dtype, monkeypatch):
 
     cut(monkeypatch, 32, 64)
     monkeypatch.setattr(Problem, "parts", 1)
-    x, state = correlated("error before decay", 2.0, length=256)
+    x, state = correlated("error before decay", 2.0, 1, 256, heads=1)
     assert max(errors("error before decay", x, state, dtype).values()) > 1
 
 
@@ -93,5 +83,5 @@ def test_an_inverse_in_one_half_is_not_enough(dtype, monkeypatch):
 def test_float32_on_correlated_keys(name, chunk, margin, seed, monkeypatch):
     """No launch takes chunks of 64 in float32."""
     cut(monkeypatch, chunk, 64)
-    found = errors(name, *correlated(name, 2.0, batch=2, heads=2, seed=seed), torch.float32)
+    found = errors(name, *correlated(name, 2.0, 2, 128, heads=2, seed=seed), torch.float32)
     assert max(found.values()) < 1e-4 / margin, found
