@@ -64,20 +64,28 @@ class Memory:
             error=self.error,
         )[0]
 
+    def tensors(self, x: dict[str, Tensor]) -> list[Tensor | None]:
+        """As the launches take them, without an initial state and cu_seqlens."""
+        gates = ("key_decay",) if self.vector else ("log_decay", "beta", "log_momentum")
+        return [*(x.get(name) for name in ("q", "k", "v", *gates)), None, None]
+
     def problem(self, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
-        decay = x.get("key_decay", x.get("log_decay"))
-        gates = (decay, x.get("beta"), x.get("log_momentum"))
-        place, scale = get_args(Error).index(self.error), x["q"].shape[-1] ** -0.5
-        return Problem(x["q"], x["k"], x["v"], *gates, None, None, place, scale, 64, launches)
-
-    def forward(self, p: Problem, save: bool) -> tuple[Tensor, ...]:
-        kernels = chunk_gla_op if self.vector else chunk_memory_launch
-        return kernels.launch_forward(p, save)
-
-    def backward(self, p: Problem, d_o: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        tensors, scale = self.tensors(x), x["q"].shape[-1] ** -0.5
         if self.vector:
-            return chunk_gla_op.launch_backward(p, d_o, None, *kept)
-        return chunk_memory_launch.launch_backward(p, d_o, None, kept)
+            return chunk_gla_op.gla_problem(tensors, scale, launches)
+        place = get_args(Error).index(self.error)
+        return chunk_memory_launch.problem_of(tensors, place, scale, 64, launches)
+
+    def forward(self, p: Problem, x: dict[str, Tensor], save: bool) -> list[Any]:
+        kernels = chunk_gla_op if self.vector else chunk_memory_launch
+        return kernels.launch_forward(p, self.tensors(x), save)
+
+    def backward(
+        self, p: Problem, x: dict[str, Tensor], d_o: Tensor, kept: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        if self.vector:
+            return chunk_gla_op.launch_backward(p, self.tensors(x), d_o, None, *kept)
+        return chunk_memory_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
 
 
 MEMORIES = (
@@ -135,11 +143,11 @@ def runs(memory: Memory, x: dict[str, Tensor], part: str, launch: Launch) -> Cal
     """The kernel of that pass with that launch; a backward pass has a forward pass before it."""
     p = memory.problem(x, (launch, launch))
     if part != "backward":
-        return lambda: memory.forward(p, part != "forward")
+        return lambda: memory.forward(p, x, part != "forward")
     before = replace(launch, registers=None)
-    o, _, *kept = memory.forward(replace(p, launches=(before, before)), True)
+    o, _, *kept = memory.forward(p._replace(launches=(before, before)), x, True)
     d_o = torch.randn(o.shape, device=o.device).to(o.dtype)
-    return lambda: memory.backward(p, d_o, kept)
+    return lambda: memory.backward(p, x, d_o, kept)
 
 
 def compile_one(job: tuple[Memory, int, Launch]) -> str | None:
@@ -164,8 +172,8 @@ def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
     d_o = torch.randn_like(wanted).bfloat16()
     exact = torch.autograd.grad(wanted, list(leaves.values()), d_o.double())
     p = memory.problem(x, (launch, launch))
-    o, _, *kept = memory.forward(p, True)
-    got = [g for g in memory.backward(p, d_o, kept) if g.numel()]
+    o, _, *kept = memory.forward(p, x, True)
+    got = [g for g in memory.backward(p, x, d_o, kept) if g is not None]
 
     def away(a: Tensor, b: Tensor) -> float:
         return float((a.double() - b).norm() / b.norm())

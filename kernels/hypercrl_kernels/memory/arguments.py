@@ -30,7 +30,9 @@ def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int
     Raises:
         ValueError: it has not; the message names both shapes.
     """
-    wanted = tuple(sizes.get(letter, -1) for letter in letters)
+    wanted = tuple([sizes.get(letter, -1) for letter in letters])
+    if x.shape == wanted:
+        return
     if x.dim() == len(wanted) and all(w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)):
         return
     axes = ", ".join(
@@ -52,7 +54,8 @@ def check_sequences(operation: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[in
             f"{operation} needs q, k and v of one floating dtype; got {q.dtype}, {k.dtype} and "
             f"{v.dtype}. Cast them to one"
         )
-    return q.shape[0], q.shape[1], q.shape[2]
+    batch, length, heads, _ = q.shape
+    return batch, length, heads
 
 
 def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: int) -> int:
@@ -89,7 +92,7 @@ def runs_as_kernel(
         reason: that it has already not to.
         products: whether the kernels multiply matrices, which takes a sound assembler.
     """
-    if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0:
+    if not x.is_cuda or x.dtype == torch.float64 or x.numel() == 0:
         return False
     if reason is None and products:
         from hypercrl_kernels.assembler import unsound_assembler

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-# pyright: reportCallIssue=false, reportArgumentType=false
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import torch
-import triton
 from torch import Tensor
 
 from hypercrl_kernels.memory.based_reference import (
@@ -19,48 +20,86 @@ from hypercrl_kernels.memory.based_triton import (
     based_state_kernel,
 )
 from hypercrl_kernels.memory.operators import (
+    blocks,
     differentiable,
     padded,
-    product_precision,
+    precision_of,
     unless_traced,
 )
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 
-def _sizes(q: Tensor, v: Tensor) -> tuple[tuple[int, int], dict]:
-    batch, length, heads, keys = q.shape
-    widest = max(padded(keys), padded(v.shape[3]))
-    block = 64 if widest * q.element_size() <= 256 else 32  # steps a program
-    constants = {
-        "HEADS": heads,
-        "KEYS": keys,
-        "WIDTH": padded(keys),
-        "VALUES": v.shape[3],
-        "OUT": padded(v.shape[3]),
-        "BLOCK": block,
-        "DOT": product_precision(q),
-        "num_warps": 4,
-    }
-    return (triton.cdiv(length, block), batch * heads), constants
+class Sizes(NamedTuple):
+    """Of sequences, and their dtype."""
+
+    batch: int
+    length: int
+    heads: int
+    keys: int
+    values: int
+    dtype: torch.dtype
+
+    @property
+    def block(self) -> int:
+        """Steps a program."""
+        widest = max(padded(self.keys), padded(self.values))
+        return 64 if widest * self.dtype.itemsize <= 256 else 32
+
+    @property
+    def programs(self) -> int:
+        return self.batch * self.heads
+
+    def prepared(self, kernel: Any, columns: int, **own: float) -> PreparedKernel:
+        """With a grid of [columns, programs], and constants that this kernel alone has."""
+        constants = {
+            "length": self.length,
+            "HEADS": self.heads,
+            "KEYS": self.keys,
+            "WIDTH": padded(self.keys),
+            "VALUES": self.values,
+            "OUT": padded(self.values),
+            "BLOCK": self.block,
+            "DOT": precision_of(self.dtype),
+            **own,
+        }
+        return PreparedKernel(kernel, (columns, self.programs), constants, {"num_warps": 4})
+
+
+def _sizes(k: Tensor, v: Tensor) -> Sizes:
+    batch, length, heads, keys = k.shape
+    return Sizes(batch, length, heads, keys, v.shape[3], k.dtype)
+
+
+@lru_cache(KEPT)
+def _prepare_forward(sizes: Sizes, starts: bool, epsilon: float) -> PreparedKernel:
+    columns, factor = blocks(sizes.length, sizes.block), sizes.keys**-0.5
+    return sizes.prepared(based_kernel, columns, factor=factor, epsilon=epsilon, STARTS=starts)
+
+
+@lru_cache(KEPT)
+def _prepare_backward(sizes: Sizes) -> PreparedKernel:
+    columns = blocks(sizes.length, sizes.block)
+    return sizes.prepared(based_back_kernel, columns, factor=sizes.keys**-0.5)
+
+
+@lru_cache(KEPT)
+def _prepare_state(sizes: Sizes, starts: bool) -> PreparedKernel:
+    group = 6 if sizes.programs >= 512 else 1  # products a program: enough programs, few loads
+    columns = blocks(sizes.keys + 1, group)
+    return sizes.prepared(based_state_kernel, columns, GROUP=group, STARTS=starts)
 
 
 def _forward(q, k, v, before, epsilon):
     """o, and the denominators [B, T, H]; `before` [B, T, H, V + 1] is added to both sums."""
-    grid, constants = _sizes(q, v)
     o, below = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
-    factor = q.shape[3] ** -0.5
-    based_kernel[grid](
-        q, k, v, before, o, below, q.shape[1], factor, epsilon, **constants,
-        STARTS=before is not None,
-    )  # fmt: skip
+    _prepare_forward(_sizes(k, v), before is not None, epsilon)((q, k, v, before, o, below))
     return o, below
 
 
 def _backward_kernels(q, k, v, d_above, d_below):
     """Gradients of q, k, v, from those of numerators and denominators."""
-    grid, constants = _sizes(q, v)
-    gradients = tuple(torch.empty_like(x) for x in (q, k, v))
-    factor = q.shape[3] ** -0.5
-    based_back_kernel[grid](q, k, v, d_above, d_below, *gradients, q.shape[1], factor, **constants)
+    gradients = tuple([torch.empty_like(x) for x in (q, k, v)])
+    _prepare_backward(_sizes(k, v))((q, k, v, d_above, d_below, *gradients))
     return gradients
 
 
@@ -117,13 +156,9 @@ _run = unless_traced(based_op, differentiable(_forward, _setup_context, _backwar
 
 def _state(k, v, initial):
     """Σ φ(k) [v, 1]ᵀ [B, H, F, V + 1], added to the initial state where there is one."""
-    (_, programs), constants = _sizes(k, v)
-    keys, shape = k.shape[3], (len(k), k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
+    shape = (k.shape[0], k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
     state = k.new_empty(shape, dtype=torch.float32)
-    group = 6 if programs >= 512 else 1  # products a program: enough programs, few loads
-    based_state_kernel[(triton.cdiv(keys + 1, group), programs)](
-        k, v, initial, state, k.shape[1], **constants, GROUP=group, STARTS=initial is not None
-    )
+    _prepare_state(_sizes(k, v), initial is not None)((k, v, initial, state))
     return state
 
 

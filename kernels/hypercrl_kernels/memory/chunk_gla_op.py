@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-# pyright: reportCallIssue=false, reportArgumentType=false
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
-import triton
 from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_gla_triton import gla_backward_kernel, gla_forward_kernel
-from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
+from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem, problem_of
 from hypercrl_kernels.memory.operators import (
-    chunk_slots,
+    Unwritten,
+    blocks,
     contiguous,
     differentiable,
+    for_operator,
     in_dtypes_of,
     padded,
-    product_precision,
+    precision_of,
     unless_traced,
+    unwritten,
 )
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor? initial, Tensor? cu_seqlens, "
@@ -32,119 +37,147 @@ multiprocessors."""
 
 def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
-    wide = max(padded(p.q.shape[3]), padded(p.v.shape[3]))
-    if wide > 64 or p.q.dtype == torch.float32:
+    wide = max(padded(p.keys), padded(p.values))
+    if wide > 64 or p.dtype == torch.float32:
         launch = Launch(16, 4)
-    elif p.segments * p.q.shape[2] >= MANY:
+    elif p.segments * p.heads >= MANY:
         launch = Launch(16, 2)
     else:
         launch = Launch(32, 4)
     return launch, launch
 
 
-def _problem(q, k, v, log_decay, initial, cu_seqlens, scale) -> Problem:
-    return Problem(q, k, v, log_decay, None, None, initial, cu_seqlens, 0, scale, 16)
+def gla_problem(
+    tensors: Sequence[Tensor | None],
+    scale: float,
+    launches: tuple[Launch, Launch] | None = None,
+) -> Problem:
+    """Of q, k, v, log_decay, the initial state and cu_seqlens."""
+    q, k, v, log_decay, initial, cu_seqlens = tensors
+    return problem_of((q, k, v, log_decay, None, None, initial, cu_seqlens), 0, scale, 16, launches)
 
 
-def _constants(p: Problem, chunk: int) -> dict:
+def _outputs(p: Problem, save: bool) -> tuple[Unwritten, ...]:
+    """o, the final state, and with `save` states of each chunk."""
+    launch, _ = p.launches or choose_launches(p)
+    return (
+        ((p.batch, p.length, p.heads, p.values), p.dtype),
+        (p.state_shape(p.segments), torch.float32),
+        (p.state_shape(p.slots(launch.chunk)), p.dtype) if save else None,
+    )
+
+
+def _gradients(p: Problem) -> tuple[Unwritten, ...]:
+    """Those of q, k, v, log_decay and the initial state."""
+    d_q, d_k, d_v, *_, d_initial = p.gradients()
+    d_decay = ((p.batch, p.length, p.heads, p.keys), torch.float32)
+    return d_q, d_k, d_v, d_decay, d_initial
+
+
+def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
     return {
-        "HEADS": p.q.shape[2],
-        "KEYS": p.q.shape[3],
-        "WIDTH": padded(p.q.shape[3]),
-        "VALUES": p.v.shape[3],
+        "scale": p.scale,
+        "length": p.length,
+        "HEADS": p.heads,
+        "KEYS": p.keys,
+        "WIDTH": padded(p.keys),
+        "VALUES": p.values,
         "CHUNK": chunk,
         "LEVELS": chunk.bit_length() - 1,
-        "STARTS": p.initial is not None,
-        "VARLEN": p.cu_seqlens is not None,
-        "DOT": product_precision(p.q),
+        "STARTS": p.starts,
+        "VARLEN": p.varlen,
+        "DOT": precision_of(p.dtype),
     }
 
 
-def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
-    """`_outputs`, written."""
+@lru_cache(KEPT)
+def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel, and what it writes."""
     launch, _ = p.launches or choose_launches(p)
-    outputs = o, final, states = _outputs(p, save)
     block = p.block(launch)
-    gla_forward_kernel[(triton.cdiv(p.v.shape[3], block), p.segments * p.q.shape[2])](
-        p.q, p.k, p.v, p.log_decay, p.initial, p.cu_seqlens, o, final, states, p.scale,
-        p.q.shape[1], **_constants(p, launch.chunk), BLOCK=block, SAVE=save, **launch.options(),
-    )  # fmt: skip
-    return outputs
+    grid = (blocks(p.values, block), p.segments * p.heads)
+    constants = {**_constants(p, launch.chunk), "BLOCK": block, "SAVE": save}
+    return PreparedKernel(gla_forward_kernel, grid, constants, launch.options()), _outputs(p, save)
+
+
+@lru_cache(KEPT)
+def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel and what it writes; `ends` if the final state has a gradient."""
+    _, launch = p.launches or choose_launches(p)
+    grid = (p.segments * p.heads,)
+    constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
+    return PreparedKernel(gla_backward_kernel, grid, constants, launch.options()), _gradients(p)
+
+
+def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> list[Tensor | None]:
+    """`_outputs`, written; the tensors as `gla_problem` takes them."""
+    kernel, outputs = prepare_forward(p, save)
+    written = unwritten(outputs, p.device)
+    kernel((*tensors, *written))
+    return written
 
 
 def launch_backward(
-    p: Problem, d_o: Tensor, d_final: Tensor | None, states: Tensor
-) -> tuple[Tensor, ...]:
+    p: Problem,
+    tensors: Sequence[Tensor | None],
+    d_o: Tensor,
+    d_final: Tensor | None,
+    states: Tensor | None,
+) -> list[Tensor | None]:
     """`_gradients`, written; `states` is the third of what `launch_forward` returned."""
-    _, launch = p.launches or choose_launches(p)
-    gradients = _gradients(p)
-    gla_backward_kernel[(p.segments * p.q.shape[2],)](
-        p.q, p.k, p.v, p.log_decay, d_o, d_final, states, p.cu_seqlens, *gradients, p.scale,
-        p.q.shape[1], **_constants(p, launch.chunk), BLOCK=padded(p.v.shape[3]),
-        ENDS=d_final is not None, **launch.options(),
-    )  # fmt: skip
-    return gradients
+    kernel, gradients = prepare_backward(p, d_final is not None)
+    *sequences, _, cu_seqlens = tensors
+    written = unwritten(gradients, p.device)
+    kernel((*sequences, d_o, d_final, states, cu_seqlens, *written))
+    return written
 
 
 def _forward(*arguments):
     """o, the final state, and what `_backward_kernels` takes as the last argument."""
-    *problem, save = arguments
-    return launch_forward(_problem(*problem), save)
+    *tensors, scale, save = arguments
+    return tuple(launch_forward(gla_problem(tensors, scale), tensors, save))
 
 
 def _backward_kernels(*arguments):
-    """Gradients of the first five arguments; empty for an initial state that is not there."""
-    *problem, d_o, d_final, states = arguments
-    return launch_backward(_problem(*problem), d_o, d_final, states)
+    """Gradients of the first five arguments; None for an initial state that is not there."""
+    *tensors, scale, d_o, d_final, states = arguments
+    return launch_backward(gla_problem(tensors, scale), tensors, d_o, d_final, states)
 
 
 gla_op = torch.library.custom_op(
     "hypercrl::chunk_gla",
-    _forward,
+    for_operator(_forward),
     mutates_args=(),
     schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)",
 )
 gla_backward_op = torch.library.custom_op(
     "hypercrl::chunk_gla_backward",
-    _backward_kernels,
+    for_operator(_backward_kernels),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states) -> "
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(gla_backward_op, _backward_kernels)
 
 
-def _outputs(p: Problem, save: bool) -> tuple[Tensor, ...]:
-    """Unwritten: o, the final state, and states of each chunk, empty unless `save`."""
-    launch, _ = p.launches or choose_launches(p)
-    slots = chunk_slots(p.q, p.cu_seqlens, launch.chunk) if save else 0
-    return (
-        torch.empty_like(p.v),
-        p.q.new_empty(p.state_shape(p.segments), dtype=torch.float32),
-        p.q.new_empty(p.state_shape(slots)),
-    )
-
-
-def _gradients(p: Problem) -> tuple[Tensor, ...]:
-    d_q, d_k, d_v, d_decay, _, _, d_initial = p.gradients()
-    return d_q, d_k, d_v, d_decay, d_initial
-
-
 @gla_op.register_fake
+@for_operator
 def _(*arguments):
-    *problem, save = arguments
-    return _outputs(_problem(*problem), save)
+    p = gla_problem(arguments[:6], arguments[6])
+    return unwritten(_outputs(p, arguments[-1]), p.device)
 
 
 @gla_backward_op.register_fake
+@for_operator
 def _(*arguments):
-    return _gradients(_problem(*arguments[:7]))
+    p = gla_problem(arguments[:6], arguments[6])
+    return unwritten(_gradients(p), p.device)
 
 
 def _setup_context(ctx, inputs, output) -> None:
     *tensors, scale, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[2:])
+    ctx.mark_non_differentiable(*(x for x in output[2:] if x is not None))
     ctx.save_for_backward(*tensors, *output[2:])
     ctx.scale = scale
 

@@ -16,6 +16,8 @@ from hypercrl_kernels.memory.arguments import (
 )
 from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
 
+ERRORS: tuple[str, ...] = get_args(Error)
+
 
 def chunk_memory(
     q: Tensor,
@@ -81,7 +83,7 @@ def chunk_memory(
         from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
 
         state = None if initial_state is None else initial_state.float()
-        place = get_args(Error).index(error)
+        place = ERRORS.index(error)
         gates = (log_decay, beta, log_momentum)
         o, state = memory_kernels(q, k, v, *gates, state, cu_seqlens, place, factor, chunk)
     else:
@@ -133,8 +135,8 @@ def _check(
 ) -> None:
     name = "chunk_memory"
     batch, length, heads = check_sequences(name, q, k, v)
-    if error not in get_args(Error):
-        raise ValueError(f"{name} knows error {', '.join(get_args(Error))}; got {error!r}")
+    if error not in ERRORS:
+        raise ValueError(f"{name} knows error {', '.join(ERRORS)}; got {error!r}")
     if normalise and (error != "none" or log_momentum is not None):
         raise ValueError(f"{name} with normalise needs error='none' and no momentum")
     sizes = {"B": batch, "T": length, "H": heads}

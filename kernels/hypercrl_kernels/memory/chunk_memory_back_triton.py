@@ -98,8 +98,8 @@ def backward_kernel(
         right = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = tl.load(d_o + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = (scale * d_out.to(tl.float32)).to(dtype)
-        saved = states + index * copies * size + place
         if not SINGLE:
+            saved = states + index * copies * size + place
             memory = tl.load(saved, mask=in_state, other=0.0)
         decay, previous, momentum, strength = gates_of(
             log_decay, beta, log_momentum, first + i * HEADS, t, inside,

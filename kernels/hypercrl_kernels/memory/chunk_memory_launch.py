@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
-# pyright: reportCallIssue=false, reportArgumentType=false
 import torch
-import triton
 from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_memory_back_triton import backward_kernel
 from hypercrl_kernels.memory.chunk_memory_triton import forward_kernel
-from hypercrl_kernels.memory.operators import chunk_slots, padded, product_precision
+from hypercrl_kernels.memory.operators import (
+    Unwritten,
+    blocks,
+    padded,
+    precision_of,
+    unwritten,
+)
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 FEW = 128  # programs, about as many as a large GPU has multiprocessors
 
@@ -41,20 +48,24 @@ class Launch:
         return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Arguments of `chunk_memory` as the kernels take them; `error` as its place in `Error`."""
+class Problem(NamedTuple):
+    """All that a launch for `chunk_memory` depends on; `error` as its place in `Error`."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    log_decay: Tensor | None
-    beta: Tensor | None
-    log_momentum: Tensor | None
-    initial: Tensor | None
-    cu_seqlens: Tensor | None
+    batch: int
+    length: int
+    heads: int
+    keys: int
+    values: int
+    segments: int
+    dtype: torch.dtype  # of the sequences
+    device: torch.device
+    decay: bool  # whether there are those gates
+    strength: bool
+    momentum: bool
+    starts: bool  # from an initial state, else from zeros
+    varlen: bool  # with cu_seqlens
     error: int
-    scale: float
+    scale: float  # of the reads
     chunk: int  # of the error at its start
     launches: tuple[Launch, Launch] | None = None  # forward, backward; None: as `choose_launches`
 
@@ -62,13 +73,15 @@ class Problem:
         """Launches of the forward and the backward pass."""
         return choose_launches(self, save) if self.launches is None else self.launches
 
-    @property
-    def segments(self) -> int:
-        return len(self.q) if self.cu_seqlens is None else len(self.cu_seqlens) - 1
-
     def single(self, chunk: int) -> bool:
         """Each sequence is one chunk that starts from zeros."""
-        return self.initial is None and self.cu_seqlens is None and self.q.shape[1] <= chunk
+        return not self.starts and not self.varlen and self.length <= chunk
+
+    def slots(self, chunk: int) -> int:
+        """Places for chunks: enough for all of them, known without looking at the offsets."""
+        if self.varlen:
+            return self.length // chunk + self.segments
+        return self.batch * blocks(self.length, chunk)
 
     @property
     def parts(self) -> int:
@@ -76,11 +89,11 @@ class Problem:
 
         One of bfloat16 loses what matters where keys are correlated.
         """
-        return 1 if self.q.dtype == torch.float32 else 2
+        return 1 if self.dtype == torch.float32 else 2
 
     def block(self, launch: Launch) -> int:
         """Values a program of the forward pass holds: all, if that makes programs enough."""
-        width, programs = padded(self.v.shape[3]), self.segments * self.q.shape[2]
+        width, programs = padded(self.values), self.segments * self.heads
         if launch.block is not None:
             return launch.block
         while width > 16 and programs < FEW:
@@ -89,33 +102,68 @@ class Problem:
 
     def state_shape(self, count: int) -> tuple[int, ...]:
         """[count, H, (2,) K, V]."""
-        two = () if self.log_momentum is None else (2,)
-        return (count, self.q.shape[2], *two, self.q.shape[3], self.v.shape[3])
+        two = (2,) if self.momentum else ()
+        return (count, self.heads, *two, self.keys, self.values)
 
-    def outputs(self, save: bool) -> tuple[Tensor, ...]:
-        """Unwritten: o, the final state; states and T of each chunk, empty unless wanted."""
+    def outputs(self, save: bool) -> tuple[Unwritten, ...]:
+        """o, the final state; with `save`, where they are needed, states and T of each chunk."""
         chunk = self.cut(save)[0].chunk
-        slots = chunk_slots(self.q, self.cu_seqlens, chunk) if save else 0
-        starts = 0 if self.single(chunk) else slots
-        q, heads = self.q, self.q.shape[2]
+        slots = self.slots(chunk)
+        inverse = (slots, self.heads, self.parts, chunk, chunk)
         return (
-            torch.empty_like(self.v),
-            q.new_empty(self.state_shape(self.segments), dtype=torch.float32),
-            q.new_empty(self.state_shape(starts)),
-            q.new_empty(slots if self.error >= 2 else 0, heads, self.parts, chunk, chunk),
+            ((self.batch, self.length, self.heads, self.values), self.dtype),
+            (self.state_shape(self.segments), torch.float32),
+            (self.state_shape(slots), self.dtype) if save and not self.single(chunk) else None,
+            (inverse, self.dtype) if save and self.error >= 2 else None,
         )
 
-    def gradients(self) -> tuple[Tensor, ...]:
-        """Unwritten: those of q, k, v, log_decay, beta, log_momentum and the initial state.
+    def gradients(self) -> tuple[Unwritten, ...]:
+        """Those of q, k, v, log_decay, beta, log_momentum and the initial state.
 
-        Of gates and state in float32, and empty for one that is not there.
+        Of gates and state in float32.
         """
-        sequences = [torch.empty_like(x) for x in (self.q, self.k, self.v)]
-        others = [
-            self.q.new_empty(0 if x is None else x.shape, dtype=torch.float32)
-            for x in (self.log_decay, self.beta, self.log_momentum, self.initial)
-        ]
-        return (*sequences, *others)
+        lead = (self.batch, self.length, self.heads)
+        initial = self.state_shape(self.segments)
+        return (
+            *(((*lead, width), self.dtype) for width in (self.keys, self.keys, self.values)),
+            (lead, torch.float32) if self.decay else None,
+            (lead, torch.float32) if self.strength else None,
+            (lead, torch.float32) if self.momentum else None,
+            (initial, torch.float32) if self.starts else None,
+        )
+
+
+def problem_of(
+    tensors: Sequence[Tensor | None],
+    error: int,
+    scale: float,
+    chunk: int,
+    launches: tuple[Launch, Launch] | None = None,
+) -> Problem:
+    """Of q, k, v, log_decay, beta, log_momentum, the initial state and cu_seqlens."""
+    q, _, v, log_decay, beta, log_momentum, initial, cu_seqlens = tensors
+    assert q is not None
+    assert v is not None
+    batch, length, heads, keys = q.shape
+    return Problem(
+        batch,
+        length,
+        heads,
+        keys,
+        v.shape[3],
+        batch if cu_seqlens is None else cu_seqlens.shape[0] - 1,
+        q.dtype,
+        q.device,
+        log_decay is not None,
+        beta is not None,
+        log_momentum is not None,
+        initial is not None,
+        cu_seqlens is not None,
+        error,
+        scale,
+        chunk,
+        launches,
+    )
 
 
 @dataclass(frozen=True)
@@ -139,11 +187,11 @@ class Row:
     linear: bool = False
 
     def fits(self, p: Problem) -> bool:
-        width = max(p.q.shape[3], p.v.shape[3])
+        width = max(p.keys, p.values)
         return (
             width <= self.widest
-            and (self.momentum or p.log_momentum is None)
-            and (not self.half or p.q.dtype != torch.float32)
+            and (self.momentum or not p.momentum)
+            and (not self.half or p.dtype != torch.float32)
             and (not self.single or p.single(self.forward.chunk))
             and (not self.linear or p.error == 0)
         )
@@ -173,48 +221,64 @@ def choose_launches(p: Problem, save: bool) -> tuple[Launch, Launch]:
     return forward, backward
 
 
-def _constants(p: Problem, chunk: int) -> dict:
+def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
     return {
-        "HEADS": p.q.shape[2],
-        "KEYS": p.q.shape[3],
-        "WIDTH": padded(p.q.shape[3]),
-        "VALUES": p.v.shape[3],
+        "scale": p.scale,
+        "length": p.length,
+        "HEADS": p.heads,
+        "KEYS": p.keys,
+        "WIDTH": padded(p.keys),
+        "VALUES": p.values,
         "CHUNK": chunk,
-        "DECAY": p.log_decay is not None,
-        "STRENGTH": p.beta is not None,
-        "MOMENTUM": p.log_momentum is not None,
+        "DECAY": p.decay,
+        "STRENGTH": p.strength,
+        "MOMENTUM": p.momentum,
         "ERROR": p.error,
-        "STARTS": p.initial is not None,
+        "STARTS": p.starts,
         "SINGLE": p.single(chunk),
-        "VARLEN": p.cu_seqlens is not None,
+        "VARLEN": p.varlen,
         "PARTS": p.parts,
-        "DOT": product_precision(p.q),
+        "DOT": precision_of(p.dtype),
     }
 
 
-def launch_forward(p: Problem, save: bool) -> tuple[Tensor, ...]:
-    """`Problem.outputs`, written."""
+@lru_cache(KEPT)
+def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel, and what it writes."""
     launch, _ = p.cut(save)
-    outputs = o, final, states, inverse = p.outputs(save)
     block = p.block(launch)
-    forward_kernel[(triton.cdiv(p.v.shape[3], block), p.segments * p.q.shape[2])](
-        p.q, p.k, p.v, p.log_decay, p.beta, p.log_momentum, p.initial, p.cu_seqlens,
-        o, final, states, inverse, p.scale, p.q.shape[1],
-        **_constants(p, launch.chunk), BLOCK=block, SAVE=save, **launch.options(),
-    )  # fmt: skip
-    return outputs
+    grid = (blocks(p.values, block), p.segments * p.heads)
+    constants = {**_constants(p, launch.chunk), "BLOCK": block, "SAVE": save}
+    return PreparedKernel(forward_kernel, grid, constants, launch.options()), p.outputs(save)
+
+
+@lru_cache(KEPT)
+def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel and what it writes; `ends` if the final state has a gradient."""
+    _, launch = p.cut(save=True)
+    grid = (p.segments * p.heads,)
+    constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
+    return PreparedKernel(backward_kernel, grid, constants, launch.options()), p.gradients()
+
+
+def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> list[Tensor | None]:
+    """`Problem.outputs`, written; the tensors as `problem_of` takes them."""
+    kernel, outputs = prepare_forward(p, save)
+    written = unwritten(outputs, p.device)
+    kernel((*tensors, *written))
+    return written
 
 
 def launch_backward(
-    p: Problem, d_o: Tensor, d_final: Tensor | None, kept: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
+    p: Problem,
+    tensors: Sequence[Tensor | None],
+    d_o: Tensor,
+    d_final: Tensor | None,
+    kept: Sequence[Tensor | None],
+) -> list[Tensor | None]:
     """`Problem.gradients`, written; `kept` is what `launch_forward` returned from its third on."""
-    _, launch = p.cut(save=True)
-    gradients = p.gradients()
-    backward_kernel[(p.segments * p.q.shape[2],)](
-        p.q, p.k, p.v, p.log_decay, p.beta, p.log_momentum, d_o, d_final, *kept, p.cu_seqlens,
-        *gradients, p.scale, p.q.shape[1],
-        **_constants(p, launch.chunk), BLOCK=padded(p.v.shape[3]), ENDS=d_final is not None,
-        **launch.options(),
-    )  # fmt: skip
-    return gradients
+    kernel, gradients = prepare_backward(p, d_final is not None)
+    *sequences, _, cu_seqlens = tensors
+    written = unwritten(gradients, p.device)
+    kernel((*sequences, d_o, d_final, *kept, cu_seqlens, *written))
+    return written

@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.chunk_memory_launch import Problem, launch_backward, launch_forward
+from hypercrl_kernels.memory.chunk_memory_launch import (
+    launch_backward,
+    launch_forward,
+    problem_of,
+)
 from hypercrl_kernels.memory.operators import (
     contiguous,
     differentiable,
+    for_operator,
     in_dtypes_of,
     unless_traced,
+    unwritten,
 )
 
 _ARGUMENTS = (
@@ -21,48 +27,52 @@ _ARGUMENTS = (
 
 def _forward(*arguments):
     """o, the final state, and what `_backward_kernels` takes as the last two arguments."""
-    *problem, save = arguments
-    return launch_forward(Problem(*problem), save)
+    *tensors, error, scale, chunk, save = arguments
+    return tuple(launch_forward(problem_of(tensors, error, scale, chunk), tensors, save))
 
 
 def _backward_kernels(*arguments):
-    """Gradients of the first seven arguments; empty for one that is not there."""
-    *problem, d_o, d_final, states, inverse = arguments
-    return launch_backward(Problem(*problem), d_o, d_final, (states, inverse))
+    """Gradients of the first seven arguments; None for one that is not there."""
+    *tensors, error, scale, chunk, d_o, d_final, states, inverse = arguments
+    problem = problem_of(tensors, error, scale, chunk)
+    return launch_backward(problem, tensors, d_o, d_final, (states, inverse))
 
 
 memory_op = torch.library.custom_op(
     "hypercrl::chunk_memory",
-    _forward,
+    for_operator(_forward),
     mutates_args=(),
     schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 memory_backward_op = torch.library.custom_op(
     "hypercrl::chunk_memory_backward",
-    _backward_kernels,
+    for_operator(_backward_kernels),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor states, Tensor inverse) "
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states, Tensor? inverse) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(memory_backward_op, _backward_kernels)
 
 
 @memory_op.register_fake
+@for_operator
 def _(*arguments):
-    *problem, save = arguments
-    p = Problem(*problem)
-    return p.outputs(save)
+    *tensors, error, scale, chunk, save = arguments
+    p = problem_of(tensors, error, scale, chunk)
+    return unwritten(p.outputs(save), p.device)
 
 
 @memory_backward_op.register_fake
+@for_operator
 def _(*arguments):
-    return Problem(*arguments[:11]).gradients()
+    p = problem_of(arguments[:8], *arguments[8:11])
+    return unwritten(p.gradients(), p.device)
 
 
 def _setup_context(ctx, inputs, output) -> None:
     *problem, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[2:])
+    ctx.mark_non_differentiable(*(x for x in output[2:] if x is not None))
     ctx.save_for_backward(*problem[:8], *output[2:])
     ctx.options = problem[8:]
 

@@ -6,18 +6,50 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+from torch.autograd import forward_ad
+
+Unwritten = tuple[Sequence[int], torch.dtype] | None
+"""Shape and dtype of an output, None for one that is not wanted."""
+
+
+def blocks(size: int, block: int) -> int:
+    """How many hold `size` numbers; `triton.cdiv` takes microseconds."""
+    return -(-size // block)
+
+
+def power_of_2(size: int) -> int:
+    """The least from `size` on; `triton.next_power_of_2` takes microseconds."""
+    return 1 << (int(size) - 1).bit_length()
 
 
 def padded(size: int) -> int:
     """Width of a block that holds `size` numbers: a power of two, 16 at least for its products."""
-    return max(16, triton.next_power_of_2(int(size)))
+    return max(16, power_of_2(size))
 
 
 def product_precision(x: Tensor) -> str:
     """How products of blocks of x are taken: float32 in three passes, half precision as it is."""
-    return "tf32x3" if x.dtype == torch.float32 else "tf32"
+    return precision_of(x.dtype)
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """`product_precision` of blocks of that dtype."""
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+def unwritten(outputs: Sequence[Unwritten], device: torch.device) -> list[Tensor | None]:
+    """Memory for the outputs."""
+    return [None if x is None else torch.empty(x[0], dtype=x[1], device=device) for x in outputs]
+
+
+def for_operator(body: Callable) -> Callable:
+    """The body with an empty tensor for each None it returns: operators have no such output."""
+
+    def call(*arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(arguments[0].new_empty(0) if x is None else x for x in body(*arguments))
+
+    return call
 
 
 def chunk_slots(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> int:
@@ -31,16 +63,16 @@ def chunk_slots(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> int:
 def contiguous(tensors: Sequence[Tensor | None]) -> tuple[list[Tensor | None], bool]:
     """The tensors as kernels read them, and whether a gradient is wanted of any of them."""
     laid = [None if x is None else x.contiguous() for x in tensors]
-    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in laid)
-    return laid, wanted
+    wanted = [x is not None and x.requires_grad for x in laid]
+    return laid, torch.is_grad_enabled() and any(wanted)
 
 
 def in_dtypes_of(
-    tensors: Sequence[Tensor | None], gradients: Sequence[Tensor]
+    tensors: Sequence[Tensor | None], gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The gradients in the dtypes of what they are of; None for what is not there."""
     pairs = zip(tensors, gradients, strict=True)
-    return [None if x is None else gradient.to(x.dtype) for x, gradient in pairs]
+    return [None if x is None or d is None else d.to(x.dtype) for x, d in pairs]
 
 
 def unless_traced(operator: Callable, body: Callable) -> Callable:
@@ -54,7 +86,27 @@ def unless_traced(operator: Callable, body: Callable) -> Callable:
 
 
 def differentiable(forward: Callable, setup_context: Callable, backward: Callable) -> Callable:
-    """The same autograd as `register_autograd` gives to an operator, for its body."""
-    methods = {"forward": forward, "setup_context": setup_context, "backward": backward}
+    """The same autograd as `register_autograd` gives to an operator, for its body.
+
+    Where no derivative is wanted the body alone runs. The forward pass calls `setup_context`, since
+    torch inspects the signatures of a Function that has one at every call.
+    """
+
+    def forward_with_context(ctx: Any, *arguments: Any) -> Any:
+        output = forward(*arguments)
+        setup_context(ctx, arguments, output)
+        return output
+
+    methods = {"forward": forward_with_context, "backward": backward}
     static = {name: staticmethod(method) for name, method in methods.items()}
-    return type("Kernels", (torch.autograd.Function,), static).apply
+    apply = type("Kernels", (torch.autograd.Function,), static).apply
+
+    def call(*arguments: Any) -> Any:
+        # With forward-mode derivatives a Function says that it has none; the body would drop them.
+        wanted = [isinstance(x, Tensor) and x.requires_grad for x in arguments]
+        backward_mode = torch.is_grad_enabled() and any(wanted)
+        if backward_mode or forward_ad._current_level >= 0:
+            return apply(*arguments)
+        return forward(*arguments)
+
+    return call

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-# pyright: reportCallIssue=false, reportArgumentType=false
+from functools import lru_cache
+
 import torch
-import triton
 from torch import Tensor
 
-from hypercrl_kernels.memory.operators import differentiable, unless_traced
+from hypercrl_kernels.memory.operators import blocks, differentiable, power_of_2, unless_traced
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 from hypercrl_kernels.memory.scan_triton import scan_back_kernel, scan_kernel
 
 _ARGUMENTS = "Tensor log_decay, Tensor initial, Tensor? cu_seqlens"
 
 
-def _sizes(x: Tensor, initial: Tensor, cu_seqlens: Tensor | None) -> tuple[tuple[int, int], dict]:
-    """Grid and constants; a warp a program, as sequences are many and tiles small."""
-    channels = x.shape[2] * x.shape[3]
-    block = min(32, triton.next_power_of_2(channels))
-    grid = (triton.cdiv(channels, block), len(initial))
-    constants = {"CHANNELS": channels, "BLOCK": block, "TILE": 16}
-    return grid, {**constants, "VARLEN": cu_seqlens is not None, "num_warps": 1}
+@lru_cache(KEPT)
+def _prepare(
+    length: int, channels: int, segments: int, varlen: bool, back: bool, ends: bool
+) -> PreparedKernel:
+    """One pass; a warp a program, as sequences are many and tiles small."""
+    block = min(32, power_of_2(channels))
+    grid = (blocks(channels, block), segments)
+    constants = {"length": length, "CHANNELS": channels, "BLOCK": block, "TILE": 16}
+    constants |= {"VARLEN": varlen} | ({"ENDS": ends} if back else {})
+    return PreparedKernel(
+        scan_back_kernel if back else scan_kernel, grid, constants, {"num_warps": 1}
+    )
+
+
+def _kernel(
+    x: Tensor, initial: Tensor, cu_seqlens: Tensor | None, back: bool, ends: bool = False
+) -> PreparedKernel:
+    _, length, heads, width = x.shape
+    segments, varlen = initial.shape[0], cu_seqlens is not None
+    return _prepare(length, heads * width, segments, varlen, back, ends)
 
 
 def _forward(x, log_decay, initial, cu_seqlens):
     """h and the final state."""
-    grid, constants = _sizes(x, initial, cu_seqlens)
     h, final = torch.empty_like(x), torch.empty_like(initial)
-    scan_kernel[grid](x, log_decay, initial, cu_seqlens, h, final, x.shape[1], **constants)
+    kernel = _kernel(x, initial, cu_seqlens, back=False)
+    kernel((x, log_decay, initial, cu_seqlens, h, final))
     return h, final
 
 
 def _backward_kernels(h, log_decay, initial, cu_seqlens, d_h, d_final):
     """Gradients of x, log_decay and the initial state."""
-    grid, constants = _sizes(h, initial, cu_seqlens)
-    d_x, d_decay, d_initial = (torch.empty_like(x) for x in (h, log_decay, initial))
-    scan_back_kernel[grid](
-        h, log_decay, initial, d_h, d_final, cu_seqlens, d_x, d_decay, d_initial, h.shape[1],
-        **constants, ENDS=d_final is not None,
-    )  # fmt: skip
-    return d_x, d_decay, d_initial
+    gradients = [torch.empty_like(x) for x in (h, log_decay, initial)]
+    kernel = _kernel(h, initial, cu_seqlens, back=True, ends=d_final is not None)
+    kernel((h, log_decay, initial, d_h, d_final, cu_seqlens, *gradients))
+    return tuple(gradients)
 
 
 scan_op = torch.library.custom_op(
