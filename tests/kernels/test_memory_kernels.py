@@ -224,6 +224,38 @@ def test_registered_with_torch(name, device):
     torch.library.opcheck(memory_op, arguments, test_utils=checks)
 
 
+@pytest.mark.parametrize("name", ["gated DeltaNet", "GLA", "HGRN"])
+def test_forward_mode_derivatives_are_refused(name, device):
+    """They have none: what has a tangent, and needs no gradient, must not lose it unsaid."""
+    x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
+    x, state = {n: t.to(device) for n, t in x.items()}, [s.to(device) for s in state]
+    with torch.autograd.forward_ad.dual_level():
+        x["q"] = torch.autograd.forward_ad.make_dual(x["q"], torch.ones_like(x["q"]))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            kernels(name, device)(x, state, None)
+
+
+def test_problems_of_other_sizes_one_after_another(device):
+    """What is kept of one problem is not used for another."""
+    sizes = [(1, 17, 16, 16), (2, 17, 16, 16), (1, 40, 16, 16), (1, 17, 20, 18), (1, 17, 16, 16)]
+    for batch, length, keys, values in sizes:
+        for started in (True, False):
+            x, state = make(CASES["gated"], batch, length, keys=keys, values=values)
+            check("gated", x, state if started else None, None, device)
+
+
+def test_compiled_for_any_length(device):
+    function = kernels("gated DeltaNet", device)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    for length in (17, 40, 90):
+        x, _ = make(CASES["gated DeltaNet"], 1, length, heads=1, dtype=torch.float32)
+        x = {n: t.to(device) for n, t in x.items()}
+        wanted, wanted_gradients = gradients(function, x, None)
+        got, got_gradients = gradients(compiled, x, None)
+        torch.testing.assert_close(got, wanted)
+        torch.testing.assert_close(got_gradients, wanted_gradients)
+
+
 def test_compiled(device):
     x, state = make(CASES["gated DeltaNet"], 1, 17, heads=1, dtype=torch.float32)
     x, state = {n: t.to(device) for n, t in x.items()}, [s.to(device) for s in state]
