@@ -141,7 +141,7 @@ def titans(x: Inputs) -> Any:
         normalize(q, dim=-1), normalize(k, dim=-1), v,
         initial_state=ops.MLPState.fresh(x["w1"], x["w2"], batch),
         log_decay=logsigmoid(log_decay + 4), beta=0.1 * beta.sigmoid(),
-        log_momentum=logsigmoid(log_momentum),
+        log_momentum=logsigmoid(log_momentum), chunk=64,
     )  # fmt: skip
 
 
@@ -278,9 +278,9 @@ def make(names: tuple[str, ...], shape: Shape, device: torch.device) -> Inputs:
         "log_momentum": lambda: -randn(*lead).abs() - 0.3,
         "key_decay": lambda: -0.1 * randn(*lead, shape.width).abs().bfloat16(),
         "state": lambda: randn(shape.batch, shape.heads, shape.width, shape.width),
-        "sequence": lambda: randn(shape.batch, shape.length, 256),
-        "projections": lambda: randn(768, 256) / 16,
-        "gates": lambda: randn(12, 256) / 16,
+        "sequence": lambda: randn(shape.batch, shape.length, 256).bfloat16(),
+        "projections": lambda: (randn(768, 256) / 16).bfloat16(),
+        "gates": lambda: (randn(12, 256) / 16).bfloat16(),
         "w1": lambda: randn(4, 64, 256) / 8,
         "w2": lambda: randn(4, 256, 64) / 16,
     }

@@ -192,7 +192,7 @@ class Row:
             width <= self.widest
             and (self.momentum or not p.momentum)
             and (not self.half or p.dtype != torch.float32)
-            and (not self.single or p.single(self.forward.chunk))
+            and (not self.single or p.single(self.backward.chunk))
             and (not self.linear or p.error == 0)
         )
 
@@ -201,6 +201,7 @@ ROWS = (  # the first that fits; the fastest on an H100, see docs/results.md
     Row(Launch(64, 4), Launch(64, 4), widest=64, single=True),
     Row(Launch(64, 4), Launch(64, 4), widest=64, linear=True),
     Row(Launch(64, 4, stages=2), Launch(32, 4, stages=2), widest=64),
+    Row(Launch(32, 4, stages=2), Launch(64, 8), widest=64, momentum=True, single=True),
     Row(Launch(32, 4, stages=2), Launch(32, 4, stages=2), widest=64, momentum=True),
     Row(Launch(64, 8), Launch(64, 8), widest=128, linear=True),
     Row(Launch(32, 8, stages=2), Launch(32, 8, stages=2), widest=128),
@@ -215,7 +216,7 @@ def choose_launches(p: Problem, save: bool) -> tuple[Launch, Launch]:
     row = next(row for row in ROWS if row.fits(p))
     forward, backward = row.forward, row.backward
     if save and forward.chunk != backward.chunk:
-        forward = replace(forward, chunk=backward.chunk)
+        forward = backward
     if p.error == 1:  # the chunk is part of what is computed
         forward, backward = (replace(x, chunk=p.chunk) for x in (forward, backward))
     return forward, backward
