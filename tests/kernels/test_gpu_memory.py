@@ -93,7 +93,7 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     g = torch.Generator().manual_seed(1)
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
-    # Larger steps with momentum diverge; larger decays leave weights below float16's normal numbers.
+    # Larger steps with momentum diverge; larger decays leave weights too small for float16.
     x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
         x["log_decay"] = 0.01 * x["log_decay"]
