@@ -91,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps-only", action="store_true", help="leave out the windows")
+    parser.add_argument("--only", nargs="*", help="encoders by name, else all")
     parser.add_argument("--out", type=Path, help="JSON file for all rows")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     clock, report = Clock(device), Report()
     for name in MEMORIES:
-        if name != "none":
+        if name != "none" and (arguments.only is None or name in arguments.only):
             bench(name, clock, report, device, arguments.steps_only)
     if arguments.out:
         report.write(arguments.out, device)

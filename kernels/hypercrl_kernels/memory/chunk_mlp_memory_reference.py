@@ -29,9 +29,9 @@ class MLPState(NamedTuple):
 
     @classmethod
     def fresh(cls, w1: Tensor, w2: Tensor, count: int) -> MLPState:
-        """`count` memories that all start from w1 [H, K, F] and w2 [H, F, V], without momentum."""
-        first, second = (w.expand(count, *w.shape) for w in (w1, w2))
-        return cls(first, second, torch.zeros_like(first), torch.zeros_like(second))
+        """`count` memories at rest, all of the same w1 [H, K, F] and w2 [H, F, V], not copied."""
+        weights = (w1, w2, torch.zeros_like(w1), torch.zeros_like(w2))
+        return cls(*(w.expand(count, *w.shape) for w in weights))
 
 
 def mlp_memory_recurrence(
