@@ -104,9 +104,9 @@ def candidates(memory: Memory, width: int) -> list[Launch]:
     if memory.vector:
         sizes = [(16, 2), (16, 4), (32, 4), (32, 8)]
     elif heavy:
-        sizes = [(16, 4), (32, 4), (32, 8), (64, 8)]
+        sizes = [(16, 4), (16, 8), (32, 4), (32, 8), (64, 8)]
     else:
-        sizes = [(16, 1), (16, 2), (16, 4), (32, 2), (32, 4), (64, 4), (64, 8)]
+        sizes = [(16, 1), (16, 2), (16, 4), (32, 2), (32, 4), (32, 8), (64, 4), (64, 8)]
     found = [Launch(chunk, warps) for chunk, warps in sizes]
     if memory.name == "Gated DeltaNet":
         found += [Launch(chunk, warps, stages=2) for chunk, warps in sizes]
@@ -176,7 +176,7 @@ def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
     got = [g for g in memory.backward(p, x, d_o, kept) if g is not None]
 
     def away(a: Tensor, b: Tensor) -> float:
-        return float((a.double() - b).norm() / b.norm())
+        return float((a.double() - b.detach()).norm() / b.detach().norm())
 
     return away(o, wanted), max(map(away, got, exact))
 

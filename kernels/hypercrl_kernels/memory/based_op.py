@@ -84,7 +84,7 @@ def _prepare_backward(sizes: Sizes) -> PreparedKernel:
 
 @lru_cache(KEPT)
 def _prepare_state(sizes: Sizes, starts: bool) -> PreparedKernel:
-    group = 6 if sizes.programs >= 512 else 1  # products a program: enough programs, few loads
+    group = max(1, 64 // padded(sizes.keys))  # products of 64 rows, as many as an instruction takes
     columns = blocks(sizes.keys + 1, group)
     return sizes.prepared(based_state_kernel, columns, GROUP=group, STARTS=starts)
 

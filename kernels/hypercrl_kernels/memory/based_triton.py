@@ -163,55 +163,62 @@ def based_state_kernel(
     VALUES: tl.constexpr,
     OUT: tl.constexpr,
     BLOCK: tl.constexpr,
-    GROUP: tl.constexpr,  # products with one unit of the key, a program's
+    GROUP: tl.constexpr,  # a program takes products with so many units of the key, a power of two
     STARTS: tl.constexpr,
     DOT: tl.constexpr,
 ):
     """Rows i of φ: products k_i k_j with j ≥ i, and last the key itself and 1."""
     batch = tl.program_id(1).to(tl.int64) // HEADS
     head = tl.program_id(1) % HEADS
+    first = tl.program_id(0) * GROUP
+    group = first + tl.arange(0, GROUP)
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, OUT)
     in_keys = (unit < KEYS)[None, :]
     in_values = (value < VALUES)[None, :]
     features: tl.constexpr = 1 + KEYS + KEYS * (KEYS + 1) // 2
     here = tl.program_id(1).to(tl.int64) * features * (VALUES + 1)
-    for i in range(
-        tl.program_id(0) * GROUP, tl.minimum(tl.program_id(0) * GROUP + GROUP, KEYS + 1)
-    ):
-        total = tl.zeros([WIDTH, OUT], tl.float32)
-        below = tl.zeros([WIDTH], tl.float32)
-        ones = tl.zeros([OUT], tl.float32)
-        for start in range(0, length, BLOCK):
-            t = start + tl.arange(0, BLOCK)
-            at = (batch * length + t) * HEADS + head
-            inside = t < length
-            keys = _rows(k, at * KEYS, unit, inside[:, None] & in_keys)
-            values = _rows(v, at * VALUES, value, inside[:, None] & in_values)
-            factor = tl.load(k + at * KEYS + i, mask=inside & (i < KEYS), other=1.0)
-            keys = (keys * factor[:, None].to(tl.float32)).to(values.dtype)
-            total += tl.dot(tl.trans(keys), values, input_precision=DOT)
-            below += tl.sum(keys.to(tl.float32), 0)
-            ones += tl.sum(values.to(tl.float32), 0)
-        root: tl.constexpr = KEYS**-0.25
-        single = i == KEYS
-        weight = tl.where(single, root, tl.where(unit == i, root * root * 0.5**0.5, root * root))
-        row = tl.where(single, 1 + unit, 1 + KEYS + i * KEYS - i * (i - 1) // 2 + unit - i)
-        mine = (unit < KEYS) & (single | (unit >= i))
-        place = here + row * (VALUES + 1)
-        wide = place[:, None] + value[None, :]
-        mask = mine[:, None] & in_values
-        total *= weight[:, None]
-        below *= weight
+    total = tl.zeros([GROUP * WIDTH, OUT], tl.float32)
+    below = tl.zeros([GROUP * WIDTH], tl.float32)
+    ones = tl.zeros([OUT], tl.float32)
+    for start in range(0, length, BLOCK):
+        t = start + tl.arange(0, BLOCK)
+        at = (batch * length + t) * HEADS + head
+        inside = (t < length)[:, None]
+        keys = _rows(k, at * KEYS, unit, inside & in_keys)
+        values = _rows(v, at * VALUES, value, inside & in_values)
+        factor = tl.load(
+            k + (at * KEYS)[:, None] + group[None, :],
+            mask=inside & (group < KEYS)[None, :],
+            other=1.0,
+        )
+        pairs = factor.to(tl.float32)[:, :, None] * keys.to(tl.float32)[:, None, :]
+        pairs = tl.reshape(pairs, [BLOCK, GROUP * WIDTH])
+        below += tl.sum(pairs, 0)
+        ones += tl.sum(values.to(tl.float32), 0)
+        total += tl.dot(tl.trans(pairs.to(values.dtype)), values, input_precision=DOT)
+    root: tl.constexpr = KEYS**-0.25
+    pair = tl.arange(0, GROUP * WIDTH)
+    i = first + pair // WIDTH
+    j = pair % WIDTH
+    single = i == KEYS
+    weight = tl.where(single, root, tl.where(j == i, root * root * 0.5**0.5, root * root))
+    row = tl.where(single, 1 + j, 1 + KEYS + i * KEYS - i * (i - 1) // 2 + j - i)
+    mine = (j < KEYS) & (single | ((i < KEYS) & (j >= i)))
+    place = here + row * (VALUES + 1)
+    wide = place[:, None] + value[None, :]
+    mask = mine[:, None] & in_values
+    total *= weight[:, None]
+    below *= weight
+    if STARTS:
+        total += tl.load(initial + wide, mask=mask, other=0.0)
+        below += tl.load(initial + place + VALUES, mask=mine, other=0.0)
+    tl.store(state + wide, total, mask=mask)
+    tl.store(state + place + VALUES, below, mask=mine)
+    if first + GROUP > KEYS:
+        count = length * 1.0
         if STARTS:
-            total += tl.load(initial + wide, mask=mask, other=0.0)
-            below += tl.load(initial + place + VALUES, mask=mine, other=0.0)
-        tl.store(state + wide, total, mask=mask)
-        tl.store(state + place + VALUES, below, mask=mine)
-        if single:
-            count = length * 1.0
-            if STARTS:
-                ones += tl.load(initial + here + value, mask=value < VALUES, other=0.0)
-                count += tl.load(initial + here + VALUES)
-            tl.store(state + here + value, ones, mask=value < VALUES)
-            tl.store(state + here + VALUES, count)
+            ones += tl.load(initial + here + value, mask=value < VALUES, other=0.0)
+            count += tl.load(initial + here + VALUES)
+        tl.store(state + here + value, ones, mask=value < VALUES)
+        tl.store(state + here + VALUES, count)

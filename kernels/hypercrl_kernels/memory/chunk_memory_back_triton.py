@@ -211,10 +211,7 @@ def backward_kernel(
             mixed = d_lower * predict
             weighted = (strength[:, None] * mixed).to(dtype)
             if SOLVE != "ieee":
-                # Triton 3.6 lays out all products of short chunks as the last: it has to be wide.
                 alike = tl.dot(keys, tl.trans(keys), input_precision=DOT)
-            d_predicting += tl.dot(weighted, keys, input_precision=DOT)
-            d_keys += tl.dot(tl.trans(weighted), keys, input_precision=DOT)
             mixed *= alike
             d_predict = tl.sum(mixed, 1)
             d_strength += d_predict
@@ -255,6 +252,11 @@ def backward_kernel(
             if ERROR == 2:
                 by_decay -= strength * d_predict + r * d_r
             tl.store(d_decay + first + i * HEADS, by_decay, mask=inside)
+        # Triton 3.6 lays out all products of short chunks as the last: it has to be wide, or warps
+        # do the same work.
+        if ERROR >= 2:
+            d_predicting += tl.dot(weighted, keys, input_precision=DOT)
+            d_keys += tl.dot(tl.trans(weighted), keys, input_precision=DOT)
         if ERROR >= 1:
             d_keys += d_predicting
         tl.store(d_k + first * KEYS + by_key, d_keys.to(d_k.dtype.element_ty), mask=mask)
