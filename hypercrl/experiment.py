@@ -61,7 +61,7 @@ class Experiment:
         """
         if self.inference is None:
             return self._told(task, robots)
-        possible = self.inference.learned_tasks
+        possible = self.inference.settled
         beliefs = [self._told(known, robots) for known in possible]
         if len(beliefs) == 1:
             return beliefs[0]

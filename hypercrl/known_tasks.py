@@ -26,7 +26,8 @@ class KnownTasks(Belief, ABC):
         robots: B.
 
     Attributes:
-        errors: [B, M, O], absolute, of the latest step, in units of `scale`.
+        squares: [B, M], squared error of the latest step in units of `scale`, the mean over the
+            dimensions: what a model always errs much in says most.
     """
 
     changes = True
@@ -35,7 +36,7 @@ class KnownTasks(Belief, ABC):
         super().__init__()
         self.beliefs = list(beliefs)
         self.layers_change = any(belief.layers_change for belief in beliefs)
-        self.errors = scale.new_zeros(robots, len(self.beliefs), len(scale))
+        self.squares = scale.new_zeros(robots, len(self.beliefs))
         self._scale = scale
         self._all = self._of_all()
 
@@ -45,13 +46,13 @@ class KnownTasks(Belief, ABC):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
-        robots, tasks, _ = self.errors.shape
+        robots, tasks = self.squares.shape
         if self.layers_change:
             self._all = self._of_all()
         starts, controls = (p.repeat_interleave(tasks, 0) for p in (obs, action[:, None, None]))
         predicted = rollout(self._all, starts, controls, "tf32x3")[:, 0, 1]
         error = predicted.view(robots, tasks, -1) - next_obs[:, None]
-        self.errors.copy_((error / self._scale).abs())
+        self.squares.copy_((error / self._scale).square().mean(-1))
         for belief in self.beliefs:
             belief.observe(obs, action, next_obs)
         self.seconds += self.beliefs[0].seconds
@@ -70,7 +71,7 @@ class KnownTasks(Belief, ABC):
 
     def _of_all(self) -> Layers:
         """Of the mean prediction, [B M, ...]: tasks share no bounds of a variance."""
-        robots = len(self.errors)
+        robots = len(self.squares)
         each = [mean_layers(belief.layers()) for belief in self.beliefs]
         return [
             (
@@ -102,25 +103,30 @@ class Watched(KnownTasks):
 class TaskPosterior(KnownTasks):
     """Every known task is possible until errors tell them apart, and a plan is for all of them.
 
-    Bayes' rule after every step, log p_m ← log p_m + `EVIDENCE` log L(e_m) + const, from the same
-    probability for each task; see `log_likelihood`. What is undecided is planned for as such: what
-    is good whichever task it is, such as a cautious first push, comes before what is good in one
-    and bad in another.
+    Bayes' rule after every step, log p_m ← log p_m − ½ `EVIDENCE` e_m² / `expected` + const, from
+    the same probability for each task. What is undecided is planned for as such: what is good
+    whichever task it is, such as a cautious first push, comes before what is good in one and bad
+    in another.
+
+    The likelihood is normal, so that what counts are the large errors of a wrong model at a touch
+    and not the many small ones while nothing happens; of one width for all models, or one that is
+    wider everywhere would lose by that alone. The mean, not the sum over the dimensions: they move
+    together, as the corners of a box do, and a step is one observation of the task, not O.
 
     Args:
         beliefs, scale, robots: see `KnownTasks`; M > 1.
-        expected: [O], RMS error to expect of the right model, in units of `scale`.
+        expected: squared error to expect of the right model, as `squares`.
 
     Attributes:
         evidence: [B, M], the logarithm of the probability of each task, up to a constant.
     """
 
     def __init__(
-        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: Tensor
+        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: float
     ) -> None:
         super().__init__(beliefs, scale, robots)
         self.hypotheses = len(self.beliefs)
-        self.expected = expected.to(scale)
+        self.expected = expected + SMALLEST
         self.evidence = scale.new_zeros(robots, self.hypotheses)
 
     def layers(self) -> PlanningLayers:
@@ -137,7 +143,7 @@ class TaskPosterior(KnownTasks):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         super().observe(obs, action, next_obs)
-        self.evidence += EVIDENCE * log_likelihood(self.errors, self.expected)
+        self.evidence -= 0.5 * EVIDENCE / self.expected * self.squares
 
     def recall(self, episode: Batch) -> None:
         self.reset()
@@ -151,17 +157,6 @@ class TaskPosterior(KnownTasks):
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.evidence.copy_(state["evidence"])
-
-
-def log_likelihood(errors: Tensor, scale: Tensor) -> Tensor:
-    """Of absolute errors [..., O]: −(1/2 O) Σ_d (e_d / scale_d)², up to a constant: [...].
-
-    A normal distribution, so that what counts are the large errors of a wrong model at a touch and
-    not the many small ones while nothing happens; of one width for all models, or one that is wider
-    everywhere would lose by that alone. The mean, not the sum over the dimensions: they move
-    together, as the corners of a box do, and a step is one observation of the task, not O.
-    """
-    return -0.5 * (errors / (scale + SMALLEST)).square().mean(-1)
 
 
 def _together(tensors: Sequence[Tensor], robots: int, dims: int) -> Tensor:

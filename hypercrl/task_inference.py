@@ -7,20 +7,13 @@ which it learned it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from statistics import median
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from hypercrl.settings import number
 
-WHILE_IMPROVING, WHILE_WORSENING = 3, 10
-"""A level follows so many times more slowly than what is compared with it: a model gets better
-while it is trained, and a change of the task shall not become the level."""
-
-SMALLEST = 1e-3
-"""Of a step's change: errors below it are the same."""
+SMALLEST = 1e-6
+"""Of a step's squared change: errors below it are the same."""
 
 
 @dataclass
@@ -29,48 +22,55 @@ class InferenceConfig:
 
     Attributes:
         max_tasks: how many tasks it may tell apart, at most.
-        window: steps over which the present model's errors are averaged.
-        surprise: averaged errors of so many times their level make it doubt.
-        patience: steps that a doubt lasts before it decides.
+        window: planned steps over which a level follows the errors of its model.
+        allowance: squared errors of so many times their level are not held against a model in
+            training; of one gone back to, which is not trained, the square root.
+        alarm: sum of what is beyond the allowance, in levels, that alarms the agent.
+        patience: further steps that it looks on before it decides.
         familiar: a known task is gone back to if the logarithm of how many times their level its
-            model's errors were during the doubt is at most this share of the present one's; else a
-            new task begins. Where the wrong model drives, even the right one is less sure.
-        settle: planned steps with a new task before it is doubted.
-        margin: another known task is gone back to only if its errors are less than this share of
-            the present one's.
+            model's squared errors were during the doubt is at most this share of the present
+            one's; else a new task begins. Where the wrong model drives, even the right one is less
+            sure.
+        settle: planned steps with a new task before it is doubted, and before it is a hypothesis
+            in evaluation: its model has to learn first.
+        margin: where no further task is allowed, a known one is gone back to only if its errors, in
+            levels, are less than this share of the present one's.
     """
 
     max_tasks: int = number(10, least=1)
     window: int = number(100, least=1)
-    surprise: float = number(1.6, least=1)
-    patience: int = number(60, least=1)
+    allowance: float = number(2.5, least=1)
+    alarm: float = number(52.0, least=0)
+    patience: int = number(60, least=0)
     familiar: float = number(0.5, least=0, most=1)
-    settle: int = number(300, least=1)
-    margin: float = number(0.8, least=0, most=1)
+    settle: int = number(800, least=1)
+    margin: float = number(0.65, least=0, most=1)
 
 
 class TaskInference:
-    """Follows the errors of all known models while the agent acts, and decides with hysteresis.
+    """Follows the errors of all known models while the agent acts, and decides by their sum.
 
-    The level of a model is the mean absolute error to expect of it in each dimension while it is
-    the right one; errors are compared with it dimension by dimension, and the mean of the ratios
-    counts: what is always predicted well says most.
+    The level of a model is the squared error to expect of it while it is the right one, a mean over
+    the dimensions. With r_t the present model's squared error at step t over its level,
+
+        S_t = max(0, S_{t−1} + r_t − allowance),
+
+    a cumulative sum (Page, Continuous inspection schemes, Biometrika 1954): it is large before the
+    model, in training, has adapted to what is new. A doubt lasts while S > 0, and after an alarm
+    until the decision, which is by the mean errors of its steps. They are those that another task
+    is thought to have had: if that is decided, they are taken back from the present one's level.
 
     Attributes:
         current: the task that the agent believes to be in, counted from 0 as they were created.
-        levels: of each known task [O], empty until the agent has planned in it.
-        squares: the same of squared errors, followed in the same way.
+        levels: of each known task; 0 until the agent has planned in it.
     """
 
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
-        self.levels: list[Tensor] = []
-        self.squares: list[Tensor] = []
-        self.running = torch.zeros(0)
-        self.doubted = torch.zeros(0)
+        self.levels: list[float] = []
         self.learned = 0
-        self.doubt = 0
+        self._end_doubt()
 
     @property
     def known(self) -> int:
@@ -78,103 +78,111 @@ class TaskInference:
         return len(self.levels)
 
     @property
-    def learned_tasks(self) -> list[int]:
-        """Known tasks in which the agent has already planned; the first one from the beginning."""
-        return [task for task, level in enumerate(self.levels) if len(level)] or [0]
+    def settled(self) -> list[int]:
+        """Known tasks whose models have learned for a while; the first one from the beginning."""
+        unsettled = self.current if self.learned < self.config.settle else None
+        return [task for task in range(self.known) if task != unsettled] or [0]
 
-    def expected_error(self, tasks: Sequence[int]) -> Tensor:
-        """[O], RMS error of a right model, the mean over these tasks."""
-        return torch.stack([self.squares[task] for task in tasks]).mean(0).sqrt()
+    def expected_error(self, tasks: Sequence[int]) -> float:
+        """Squared error of a right model: the median of these, as one may be ill learned."""
+        return median(self.levels[task] for task in tasks)
 
     @property
     def suspicious(self) -> bool:
-        """Whether errors are half way to a doubt: what happens now may belong to another task."""
-        if self.learned < self.config.settle:
-            return False
-        return _ratio(self.running, self.levels[self.current]) > sqrt(self.config.surprise)
+        """Whether it is half way to an alarm: what happens now may belong to another task."""
+        return self.sum > self.config.alarm / 2 or self.alarmed > 0
+
+    @property
+    def _allowance(self) -> float:
+        """A model in training meets what it has not learned yet; one gone back to should fit, and
+        if it does not, its task is never learned."""
+        return self.config.allowance ** (1.0 if self.current == self.known - 1 else 0.5)
 
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
-        self.levels.append(torch.zeros(0))
-        self.squares.append(torch.zeros(0))
+        self.levels.append(0.0)
         self.current = self.known - 1
-        self.learned = self.doubt = 0
+        self.learned = 0
+        self._end_doubt()
 
-    def step(self, errors: Tensor) -> int | None:
-        """Take in one planned step's absolute errors of each known model, [known, O] on the CPU.
+    def step(self, squares: Sequence[float]) -> int | None:
+        """Take in one planned step's squared error of each known model, a mean over dimensions.
 
         Returns:
             The task to go on with, if another one: a known one, or `known` for a new one.
         """
-        config, error = self.config, errors[self.current]
+        config, square = self.config, squares[self.current]
         if self.learned < config.settle:
-            self._learn(error)
+            # A mean in which the latest half of what there is counts most: the model improves.
+            self.learned += 1
+            self._follow(square, max(2 / (self.learned + 1), 1 / config.window))
             return None
         level = self.levels[self.current]
-        self.running = self.running.lerp(error, 1 / config.window)
-        ratio = _ratio(self.running, level)
-        if ratio <= config.surprise:
-            self.doubt = 0
-            slower = WHILE_IMPROVING if ratio < 1 else WHILE_WORSENING
-            self._follow(self.running, error, 1 / (slower * config.window))
-            return None
-        if not self.doubt:
-            self.doubted = torch.zeros_like(errors)
-        self.doubt += 1
-        self.doubted = self.doubted + errors
-        return self._decide() if self.doubt == config.patience else None
+        self.sum = max(0.0, self.sum + _ratio(square, level) - self._allowance)
+        if not (self.sum or self.alarmed):
+            self._end_doubt()
+        else:
+            if not self.doubt:
+                self.undoubted, self.doubted = level, [0.0] * self.known
+            self.doubt += 1
+            self.doubted = [total + new for total, new in zip(self.doubted, squares, strict=True)]
+        self._follow(square, 1 / config.window)
+        if self.alarmed or self.sum > config.alarm:
+            self.alarmed += 1
+        return self._decide() if self.alarmed > config.patience else None
 
-    def _learn(self, error: Tensor) -> None:
-        """A mean in which the latest half of what there is counts most: the model improves."""
-        if not self.learned:
-            self.levels[self.current] = self.squares[self.current] = torch.zeros_like(error)
-        self.learned += 1
-        self._follow(error, error, max(2 / (self.learned + 1), 1 / self.config.window))
-        self.running = self.levels[self.current]
+    def _follow(self, square: float, share: float) -> None:
+        self.levels[self.current] += share * (square - self.levels[self.current])
 
-    def _follow(self, towards: Tensor, error: Tensor, share: float) -> None:
-        task = self.current
-        self.levels[task] = self.levels[task].lerp(towards, share)
-        self.squares[task] = self.squares[task].lerp(error.square(), share)
+    def _end_doubt(self) -> None:
+        self.sum = self.undoubted = 0.0
+        self.doubt = self.alarmed = 0
+        self.doubted: list[float] = []
 
     def _decide(self) -> int | None:
+        present, levels = self.current, [*self.levels]
+        levels[present] = self.undoubted
         ratios = [
             _ratio(total / self.doubt, level)
-            for total, level in zip(self.doubted, self.levels, strict=True)
+            for total, level in zip(self.doubted, levels, strict=True)
         ]
-        self.doubt = 0
         best = min(range(self.known), key=ratios.__getitem__)
-        strange = ratios[best] > max(ratios[self.current], 1.0) ** self.config.familiar
-        if strange and self.known < self.config.max_tasks:
-            return self.known
-        if ratios[best] >= self.config.margin * ratios[self.current]:
-            return None
-        self.current = best
-        self.running = self.levels[best]
-        return best
+        strange = ratios[best] > ratios[present] ** self.config.familiar
+        chosen: int | None = None
+        if ratios[present] > self._allowance:
+            if strange and self.known < self.config.max_tasks:
+                chosen = self.known
+            elif not strange or ratios[best] < self.config.margin * ratios[present]:
+                chosen = best
+        if chosen is not None:
+            self.levels = levels
+            self.current = present if chosen == self.known else chosen
+        self._end_doubt()
+        return chosen
 
     def state(self) -> dict[str, Any]:
         """Everything that the next decision depends on."""
         return {
             "current": self.current,
             "levels": list(self.levels),
-            "squares": list(self.squares),
-            "running": self.running,
-            "doubted": self.doubted,
             "learned": self.learned,
+            "sum": self.sum,
             "doubt": self.doubt,
+            "alarmed": self.alarmed,
+            "doubted": list(self.doubted),
+            "undoubted": self.undoubted,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.current = state["current"]
-        self.levels, self.squares = list(state["levels"]), list(state["squares"])
-        self.running, self.doubted = state["running"], state["doubted"]
-        self.learned, self.doubt = state["learned"], state["doubt"]
+        self.current, self.levels = state["current"], list(state["levels"])
+        self.learned, self.sum = state["learned"], state["sum"]
+        self.doubt, self.alarmed = state["doubt"], state["alarmed"]
+        self.doubted, self.undoubted = list(state["doubted"]), state["undoubted"]
 
 
-def _ratio(errors: Tensor, level: Tensor) -> float:
-    return float(((errors + SMALLEST) / (level + SMALLEST)).mean())
+def _ratio(square: float, level: float) -> float:
+    return (square + SMALLEST) / (level + SMALLEST)
 
 
 @dataclass(frozen=True)

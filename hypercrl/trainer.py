@@ -220,7 +220,7 @@ class Trainer:
     def _infer_task(self, inference: TaskInference) -> None:
         """Ask whether this is still the task that the agent believes in, and act on the answer."""
         assert isinstance(self.belief, Watched)
-        chosen = inference.step(self.belief.errors[0].cpu())
+        chosen = inference.step(self.belief.squares[0].tolist())
         if chosen is None:
             return
         new = chosen == inference.known

@@ -92,7 +92,13 @@ def test_a_captured_memory_remembers_what_an_eager_one_does(memory):
         ("memory=gated_deltanet", "context.into=hypernetwork"),
         ("memory=gru", "method=finetune", "context.into=film"),
         ("memory=titans_mac", "method=single"),
-        ("memory=gru", "task_id=inferred", "inference.settle=5", "inference.surprise=1.05"),
+        (
+            "memory=gru",
+            "task_id=inferred",
+            "inference.settle=5",
+            "inference.allowance=1",
+            "inference.alarm=1",
+        ),
     ],
     ids=lambda settings: settings[0].partition("=")[2] + "-" + settings[1].partition("=")[2],
 )

@@ -138,7 +138,13 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
             for m in MEMORIES
             if m not in ("none", "gru")
         ),
-        ("method=hnet", "task_id=inferred", "inference.settle=5", "inference.surprise=1.05"),
+        (
+            "method=hnet",
+            "task_id=inferred",
+            "inference.settle=5",
+            "inference.allowance=1",
+            "inference.alarm=1",
+        ),
     ],
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
