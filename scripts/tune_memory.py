@@ -176,9 +176,9 @@ def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
     got = [g for g in memory.backward(p, x, d_o, kept) if g is not None]
 
     def away(a: Tensor, b: Tensor) -> float:
-        return float((a.double() - b.detach()).norm() / b.detach().norm())
+        return float((a.double() - b).norm() / b.norm())
 
-    return away(o, wanted), max(map(away, got, exact))
+    return away(o, wanted.detach()), max(map(away, got, exact))
 
 
 def compiled(
