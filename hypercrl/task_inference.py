@@ -39,11 +39,11 @@ class InferenceConfig:
 
     max_tasks: int = number(10, least=1)
     window: int = number(100, least=1)
-    allowance: float = number(2.5, least=1)
-    alarm: float = number(52.0, least=0)
+    allowance: float = number(4.0, least=1)
+    alarm: float = number(600.0, least=0)
     patience: int = number(60, least=0)
-    familiar: float = number(0.5, least=0, most=1)
-    settle: int = number(800, least=1)
+    familiar: float = number(0.4, least=0, most=1)
+    settle: int = number(500, least=1)
     margin: float = number(0.65, least=0, most=1)
 
 
@@ -55,10 +55,11 @@ class TaskInference:
 
         S_t = max(0, S_{t−1} + r_t − allowance),
 
-    a cumulative sum (Page, Continuous inspection schemes, Biometrika 1954): it is large before the
-    model, in training, has adapted to what is new. A doubt lasts while S > 0, and after an alarm
-    until the decision, which is by the mean errors of its steps. They are those that another task
-    is thought to have had: if that is decided, they are taken back from the present one's level.
+    a cumulative sum (Page, Continuous inspection schemes, Biometrika 1954). A doubt lasts while
+    S > 0, and after an alarm until the decision, which is by the mean errors of its steps. They may
+    be another task's, so the level stands still meanwhile: a right model's burst of errors ends
+    before the alarm, while a wrong one's errors go on. If nothing changes, the level becomes
+    their mean: that is what to expect of the model now.
 
     Attributes:
         current: the task that the agent believes to be in, counted from 0 as they were created.
@@ -117,16 +118,15 @@ class TaskInference:
             self.learned += 1
             self._follow(square, max(2 / (self.learned + 1), 1 / config.window))
             return None
-        level = self.levels[self.current]
-        self.sum = max(0.0, self.sum + _ratio(square, level) - self._allowance)
+        ratio = _ratio(square, self.levels[self.current])
+        self.sum = max(0.0, self.sum + ratio - self._allowance)
         if not (self.sum or self.alarmed):
             self._end_doubt()
-        else:
-            if not self.doubt:
-                self.undoubted, self.doubted = level, [0.0] * self.known
-            self.doubt += 1
-            self.doubted = [total + new for total, new in zip(self.doubted, squares, strict=True)]
-        self._follow(square, 1 / config.window)
+            self._follow(square, 1 / config.window)
+            return None
+        self.doubt += 1
+        before = self.doubted or [0.0] * self.known
+        self.doubted = [total + new for total, new in zip(before, squares, strict=True)]
         if self.alarmed or self.sum > config.alarm:
             self.alarmed += 1
         return self._decide() if self.alarmed > config.patience else None
@@ -135,17 +135,14 @@ class TaskInference:
         self.levels[self.current] += share * (square - self.levels[self.current])
 
     def _end_doubt(self) -> None:
-        self.sum = self.undoubted = 0.0
+        self.sum = 0.0
         self.doubt = self.alarmed = 0
         self.doubted: list[float] = []
 
     def _decide(self) -> int | None:
-        present, levels = self.current, [*self.levels]
-        levels[present] = self.undoubted
-        ratios = [
-            _ratio(total / self.doubt, level)
-            for total, level in zip(self.doubted, levels, strict=True)
-        ]
+        present, levels = self.current, self.levels
+        errors = [total / self.doubt for total in self.doubted]
+        ratios = [_ratio(error, level) for error, level in zip(errors, levels, strict=True)]
         best = min(range(self.known), key=ratios.__getitem__)
         strange = ratios[best] > ratios[present] ** self.config.familiar
         chosen: int | None = None
@@ -154,9 +151,10 @@ class TaskInference:
                 chosen = self.known
             elif not strange or ratios[best] < self.config.margin * ratios[present]:
                 chosen = best
-        if chosen is not None:
-            self.levels = levels
-            self.current = present if chosen == self.known else chosen
+        if chosen is None:
+            levels[present] = errors[present]
+        elif chosen < self.known:
+            self.current = chosen
         self._end_doubt()
         return chosen
 
@@ -170,7 +168,6 @@ class TaskInference:
             "doubt": self.doubt,
             "alarmed": self.alarmed,
             "doubted": list(self.doubted),
-            "undoubted": self.undoubted,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -178,7 +175,7 @@ class TaskInference:
         self.current, self.levels = state["current"], list(state["levels"])
         self.learned, self.sum = state["learned"], state["sum"]
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]
-        self.doubted, self.undoubted = list(state["doubted"]), state["undoubted"]
+        self.doubted = list(state["doubted"])
 
 
 def _ratio(square: float, level: float) -> float:

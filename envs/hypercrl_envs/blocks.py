@@ -44,6 +44,7 @@ class BlockTask(ArmTask):
     Attributes:
         half, half_height: half extents of the block, m.
         start, goal: centre of the block (x, y), m.
+        start_yaw: largest angle, either way, by which the block is turned at first, rad.
         tip_height: at which the fingers touch the block and the palm passes above it, m.
         tip_gap: between tip and block at the start, m.
         workspace: lowest and highest (x, y) of tip targets, m.
@@ -53,6 +54,7 @@ class BlockTask(ArmTask):
     half_height: ClassVar[float] = 0.04
     start: ClassVar[tuple[float, float]]
     goal: ClassVar[tuple[float, float]]
+    start_yaw: float = 0.05
     tip_height: ClassVar[float] = 0.05
     tip_gap: ClassVar[float] = 0.04
     step_length: ClassVar[float]
@@ -95,7 +97,7 @@ class BlockTask(ArmTask):
 
     def _reset_simulation(self) -> None:
         x, y = np.add(self.start, self.np_random.uniform(-0.01, 0.01, size=2))
-        yaw = self.np_random.uniform(-0.05, 0.05)
+        yaw = self.np_random.uniform(-self.start_yaw, self.start_yaw)
         tip = np.array([x - self.half - self.tip_gap, y, self.tip_height])
         pose = (np.array([x, y, self.half_height]), float(yaw))
         self.simulator.place(tip, _NO_TURN, 0.0, {BLOCK: pose})

@@ -23,6 +23,7 @@ from hypercrl_envs.task import Exploration
 from hypercrl_envs.world import Shape
 
 DENSITY_RANGE = (100.0, 1000.0)
+LARGEST_START_YAW = 0.7
 
 Range = tuple[float, float]
 
@@ -53,6 +54,7 @@ class PushTask(BlockTask):
         told: bool = False,
         frame: float | Sequence[float] = 0.0,
         flip_y: bool = False,
+        start_yaw: float = 0.05,
         engine: str = "mujoco",
         render_mode: str | None = None,
         width: int = 480,
@@ -68,12 +70,15 @@ class PushTask(BlockTask):
                 arm mounted the wrong way round: an action along x moves the tip along
                 (cos, sin) of it. A range [low, high] is drawn from at every reset, uniformly.
             flip_y: mirror the control frame's y axis, before it is turned.
+            start_yaw: the box is turned by up to this angle, rad, either way, as an episode begins.
+                From a box that always starts straight its yaw tells how heavy the halves are.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:
             ValueError: densities that are not two numbers, or ranges, within 100 to 1000 kg/m³
-                (heavier boxes cannot be pushed), ranges of them in another engine than MuJoCo, or
-                a frame that is neither finite nor a range.
+                (heavier boxes cannot be pushed), ranges of them in another engine than MuJoCo, a
+                frame that is neither finite nor a range, or a start_yaw beyond 0.7 rad, at which a
+                corner would touch the tip.
         """
         self._ranges = _checked_ranges(densities)
         self._draws = any(low < high for low, high in self._ranges)
@@ -84,7 +89,11 @@ class PushTask(BlockTask):
             raise ValueError(f"told must be true or false, not {told!r}")
         if not isinstance(flip_y, bool):
             raise ValueError(f"flip_y must be true or false, not {flip_y!r}")
-        self.told, self.flip_y = told, flip_y
+        if not 0 <= start_yaw <= LARGEST_START_YAW:
+            raise ValueError(
+                f"start_yaw must be from 0 to {LARGEST_START_YAW} rad, not {start_yaw!r}"
+            )
+        self.told, self.flip_y, self.start_yaw = told, flip_y, start_yaw
         self._frames = _checked_frames(frame)
         self._turns = self._frames[0] < self._frames[1]
         self.observation_size = 10 + (2 + 2 * self._turns if told else 0)
@@ -103,7 +112,11 @@ class PushTask(BlockTask):
             caption += f", frame {low:g}° to {high:g}°"
         elif low:
             caption += f", frame {low:g}°"
-        return caption + (", y flipped" if self.flip_y else "")
+        if self.flip_y:
+            caption += ", y flipped"
+        if self.start_yaw != BlockTask.start_yaw:
+            caption += f", turned by up to {math.degrees(self.start_yaw):.0f}°"
+        return caption
 
     def _exploration(self) -> Exploration:
         """A drift toward the box, in this task's own control frame.

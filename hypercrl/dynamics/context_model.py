@@ -24,8 +24,11 @@ class ContextConfig:
         protect: what is held against forgetting of encoder and FiLM: "freeze" them after the first
             task, or "none".
         learning_rate: of encoder and FiLM.
-        burn_in: transitions of a window that are read before the open-loop prediction begins.
+        burn_in: transitions of a window that are read before its last open-loop prediction begins.
         horizon: transitions that are predicted open loop.
+        stride: open-loop predictions begin at the end of the burn-in and every so many transitions
+            before it, so that a memory learns to speak early; more than burn_in for the last one
+            alone.
         windows: in a batch.
         always: train on windows without a memory too: the reference that differs in it alone.
     """
@@ -35,6 +38,7 @@ class ContextConfig:
     learning_rate: float = number(1e-3, least=0)
     burn_in: int = number(20, least=1)
     horizon: int = number(10, least=1)
+    stride: int = number(3, least=1)
     windows: int = number(32, least=1)
     always: bool = False
 
@@ -109,21 +113,31 @@ class ContextModel(DynamicsModel):
         """Loss of windows [N, L, …], summed over the windows: truncated back-propagation over L.
 
         The next step's loss, the mean over all positions, each with the context of what came before
-        it; plus that of `horizon` steps open loop from the end of the burn-in, with the context of
-        that moment, as a planner rolls the model out. With weights [N, P] written for each window
-        at the end of its burn-in, the next steps that count are those after it.
+        it; plus the mean loss of `horizon` steps open loop, as a planner rolls the model out, from
+        every `stride`-th position with the context of that moment. With weights [N, P] written for
+        each window at the end of its burn-in, what counts are the steps after it.
         """
         layers = (layout or self.layout).split(weights)
-        begin = self.context_config.burn_in
+        stride, horizon = self.context_config.stride, self.context_config.horizon
         if weights.dim() == 2:
-            first, before = begin, obs[..., :0]
+            first = begin = self.context_config.burn_in
+            before = obs[..., :0]
         else:
-            first, before = 0, self.contexts(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
+            first, begin = 0, self.context_config.burn_in % stride
+            before = self.contexts(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
         network = self.conditioning.network(layers, before[:, first:])
         outputs = network(self.inputs(obs, action)[:, first:])
         next_step = self.row_losses(outputs, obs[:, first:], next_obs[:, first:]).mean(1).sum()
-        network = self.conditioning.network(layers, before[:, begin : begin + 1])
-        ahead = self._open_loop(network, obs[:, begin], action[:, begin:], next_obs[:, begin:])
+
+        # All predictions side by side, [N S, ...]: one loop over the horizon.
+        starts = slice(begin, obs.shape[1] - horizon + 1, stride)
+        state, context = (part[:, starts].flatten(0, 1) for part in (obs, before))
+        actions, reached = (
+            part[:, begin:].unfold(1, horizon, stride).transpose(2, 3).flatten(0, 1)
+            for part in (action, next_obs)
+        )
+        network = self.conditioning.network(layers, context[:, None])
+        ahead = self._open_loop(network, state, actions, reached) * (len(obs) / len(state))
         auxiliary = len(obs) * self.encoder.auxiliary_loss()
         return next_step + ahead + auxiliary + self.spread()
 

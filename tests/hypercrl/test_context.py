@@ -1,6 +1,7 @@
 """A memory's context in the dynamics: what it does to the model, the loss, training and acting."""
 
 import copy
+import itertools
 from functools import cache
 
 import pytest
@@ -132,11 +133,12 @@ def test_folded_layers_plan_as_the_network_predicts(name, into):
 
 
 @pytest.mark.parametrize("probabilistic", [False, True])
-@pytest.mark.parametrize(("name", "into"), [("finetune", "input"), ("finetune", "film")])
-def test_the_loss_from_its_definition(name, into, probabilistic):
+@pytest.mark.parametrize(("stride", "starts"), [(7, [6]), (4, [2, 6]), (3, [0, 3, 6])])
+@pytest.mark.parametrize("into", ["input", "film"])
+def test_the_loss_from_its_definition(into, stride, starts, probabilistic):
     """One window, one transition at a time, in float64."""
-    model = make_model(into, probabilistic=probabilistic)
-    method = make(name, model).double()
+    model = make_model(into, probabilistic=probabilistic, stride=stride)
+    method = make("finetune", model).double()
     method.begin_task()
     method.double()
     batch = windows(1, 3)
@@ -170,17 +172,18 @@ def test_the_loss_from_its_definition(name, into, probabilistic):
             error = model.target_normaliser(next_obs[n, t] - obs[n, t]) - mean
             variance = None if logvar is None else logvar.exp()
             total = total + penalty(error, variance) / LENGTH
-        here, spread = obs[n, BURN_IN], 0
-        for step in range(HORIZON):
-            t = BURN_IN + step
-            mean, logvar = network(here, action[n, t], contexts[BURN_IN])
+        for begin, step in itertools.product(starts, range(HORIZON)):
+            if step == 0:
+                here, spread = obs[n, begin], 0
+            t = begin + step
+            mean, logvar = network(here, action[n, t], contexts[begin])
             here = here + scale * mean + model.target_normaliser.mean
             spread = spread + (1.0 if logvar is None else logvar.exp())
             error = (next_obs[n, t] - here) / scale
             if logvar is None:
-                total = total + penalty(error, None) / spread / HORIZON
+                total = total + penalty(error, None) / spread / HORIZON / len(starts)
             else:
-                total = total + penalty(error, spread) / HORIZON
+                total = total + penalty(error, spread) / HORIZON / len(starts)
     torch.testing.assert_close(got, total, rtol=1e-6, atol=1e-6)
 
 

@@ -152,8 +152,20 @@ def test_a_doubt_that_its_further_steps_do_not_confirm_is_given_up():
     assert rule.suspicious
     assert rule.step([1.0]) is None
     assert not rule.suspicious
-    taken = [rule.step([90.0]) for _ in range(31)]
+    assert rule.levels == [pytest.approx((45 + 30) / 31)]  # what to expect of it now
+    taken = [rule.step([110.0]) for _ in range(31)]
     assert taken == [None] * 30 + [1]
+
+
+def test_errors_that_last_are_not_got_used_to():
+    """Six times the level is two beyond the allowance at every step, until the alarm."""
+    rule = TaskInference(InferenceConfig())
+    rule.begin_new()
+    for _ in range(rule.config.settle):
+        rule.step([1.0])
+    taken = [rule.step([6.0]) for _ in range(301 + 60)]
+    assert taken == [None] * 360 + [1]
+    assert rule.levels == [pytest.approx(1)]
 
 
 def linear_system(task, n=64, seed=0):
@@ -368,6 +380,7 @@ INFERRING = (
     "inference.window=50",
     "inference.patience=10",
     "inference.allowance=4",
+    "inference.familiar=0.5",
     "inference.alarm=40",
 )
 

@@ -1,0 +1,236 @@
+"""Does a memory find out what a box weighs? Models of `push_hidden` with and without a memory.
+
+    python scripts/find_densities.py [--models told none gru] [--episodes 6000] [--updates 30000]
+        [--seed 0] [--device cuda] [--out FILE.json]
+
+Random episodes of the first task are collected by one process a core, densities drawn for each, and
+every model is trained on the same: `told` sees the densities, `none` has no memory but the same
+windows and loss, any other name is a memory. Then, on episodes of their own, the error of ten steps
+open loop, over the ten dimensions that all see, by the step at which the prediction begins; and the
+success of plans. What `hypercrl train env=push_hidden` does, without the wait for one simulator.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from hypercrl.checkpoint import write_atomically
+from hypercrl.config import TrainConfig, register
+from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.experiment import Experiment, build, choose_device
+from hypercrl.exploration import make_noise
+from hypercrl.paths import configs_dir
+from hypercrl.random_streams import derive_seed
+from hypercrl.replay import Replay
+from hypercrl.result import git_revision, machine
+from hypercrl_envs import TaskSequence
+
+SEEN = 10
+"""Dimensions of an observation that says nothing of densities; these come after it."""
+
+BEGINS = (0, 6, 10, 15, 20)
+"""Steps from which on predictions begin. Nearly all boxes are touched within the first ten."""
+
+ROUND = 1000
+"""Training steps whose windows are drawn at once."""
+
+
+def load_config(model: str, seed: int, device: str) -> TrainConfig:
+    """The quick preset of one task, with windows for all models alike."""
+    told = model == "told"
+    words = [
+        f"env={'push_hidden_told' if told else 'push_hidden'}",
+        f"memory={'none' if model in ('told', 'none') else model}",
+        "context.always=true",
+        "protocol.num_tasks=1",
+        f"seed={seed}",
+        f"device={device}",
+    ]
+    register()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        return cast(TrainConfig, OmegaConf.to_object(compose("train", words)))
+
+
+def collect(config: TrainConfig, name: str, episodes: int) -> tuple[Tensor, Tensor]:
+    """Random episodes: observations [E, T + 1, O] and actions [E, T, A], by several processes."""
+    workers = os.cpu_count() or 1
+    parts = np.array_split(np.arange(episodes), 4 * workers)
+    with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
+        work = [part.tolist() for part in parts if len(part)]
+        chunks = list(pool.map(partial(_episodes, config, name), work))
+    obs, actions = (torch.from_numpy(np.concatenate(part)) for part in zip(*chunks, strict=True))
+    return obs, actions
+
+
+def _episodes(config: TrainConfig, name: str, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Episodes of these numbers; each depends on the run's seed, `name` and its number alone."""
+    torch.set_num_threads(1)
+    env = TaskSequence(config.env.tasks[:1], name=config.env.name).make(0)
+    observations, actions = [], []
+    for number in numbers:
+        seed = derive_seed(config.seed, name, number)
+        noise = make_noise(env, config.exploration, torch.Generator().manual_seed(seed))
+        noise.reset()
+        observations.append([env.reset(seed=seed)[0]])
+        actions.append([])
+        for _ in range(env.max_episode_steps):
+            action = noise.random_action(config.exploration.random_std).clamp(-1, 1).numpy()
+            observations[-1].append(env.step(action)[0])
+            actions[-1].append(action)
+    env.close()
+    shape = (len(numbers), env.max_episode_steps)
+    return (
+        np.array(observations, np.float32).reshape(shape[0], shape[1] + 1, -1),
+        np.array(actions, np.float32).reshape(*shape, -1),
+    )
+
+
+def fill(obs: Tensor, actions: Tensor, device: torch.device) -> Replay:
+    """A replay of whole episodes."""
+    count, steps, size = actions.shape
+    replay = Replay(count * steps, obs.shape[-1], size, device)
+    begins = torch.zeros(count, steps, dtype=torch.bool)
+    begins[:, 0] = True
+    replay.load_state(
+        {
+            "added": count * steps,
+            "obs": obs[:, :-1].flatten(0, 1),
+            "action": actions.flatten(0, 1),
+            "next_obs": obs[:, 1:].flatten(0, 1),
+            "begins": begins.flatten(),
+            "next_begins": True,
+        }
+    )
+    return replay
+
+
+def train(experiment: Experiment, replay: Replay, updates: int) -> float:
+    """Train the first task on a replay; seconds a training step."""
+    method, model = experiment.method, experiment.model
+    assert isinstance(model, ContextModel)
+    config = model.context_config
+    held = replay.contents()
+    method.begin_task()
+    model.fit_normalisers(held.obs, held.action, held.next_obs)
+
+    def step(slots: Tensor) -> tuple[Tensor, ...]:
+        return (method.training_step(replay.gather(slots))["loss"],)
+
+    captured = step
+    if experiment.device.type == "cuda":
+        captured = CapturedFunction(step, [method.sampler])
+    generator = experiment.streams.get("batches", experiment.device)
+    started = time.perf_counter()
+    for first in range(0, updates, ROUND):
+        count = min(ROUND, updates - first)
+        slots = replay.windows(generator, count * config.windows, config.length)
+        for row in slots.view(count, config.windows, config.length):
+            captured(row)
+    if experiment.device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / updates
+
+
+@torch.no_grad()
+def errors(experiment: Experiment, obs: Tensor, actions: Tensor) -> Tensor:
+    """Mean squared error [T − k + 1] of k steps open loop, by the step at which they begin."""
+    horizon = experiment.config.protocol.prediction_horizon
+    belief = experiment.belief(0, len(obs))
+    found = []
+    for begin in range(actions.shape[1] - horizon + 1):
+        end = begin + horizon
+        predicted = belief.predict(obs[:, begin], actions[:, begin:end])[:, -1]
+        found.append((predicted - obs[:, end])[:, :SEEN].square().mean())
+        if belief.changes:
+            belief.observe(obs[:, begin], actions[:, begin], obs[:, begin + 1])
+    return torch.stack(found)
+
+
+def measure(model: str, seed: int, data: Sequence[Tensor], updates: int, args: Any) -> dict:
+    """Train one model and score it."""
+    experiment = build(load_config(model, seed, args.device))
+    size, device = experiment.sequence.observation_size, experiment.device
+    obs, actions, held_obs, held_actions = data
+    seconds = train(experiment, fill(obs[..., :size], actions, device), updates)
+    by_step = errors(experiment, held_obs[..., :size].to(device), held_actions.to(device))
+    evaluator = experiment.evaluator()
+    score = evaluator.evaluate(0, partial(experiment.belief, 0), args.plans, key=0)
+    evaluator.close()
+    encoder = cast(ContextModel, experiment.model).encoder
+    return {
+        "model": model,
+        "seed": seed,
+        "error_mm": {begin: 1e3 * float(by_step[begin:].mean().sqrt()) for begin in BEGINS},
+        "error_mm_by_step": (1e3 * by_step.sqrt()).tolist(),
+        "success": score.success,
+        "return": score.episode_return,
+        "state_bytes": 0 if model in ("told", "none") else encoder.state_bytes(),
+        "update_milliseconds": 1e3 * seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["told", "none", "gru"])
+    parser.add_argument("--episodes", type=int, default=6000)
+    parser.add_argument("--heldout", type=int, default=200, help="episodes to measure errors on")
+    parser.add_argument("--plans", type=int, default=60, help="episodes to measure success on")
+    parser.add_argument("--updates", type=int, default=30_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    args = parser.parse_args()
+
+    console = Console()
+    config = load_config("told", args.seed, args.device)
+    data = [
+        *collect(config, "episodes to learn from", args.episodes),
+        *collect(config, "held-out episodes", args.heldout),
+    ]
+    rows = []
+    table = Table(title="RMS error of ten steps, mm, by the step from which on they begin")
+    for column in ("model", *(f"from {b}" for b in BEGINS), "success", "state", "an update"):
+        table.add_column(column)
+    for model in args.models:
+        row = measure(model, args.seed, data, args.updates, args)
+        rows.append(row)
+        table.add_row(
+            model,
+            *(f"{row['error_mm'][begin]:.2f}" for begin in BEGINS),
+            f"{row['success']:.2f}",
+            f"{row['state_bytes']} B",
+            f"{row['update_milliseconds']:.2f} ms",
+        )
+        if args.out:
+            values = {
+                "git": git_revision(),
+                "machine": machine(choose_device(args.device)),
+                "episodes": args.episodes,
+                "updates": args.updates,
+                "exploration": asdict(config.exploration),
+                "tasks": config.env.tasks[:1],
+                "rows": rows,
+            }
+            write_atomically(args.out, json.dumps(values, indent=1).encode())
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
