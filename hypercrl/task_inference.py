@@ -90,8 +90,8 @@ class TaskInference:
 
     @property
     def suspicious(self) -> bool:
-        """Whether it is half way to an alarm: what happens now may belong to another task."""
-        return self.sum > self.config.alarm / 2 or self.alarmed > 0
+        """Whether it looks on after an alarm: what happens now may belong to another task."""
+        return self.alarmed > 0
 
     @property
     def _allowance(self) -> float:

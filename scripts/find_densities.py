@@ -1,7 +1,7 @@
 """Does a memory find out what a box weighs? Models of `push_hidden` with and without a memory.
 
     python scripts/find_densities.py [--models told none gru] [--episodes 6000] [--updates 30000]
-        [--seed 0] [--device cuda] [--out FILE.json]
+        [--seed 0] [--device cuda] [--out FILE.json] [--set context.learning_rate=0.0003 ...]
 
 Random episodes of the first task are collected by one process a core, densities drawn for each, and
 every model is trained on the same: `told` sees the densities, `none` has no memory but the same
@@ -52,7 +52,7 @@ ROUND = 1000
 """Training steps whose windows are drawn at once."""
 
 
-def load_config(model: str, seed: int, device: str) -> TrainConfig:
+def load_config(model: str, args: argparse.Namespace) -> TrainConfig:
     """The quick preset of one task, with windows for all models alike."""
     told = model == "told"
     words = [
@@ -60,8 +60,9 @@ def load_config(model: str, seed: int, device: str) -> TrainConfig:
         f"memory={'none' if model in ('told', 'none') else model}",
         "context.always=true",
         "protocol.num_tasks=1",
-        f"seed={seed}",
-        f"device={device}",
+        f"seed={args.seed}",
+        f"device={args.device}",
+        *args.set,
     ]
     register()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
@@ -163,12 +164,12 @@ def errors(experiment: Experiment, obs: Tensor, actions: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def measure(model: str, seed: int, data: Sequence[Tensor], updates: int, args: Any) -> dict:
+def measure(model: str, data: Sequence[Tensor], args: argparse.Namespace) -> dict[str, Any]:
     """Train one model and score it."""
-    experiment = build(load_config(model, seed, args.device))
+    experiment = build(load_config(model, args))
     size, device = experiment.sequence.observation_size, experiment.device
     obs, actions, held_obs, held_actions = data
-    seconds = train(experiment, fill(obs[..., :size], actions, device), updates)
+    seconds = train(experiment, fill(obs[..., :size], actions, device), args.updates)
     by_step = errors(experiment, held_obs[..., :size].to(device), held_actions.to(device))
     evaluator = experiment.evaluator()
     score = evaluator.evaluate(0, partial(experiment.belief, 0), args.plans, key=0)
@@ -176,7 +177,7 @@ def measure(model: str, seed: int, data: Sequence[Tensor], updates: int, args: A
     encoder = cast(ContextModel, experiment.model).encoder
     return {
         "model": model,
-        "seed": seed,
+        "seed": args.seed,
         "error_mm": {begin: 1e3 * float(by_step[begin:].mean().sqrt()) for begin in BEGINS},
         "error_mm_by_step": (1e3 * by_step.sqrt()).tolist(),
         "success": score.success,
@@ -195,11 +196,12 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", nargs="+", default=[], help="settings, as of hypercrl train")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
 
     console = Console()
-    config = load_config("told", args.seed, args.device)
+    config = load_config("told", args)
     data = [
         *collect(config, "episodes to learn from", args.episodes),
         *collect(config, "held-out episodes", args.heldout),
@@ -209,7 +211,7 @@ def main() -> None:
     for column in ("model", *(f"from {b}" for b in BEGINS), "success", "state", "an update"):
         table.add_column(column)
     for model in args.models:
-        row = measure(model, args.seed, data, args.updates, args)
+        row = measure(model, data, args)
         rows.append(row)
         table.add_row(
             model,
@@ -224,6 +226,7 @@ def main() -> None:
                 "machine": machine(choose_device(args.device)),
                 "episodes": args.episodes,
                 "updates": args.updates,
+                "set": args.set,
                 "exploration": asdict(config.exploration),
                 "tasks": config.env.tasks[:1],
                 "rows": rows,
