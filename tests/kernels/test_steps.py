@@ -23,7 +23,7 @@ from hypercrl_kernels import (
 
 @pytest.fixture(params=["torch", "kernel"])
 def by(request: pytest.FixtureRequest, device: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Float32 steps by one of both; the device they are to run on."""
+    """Float32 steps by torch operations on a CPU, or by kernels; the device they are to run on."""
 
     def chosen(*state: Tensor) -> bool:
         return request.param == "kernel" and state[0].dtype == torch.float32
@@ -31,7 +31,7 @@ def by(request: pytest.FixtureRequest, device: str, monkeypatch: pytest.MonkeyPa
     for name in ("steps", "layer_steps", "attention_step"):
         module = import_module(f"hypercrl_kernels.memory.{name}")
         monkeypatch.setattr(module, "step_as_kernel", chosen)
-    return device
+    return device if request.param == "kernel" else "cpu"
 
 
 def normal(seed: int):
@@ -75,7 +75,7 @@ def test_linear_step(by: str, width: int, part: int, outputs: int, given: tuple[
     if "gate" in given:
         options["gate"] = halves[1]
     got = linear_step(halves[0], single(weight, by), **options)
-    assert relative(got, wanted) < 1e-6
+    assert relative(got, wanted) < 2e-6
 
 
 @pytest.mark.parametrize(("width", "taps"), [(192, 4), (5, 3), (300, 1)])
@@ -87,7 +87,7 @@ def test_convolution_step(by: str, width: int, taps: int) -> None:
         lags = range(min(taps, t + 1))
         mixed = torch.stack([weight[-1 - lag] * x[t - lag] for lag in lags]).sum(0)
         got = convolution_step(single(x[t], by), single(weight, by), before=before)
-        assert relative(got, mixed * mixed.sigmoid()) < 1e-6
+        assert relative(got, mixed * mixed.sigmoid()) < 2e-6
     last = x[7 - taps + 1 :].transpose(0, 1)
     assert torch.equal(before, single(last, by))
 
@@ -219,7 +219,7 @@ def test_keys_are_brought_to_length_1(by: str, name: str) -> None:
     state = single(state, by)
     got = memory_step(**x, state=state, unit_keys=True, **options)
     assert relative(got, wanted) < 1e-5
-    assert relative(state, exact) < 1e-6
+    assert relative(state, exact) < 2e-6
 
 
 @pytest.mark.parametrize("masked", [False, True])
