@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from hypercrl.memory.base import State
-from hypercrl.memory.blocks import Rotation, linear, normal
+from hypercrl.memory.blocks import Rotation, heads, linear, normal
 from hypercrl.memory.stack import MemoryLayer
-from hypercrl_kernels import hopfield_retrieval
+from hypercrl_kernels import attention_step, hopfield_retrieval
 
 
 class Window:
@@ -50,14 +50,6 @@ class Window:
         after = {"keys": _at(every_key, slot), "values": _at(every_value, slot), "seen": seen}
         return every_key, every_value, mask, after
 
-    def push(self, state: State, key: Tensor, value: Tensor) -> Tensor:
-        """Put one step [B, H, K] in place of the oldest; returns which slots are filled, [B, W]."""
-        slot = (state["seen"] % self.size)[:, None, None, None].expand(-1, 1, *key.shape[1:])
-        state["keys"].scatter_(1, slot, key[:, None])
-        state["values"].scatter_(1, slot, value[:, None])
-        state["seen"].add_(1)
-        return torch.arange(self.size, device=key.device) < state["seen"][:, None]
-
 
 def _at(x: Tensor, places: Tensor) -> Tensor:
     """x [B, S, H, K] at places [B, N] of its second axis."""
@@ -99,28 +91,22 @@ class WindowAttention(MemoryLayer):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         steps = torch.arange(x.shape[1], device=x.device)
-        q, k, v = self._split(x, state["seen"][:, None] + steps)
+        position = state["seen"][:, None] + steps
+        q, k, v = self.rotation.split(self.project(x), self.heads, position)
         keys, values, mask, after = self.window.extend(state, k, v)
-        return self._attend(q, keys, values, mask), after
+        o = hopfield_retrieval(q, keys, values, mask=mask, persistent=self.persistent)
+        return self.out(o.flatten(-2)), after
 
     def step(self, x: Tensor, state: State) -> Tensor:
-        q, k, v = self._split(x, state["seen"])
-        mask = self.window.push(state, k, v)
-        return self._attend(q[:, None], state["keys"], state["values"], mask[:, None])[:, 0]
-
-    def _split(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.rotation.split(self.project(x), self.heads, position)
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        if self.persistent is not None:
-            keys, values, mask = with_persistent(self.persistent, keys, values, mask)
-        return self.out(hopfield_retrieval(q, keys, values, mask=mask).flatten(-2))
-
-
-def with_persistent(
-    learned: Tensor, keys: Tensor, values: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Learned keys and values [2, P, H, K] before keys and values [B, S, H, K], always seen."""
-    key, value = (part.expand(len(keys), -1, -1, -1) for part in learned)
-    mask = torch.nn.functional.pad(mask, (learned.shape[1], 0), value=True)
-    return torch.cat([key, keys], 1), torch.cat([value, values], 1), mask
+        q, k, v = (heads(part, self.heads) for part in self.project(x).chunk(3, -1))
+        o = attention_step(
+            q,
+            k[:, None],
+            v[:, None],
+            keys=state["keys"],
+            values=state["values"],
+            seen=state["seen"],
+            rates=self.rotation.rates,
+            persistent=self.persistent,
+        )
+        return self.out(o.flatten(-2))

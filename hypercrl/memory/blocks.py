@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.dynamics.layout import xavier_uniform
+from hypercrl_kernels import convolution_step, linear_step, rotate
 
 
 def linear(
@@ -59,9 +60,7 @@ class ShortConvolution(nn.Module):
 
     def step(self, x: Tensor, before: Tensor) -> Tensor:
         """x [B, D] → [B, D]; the inputs before it move on in place."""
-        seen = torch.cat([before, x[:, None]], 1)
-        before.copy_(seen[:, 1:])
-        return F.silu((self.weight * seen).sum(1))
+        return convolution_step(x, self.weight, before=before)
 
 
 class SwiGLU(nn.Module):
@@ -75,6 +74,11 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.enter(x).chunk(2, -1)
         return self.leave(F.silu(gate) * value)
+
+    def step(self, x: Tensor, norm: nn.RMSNorm) -> Tensor:
+        """x [B, D] → x + what `forward` makes of norm x."""
+        gate, value = linear_step(x, self.enter.weight, norm=norm.weight).chunk(2, -1)
+        return linear_step(value, self.leave.weight, gate=gate, residual=x)
 
 
 def heads(x: Tensor, count: int) -> Tensor:
@@ -111,9 +115,7 @@ class Rotation(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """x [..., H, D] at positions [...], steps since the beginning."""
-        angle = (position[..., None] * self.rates)[..., None, :]
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.complex(angle.cos(), angle.sin())).flatten(-2)
+        return rotate(x, position, self.rates)
 
     def split(self, x: Tensor, count: int, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v side by side, [..., 3 H D] → each [..., H, D], q and k turned."""
@@ -135,6 +137,11 @@ class HeadOutput(nn.Module):
         """o [..., H, V] and the layer's input x [..., D] → [..., D]."""
         o = self.norm(o).flatten(-2)
         return self.out(o if self.gate is None else o * F.silu(self.gate(x)))
+
+    def step(self, o: Tensor, x: Tensor) -> Tensor:
+        """`forward` of o [B, H, V] and x [B, D]."""
+        gate = None if self.gate is None else self.gate(x)
+        return linear_step(o.flatten(-2), self.out.weight, norm=self.norm.weight, gate=gate)
 
 
 class LowRank(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, linear, split_unit
+from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, split_unit
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl_kernels import chunk_memory, memory_step
 
@@ -60,13 +60,14 @@ class DeltaNetLayer(MemoryLayer):
     def step(self, x: Tensor, state: State) -> Tensor:
         mixed = self.convolution.step(self.project(x), state["convolution"])
         o = memory_step(
-            *self._split(mixed),
+            *heads(mixed, 3 * self.heads).chunk(3, -2),
             log_decay=self._log_decay(x),
             beta=self._beta(x),
             error="after_decay",
+            unit_keys=True,
             state=state["memory"],
         )
-        return self.out(o, x)
+        return self.out.step(o, x)
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return split_unit(mixed, self.heads)

@@ -49,7 +49,7 @@ class VectorDecayLayer(MemoryLayer):
 
     def step(self, x: Tensor, state: State) -> Tensor:
         q, k, v, log_decay = (heads(part, self.heads) for part in self._sequences(x))
-        return self.out(gla_step(q, k, v, log_decay=log_decay, state=state["memory"]), x)
+        return self.out.step(gla_step(q, k, v, log_decay=log_decay, state=state["memory"]), x)
 
     @abstractmethod
     def _sequences(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

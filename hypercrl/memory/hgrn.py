@@ -78,7 +78,7 @@ class HGRNLayer(MemoryLayer):
 
     def step(self, x: Tensor, state: State) -> Tensor:
         entry, log_decay = self._split(x)
-        return self.out(scan_step(entry, log_decay=log_decay, state=state["memory"]), x)
+        return self.out.step(scan_step(entry, log_decay=log_decay, state=state["memory"]), x)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What enters and the log of what is kept, [..., 1, D]."""

@@ -4,6 +4,7 @@ Ramsauer et al., "Hopfield networks is all you need", ICLR 2021.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import heads, linear, normal
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl.settings import choice, number
-from hypercrl_kernels import hopfield_retrieval
+from hypercrl_kernels import attention_step, hopfield_retrieval
 
 
 @dataclass
@@ -45,7 +46,7 @@ class HopfieldLayer(MemoryLayer):
         width, count = config.width, config.heads
         self.heads, self.head_width = count, width // count
         self.window = Window(config.window)
-        self.updates, self.beta = config.updates, config.beta
+        self.settings: dict[str, Any] = {"updates": config.updates, "beta": config.beta}
         self.stored_norm = nn.LayerNorm(width)
         self.stored = linear(width, 2 * width, generator, bias=False)
         self.out = linear(width, width, generator, bias=False)
@@ -66,29 +67,38 @@ class HopfieldLayer(MemoryLayer):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         keys, values, mask, after = self.window.extend(state, *self._stored(x))
-        return self._retrieve(x, keys, values, mask), after
+        found = hopfield_retrieval(self._query(x), keys, values, mask=mask, **self.settings)
+        return self._leave(found), after
 
     def step(self, x: Tensor, state: State) -> Tensor:
-        mask = self.window.push(state, *self._stored(x))
         now = x[:, None]
-        return self._retrieve(now, state["keys"], state["values"], mask[:, None])[:, 0]
+        found = attention_step(
+            self._query(now)[:, 0],
+            *self._stored(now),
+            keys=state["keys"],
+            values=state["values"],
+            seen=state["seen"],
+            **self.settings,
+        )
+        return self._leave(found[:, None])[:, 0]
 
     def _stored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         k, v = self.stored(self.stored_norm(x)).chunk(2, -1)
         return heads(k, self.heads), heads(v, self.heads)
 
-    def _retrieve(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """x [B, T, D] from keys and values [B, S, H, K] that mask [B, T, S] shows."""
+    def _query(self, x: Tensor) -> Tensor:
+        """x [B, T, D] → state patterns [B, T, H, K]."""
         if self.pooling:
-            query = self.query.expand(*x.shape[:2], -1, -1)
-        else:
-            query = heads(self.state(self.state_norm(x)), self.heads)
-        settings = {"updates": self.updates, "beta": self.beta}
-        found = hopfield_retrieval(query, keys, values, mask=mask, **settings).flatten(-2)
+            return self.query.expand(*x.shape[:2], -1, -1)
+        return heads(self.state(self.state_norm(x)), self.heads)
+
+    def _leave(self, found: Tensor) -> Tensor:
+        """What was retrieved, [B, T, H, K] → [B, T, D]."""
+        found = found.flatten(-2)
         if self.patterns is not None:
             query = heads(self.retrieved_norm(found), self.heads)
-            learned = (part.expand(len(x), -1, -1, -1) for part in self.patterns)
-            found = found + hopfield_retrieval(query, *learned, **settings).flatten(-2)
+            learned = (part.expand(len(found), -1, -1, -1) for part in self.patterns)
+            found = found + hopfield_retrieval(query, *learned, **self.settings).flatten(-2)
         return self.out(found)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
 from hypercrl.memory.gated_deltanet import DecayGate
-from hypercrl.memory.routing import balance_loss, combine, route
+from hypercrl.memory.routing import balance_loss, beside_shared, combine, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl.settings import number
 from hypercrl_kernels import chunk_memory, memory_step
@@ -62,41 +62,53 @@ class MoMLayer(MemoryLayer):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         shares, chosen = route(self.router(x), self.selected)
         self.routing_loss = self.balance * balance_loss(shares, chosen)
+        active = beside_shared(chosen)
         mixed, before = self.convolution(x, state["convolution"])
+        q, k, v = self._split(mixed)
         o, memory = chunk_memory(
-            *self._split(mixed),
-            log_decay=self._only(chosen, self.decay(x)),
-            beta=self._only(chosen, self.strength(x).sigmoid()),
+            self._everywhere(unit(q)),
+            unit(k),
+            v,
+            log_decay=self._only(active, self.decay(x)),
+            beta=self._only(active, self.strength(x).sigmoid()),
             error="after_decay",
             initial_state=state["memory"],
         )
-        return self._leave(o, shares * chosen, x), {"memory": memory, "convolution": before}
+        o = self.out(self._read(o, shares * chosen), x)
+        return o, {"memory": memory, "convolution": before}
 
     def step(self, x: Tensor, state: State) -> Tensor:
         shares, chosen = route(self.router(x), self.selected)
+        active = beside_shared(chosen)
+        q, k, v = self._split(self.convolution.step(x, state["convolution"]))
         o = memory_step(
-            *self._split(self.convolution.step(x, state["convolution"])),
-            log_decay=self._only(chosen, self.decay(x)),
-            beta=self._only(chosen, self.strength(x).sigmoid()),
+            self._everywhere(q),
+            k,
+            v,
+            log_decay=self._only(active, self.decay(x)),
+            beta=self._only(active, self.strength(x).sigmoid()),
             error="after_decay",
+            unit_keys=True,
             state=state["memory"],
         )
-        return self._leave(o, shares * chosen, x)
+        return self.out.step(self._read(o, shares * chosen), x)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v of every memory's heads, [..., (N + 1) H, K]."""
+        """q [..., H, K], and k and v of every memory's heads, [..., (N + 1) H, K]."""
         k, v = (heads(half, self.every * self.heads) for half in self.write(x).chunk(2, -1))
-        q = heads(self.query(x), self.heads)
-        q = unit(q)[..., None, :, :].expand(*q.shape[:-2], self.every, *q.shape[-2:])
-        return q.flatten(-3, -2), unit(k), v
+        return heads(self.query(x), self.heads), k, v
 
-    def _only(self, chosen: Tensor, gate: Tensor) -> Tensor:
-        """Gates [..., (N + 1) H], 0 for memories that are not chosen; the last one always is."""
-        chosen = torch.nn.functional.pad(chosen, (0, 1), value=1.0)
-        return (heads(gate, self.every) * chosen[..., None]).flatten(-2)
+    def _everywhere(self, q: Tensor) -> Tensor:
+        """[..., H, K], the same for every memory → [..., (N + 1) H, K]."""
+        every = q[..., None, :, :].expand(*q.shape[:-2], self.every, *q.shape[-2:])
+        return every.flatten(-3, -2)
 
-    def _leave(self, o: Tensor, weights: Tensor, x: Tensor) -> Tensor:
-        return self.out(combine(o, weights / weights.sum(-1, keepdim=True)), x)
+    def _only(self, active: Tensor, gate: Tensor) -> Tensor:
+        """Gates [..., (N + 1) H], 0 for memories that are not active [..., N + 1]."""
+        return (heads(gate, self.every) * active[..., None]).flatten(-2)
+
+    def _read(self, o: Tensor, weights: Tensor) -> Tensor:
+        return combine(o, weights / weights.sum(-1, keepdim=True))
 
 
 class MoM(MemoryStack):

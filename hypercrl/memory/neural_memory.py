@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.memory.base import State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, linear, normal, split_unit, unit
+from hypercrl.memory.blocks import (
+    HeadOutput,
+    ShortConvolution,
+    heads,
+    linear,
+    normal,
+    split_unit,
+    unit,
+)
 from hypercrl.memory.stack import MemoryLayer
 from hypercrl_kernels import (
     MLPState,
@@ -76,7 +84,7 @@ class NeuralMemory(MemoryLayer):
         state = {"before": self.convolution.initial(batch), **self._fresh(batch)}
         if self.persistent is not None:
             _, state = self.forward(self.persistent.expand(batch, -1, -1), state)
-        return state
+        return {name: x.contiguous() for name, x in state.items()}  # as kernels take it
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         mixed, before = self.convolution(self.project(x), state["before"])
@@ -85,7 +93,8 @@ class NeuralMemory(MemoryLayer):
 
     def step(self, x: Tensor, state: State) -> Tensor:
         mixed = self.convolution.step(self.project(x), state["before"])
-        return self.out(self._one(self._split(mixed), self._gates(x), state), x)
+        o = self._one(heads(mixed, 3 * self.heads), self._gates(x), state)
+        return self.out.step(o, x)
 
     def _split(self, mixed: Tensor) -> Sequences:
         return split_unit(mixed, self.heads)
@@ -112,8 +121,8 @@ class NeuralMemory(MemoryLayer):
         """Write and read each step of a sequence."""
 
     @abstractmethod
-    def _one(self, qkv: Sequences, gates: Gates, state: State) -> Tensor:
-        """Write one step, in place, and read."""
+    def _one(self, qkv: Tensor, gates: Gates, state: State) -> Tensor:
+        """Write one step, in place, and read; q, k and v [B, 3 H, K] of any length."""
 
 
 class MatrixMemory(NeuralMemory):
@@ -145,11 +154,12 @@ class MatrixMemory(NeuralMemory):
         )
         return o, {"memory": memory}
 
-    def _one(self, qkv: Sequences, gates: Gates, state: State) -> Tensor:
+    def _one(self, qkv: Tensor, gates: Gates, state: State) -> Tensor:
         return memory_step(
-            *qkv,
+            *qkv.chunk(3, 1),
             **gates._asdict(),
             error="before_decay",
+            unit_keys=True,
             scale=1.0,
             state=state["memory"],
         )
@@ -202,8 +212,9 @@ class MLPMemory(NeuralMemory):
         )
         return o, after._asdict()
 
-    def _one(self, qkv: Sequences, gates: Gates, state: State) -> Tensor:
-        return mlp_memory_step(*qkv, **gates._asdict(), state=_mlp_state(state))
+    def _one(self, qkv: Tensor, gates: Gates, state: State) -> Tensor:
+        parts = unit(qkv).chunk(3, 1)
+        return mlp_memory_step(*parts, **gates._asdict(), state=_mlp_state(state))
 
 
 def _mlp_state(state: State) -> MLPState:

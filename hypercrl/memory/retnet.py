@@ -53,7 +53,7 @@ class RetNetLayer(MemoryLayer):
         parts = self._split(x, state["position"])
         state["position"].add_(1)
         o = memory_step(*parts, log_decay=self.log_decay, state=state["memory"])
-        return self.out(o, x)
+        return self.out.step(o, x)
 
     def _split(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.rotation.split(self.project(x), self.heads, position)

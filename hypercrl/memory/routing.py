@@ -18,6 +18,11 @@ def route(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return shares, chosen
 
 
+def beside_shared(x: Tensor) -> Tensor:
+    """x [..., N] of the routed memories, and 1 for one more that is always on, [..., N + 1]."""
+    return torch.nn.functional.pad(x, (0, 1), value=1.0)
+
+
 def combine(o: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i o_i over N routed memories, and one more that is always on, w = 1.
 
@@ -28,7 +33,7 @@ def combine(o: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [..., H, V].
     """
-    weights = torch.nn.functional.pad(weights, (0, 1), value=1.0)
+    weights = beside_shared(weights)
     o = o.unflatten(-2, (weights.shape[-1], -1))
     return (weights[..., None, None] * o).sum(-3)
 

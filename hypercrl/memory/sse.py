@@ -68,7 +68,7 @@ class SSELayer(MemoryLayer):
         shares, chosen = route(self.router(x), self.selected)
         q, k, v, log_decay = self._split(x, shares, chosen)
         o = gla_step(q, k, v, log_decay=log_decay, state=state["memory"])
-        return self.out(combine(o, shares * chosen), x)
+        return self.out.step(combine(o, shares * chosen), x)
 
     def _split(
         self, x: Tensor, shares: Tensor, chosen: Tensor

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
 from hypercrl.memory.blocks import SwiGLU, linear
+from hypercrl_kernels import linear_step
 
 
 class MemoryLayer(nn.Module, ABC):
@@ -45,13 +46,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         normed = self.layer_norm(x)
         mixed, after = self.layer.begin(normed) if state is None else self.layer(normed, state)
-        return self._feed(x + mixed), after
+        x = x + mixed
+        return x + self.feed(self.feed_norm(x)), after
 
     def step(self, x: Tensor, state: State) -> Tensor:
-        return self._feed(x + self.layer.step(self.layer_norm(x), state))
-
-    def _feed(self, x: Tensor) -> Tensor:
-        return x + self.feed(self.feed_norm(x))
+        return self.feed.step(x + self.layer.step(self.layer_norm(x), state), self.feed_norm)
 
 
 class MemoryStack(MemoryEncoder):
@@ -104,7 +103,7 @@ class MemoryStack(MemoryEncoder):
         x = self.enter(token)
         for i, block in enumerate(self.blocks):
             x = block.step(x, part(state, i))
-        return self.leave(self.norm(x))
+        return linear_step(x, self.leave.weight, self.leave.bias, norm=self.norm.weight)
 
     def auxiliary_loss(self) -> Tensor:
         losses = [block.layer.routing_loss for block in self.blocks]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hypercrl.memory.attention import WindowAttention, with_persistent
+from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import Rotation, heads, linear, normal, unit
 from hypercrl.memory.neural_memory import MatrixMemory, MLPMemory, NeuralMemory
 from hypercrl.memory.stack import MemoryLayer, MemoryStack, join, part
 from hypercrl.settings import choice, number
-from hypercrl_kernels import hopfield_retrieval
+from hypercrl_kernels import attention_step, hopfield_retrieval, linear_step
 
 
 @dataclass
@@ -172,47 +172,52 @@ class MemoryAsContext(MemoryLayer):
             start = self.memory.weights(memory)
         end = place + x.shape[1]
         position = torch.arange(place, end, device=x.device).expand(len(x), -1)
-        q, keys, values = self._attention_inputs(x, start, position)
+        q, keys, values = self._attention_inputs(x, start)
+        q = self.rotation(q, position)
+        keys = self.rotation(keys, position[..., None].expand(-1, -1, 2))
         keys = torch.cat([window["keys"][:, :place], keys, window["keys"][:, end:]], 1)
         values = torch.cat([window["values"][:, :place], values, window["values"][:, end:]], 1)
         shown = torch.arange(self.segment, device=x.device) <= position[..., None]
-        y = x + self._attend(q, keys, values, shown)
+        o = hopfield_retrieval(
+            q,
+            keys.flatten(1, 2),
+            values.flatten(1, 2),
+            mask=shown[..., None].expand(*shown.shape, 2).flatten(-2),
+            persistent=self.persistent,
+        )
+        y = x + self.out(o.flatten(-2))
         read, memory = self.memory(y, memory)
         window = {"keys": keys, "values": values, "seen": window["seen"] + x.shape[1]}
         return y * read.sigmoid(), join([memory, start, window])
 
     def step(self, x: Tensor, state: State) -> Tensor:
         memory, start, window = (part(state, i) for i in range(3))
-        place = window["seen"] % self.segment
+        begins = window["seen"] % self.segment == 0
         for name, weights in self.memory.weights(memory).items():
-            begins = (place == 0).view(-1, *[1] * (weights.dim() - 1))
-            start[name].copy_(torch.where(begins, weights, start[name]))
-        q, keys, values = self._attention_inputs(x[:, None], start, place[:, None])
-        slot = place.view(-1, 1, 1, 1, 1).expand_as(keys)
-        window["keys"].scatter_(1, slot, keys)
-        window["values"].scatter_(1, slot, values)
-        window["seen"].add_(1)
-        shown = torch.arange(self.segment, device=x.device) <= place[:, None, None]
-        y = x + self._attend(q, window["keys"], window["values"], shown)[:, 0]
+            here = begins.view(-1, *[1] * (weights.dim() - 1))
+            torch.where(here, weights, start[name], out=start[name])
+        q, key, value = (part[:, 0] for part in self._attention_inputs(x[:, None], start))
+        o = attention_step(
+            q,
+            key,
+            value,
+            keys=window["keys"].view(len(x), -1, *key.shape[2:]),
+            values=window["values"].view(len(x), -1, *value.shape[2:]),
+            seen=window["seen"],
+            rates=self.rotation.rates,
+            persistent=self.persistent,
+            segments=True,
+        )
+        y = linear_step(o.flatten(-2), self.out.weight, residual=x)
         return y * self.memory.step(y, memory).sigmoid()
 
-    def _attention_inputs(
-        self, x: Tensor, start: State, position: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _attention_inputs(self, x: Tensor, start: State) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] → q [B, T, H, K], and keys and values [B, T, 2, H, K] of h and of x."""
         question = unit(heads(self.question(x), self.heads))
         recalled = self.memory.recall(question, start).flatten(-2)
         both = torch.stack([recalled, x], 2)
         k, v = (heads(half, self.heads) for half in self.stored(both).chunk(2, -1))
-        turned = position[..., None].expand(-1, -1, 2)
-        k = self.rotation(k.flatten(1, 2), turned.flatten(1)).unflatten(1, (-1, 2))
-        return self.rotation(heads(self.query(x), self.heads), position), k, v
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, shown: Tensor) -> Tensor:
-        """q [B, T, H, K] over the places of the segment [B, C, 2, …] that shown [B, T, C] names."""
-        mask = shown[..., None].expand(*shown.shape, 2).flatten(-2)
-        every = with_persistent(self.persistent, keys.flatten(1, 2), values.flatten(1, 2), mask)
-        return self.out(hopfield_retrieval(q, *every[:2], mask=every[2]).flatten(-2))
+        return heads(self.query(x), self.heads), k, v
 
 
 class TitansMAC(MemoryStack):

@@ -1,5 +1,7 @@
 """Every memory encoder keeps the contract of hypercrl.memory.base, and does what its paper says."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,6 +66,25 @@ def test_steps_equal_encode(case: str) -> None:
     assert state.keys() == last.keys()
     for name, value in state.items():
         torch.testing.assert_close(value, last[name], rtol=1e-4, atol=1e-4)
+
+
+@learned
+def test_steps_by_kernels_equal_encode(
+    case: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels take steps on any device: on a CPU, in Triton's interpreter."""
+    for name in ("steps", "layer_steps", "attention_step"):
+        module = import_module(f"hypercrl_kernels.memory.{name}")
+        monkeypatch.setattr(module, "step_as_kernel", lambda *state: True)
+    memory, x = of(case), tokens(2, 6)
+    contexts, last = memory.encode(x)
+    memory, state = memory.to(device), memory.to(device).initial(2)
+    for t in range(x.shape[1]):
+        state = memory.step(state, x[:, t].to(device))
+        read = memory.read(state).cpu()
+        torch.testing.assert_close(read, contexts[:, t], rtol=1e-4, atol=1e-4)
+    for name, value in state.items():
+        torch.testing.assert_close(value.cpu(), last[name], rtol=1e-4, atol=1e-4)
 
 
 @every

@@ -1,11 +1,14 @@
 """Memories of a fixed size over sequences, and one step of each."""
 
 from hypercrl_kernels.memory.attention import hopfield_retrieval, sliding_window_attention
+from hypercrl_kernels.memory.attention_step import attention_step
 from hypercrl_kernels.memory.based import based
 from hypercrl_kernels.memory.chunk_gla import chunk_gla
 from hypercrl_kernels.memory.chunk_memory import chunk_memory
 from hypercrl_kernels.memory.chunk_mlp_memory import chunk_mlp_memory
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import MLPState
+from hypercrl_kernels.memory.layer_steps import convolution_step, linear_step
+from hypercrl_kernels.memory.rotation import rotate
 from hypercrl_kernels.memory.scan import scan
 from hypercrl_kernels.memory.steps import (
     based_step,
@@ -17,15 +20,19 @@ from hypercrl_kernels.memory.steps import (
 
 __all__ = [
     "MLPState",
+    "attention_step",
     "based",
     "based_step",
     "chunk_gla",
     "chunk_memory",
     "chunk_mlp_memory",
+    "convolution_step",
     "gla_step",
     "hopfield_retrieval",
+    "linear_step",
     "memory_step",
     "mlp_memory_step",
+    "rotate",
     "scan",
     "scan_step",
     "sliding_window_attention",

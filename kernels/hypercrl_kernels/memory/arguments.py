@@ -103,6 +103,11 @@ def runs_as_kernel(
     return reason is None
 
 
+def step_as_kernel(*state: Tensor) -> bool:
+    """Whether a step that writes into this state, or has these weights, runs as a kernel."""
+    return all(x.is_cuda and x.dtype == torch.float32 and x.is_contiguous() for x in state)
+
+
 @cache
 def _notice(operation: str, reason: str) -> None:
     warnings.warn(f"{operation} runs as torch operations, not as kernels: {reason}", stacklevel=4)

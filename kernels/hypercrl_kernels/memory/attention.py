@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from hypercrl_kernels.memory.arguments import check_offsets, check_sequences, check_shape
 
@@ -17,6 +17,7 @@ def hopfield_retrieval(
     updates: int = 1,
     beta: float | None = None,
     mask: Tensor | None = None,
+    persistent: Tensor | None = None,
 ) -> Tensor:
     """ξ ← softmax(β ξ Kᵀ) K for all updates but the last, which multiplies the values instead.
 
@@ -30,6 +31,7 @@ def hopfield_retrieval(
         beta: inverse temperature; D^-½ by default.
         mask: [B, S], True for patterns that exist, or [B, L, S], for those that a query sees. A
             row without any retrieves zeros.
+        persistent: [2, P, H, D], stored patterns and values that every query sees besides; V = D.
 
     Returns:
         [B, L, H, V].
@@ -52,6 +54,12 @@ def hopfield_retrieval(
             mask = mask[:, None]
     if updates < 1:
         raise ValueError(f"{name} needs at least 1 update, not {updates}")
+    if persistent is not None:
+        check_shape(name, "persistent", persistent, "2PHD", **sizes, **{"2": 2})
+        first, second = (part.expand(len(stored), -1, -1, -1) for part in persistent)
+        values = torch.cat([second, stored if values is None else values], 1)
+        stored = torch.cat([first, stored], 1)
+        mask = None if mask is None else pad(mask, (persistent.shape[1], 0), value=True)
     pattern, keys = query.transpose(1, 2), stored.transpose(1, 2)
     last = keys if values is None else values.transpose(1, 2)
     allowed = None if mask is None else mask[:, None]
@@ -105,7 +113,7 @@ def sliding_window_attention(
 
     def cut(x: Tensor, before: int) -> Tensor:
         """[B, T, H, D] → [B N, H, before + C, D], each block with the steps before it."""
-        x = torch.nn.functional.pad(x, (0, 0, 0, 0, before, extra))
+        x = pad(x, (0, 0, 0, 0, before, extra))
         x = x.unfold(1, before + size, size)  # [B, N, H, D, before + C]
         return x.permute(0, 1, 2, 4, 3).flatten(0, 1)
 
@@ -116,7 +124,7 @@ def sliding_window_attention(
     allowed = (lag >= 0) & (lag < window) & (seen >= 0)[:, None, :]
     if cu_seqlens is not None:
         segment = torch.searchsorted(cu_seqlens, torch.arange(length, device=q.device), right=True)
-        segment = torch.nn.functional.pad(segment, (size, extra))
+        segment = pad(segment, (size, extra))
         own = segment[size:].view(blocks, size)
         allowed = allowed & (own[:, :, None] == segment.unfold(0, 2 * size, size)[:, None, :])
     allowed = allowed.repeat(batch, 1, 1)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from hypercrl_kernels.memory.arguments import check_shape
+from hypercrl_kernels.memory.arguments import check_shape, step_as_kernel
 from hypercrl_kernels.memory.based import EPSILON
 from hypercrl_kernels.memory.based_reference import feature_count, taylor_features
 from hypercrl_kernels.memory.chunk_memory_reference import Error
@@ -18,6 +19,9 @@ from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
     MLPState,
     mlp_memory_chunks,
 )
+
+LEAST_LENGTH = 1e-6
+"""What a key is divided by at least when it is brought to length 1."""
 
 
 @torch.no_grad()
@@ -32,6 +36,7 @@ def memory_step(
     log_momentum: Tensor | None = None,
     error: Error = "none",
     normalise: bool = False,
+    unit_keys: bool = False,
     scale: float | None = None,
 ) -> Tensor:
     """`chunk_memory` for one step; an error at the start of the chunk is one before decay.
@@ -42,6 +47,7 @@ def memory_step(
         state: [B, H, K, V], float32; as `chunk_memory` returns it, and written in place.
         log_decay: [H] or [B, H].
         beta, log_momentum: [B, H].
+        unit_keys: q and k are brought to length 1 first.
 
     Returns:
         [B, H, V] in the dtype of v.
@@ -55,13 +61,15 @@ def memory_step(
     sizes = {"B": batch, "H": heads, "K": keys, "V": values, "2": 2}
     check_shape("memory_step", "state", state, letters, **sizes)
     factor = keys**-0.5 if scale is None else scale
-    if _as_kernel(state):
+    if step_as_kernel(state):
         from hypercrl_kernels.memory.steps_launch import launch_step
 
         gates = (log_decay, beta, log_momentum)
-        return launch_step(q, k, v, *gates, state, error, normalise, factor)
+        return launch_step(q, k, v, *gates, state, factor, error, normalise, unit_keys)
     memory, velocity = (state, None) if log_momentum is None else state.unbind(2)
     read, key, value = (x.to(state.dtype) for x in (q, k, v))
+    if unit_keys:
+        read, key = functional.normalize(torch.stack([read, key]), dim=-1, eps=LEAST_LENGTH)
     if normalise:
         value = torch.cat([value, torch.ones_like(value[..., :1])], -1)
     decay = None if log_decay is None else log_decay.to(state.dtype).exp()[..., None, None]
@@ -113,10 +121,10 @@ def gla_step(
     sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[2]}
     check_shape("gla_step", "state", state, "BHKV", **sizes)
     factor = keys**-0.5 if scale is None else scale
-    if _as_kernel(state):
+    if step_as_kernel(state):
         from hypercrl_kernels.memory.steps_launch import launch_step
 
-        return launch_step(q, k, v, log_decay, None, None, state, "none", False, factor)
+        return launch_step(q, k, v, log_decay, None, None, state, factor)
     read, key, value = (x.to(state.dtype) for x in (q, k, v))
     state.mul_(log_decay.to(state.dtype).exp()[..., None])
     state.addcmul_(key[..., None], value[..., None, :])
@@ -157,7 +165,7 @@ def based_step(q: Tensor, k: Tensor, v: Tensor, *, state: Tensor) -> Tensor:
     (batch, heads, keys), values = q.shape, v.shape[2] + 1
     sizes = {"B": batch, "H": heads, "F": feature_count(keys), "V": values}
     check_shape("based_step", "state", state, "BHFV", **sizes)
-    if _as_kernel(state):
+    if step_as_kernel(state):
         from hypercrl_kernels.memory.steps_launch import launch_based_step
 
         return launch_based_step(q, k, v, state, EPSILON)
@@ -202,7 +210,7 @@ def mlp_memory_step(
     for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BH", **sizes)
-    if all(map(_as_kernel, state)):
+    if step_as_kernel(*state):
         from hypercrl_kernels.memory.steps_launch import launch_mlp_step
 
         gates = (log_decay, beta, log_momentum)
@@ -218,10 +226,6 @@ def mlp_memory_step(
     for kept, new in zip(state, final, strict=True):
         kept.copy_(new)
     return o[:, 0]
-
-
-def _as_kernel(state: Tensor) -> bool:
-    return state.device.type == "cuda" and state.dtype == torch.float32 and state.is_contiguous()
 
 
 def _apply(memory: Tensor, key: Tensor) -> Tensor:

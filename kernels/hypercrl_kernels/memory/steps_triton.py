@@ -19,6 +19,7 @@ def step_kernel(
     state,  # [B, H, (2,) K, COLUMNS] float32, written in place
     o,  # [B, H, V], written
     scale,
+    least_length,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,  # K, padded
     VALUES: tl.constexpr,
@@ -30,6 +31,7 @@ def step_kernel(
     ERROR: tl.constexpr,
     BEFORE: tl.constexpr,  # the error is taken before the decay
     NORMALISE: tl.constexpr,  # the last column, of ones, divides the others
+    UNIT: tl.constexpr,  # q and k are brought to length 1
 ):
     index = tl.program_id(1).to(tl.int64)
     unit = tl.arange(0, WIDTH)
@@ -43,6 +45,9 @@ def step_kernel(
     read = tl.load(q + index * KEYS + unit, mask=in_keys, other=0.0).to(tl.float32)
     key = tl.load(k + index * KEYS + unit, mask=in_keys, other=0.0).to(tl.float32)
     value = tl.load(v + index * VALUES + column, mask=column < VALUES, other=0.0).to(tl.float32)
+    if UNIT:
+        read /= tl.maximum(tl.sqrt(tl.sum(read * read, 0)), least_length)
+        key /= tl.maximum(tl.sqrt(tl.sum(key * key, 0)), least_length)
     if NORMALISE:
         value = tl.where(column == VALUES, 1.0, value)
     kept = memory
