@@ -13,9 +13,8 @@ from hypercrl.task_inference import SMALLEST
 from hypercrl.transitions import Batch
 from hypercrl_kernels import mean_layers, rollout
 
-EVIDENCE = 0.04
-"""Share of a step's evidence that counts. A right model's mean squared error, bursts included, is
-about seven times its level, and where one step errs, the next ones err alike."""
+EVIDENCE = 0.25
+"""Share of a step's evidence that counts: where one step errs, the next ones err alike."""
 
 
 class KnownTasks(Belief, ABC):
