@@ -29,7 +29,7 @@ class InferenceConfig:
         window: planned steps over which a level follows the errors of its model.
         allowance: squared errors of so many times their level are not held against a model.
         alarm: sum of what is beyond the allowance, in levels, that alarms the agent.
-        patience: further steps that it looks on before it decides.
+        patience: further steps that it looks on, without learning, before it decides.
         familiar: a known task is gone back to if the logarithm of how many times their level its
             model's squared errors were during the doubt is at most this share of the present
             one's; else a new task begins. Where the wrong model drives, even the right one is less
@@ -54,7 +54,8 @@ class TaskInference:
     """Follows the errors of all known models while the agent acts, and decides by their sum.
 
     The level of a model is the squared error to expect of it while it is the right one and in no
-    doubt, a mean over the dimensions. With r_t the present model's squared error at step t over its level,
+    doubt, a mean over the dimensions. With r_t the present model's squared error at step t over its
+    level,
 
         S_t = max(0, S_{t−1} + r_t − allowance),
 

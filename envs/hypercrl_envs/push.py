@@ -89,7 +89,7 @@ class PushTask(BlockTask):
             raise ValueError(f"told must be true or false, not {told!r}")
         if not isinstance(flip_y, bool):
             raise ValueError(f"flip_y must be true or false, not {flip_y!r}")
-        if not 0 <= start_yaw <= LARGEST_START_YAW:
+        if not (isinstance(start_yaw, int | float) and 0 <= start_yaw <= LARGEST_START_YAW):
             raise ValueError(
                 f"start_yaw must be from 0 to {LARGEST_START_YAW} rad, not {start_yaw!r}"
             )

@@ -221,6 +221,10 @@ def test_random_actions_stay_on_the_table():
         {"frame": float("inf")},
         {"frame": "90"},
         {"flip_y": "no"},
+        {"start_yaw": 0.8},
+        {"start_yaw": -0.1},
+        {"start_yaw": float("nan")},
+        {"start_yaw": "far"},
         {"camera": "behind"},
         {"width": 0},
         {"render_mode": "human"},
@@ -228,5 +232,21 @@ def test_random_actions_stay_on_the_table():
     ids=str,
 )
 def test_wrong_parameters_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"densities|frame|flip_y|camera|width|render mode"):
+    named = r"densities|frame|flip_y|start_yaw|camera|width|render mode"
+    with pytest.raises(ValueError, match=named):
         PushTask(**wrong)
+
+
+def test_a_box_starts_turned_by_up_to_the_angle_that_is_asked_for():
+    """Uniformly, either way; and nothing touches it yet."""
+    task = PushTask(start_yaw=0.7)
+    yaws = []
+    for seed in range(200):
+        corners = task.reset(seed=seed)[0][2:10].reshape(4, 2)
+        x, y = (corners[2:] - corners[:2]).sum(axis=0)
+        yaws.append(np.arctan2(y, x))
+        still = task.step(np.zeros(2, np.float32))[0][2:10].reshape(4, 2)
+        np.testing.assert_allclose(still, corners, atol=1e-3)
+    counts = np.histogram(yaws, bins=4, range=(-0.7, 0.7))[0]
+    assert counts.sum() == 200
+    assert counts.min() > 30
