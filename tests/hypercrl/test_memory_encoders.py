@@ -75,7 +75,7 @@ def test_steps_by_kernels_equal_encode(
     """Kernels take steps on any device: on a CPU, in Triton's interpreter."""
     for name in ("steps", "layer_steps", "attention_step"):
         module = import_module(f"hypercrl_kernels.memory.{name}")
-        monkeypatch.setattr(module, "step_as_kernel", lambda *state: True)
+        monkeypatch.setattr(module, "step_as_kernel", lambda *_: True)
     memory, x = of(case), tokens(2, 6)
     contexts, last = memory.encode(x)
     memory, state = memory.to(device), memory.to(device).initial(2)

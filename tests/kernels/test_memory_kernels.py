@@ -289,7 +289,7 @@ def test_compiled(device):
     "name", [n for n in (*NAMES, "linear attention, normalised", "BASED") if n != "HGRN"]
 )
 def test_step_kernel(name, device, monkeypatch):
-    monkeypatch.setattr("hypercrl_kernels.memory.steps.step_as_kernel", lambda *state: True)
+    monkeypatch.setattr("hypercrl_kernels.memory.steps.step_as_kernel", lambda *_: True)
     case = CASES[name]
     x, state = make(case, 3, 1, keys=20, values=18, dtype=torch.float32)
     now = {n: t if t.dim() == 1 else t[:, 0] for n, t in x.items()}

@@ -25,7 +25,7 @@ from hypercrl_kernels import (
 def by(request: pytest.FixtureRequest, device: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Float32 steps by torch operations on a CPU, or by kernels; the device they are to run on."""
 
-    def chosen(*state: Tensor) -> bool:
+    def chosen(_: str, *state: Tensor) -> bool:
         return request.param == "kernel" and state[0].dtype == torch.float32
 
     for name in ("steps", "layer_steps", "attention_step"):

@@ -103,9 +103,18 @@ def runs_as_kernel(
     return reason is None
 
 
-def step_as_kernel(*state: Tensor) -> bool:
-    """Whether a step that writes into this state, or has these weights, runs as a kernel."""
-    return all(x.is_cuda and x.dtype == torch.float32 and x.is_contiguous() for x in state)
+def step_as_kernel(operation: str, *state: Tensor) -> bool:
+    """Whether a step that writes into this state, or has these weights, runs as a kernel.
+
+    Why not on a GPU is said once.
+    """
+    if not all(x.is_cuda for x in state) or any(x.dtype == torch.float64 for x in state):
+        return False
+    for x in state:
+        if x.dtype != torch.float32 or not x.is_contiguous():
+            _notice(operation, f"its state is {x.dtype}, strides {x.stride()}")
+            return False
+    return True
 
 
 @cache

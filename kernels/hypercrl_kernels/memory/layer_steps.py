@@ -55,7 +55,7 @@ def linear_step(
         raise ValueError(
             f"{name} needs norm [G] with G a divisor of D={x.shape[1]}; got {tuple(norm.shape)}"
         )
-    if step_as_kernel(weight):
+    if step_as_kernel(name, weight):
         from hypercrl_kernels.memory.steps_launch import launch_linear_step
 
         return launch_linear_step(x, weight, bias, norm, gate, residual)
@@ -92,7 +92,7 @@ def convolution_step(x: Tensor, weight: Tensor, *, before: Tensor) -> Tensor:
     sizes = {"B": x.shape[0], "D": x.shape[1], "M": weight.shape[0] - 1}
     check_shape(name, "weight", weight, "ND", **sizes)
     check_shape(name, "before", before, "BMD", **sizes)
-    if step_as_kernel(before):
+    if step_as_kernel(name, before):
         from hypercrl_kernels.memory.steps_launch import launch_convolution_step
 
         return launch_convolution_step(x, weight, before)

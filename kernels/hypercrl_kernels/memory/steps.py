@@ -61,7 +61,7 @@ def memory_step(
     sizes = {"B": batch, "H": heads, "K": keys, "V": values, "2": 2}
     check_shape("memory_step", "state", state, letters, **sizes)
     factor = keys**-0.5 if scale is None else scale
-    if step_as_kernel(state):
+    if step_as_kernel("memory_step", state):
         from hypercrl_kernels.memory.steps_launch import launch_step
 
         gates = (log_decay, beta, log_momentum)
@@ -121,7 +121,7 @@ def gla_step(
     sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[2]}
     check_shape("gla_step", "state", state, "BHKV", **sizes)
     factor = keys**-0.5 if scale is None else scale
-    if step_as_kernel(state):
+    if step_as_kernel("gla_step", state):
         from hypercrl_kernels.memory.steps_launch import launch_step
 
         return launch_step(q, k, v, log_decay, None, None, state, factor)
@@ -165,7 +165,7 @@ def based_step(q: Tensor, k: Tensor, v: Tensor, *, state: Tensor) -> Tensor:
     (batch, heads, keys), values = q.shape, v.shape[2] + 1
     sizes = {"B": batch, "H": heads, "F": feature_count(keys), "V": values}
     check_shape("based_step", "state", state, "BHFV", **sizes)
-    if step_as_kernel(state):
+    if step_as_kernel("based_step", state):
         from hypercrl_kernels.memory.steps_launch import launch_based_step
 
         return launch_based_step(q, k, v, state, EPSILON)
@@ -210,7 +210,7 @@ def mlp_memory_step(
     for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BH", **sizes)
-    if step_as_kernel(*state):
+    if step_as_kernel(name, *state):
         from hypercrl_kernels.memory.steps_launch import launch_mlp_step
 
         gates = (log_decay, beta, log_momentum)
