@@ -10,7 +10,7 @@ from torch import Tensor
 from hypercrl.agent import Agent, oracle_agent
 from hypercrl.belief import Belief
 from hypercrl.config import ExplorationConfig
-from hypercrl.exploration import make_noise
+from hypercrl.exploration import random_episode
 from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
@@ -133,15 +133,8 @@ class Evaluator:
             windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3).flatten(0, 1)
             pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3).flatten(0, 1)
             return float(_errors(belief, windows, pushes).square().mean().sqrt())
-        belief.reset()
-        errors = []
-        for t in range(actions.shape[1] - self.horizon + 1):
-            end = t + self.horizon
-            if t >= self.heldout_from:
-                window = obs[:, t : end + 1], actions[:, t:end]
-                errors.append(_errors(belief, *window))
-            belief.observe(obs[:, t], actions[:, t], obs[:, t + 1])
-        return float(torch.stack(errors).square().mean().sqrt())
+        errors = open_loop_errors(belief, obs, actions, self.horizon, self.heldout_from)
+        return float(errors.square().mean().sqrt())
 
     def close(self) -> None:
         """Let go of the simulators."""
@@ -169,23 +162,36 @@ class Evaluator:
         """(obs [E, T + 1, O], actions [E, T, A]) on the device."""
         if task not in self._heldout:
             (env,) = self._tasks(task, 1)
-            pairs = [self._random_episode(env, task, e) for e in range(self.heldout_episodes)]
+            seeds = (
+                derive_seed(self.seed, "held-out", task, e) for e in range(self.heldout_episodes)
+            )
+            pairs = [random_episode(env, self.exploration, seed) for seed in seeds]
             obs, actions = (torch.stack(part) for part in zip(*pairs, strict=True))
             self._heldout[task] = (obs.to(self.device), actions.to(self.device))
         return self._heldout[task]
 
-    def _random_episode(self, env: Task, task: int, episode: int) -> tuple[Tensor, Tensor]:
-        """obs [T + 1, O] and actions [T, A] of one episode of correlated random actions."""
-        seed = derive_seed(self.seed, "held-out", task, episode)
-        noise = make_noise(env, self.exploration, torch.Generator().manual_seed(seed))
-        noise.reset()
-        observations = [env.reset(seed=seed)[0]]
-        actions = []
-        for _ in range(env.max_episode_steps):
-            action = noise.random_action(self.exploration.random_std).clamp(-1, 1)
-            observations.append(env.step(action.numpy())[0])
-            actions.append(action)
-        return torch.from_numpy(np.stack(observations)), torch.stack(actions)
+
+def open_loop_errors(
+    belief: Belief, obs: Tensor, actions: Tensor, horizon: int, first: int = 0
+) -> Tensor:
+    """Errors of predictions `horizon` steps ahead, open loop, from each step of E episodes.
+
+    Args:
+        belief: of one robot for each episode; it sees what came before a prediction.
+        obs, actions: [E, T + 1, O], [E, T, A].
+        first: step from which on predictions begin.
+
+    Returns:
+        [T − horizon + 1 − first, E, O].
+    """
+    belief.reset()
+    errors = []
+    for t in range(actions.shape[1] - horizon + 1):
+        end = t + horizon
+        if t >= first:
+            errors.append(_errors(belief, obs[:, t : end + 1], actions[:, t:end]))
+        belief.observe(obs[:, t], actions[:, t], obs[:, t + 1])
+    return torch.stack(errors)
 
 
 def _errors(belief: Belief, obs: Tensor, actions: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Experiment:
         beliefs = [self._told(known, robots) for known in possible]
         if len(beliefs) == 1:
             return beliefs[0]
-        expected = self.inference.expected_error(possible)
+        expected = self.inference.expected_error
         return TaskPosterior(beliefs, self.model.target_normaliser.scale, robots, expected)
 
     def watched(self, believed: int) -> Watched:

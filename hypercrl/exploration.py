@@ -3,6 +3,7 @@
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,18 @@ class CorrelatedNoise:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.value, self.bias = state["value"], state["bias"]
+
+
+def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """Observations [T + 1, O] and actions [T, A] of one episode that depends on the seed alone."""
+    noise = make_noise(env, config, torch.Generator().manual_seed(seed))
+    noise.reset()
+    observations, actions = [env.reset(seed=seed)[0]], []
+    for _ in range(env.max_episode_steps):
+        action = noise.random_action(config.random_std).clamp(-1, 1)
+        observations.append(env.step(action.numpy())[0])
+        actions.append(action)
+    return torch.from_numpy(np.stack(observations)), torch.stack(actions)
 
 
 def make_noise(env: Task, config: ExplorationConfig, generator: torch.Generator) -> CorrelatedNoise:

@@ -88,9 +88,11 @@ class TaskInference:
         unsettled = self.current if self.learned < self.config.settle else None
         return [task for task in range(self.known) if task != unsettled] or [0]
 
-    def expected_error(self, tasks: Sequence[int]) -> float:
-        """Mean squared error of a right model: of the median one, as one may be ill learned."""
-        return BURSTS * median(self.levels[task] for task in tasks)
+    @property
+    def expected_error(self) -> float:
+        """Mean squared error of a right model: of the median settled one, as one may be ill
+        learned."""
+        return BURSTS * median(self.levels[task] for task in self.settled)
 
     @property
     def suspicious(self) -> bool:

@@ -34,8 +34,10 @@ from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig, register
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.experiment import Experiment, build, choose_device
-from hypercrl.exploration import make_noise
+from hypercrl.errors import UserError
+from hypercrl.evaluation import open_loop_errors
+from hypercrl.experiment import Experiment, build
+from hypercrl.exploration import random_episode
 from hypercrl.paths import configs_dir
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
@@ -84,23 +86,11 @@ def _episodes(config: TrainConfig, name: str, numbers: list[int]) -> tuple[np.nd
     """Episodes of these numbers; each depends on the run's seed, `name` and its number alone."""
     torch.set_num_threads(1)
     env = TaskSequence(config.env.tasks[:1], name=config.env.name).make(0)
-    observations, actions = [], []
-    for number in numbers:
-        seed = derive_seed(config.seed, name, number)
-        noise = make_noise(env, config.exploration, torch.Generator().manual_seed(seed))
-        noise.reset()
-        observations.append([env.reset(seed=seed)[0]])
-        actions.append([])
-        for _ in range(env.max_episode_steps):
-            action = noise.random_action(config.exploration.random_std).clamp(-1, 1).numpy()
-            observations[-1].append(env.step(action)[0])
-            actions[-1].append(action)
+    seeds = (derive_seed(config.seed, name, number) for number in numbers)
+    pairs = [random_episode(env, config.exploration, seed) for seed in seeds]
     env.close()
-    shape = (len(numbers), env.max_episode_steps)
-    return (
-        np.array(observations, np.float32).reshape(shape[0], shape[1] + 1, -1),
-        np.array(actions, np.float32).reshape(*shape, -1),
-    )
+    obs, actions = (torch.stack(part).numpy() for part in zip(*pairs, strict=True))
+    return obs, actions
 
 
 def fill(obs: Tensor, actions: Tensor, device: torch.device) -> Replay:
@@ -149,29 +139,17 @@ def train(experiment: Experiment, replay: Replay, updates: int) -> float:
     return (time.perf_counter() - started) / updates
 
 
-@torch.no_grad()
-def errors(experiment: Experiment, obs: Tensor, actions: Tensor) -> Tensor:
-    """Mean squared error [T − k + 1] of k steps open loop, by the step at which they begin."""
-    horizon = experiment.config.protocol.prediction_horizon
-    belief = experiment.belief(0, len(obs))
-    found = []
-    for begin in range(actions.shape[1] - horizon + 1):
-        end = begin + horizon
-        predicted = belief.predict(obs[:, begin], actions[:, begin:end])[:, -1]
-        found.append((predicted - obs[:, end])[:, :SEEN].square().mean())
-        if belief.changes:
-            belief.observe(obs[:, begin], actions[:, begin], obs[:, begin + 1])
-    return torch.stack(found)
-
-
-def measure(model: str, data: Sequence[Tensor], args: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    model: str, experiment: Experiment, data: Sequence[Tensor], args: argparse.Namespace
+) -> dict[str, Any]:
     """Train one model and score it."""
-    experiment = build(load_config(model, args))
     size, device = experiment.sequence.observation_size, experiment.device
     obs, actions, held_obs, held_actions = data
     seconds = train(experiment, fill(obs[..., :size], actions, device), args.updates)
-    by_step = errors(experiment, held_obs[..., :size].to(device), held_actions.to(device))
+    held = held_obs[..., :size].to(device), held_actions.to(device)
     evaluator = experiment.evaluator()
+    found = open_loop_errors(experiment.belief(0, len(held_obs)), *held, evaluator.horizon)
+    by_step = found[..., :SEEN].square().mean((1, 2))
     score = evaluator.evaluate(0, partial(experiment.belief, 0), args.plans, key=0)
     evaluator.close()
     encoder = cast(ContextModel, experiment.model).encoder
@@ -200,7 +178,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
 
-    console = Console()
+    try:  # before the wait for episodes
+        experiments = {model: build(load_config(model, args)) for model in args.models}
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     config = load_config("told", args)
     data = [
         *collect(config, "episodes to learn from", args.episodes),
@@ -210,8 +191,8 @@ def main() -> None:
     table = Table(title="RMS error of ten steps, mm, by the step from which on they begin")
     for column in ("model", *(f"from {b}" for b in BEGINS), "success", "state", "an update"):
         table.add_column(column)
-    for model in args.models:
-        row = measure(model, data, args)
+    for model, experiment in experiments.items():
+        row = measure(model, experiment, data, args)
         rows.append(row)
         table.add_row(
             model,
@@ -223,7 +204,7 @@ def main() -> None:
         if args.out:
             values = {
                 "git": git_revision(),
-                "machine": machine(choose_device(args.device)),
+                "machine": machine(experiment.device),
                 "episodes": args.episodes,
                 "updates": args.updates,
                 "set": args.set,
@@ -232,7 +213,7 @@ def main() -> None:
                 "rows": rows,
             }
             write_atomically(args.out, json.dumps(values, indent=1).encode())
-    console.print(table)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class PushTask(BlockTask):
         told: bool = False,
         frame: float | Sequence[float] = 0.0,
         flip_y: bool = False,
-        start_yaw: float = 0.05,
+        start_yaw: float = BlockTask.start_yaw,
         engine: str = "mujoco",
         render_mode: str | None = None,
         width: int = 480,

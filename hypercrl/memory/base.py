@@ -51,8 +51,11 @@ class MemoryEncoder(nn.Module, ABC):
 
     def initial(self, batch: int) -> State:
         """The state of `batch` robots that have seen nothing; their context is zero."""
-        context = self.origin.new_zeros(batch, self.context_size)
-        return {"context": context, **self._initial(batch)}
+        state = {
+            "context": self.origin.new_zeros(batch, self.context_size),
+            **self._initial(batch),
+        }
+        return {name: x.contiguous() for name, x in state.items()}  # as kernels take it
 
     def encode(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Read a sequence of transitions at once, with gradients recorded: for training.

@@ -84,7 +84,7 @@ class NeuralMemory(MemoryLayer):
         state = {"before": self.convolution.initial(batch), **self._fresh(batch)}
         if self.persistent is not None:
             _, state = self.forward(self.persistent.expand(batch, -1, -1), state)
-        return {name: x.contiguous() for name, x in state.items()}  # as kernels take it
+        return state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         mixed, before = self.convolution(self.project(x), state["before"])

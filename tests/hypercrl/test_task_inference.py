@@ -125,21 +125,21 @@ def test_the_error_to_expect_is_that_of_a_right_and_learned_model():
     assert rule.settled == [0]
     for step in range(RULE.settle):
         rule.step([1.0 + 8 * (step % 2)])
-    assert rule.expected_error([0]) == pytest.approx(5 * BURSTS, rel=0.05)
+    assert rule.expected_error == pytest.approx(5 * BURSTS, rel=0.05)
     for _ in range(40):
         rule.step([4.0])
-    before = rule.expected_error([0])
+    before = rule.expected_error
     assert 4 < before / BURSTS < 4.7
     taken = [rule.step([400.0]) for _ in range(RULE.patience + 1)]
     assert taken == [None] * RULE.patience + [1]
-    assert rule.expected_error([0]) == before
+    assert rule.expected_error == before
     for level in (7.0, 100.0):
         rule.begin_new()
         for _ in range(RULE.settle):
             assert rule.settled == list(range(rule.known - 1))
             rule.step([level] * rule.known)
     assert rule.settled == [0, 1, 2]
-    assert rule.expected_error([0, 1, 2]) == pytest.approx(7 * BURSTS)
+    assert rule.expected_error == pytest.approx(7 * BURSTS)
 
 
 def test_a_doubt_that_its_further_steps_do_not_confirm_is_given_up():

@@ -40,13 +40,7 @@ def linear_step(
         ValueError: shapes that do not fit together.
     """
     name = "linear_step"
-    if x.dim() != 2 or weight.dim() != 2:
-        raise ValueError(
-            f"{name} needs x [B, D] and weight [N, D]; got {tuple(x.shape)} and "
-            f"{tuple(weight.shape)}"
-        )
-    sizes = {"B": x.shape[0], "D": x.shape[1], "N": weight.shape[0]}
-    check_shape(name, "weight", weight, "ND", **sizes)
+    sizes = _sizes(name, x, weight)
     optional = (("bias", bias, "N"), ("gate", gate, "BD"), ("residual", residual, "BN"))
     for own, value, letters in optional:
         if value is not None:
@@ -84,14 +78,8 @@ def convolution_step(x: Tensor, weight: Tensor, *, before: Tensor) -> Tensor:
         ValueError: shapes that do not fit together.
     """
     name = "convolution_step"
-    if x.dim() != 2 or weight.dim() != 2:
-        raise ValueError(
-            f"{name} needs x [B, D] and weight [N, D]; got {tuple(x.shape)} and "
-            f"{tuple(weight.shape)}"
-        )
-    sizes = {"B": x.shape[0], "D": x.shape[1], "M": weight.shape[0] - 1}
-    check_shape(name, "weight", weight, "ND", **sizes)
-    check_shape(name, "before", before, "BMD", **sizes)
+    sizes = _sizes(name, x, weight)
+    check_shape(name, "before", before, "BMD", M=sizes["N"] - 1, **sizes)
     if step_as_kernel(name, before):
         from hypercrl_kernels.memory.steps_launch import launch_convolution_step
 
@@ -99,3 +87,15 @@ def convolution_step(x: Tensor, weight: Tensor, *, before: Tensor) -> Tensor:
     seen = torch.cat([before, x[:, None]], 1)
     before.copy_(seen[:, 1:])
     return functional.silu((weight * seen).sum(1))
+
+
+def _sizes(name: str, x: Tensor, weight: Tensor) -> dict[str, int]:
+    """B, D and N of x [B, D] and weight [N, D]."""
+    if x.dim() != 2 or weight.dim() != 2:
+        raise ValueError(
+            f"{name} needs x [B, D] and weight [N, D]; got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    sizes = {"B": x.shape[0], "D": x.shape[1], "N": weight.shape[0]}
+    check_shape(name, "weight", weight, "ND", **sizes)
+    return sizes
