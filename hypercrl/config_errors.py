@@ -47,15 +47,16 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     """
     for key in _unknown_keys(config):
         raise UserError(_no_setting(key, command))
-    for field in fields(OmegaConf.get_type(config)):
-        if field.name not in config:
-            raise UserError(f"{field.name} cannot be taken away.")
+    schema: Any = OmegaConf.get_type(config)
+    for key in {f.name for f in fields(schema)} - set(config):
+        raise UserError(f"{key} cannot be taken away.")
     if config.get("resume") or "protocol.num_tasks" not in keys_of(overrides):
         return
     wanted, there = config.protocol.num_tasks, len(config.env.tasks)
     if wanted is not None and wanted > there:
         raise UserError(
-            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks."
+            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks; give "
+            "at most that, or null for all."
         )
 
 

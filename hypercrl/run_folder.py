@@ -154,7 +154,7 @@ class MetricsLog:
 
     TensorBoard's events are a copy, written anew when a run is resumed: of several files it decides
     by the clock in their names which comes first, so a killed run's would stay beside the new ones.
-    A TensorBoard that is open follows. The wall time of all events before is that of the resumption.
+    A TensorBoard that is open follows. The wall time of what came before is that of the resumption.
 
     Args:
         folder: the run.
@@ -166,14 +166,13 @@ class MetricsLog:
     """
 
     def __init__(self, folder: RunFolder, position: int = 0) -> None:
-        _cut(folder.metrics_path, position)
+        kept = _cut(folder.metrics_path, position)
         events = folder.path / "tensorboard"
         for old in events.glob("events.out.tfevents.*"):
             old.unlink()
         self._board = SummaryWriter(str(events))
-        with open(folder.metrics_path, encoding="utf-8") as kept:
-            for line in kept:
-                self._show(**json.loads(line))
+        for record in kept:
+            self._show(**record)
         self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
@@ -207,16 +206,19 @@ class MetricsLog:
         self._board.close()
 
 
-def _cut(path: Path, position: int) -> None:
-    """Shorten metrics.jsonl to what a checkpoint counted; never lengthen it."""
+def _cut(path: Path, position: int) -> list[dict[str, Any]]:
+    """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
     path.touch()
     with open(path, "rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(position - 1, 0))
-        if size < position or (position and file.read(1) != b"\n"):
+        kept = file.read(position)
+        try:
+            if len(kept) < position or kept[-1:] not in (b"\n", b""):
+                raise ValueError
+            records = [json.loads(line) for line in kept.splitlines()]
+        except ValueError as error:
             raise UserError(
-                f"{path} does not belong to the latest checkpoint, which was written when it had "
-                f"{position} bytes; now it has {size}, cut short or changed. Put the right file "
-                "back, or begin a new run."
-            )
+                f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
+                "had then are cut short or changed. Put the right file back, or begin a new run."
+            ) from error
         file.truncate(position)
+    return records

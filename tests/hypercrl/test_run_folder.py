@@ -71,7 +71,7 @@ def test_what_is_no_number_is_shown_as_such(tmp_path):
     assert math.isnan(value)
 
 
-@pytest.mark.parametrize("text", [None, "", '{"kind": "episode"', "x" * 500])
+@pytest.mark.parametrize("text", [None, "", '{"kind": "episode"', "x" * 500, "x\n" * 500])
 def test_records_that_the_checkpoint_does_not_know_are_left_alone(tmp_path, text):
     folder = RunFolder(tmp_path)
     log = MetricsLog(folder)
