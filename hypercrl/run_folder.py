@@ -18,6 +18,7 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.overrides import in_shell
 from hypercrl.planning import PLANNERS
+from hypercrl.strict_json import to_json
 
 LATEST = "latest"
 FAILURE = "failure.txt"
@@ -138,7 +139,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, atomically."""
-        write_atomically(self.result_path, (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(self.result_path, (to_json(result, indent=2) + "\n").encode())
 
 
 def _refuse_used(path: Path) -> None:
@@ -179,18 +180,17 @@ class MetricsLog:
         """Log one record; `task` is the task in training, counted from 1.
 
         In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
-        their kind.
+        their kind; one that is not finite, null in metrics.jsonl, is left out.
         """
         record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(to_json(record) + "\n")
         self._show(**record)
 
     def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
         place = f"task_{values['on']}" if "on" in values else kind
         for name, value in values.items():
-            if name != "on":
-                number = math.nan if value is None else value
-                self._board.add_scalar(f"{place}/{name}", number, env_steps)
+            if name != "on" and value is not None and math.isfinite(value):
+                self._board.add_scalar(f"{place}/{name}", value, env_steps)
 
     def flush(self) -> int:
         """Bring everything to disk; returns the length of metrics.jsonl in bytes."""

@@ -22,6 +22,7 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.overrides import keys_of
 from hypercrl.paths import configs_dir
+from hypercrl.strict_json import to_json
 
 FREE = ("device",)
 """Settings that may change between calls: a result does not depend on them."""
@@ -117,7 +118,7 @@ class Grid:
         self._check_folder()
         with locked(self.out):
             self._check_folder()  # another grid may have been quicker
-            fixed = json.dumps(self.fixed, indent=2) + "\n"
+            fixed = to_json(self.fixed, indent=2) + "\n"
             write_atomically(self.out / "grid.json", fixed.encode())
             yield
 
