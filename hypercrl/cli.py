@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.errors import UserError
@@ -71,15 +73,17 @@ def _run_with_hydra(
     command: str, function: Callable[["DictConfig"], None], words: list[str]
 ) -> None:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    from hypercrl.config import register
-    from hypercrl.config_errors import explained
+    from hypercrl.config import in_groups, register
+    from hypercrl.config_errors import check_composed, explained
     from hypercrl.paths import configs_dir
 
     register()
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"hypercrl {command}", *words]
+    sys.argv = [f"hypercrl {command}", *in_groups(command, words)]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     mistakes: list[UserError] = []
 
@@ -87,11 +91,20 @@ def _run_with_hydra(
         # Hydra prints an account of its own of whatever a job raises.
         try:
             with explained(command):
+                check_composed(command, config, HydraConfig.get().overrides.task)
                 function(config)
         except UserError as error:
             mistakes.append(error)
 
-    with explained(command):
+    with ExitStack() as stack, explained(command):
+        # Where Hydra leaves what nobody asked for.
+        OmegaConf.register_new_resolver(
+            "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
+        )
         decorate(job)()
     if mistakes:
         raise mistakes[0]
+
+
+if __name__ == "__main__":
+    main()

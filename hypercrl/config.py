@@ -1,5 +1,6 @@
 """Typed configuration: dataclasses give names and types, YAML in configs/ gives values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +125,16 @@ class RecallConfig:
     seed: int = number(0, least=0)
     device: str = "auto"
     run_dir: str = MISSING
+
+
+def in_groups(command: str, words: Sequence[str]) -> list[str]:
+    """Words of a command, with `preset=` under the name that Hydra knows that group by.
+
+    Presets of recall and of training hold different settings, so they are two groups.
+    """
+    if command != "recall":
+        return list(words)
+    return [f"recall={w.removeprefix('preset=')}" if w.startswith("preset=") else w for w in words]
 
 
 def register() -> None:

@@ -1,7 +1,10 @@
 """Hydra's and OmegaConf's errors, retold as one message that says what to do."""
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,10 +12,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hypercrl.errors import UserError
+from hypercrl.overrides import in_quotes, keys_of
 from hypercrl.paths import configs_dir
+
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 
 
 @contextmanager
@@ -21,18 +27,67 @@ def explained(command: str) -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        raise UserError(_missing_choice(error)) from error
+        raise UserError(_missing_choice(error, command)) from error
     except OverrideParseException as error:
-        raise UserError(f"cannot read {error.override!r}: {error.message}.") from error
+        raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_wrong_key_or_value(error, command)) from error
 
 
-def _missing_choice(error: MissingConfigException) -> str:
+def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are.
+
+    Args:
+        command: of `hypercrl`.
+        config: what was composed for it.
+        overrides: the settings that were given. A preset's `protocol.num_tasks` is "at most".
+
+    Raises:
+        UserError: names the key.
+    """
+    for key in _unknown_keys(config):
+        raise UserError(_no_setting(key, command))
+    schema: Any = OmegaConf.get_type(config)
+    for key in {f.name for f in fields(schema)} - set(config):
+        raise UserError(f"{key} cannot be taken away.")
+    if config.get("resume") or "protocol.num_tasks" not in keys_of(overrides):
+        return
+    wanted, there = config.protocol.num_tasks, len(config.env.tasks)
+    if wanted is not None and wanted > there:
+        raise UserError(
+            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks; give "
+            "at most that, or null for all."
+        )
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that the dataclasses of a configuration do not have; added with +KEY=VALUE."""
+    schema = OmegaConf.get_type(node)
+    known = {f.name for f in fields(schema)} if is_dataclass(schema) else set(node)
+    for key in node:
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key):
+            value = node._get_node(key)
+            if isinstance(value, DictConfig) and not value._is_none():
+                yield from _unknown_keys(value, f"{prefix}{key}.")
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """A word that Hydra's grammar does not cover; most often a path with special characters."""
+    key, equals, text = error.override.partition("=")
+    if not equals:
+        return f"cannot read {error.override!r}; settings are KEY=VALUE."
+    quoted = shlex.quote(f"{key}={in_quotes(text)}")
+    return f"cannot read {error.override!r}. If the value is one text, put it in quotes: {quoted}"
+
+
+def _missing_choice(error: MissingConfigException, command: str) -> str:
     """A value that a group such as env= or method= does not have."""
     if error.missing_cfg_file is None or not error.options:
         return _first_line(error)
     group, _, choice = error.missing_cfg_file.rpartition("/")
+    group = "preset" if group == command else group
     options = sorted(o for o in error.options if not o.endswith("_schema"))
     return f"there is no {group}={choice}.{_hint(choice, options)} Choices: {', '.join(options)}."
 
@@ -42,12 +97,25 @@ def _wrong_key_or_value(error: Exception, command: str) -> str:
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
+        return _no_setting(key, command)
     if isinstance(cause, OmegaConfBaseException) and key:
-        known = _known_keys(command)
-        if key not in known:
-            return f"there is no setting {key!r}.{_hint(key, known)} See: hypercrl {command} --help"
         return f"{key}: {_first_line(cause)}"
+    if ambiguous := _AMBIGUOUS.match(str(error)):
+        key, text = ambiguous.groups()
+        quoted = shlex.quote(f"{key}={in_quotes(text)}")
+        return (
+            f"{key} takes one value, not {text}. Put a text with a comma in quotes: {quoted}; "
+            f"several values are for hypercrl {command} --multirun, or for hypercrl bench."
+        )
     return _first_line(error)
+
+
+def _no_setting(key: str, command: str) -> str:
+    return (
+        f"there is no setting {key!r}.{_hint(key, _known_keys(command))} "
+        f"See: hypercrl {command} --help"
+    )
 
 
 def _known_keys(command: str) -> list[str]:

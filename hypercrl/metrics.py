@@ -29,6 +29,9 @@ def average_performance(matrix: ArrayLike) -> float:
 def forgetting(matrix: ArrayLike) -> float:
     """What later tasks took away, 1/(N−1) Σ_{j<N} (R[j, j] − R[N, j]); NaN for one task.
 
+    The backward transfer of Lopez-Paz and Ranzato, "Gradient episodic memory for continual
+    learning", NeurIPS 2017, with its sign changed.
+
     Args:
         matrix: R, shape [N + 1, N]; positive forgetting is a loss.
 
@@ -39,6 +42,41 @@ def forgetting(matrix: ArrayLike) -> float:
     if matrix.shape[1] == 1:
         return math.nan
     return float((just_trained(matrix) - matrix[-1])[:-1].mean())
+
+
+def continual_world_forgetting(matrix: ArrayLike) -> float:
+    """What later tasks took away, 1/N Σ_j (R[j, j] − R[N, j]), over all N tasks.
+
+    Wołczyk et al., "Continual World: a robotic benchmark for continual reinforcement learning",
+    NeurIPS 2021, section 3. The last task, which nothing comes after, counts as one that forgot
+    nothing, so that it is (N − 1)/N of `forgetting`.
+
+    Args:
+        matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    matrix = as_matrix(matrix)
+    return float((just_trained(matrix) - matrix[-1]).mean())
+
+
+def chaudhry_forgetting(matrix: ArrayLike) -> float:
+    """What was lost of the best so far, 1/(N−1) Σ_{j<N} (max_{1≤i<N} R[i, j] − R[N, j]).
+
+    Chaudhry et al., "Riemannian walk for incremental learning", ECCV 2018, equation 3, at the end.
+    The untrained agent's row has no part. NaN for one task.
+
+    Args:
+        matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    matrix = as_matrix(matrix)
+    if matrix.shape[1] == 1:
+        return math.nan
+    return float((matrix[1:-1].max(0) - matrix[-1])[:-1].mean())
 
 
 def backward_transfer(matrix: ArrayLike) -> float:
@@ -71,6 +109,8 @@ def model_forgetting(errors: ArrayLike) -> float:
 
 def zero_shot_forward_transfer(matrix: ArrayLike) -> float:
     """Gain on tasks not yet trained, 1/(N−1) Σ_{j≥2} (R[j−1, j] − R[0, j]); NaN for one task.
+
+    The forward transfer of Lopez-Paz and Ranzato 2017.
 
     Args:
         matrix: R, shape [N + 1, N].
@@ -147,6 +187,25 @@ def auc_forward_transfer(curve: ArrayLike, single_curve: ArrayLike) -> float:
     Raises:
         ValueError: shapes differ, T < 2, or a value lies outside [0, 1] and so is no success rate.
     """
+    curves = _success_curves(curve, single_curve)
+    return _share_of_room(*((c[1:] + c[:-1]).mean() / 2 for c in curves))
+
+
+def continual_world_forward_transfer(curve: ArrayLike, single_curve: ArrayLike) -> float:
+    """`auc_forward_transfer` as Continual World has it: AUC is the plain mean of the evaluations.
+
+    Wołczyk et al. 2021, section 3; theirs is the mean over all tasks, the first one included.
+
+    Args:
+        curve, single_curve: as of `auc_forward_transfer`.
+
+    Raises:
+        ValueError: as `auc_forward_transfer`.
+    """
+    return _share_of_room(*(c.mean() for c in _success_curves(curve, single_curve)))
+
+
+def _success_curves(curve: ArrayLike, single_curve: ArrayLike) -> tuple[Array, Array]:
     curve, single_curve = np.asarray(curve, np.float64), np.asarray(single_curve, np.float64)
     if curve.ndim != 1 or curve.shape != single_curve.shape or curve.size < 2:
         raise ValueError(
@@ -155,7 +214,10 @@ def auc_forward_transfer(curve: ArrayLike, single_curve: ArrayLike) -> float:
         )
     if any(((c < 0) | (c > 1)).any() for c in (curve, single_curve)):
         raise ValueError("a success curve lies in [0, 1]; the AUC of returns is not comparable")
-    area, single_area = ((c[1:] + c[:-1]).mean() / 2 for c in (curve, single_curve))
+    return curve, single_curve
+
+
+def _share_of_room(area: float, single_area: float) -> float:
     room = 1 - single_area
     return float((area - single_area) / room) if room > 1e-8 else math.nan
 

@@ -106,6 +106,8 @@ def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]
     values = {
         "average_performance": metrics.average_performance(r),
         "forgetting": metrics.forgetting(r),
+        "continual_world_forgetting": metrics.continual_world_forgetting(r),
+        "chaudhry_forgetting": metrics.chaudhry_forgetting(r),
         "forward_transfer": metrics.zero_shot_forward_transfer(r),
     }
     return {prefix + k: None if np.isnan(v) else float(v) for k, v in values.items()}

@@ -1,6 +1,7 @@
 """A run on disk: configuration, logs, checkpoints, result."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from hypercrl.errors import UserError
+from hypercrl.lock import LOCK, locked
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
+from hypercrl.overrides import in_shell
 from hypercrl.planning import PLANNERS
+from hypercrl.strict_json import to_json
 
 LATEST = "latest"
 FAILURE = "failure.txt"
@@ -34,26 +38,36 @@ class RunFolder:
         self.result_path = path / "result.json"
 
     @classmethod
-    def create(cls, path: Path, config: DictConfig) -> "RunFolder":
-        """A new folder with the resolved configuration in it.
+    @contextmanager
+    def create(cls, path: Path, config: DictConfig) -> Iterator["RunFolder"]:
+        """A new folder with the resolved configuration in it, locked against other writers.
 
         Raises:
-            UserError: something is there already.
+            UserError: something is there already, or another process is making it.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"{path} exists already and is left as it is. Name another run_dir, or continue "
-                f"that run with: hypercrl train resume={path}"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
-        write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
-        folder.metrics_path.touch()
-        return folder
+        _refuse_used(path)
+        with locked(path):
+            _refuse_used(path)  # by a run that was quicker
+            folder = cls(path)
+            write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+            folder.metrics_path.touch()
+            yield folder
+
+    @classmethod
+    @contextmanager
+    def resume(cls, path: Path) -> Iterator["RunFolder"]:
+        """An existing run to go on with, locked against other writers.
+
+        Raises:
+            UserError: there is no run at `path`, or another process goes on with it.
+        """
+        folder = cls.open(path)
+        with locked(path):
+            yield folder
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run.
+        """An existing run, to be read.
 
         Raises:
             UserError: there is no run at `path`.
@@ -125,36 +139,57 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, atomically."""
-        write_atomically(self.result_path, (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(self.result_path, (to_json(result, indent=2) + "\n").encode())
+
+
+def _refuse_used(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(p.name != LOCK for p in path.iterdir())):
+        raise UserError(
+            f"{path} exists already and is left as it is. Name another run_dir, or continue "
+            f"that run with: hypercrl train {in_shell('resume', path)}"
+        )
 
 
 class MetricsLog:
     """One stream of records into metrics.jsonl and TensorBoard.
 
+    TensorBoard's events are a copy, written anew when a run is resumed: of several files it decides
+    by the clock in their names which comes first, so a killed run's would stay beside the new ones.
+    A TensorBoard that is open follows. The wall time of what came before is that of the resumption.
+
     Args:
         folder: the run.
         position: bytes of metrics.jsonl to keep; what a killed run wrote beyond its checkpoint is
             dropped and will be written again.
-        env_steps: environment steps at that position.
+
+    Raises:
+        UserError: metrics.jsonl is not the one that had so many bytes.
     """
 
-    def __init__(self, folder: RunFolder, position: int = 0, env_steps: int = 0) -> None:
-        os.truncate(folder.metrics_path, position)
+    def __init__(self, folder: RunFolder, position: int = 0) -> None:
+        kept = _cut(folder.metrics_path, position)
+        events = folder.path / "tensorboard"
+        for old in events.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._board = SummaryWriter(str(events))
+        for record in kept:
+            self._show(**record)
         self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-        purge = env_steps + 1 if position else None
-        self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
 
     def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
         """Log one record; `task` is the task in training, counted from 1.
 
         In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
-        their kind.
+        their kind; one that is not finite, null in metrics.jsonl, is left out.
         """
         record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(to_json(record) + "\n")
+        self._show(**record)
+
+    def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
         place = f"task_{values['on']}" if "on" in values else kind
         for name, value in values.items():
-            if name != "on":
+            if name != "on" and value is not None and math.isfinite(value):
                 self._board.add_scalar(f"{place}/{name}", value, env_steps)
 
     def flush(self) -> int:
@@ -169,3 +204,21 @@ class MetricsLog:
         self.flush()
         self._file.close()
         self._board.close()
+
+
+def _cut(path: Path, position: int) -> list[dict[str, Any]]:
+    """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
+    path.touch()
+    with open(path, "rb+") as file:
+        kept = file.read(position)
+        try:
+            if len(kept) < position or kept[-1:] not in (b"\n", b""):
+                raise ValueError
+            records = [json.loads(line) for line in kept.splitlines()]
+        except ValueError as error:
+            raise UserError(
+                f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
+                "had then are cut short or changed. Put the right file back, or begin a new run."
+            ) from error
+        file.truncate(position)
+    return records

@@ -101,7 +101,7 @@ class Trainer:
                 self._load_state(resumed)
         position = self.position
         log_bytes = resumed["log_bytes"] if resumed is not None else 0
-        self.log = MetricsLog(self.folder, log_bytes, position.env_steps)
+        self.log = MetricsLog(self.folder, log_bytes)
         try:
             for task in range(position.task, len(self.sequence)):
                 self._train_task(task, resumed if position.step else None)

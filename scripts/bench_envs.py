@@ -36,8 +36,11 @@ def environments() -> Iterator[tuple[str, gymnasium.Env]]:
     for spec in SPECS + (BULLET_SPECS if importlib.util.find_spec("pybullet") else []):
         task = make_task(**spec)
         yield f"{spec.get('engine', 'mujoco')}: {task.caption}", task
-    if importlib.util.find_spec("panda_gym"):
+    try:
         importlib.import_module("panda_gym")
+    except ImportError as error:
+        print(f"left out: {PEER} ({error}): pip install 'hypercrl[bench]'")
+    else:
         yield PEER, gymnasium.make("PandaPush-v3")
 
 
@@ -63,9 +66,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the fastest one counts")
     arguments = parser.parse_args()
     made = dict(environments())
-    for module, install in (("pybullet", "hypercrl[bullet]"), ("panda_gym", "hypercrl[bench]")):
-        if importlib.util.find_spec(module) is None:
-            print(f"left out, since {module} is not installed: pip install '{install}'")
+    if importlib.util.find_spec("pybullet") is None:
+        print("left out, since pybullet is not installed: pip install 'hypercrl[bullet]'")
     # By turns: other programs on the machine slow all of them alike.
     rounds = [
         {name: steps_per_second(env, arguments.seconds) for name, env in made.items()}

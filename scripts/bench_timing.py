@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import random
 import statistics
@@ -17,6 +16,7 @@ import torch
 
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.result import git_revision, machine
+from hypercrl.strict_json import to_json
 
 # Their versions are written beside every measurement.
 PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")
@@ -160,7 +160,7 @@ class Report:
             "versions": {"python": platform.python_version(), **versions},
             "git": git_revision(),
         }
-        path.write_text(json.dumps({**about, "rows": self.rows}, indent=1))
+        path.write_text(to_json({**about, "rows": self.rows}, indent=1))
 
 
 def timed(times: Times, **more: float) -> dict[str, float]:

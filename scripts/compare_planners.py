@@ -10,7 +10,6 @@ planner and fraction, side by side, is the fastest where there are cores.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -30,6 +29,7 @@ from hypercrl.experiment import Experiment, build
 from hypercrl.planning import PLANNERS, PlannerConfig, make_planner
 from hypercrl.result import git_revision, machine
 from hypercrl.run_folder import LATEST, RunFolder
+from hypercrl.strict_json import to_json
 
 FEWEST_ELITES = 4
 
@@ -131,7 +131,7 @@ def main() -> None:
         rows.append(row)
         if arguments.out:
             values = {**about, "rows": [asdict(row) for row in rows]}
-            write_atomically(arguments.out, json.dumps(values, indent=1).encode())
+            write_atomically(arguments.out, to_json(values, indent=1).encode())
         returns = [mean(r) for r in row.episode_return]
         spread = f" ± {stdev(returns):.2f}" if len(returns) > 1 else ""
         worst = min(mean(of_task) for of_task in zip(*row.success, strict=True))

@@ -10,7 +10,6 @@ task is its simulator: a sequence without conflict there has none for a model th
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment, build
 from hypercrl.run_folder import LATEST, RunFolder
+from hypercrl.strict_json import to_json
 
 QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
 
@@ -100,7 +100,7 @@ def main() -> None:
         console.print(table)
     if arguments.out:
         values = {"tasks": tasks, "scores": [[asdict(s) for s in row] for row in scores]}
-        write_atomically(arguments.out, json.dumps(values, indent=1).encode())
+        write_atomically(arguments.out, to_json(values, indent=1).encode())
 
 
 if __name__ == "__main__":

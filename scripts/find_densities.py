@@ -11,7 +11,6 @@ success of plans. What `hypercrl train env=push_hidden` does, without the wait f
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from hypercrl.paths import configs_dir
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.result import git_revision, machine
+from hypercrl.strict_json import to_json
 from hypercrl_envs import TaskSequence
 
 SEEN = 10
@@ -212,7 +212,7 @@ def main() -> None:
                 "tasks": config.env.tasks[:1],
                 "rows": rows,
             }
-            write_atomically(args.out, json.dumps(values, indent=1).encode())
+            write_atomically(args.out, to_json(values, indent=1).encode())
     Console().print(table)
 
 

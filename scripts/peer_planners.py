@@ -1,6 +1,7 @@
 """Planners of other libraries on the same problem: same weights, reward, samples, bounds.
 
-Each is a function obs [O] → action [A]. A library that is not installed is left out with a notice.
+Each is a function obs [O] → action [A]. A library that is not installed, or lacks one that it needs
+itself, is left out with a notice.
 mbrl-lib pins an old Hydra: pip install --no-deps mbrl termcolor tqdm
 """
 
@@ -30,7 +31,12 @@ def peers(problem: Problem) -> Iterator[tuple[str, Plan]]:
             print(f"{module} is not installed: left out")
             continue
         for name, maker in makers.items():
-            yield name, maker(problem)
+            try:
+                plan = maker(problem)
+            except ImportError as error:
+                print(f"{name} cannot be imported: left out ({error})")
+                continue
+            yield name, plan
 
 
 class PlainLoop:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from hypercrl.overrides import override
 from hypercrl.run_folder import FAILURE, RunFolder
 
 _TAIL = 4096
@@ -46,10 +47,10 @@ class Cell:
         if (self.folder / "config.yaml").exists():
             (self.folder / FAILURE).unlink(missing_ok=True)
             device = [word for word in self.overrides if word.startswith("device=")]
-            return ["train", f"resume={self.folder}", *device]
+            return ["train", override("resume", self.folder), *device]
         # Without a configuration nothing was begun: a run that was killed in the act of creation.
         shutil.rmtree(self.folder, ignore_errors=True)
-        return [self.command, *self.overrides, f"run_dir={self.folder}"]
+        return [self.command, *self.overrides, override("run_dir", self.folder)]
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""

@@ -3,7 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypercrl.bench.cell import Cell
 from hypercrl.checkpoint import write_atomically
 from hypercrl.config import register
-from hypercrl.config_errors import explained
+from hypercrl.config_errors import check_composed, explained
 from hypercrl.errors import UserError
+from hypercrl.lock import LOCK, locked
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
+from hypercrl.overrides import keys_of
 from hypercrl.paths import configs_dir
+from hypercrl.strict_json import to_json
 
 FREE = ("device",)
 """Settings that may change between calls: a result does not depend on them."""
@@ -72,7 +76,7 @@ class Grid:
         with explained(suite.command):
             axes = _axes(words, suite)
         for key in ("run_dir", "resume"):
-            if key in axes:
+            if key in keys_of(words):
                 raise UserError(f"bench chooses {key} itself; leave it out.")
         moving = (*suite.named, *FREE)
         fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in moving}
@@ -101,14 +105,24 @@ class Grid:
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
                 with explained(self.suite.command):
-                    compose(self.suite.command, list(overrides))
+                    config = compose(self.suite.command, list(overrides))
+                    check_composed(self.suite.command, config, overrides)
 
-    def claim(self) -> None:
-        """Make the folder, or see that what is there belongs to this grid.
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make the folder, or see that what is there belongs to this grid, and lock it.
 
         Raises:
-            UserError: it was made with other settings.
+            UserError: it was made with other settings, or another process runs a grid in it.
         """
+        self._check_folder()
+        with locked(self.out):
+            self._check_folder()  # another grid may have been quicker
+            fixed = to_json(self.fixed, indent=2) + "\n"
+            write_atomically(self.out / "grid.json", fixed.encode())
+            yield
+
+    def _check_folder(self) -> None:
         file = self.out / "grid.json"
         if file.exists():
             before = json.loads(file.read_text())
@@ -117,9 +131,8 @@ class Grid:
                     f"{self.out} holds a grid with {_listed(before)}, and now it is "
                     f"{_listed(self.fixed)}. Name another out=, or leave the settings as they were."
                 )
-        elif self.out.exists() and any(self.out.iterdir()):
+        elif self.out.is_dir() and any(p.name != LOCK for p in self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
-        write_atomically(file, (json.dumps(self.fixed, indent=2) + "\n").encode())
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:

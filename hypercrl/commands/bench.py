@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypercrl.bench import (
     run_grid,
 )
 from hypercrl.bench.workers import cores
+from hypercrl.config import in_groups
 from hypercrl.errors import UserError
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
@@ -70,12 +72,9 @@ def run(words: Sequence[str]) -> None:
     grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
     console = Console()
-    try:
-        grid.claim()
+    with closing(workers), grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
-    finally:
-        workers.close()
-    page = _report([p.cell.folder for p in board], grid, console)
+        page = _report([p.cell.folder for p in board], grid, console)
     if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     failed = [p for p in board if p.status is Status.FAILED]
@@ -110,9 +109,7 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
         raise UserError(f"suite is one of train, recall, not {name!r}.")
     given = {word.partition("=")[0] for word in settings}
     usual = [f"{key}={value}" for key, value in RECALL_USUAL.items() if key not in given]
-    # Presets of training and of recall are of different kinds, so they are two groups.
-    settings = [f"recall={w[7:]}" if w.startswith("preset=") else w for w in settings]
-    return RECALL, [*usual, *settings]
+    return RECALL, [*usual, *in_groups(RECALL.command, settings)]
 
 
 def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:

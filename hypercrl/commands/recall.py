@@ -1,6 +1,5 @@
 """hypercrl recall: train one memory encoder on associative recall; a cell of the recall suite."""
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +10,7 @@ from hypercrl.config import RecallConfig
 from hypercrl.errors import UserError
 from hypercrl.recall import measure_recall
 from hypercrl.run_folder import RunFolder
+from hypercrl.strict_json import to_json
 
 
 def recall(config: DictConfig) -> None:
@@ -25,7 +25,7 @@ def recall(config: DictConfig) -> None:
     if path.exists():
         raise UserError(f"{path} exists already and is left as it is. Name another run_dir.")
     result = measure_recall(cast(RecallConfig, OmegaConf.to_object(config)))
-    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+    write_atomically(path, (to_json(result, indent=2) + "\n").encode())
     most = str(result["pairs"])
     print(
         f"{result['label']}, width {result['width']}: recalls {result['recall'][most]:.1%} of "

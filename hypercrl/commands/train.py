@@ -1,6 +1,6 @@
 """hypercrl train: run an experiment, or go on with one."""
 
-from datetime import datetime
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,18 +8,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
-from hypercrl.experiment import build
+from hypercrl.experiment import Experiment, build
 from hypercrl.oracle import NAME, measure_oracle
+from hypercrl.overrides import keys_of
 from hypercrl.progress import Progress
 from hypercrl.report import write_report
 from hypercrl.result import summarise
 from hypercrl.run_folder import LATEST, RunFolder
 from hypercrl.trainer import Trainer
 
-MAY_CHANGE_ON_RESUME = ("resume", "device")
+MAY_CHANGE_ON_RESUME = {"resume", "device"}
 
 
 def train(config: DictConfig) -> None:
@@ -28,33 +30,39 @@ def train(config: DictConfig) -> None:
     With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
     """
     console = Console()
-    resumed: dict[str, Any] | None = None
     if config.resume is None:
-        path = _run_dir(config.run_dir)
-        typed = cast(TrainConfig, OmegaConf.to_object(config))
-        experiment = build(typed)
-        folder = RunFolder.create(path, config)
-    else:
-        _refuse_other_overrides()
-        folder = RunFolder.open(Path(config.resume))
+        path = _run_dir(config)
+        experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
+        with RunFolder.create(path, config) as folder:
+            _run(experiment, folder, None, console)
+        return
+    _refuse_other_overrides()
+    with RunFolder.resume(Path(config.resume)) as folder:
         if folder.result_path.exists():
-            raise UserError(
-                f"{folder.path} has ended already; see it with: hypercrl report {folder.path}"
-            )
-        typed = folder.config(TrainConfig)
-        typed.device = config.device if _overridden("device") else typed.device
-        experiment = build(typed)
+            there = shlex.quote(str(folder.path))
+            raise UserError(f"{folder.path} has ended; see it with: hypercrl report {there}")
+        stored = folder.config(TrainConfig)
+        if "device" in keys_of(HydraConfig.get().overrides.task):
+            stored.device = config.device
+        experiment = build(stored)
         # A run killed before its first checkpoint starts again from its configuration.
-        if LATEST in folder.checkpoints():
-            resumed = folder.load_checkpoint(LATEST)
+        there = LATEST in folder.checkpoints()
+        _run(experiment, folder, folder.load_checkpoint(LATEST) if there else None, console)
+
+
+def _run(
+    experiment: Experiment, folder: RunFolder, resumed: dict[str, Any] | None, console: Console
+) -> None:
+    """Train from the start, or from the state of a checkpoint, to the result and the report."""
+    config, tasks = experiment.config, len(experiment.sequence)
     oracle = experiment.plans_with_simulator
     console.print(
-        f"[bold]{NAME if oracle else typed.method.name}[/] on [bold]{typed.env.name}[/] "
-        f"({len(experiment.sequence)} tasks), preset {typed.preset}, seed {typed.seed}, "
-        f"{experiment.device} → {folder.path}",
+        f"[bold]{NAME if oracle else config.method.name}[/] on [bold]{config.env.name}[/] "
+        f"({tasks} tasks), preset {config.preset}, seed {config.seed}, "
+        f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
-    with Progress(console, len(experiment.sequence)) as progress:
+    with Progress(console, tasks) as progress:
         if oracle:
             result = measure_oracle(experiment, progress)
         else:
@@ -63,27 +71,22 @@ def train(config: DictConfig) -> None:
             result = summarise(trainer)
         progress.finish()
     folder.write_result(result)
-    write_report([folder.path], folder.path / "report", console)
+    page = write_report([folder.path], folder.path / "report", console)
+    console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _run_dir(given: str | None) -> Path:
-    """The folder asked for, or a dated one; a job of a multirun gets its number behind it."""
-    now = datetime.now()
-    path = Path(given) if given else Path("runs/train") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+def _run_dir(config: DictConfig) -> Path:
+    """The folder asked for; a job of a multirun gets its number behind it."""
+    if not config.run_dir:
+        raise UserError("run_dir= is a folder; left out, it is a dated one under runs/train.")
     hydra = HydraConfig.get()
+    path = Path(config.run_dir)
     return path / str(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else path
 
 
-def _overridden(key: str) -> bool:
-    return any(o.split("=")[0].lstrip("+") == key for o in HydraConfig.get().overrides.task)
-
-
 def _refuse_other_overrides() -> None:
-    others = [
-        o
-        for o in HydraConfig.get().overrides.task
-        if o.split("=")[0].lstrip("+") not in MAY_CHANGE_ON_RESUME
-    ]
+    given = HydraConfig.get().overrides.task
+    others = [o for o in given if not keys_of([o]) <= MAY_CHANGE_ON_RESUME]
     if others:
         raise UserError(
             f"resume= goes on with the configuration the run was started with; leave out "

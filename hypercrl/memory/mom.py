@@ -11,7 +11,7 @@ from torch import Tensor
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
 from hypercrl.memory.gated_deltanet import DecayGate
-from hypercrl.memory.routing import balance_loss, beside_shared, combine, route
+from hypercrl.memory.routing import balance_loss, beside_shared, combine, renormalised, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl.settings import number
 from hypercrl_kernels import chunk_memory, memory_step
@@ -19,7 +19,10 @@ from hypercrl_kernels import chunk_memory, memory_step
 
 @dataclass
 class MoMConfig(MemoryConfig):
-    """`memories` that are routed to, `selected` of them at each step; `balance` weighs the loss."""
+    """`memories` that are routed to, `selected` of them at each step.
+
+    `balance` weighs the routing loss, its mean over the layers: the authors' `aux_loss_scale`.
+    """
 
     name: str = "mom"
     memories: int = number(4, least=2)
@@ -61,7 +64,8 @@ class MoMLayer(MemoryLayer):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         shares, chosen = route(self.router(x), self.selected)
-        self.routing_loss = self.balance * balance_loss(shares, chosen)
+        weights = renormalised(shares, chosen)
+        self.routing_loss = self.balance * balance_loss(weights, chosen)
         active = beside_shared(chosen)
         mixed, before = self.convolution(x, state["convolution"])
         q, k, v = self._split(mixed)
@@ -74,7 +78,7 @@ class MoMLayer(MemoryLayer):
             error="after_decay",
             initial_state=state["memory"],
         )
-        o = self.out(self._read(o, shares * chosen), x)
+        o = self.out(combine(o, weights), x)
         return o, {"memory": memory, "convolution": before}
 
     def step(self, x: Tensor, state: State) -> Tensor:
@@ -91,7 +95,7 @@ class MoMLayer(MemoryLayer):
             unit_keys=True,
             state=state["memory"],
         )
-        return self.out.step(self._read(o, shares * chosen), x)
+        return self.out.step(combine(o, renormalised(shares, chosen)), x)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q [..., H, K], and k and v of every memory's heads, [..., (N + 1) H, K]."""
@@ -106,9 +110,6 @@ class MoMLayer(MemoryLayer):
     def _only(self, active: Tensor, gate: Tensor) -> Tensor:
         """Gates [..., (N + 1) H], 0 for memories that are not active [..., N + 1]."""
         return (heads(gate, self.every) * active[..., None]).flatten(-2)
-
-    def _read(self, o: Tensor, weights: Tensor) -> Tensor:
-        return combine(o, weights / weights.sum(-1, keepdim=True))
 
 
 class MoM(MemoryStack):

@@ -38,12 +38,21 @@ def combine(o: Tensor, weights: Tensor) -> Tensor:
     return (weights[..., None, None] * o).sum(-3)
 
 
-def balance_loss(shares: Tensor, chosen: Tensor) -> Tensor:
-    """N Σ f_i p_i: 1 where all memories have as much to do, N where one does all.
+def renormalised(shares: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen memories' probabilities as weights that sum to 1, the others' zero, [..., N]."""
+    weights = shares * chosen
+    return weights / weights.sum(-1, keepdim=True)
 
-    Fedus et al. 2022 (Switch Transformer), eq. 4; f_i is the fraction of choices that fell on i,
-    p_i its mean probability.
+
+def balance_loss(weights: Tensor, chosen: Tensor) -> Tensor:
+    """N Σ f_i p_i of each sequence, their mean: most where one memory does all.
+
+    f_i is the fraction of a sequence's steps that chose i and p_i the mean of its weight. With all
+    probabilities for weights it is that of Fedus et al. 2022 (Switch Transformer), eq. 4, for
+    k choices a step; with those of the chosen alone (`renormalised`), that of Du et al. 2025 (MoM),
+    as their program computes it. Where all memories have as much to do, both are k.
+
+    Args:
+        weights, chosen: [..., T, N].
     """
-    axes = tuple(range(shares.dim() - 1))
-    fractions = chosen.mean(axes) / chosen.sum(-1).mean()
-    return shares.shape[-1] * (fractions * shares.mean(axes)).sum()
+    return weights.shape[-1] * (chosen.mean(-2) * weights.mean(-2)).sum(-1).mean()

@@ -59,7 +59,8 @@ class SSELayer(MemoryLayer):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         shares, chosen = route(self.router(x), self.selected)
-        self.routing_loss = self.balance * balance_loss(shares, chosen)
+        loss = balance_loss(shares.flatten(0, 1), chosen.flatten(0, 1))  # over the whole batch
+        self.routing_loss = self.balance * loss
         q, k, v, log_decay = self._split(x, shares, chosen)
         o, memory = chunk_gla(q, k, v, log_decay=log_decay, initial_state=state["memory"])
         return self.out(combine(o, shares * chosen), x), {"memory": memory}

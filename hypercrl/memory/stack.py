@@ -107,7 +107,8 @@ class MemoryStack(MemoryEncoder):
 
     def auxiliary_loss(self) -> Tensor:
         losses = [block.layer.routing_loss for block in self.blocks]
-        return sum((loss for loss in losses if loss is not None), start=self.origin)
+        routed = [loss for loss in losses if loss is not None]
+        return torch.stack(routed).mean() if routed else self.origin
 
 
 def join(parts: Iterable[State]) -> State:

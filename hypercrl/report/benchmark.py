@@ -6,9 +6,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hypercrl.errors import UserError
-from hypercrl.metrics import Array, auc_forward_transfer, just_trained, normalise
+from hypercrl.metrics import (
+    Array,
+    auc_forward_transfer,
+    continual_world_forward_transfer,
+    just_trained,
+    normalise,
+)
 from hypercrl.report.runs import Result, Run
 
 REFERENCE = "single"
@@ -82,14 +89,23 @@ class Benchmark:
         Against the mean curve of the reference method; NaN without one, or where curves differ in
         length, because the runs were evaluated at other times.
         """
+        return self._forward_transfer(method, auc_forward_transfer, first=2)
+
+    def continual_world_forward_transfer(self, method: str) -> float:
+        """The same of `metrics.continual_world_forward_transfer`, over all tasks."""
+        return self._forward_transfer(method, continual_world_forward_transfer, first=1)
+
+    def _forward_transfer(
+        self, method: str, transfer: Callable[[ArrayLike, ArrayLike], float], first: int
+    ) -> float:
         values = []
-        for task in range(2, len(self.tasks) + 1):
+        for task in range(first, len(self.tasks) + 1):
             single = [r.own_curve(task, "success") for r in self._finished(REFERENCE)]
             for run in self._finished(method):
                 curve = run.own_curve(task, "success")
                 if not single or {len(s) for s in single} != {len(curve)} or len(curve) < 2:
                     return np.nan
-                values.append(auc_forward_transfer(curve, np.mean(single, 0)))
+                values.append(transfer(curve, np.mean(single, 0)))
         return float(np.mean(values)) if values else np.nan
 
     def _finished(self, method: str) -> list[Run]:

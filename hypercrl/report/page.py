@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hypercrl.metrics import average_performance, forgetting
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import count, duration, fixed, mean
+from hypercrl.report.glossary import glossary
 from hypercrl.report.runs import Run
 from hypercrl.report.tables import (
     Table,
@@ -52,6 +53,7 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
     status = "" if finished == len(runs) else f", {len(runs) - finished} of them not finished"
     return environment.get_template("page.html.jinja").render(
         title="HyperCRL report",
+        glossary=glossary(),
         subtitle=f"{names}: {len(runs)} run{'s' * (len(runs) != 1)}{status}",
         sections=[
             {

@@ -13,6 +13,8 @@ from rich.text import Text
 from hypercrl.metrics import (
     Array,
     average_performance,
+    chaudhry_forgetting,
+    continual_world_forgetting,
     forgetting,
     interquartile_mean,
     interquartile_mean_interval,
@@ -99,14 +101,21 @@ def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
 
 
 def metrics_table(benchmark: Benchmark, result: Result) -> Table:
-    """Average performance, forgetting and zero-shot forward transfer of one run."""
+    """Average performance, forgetting and its other definitions, and transfer of one run."""
     rows = [("Success", result.success, 2), ("Return", result.scores, decimals(result.scores))]
     if benchmark.normalise is not None:
         rows.append(("Normalised return", benchmark.normalise(result.scores), 2))
-    metrics = (average_performance, forgetting, zero_shot_forward_transfer)
+    metrics = (
+        average_performance,
+        forgetting,
+        chaudhry_forgetting,
+        continual_world_forgetting,
+        zero_shot_forward_transfer,
+    )
+    header = ("", "at the end ↑", "forgetting ↓", "Chaudhry ↓", "Continual World ↓", "transfer ↑")
     return Table(
         "Metrics",
-        ("", "average performance", "forgetting", "zero-shot forward transfer"),
+        header,
         tuple(
             (Cell(name), *(Cell(fixed(metric(matrix), places)) for metric in metrics))
             for name, matrix, places in rows
@@ -153,7 +162,8 @@ def comparison_tables(benchmark: Benchmark) -> list[Table]:
         "AUC transfer ↑",
         [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
     )
-    tables = [outcome, returns, _model_table(benchmark)]
+    tables = [outcome, returns, _other_definitions_table(benchmark, success)]
+    tables.append(_model_table(benchmark))
     results = [result for method in benchmark.methods for result in benchmark.results(method)]
     if any(result.memory_state_bytes for result in results):
         tables.append(_memory_table(benchmark))
@@ -183,6 +193,25 @@ def _outcome_table(title: str, outcomes: dict[str, Array], places: int) -> Table
     if with_interval:
         header.insert(3, "IQM [95 %]")
     return Table(title, tuple(header), tuple(rows))
+
+
+def _other_definitions_table(benchmark: Benchmark, success: dict[str, Array]) -> Table:
+    """Success by the definitions of those whose tables one may want to compare with."""
+    rows = []
+    for method, matrices in success.items():
+        columns = [
+            spread([metric(matrix) for matrix in matrices], 2)
+            for metric in (chaudhry_forgetting, continual_world_forgetting)
+        ]
+        columns.append(fixed(benchmark.continual_world_forward_transfer(method)))
+        rows.append((Cell(method), *map(Cell, columns)))
+    header = (
+        "method",
+        "forgetting, Chaudhry ↓",
+        "forgetting, Continual World ↓",
+        "transfer, Continual World ↑",
+    )
+    return Table("Success as others define it", header, tuple(rows))
 
 
 def _interval(final: Array, places: int) -> str:

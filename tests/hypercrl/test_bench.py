@@ -44,8 +44,9 @@ def test_a_grid_is_every_combination(tmp_path):
     }
     assert "dynamics.hidden=[16]" in grid.cells[0].overrides
     assert len({cell.folder for cell in grid.cells}) == 8
-    for cell in grid.cells:  # Hydra takes no folder with "=" or "," in its name
-        OverridesParser.create().parse_overrides(cell.words()[1:])
+    for cell in grid.cells:
+        *_, run_dir = OverridesParser.create().parse_overrides(cell.words()[1:])
+        assert run_dir.value() == str(cell.folder)
 
 
 def test_all_methods(tmp_path):
@@ -60,6 +61,9 @@ def test_all_methods(tmp_path):
         (["sede=0,1"], "Did you mean 'seed'"),
         (["method=hnet,single", "method.beta=1"], "method.beta"),
         (["seed=0", "run_dir=x"], "leave it out"),
+        (["seed=0", "++run_dir=x"], "leave it out"),
+        (["seed=0", "+note=first"], "no setting 'note'"),
+        (["env=push10,push", "protocol.num_tasks=6"], "the sequence push has 5 tasks"),
         (["seed=[0"], "seed"),
     ],
 )
@@ -89,14 +93,45 @@ def test_mistakes_on_the_command_line(capsys, monkeypatch, tmp_path, words, want
 
 
 def test_another_grid_in_the_same_folder_is_refused(tmp_path):
-    Grid(["seed=0", "preset=smoke"], tmp_path / "grid").claim()
-    Grid(["seed=0,1", "preset=smoke"], tmp_path / "grid").claim()
+    def claim(folder, *words):
+        with Grid(words, tmp_path / folder).claim():
+            pass
+
+    claim("grid", "seed=0", "preset=smoke")
+    claim("grid", "seed=0,1", "preset=smoke")
     with pytest.raises(UserError, match="preset=smoke"):
-        Grid(["seed=0", "preset=quick"], tmp_path / "grid").claim()
+        claim("grid", "seed=0", "preset=quick")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine").touch()
     with pytest.raises(UserError, match="not empty"):
-        Grid(["seed=0"], tmp_path / "other").claim()
+        claim("other", "seed=0")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["mine"]
+
+
+def test_a_grid_that_runs_is_not_run_beside_itself(tmp_path, capsys):
+    words = ["method=finetune", "seed=0"]
+    with Grid(words, tmp_path / "grid").claim():
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", *words, f"out={tmp_path / 'grid'}"])
+        assert ended.value.code == 2
+    assert f"is being written to by process {os.getpid()} on " in capsys.readouterr().err
+    assert not (tmp_path / "grid" / "cells").exists()
+
+
+def test_a_grid_runs_in_a_folder_of_any_name(tmp_path):
+    """Names that mean something to Hydra's grammar, a shell or a markup, in a folder above."""
+    out = tmp_path / "with space, lr=0.1 (1) jörg #1 R&D 'a' [b] {c}" / "grid"
+    words = ["method=finetune", "seed=0", "protocol.num_tasks=1", *SMALL, f"out={out}"]
+    main(["bench", *words])
+    assert (out / "cells" / "finetune-0" / "result.json").exists()
+    assert (out / "report" / "index.html").exists()
+    cell = Grid(words[:-1], out).cells[0]
+    assert cell.words()[:1] == ["train"]
+    (key, read), *_ = (
+        (o.key_or_group, o.value())
+        for o in OverridesParser.create().parse_overrides(cell.words()[1:])
+    )
+    assert (key, read) == ("resume", str(cell.folder))
 
 
 class StubWorkers(LocalWorkers):
@@ -220,7 +255,8 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     main(["train", "method=finetune", "seed=1", *SMALL, f"run_dir={straight}"])
     words = ["method=finetune", "seed=0,1", *SMALL]
     grid = Grid(words, out)
-    grid.claim()
+    with grid.claim():
+        pass
     victim = grid.cells[1]
 
     class Killing(LocalWorkers):

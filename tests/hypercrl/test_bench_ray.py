@@ -57,7 +57,8 @@ def cluster():
 @pytest.mark.slow
 def test_a_worker_killed_in_mid_cell_costs_only_a_checkpoints_way(cluster, tmp_path):
     grid = Grid(["method=finetune,single", "seed=0", *SMALL], tmp_path / "grid")
-    grid.claim()
+    with grid.claim():
+        pass
 
     class Killing(RayWorkers):
         killed = 0

@@ -7,6 +7,9 @@ from hypercrl.metrics import (
     auc_forward_transfer,
     average_performance,
     backward_transfer,
+    chaudhry_forgetting,
+    continual_world_forgetting,
+    continual_world_forward_transfer,
     forgetting,
     interquartile_mean,
     interquartile_mean_interval,
@@ -37,9 +40,49 @@ def test_known_matrix():
     np.testing.assert_allclose(retention(KNOWN), [0.5, 0.9, 1.0])
 
 
+def test_forgetting_as_others_define_it():
+    """By hand: task 1 was best after its own training, task 2 fell by .1, task 3 cannot have."""
+    assert continual_world_forgetting(KNOWN) == pytest.approx(((0.8 - 0.4) + (1.0 - 0.9) + 0) / 3)
+    assert chaudhry_forgetting(KNOWN) == pytest.approx(forgetting(KNOWN))
+    # Task 1 got better after task 2; the untrained agent's .9 on task 2 is nobody's best.
+    better_later = [[0.0, 0.9, 0.0], [0.5, 0.1, 0.0], [0.7, 0.6, 0.0], [0.4, 0.6, 1.0]]
+    assert forgetting(better_later) == pytest.approx((0.1 + 0.0) / 2)
+    assert continual_world_forgetting(better_later) == pytest.approx(0.1 / 3)
+    assert chaudhry_forgetting(better_later) == pytest.approx((0.3 + 0.0) / 2)
+
+
+def test_others_definitions_of_zeros_losses_one_task_and_failures():
+    for metric in (continual_world_forgetting, chaudhry_forgetting):
+        assert metric(np.zeros((4, 3))) == 0
+        assert math.isnan(metric([[0, 0], [1, 0], [None, 1]]))
+    negative = [[-100.0, -80.0], [-20.0, -90.0], [-50.0, -10.0]]
+    assert continual_world_forgetting(negative) == 15
+    assert chaudhry_forgetting(negative) == 30
+    assert continual_world_forgetting([[0.1], [0.7]]) == 0
+    assert math.isnan(chaudhry_forgetting([[0.1], [0.7]]))
+
+
+def test_forward_transfer_of_continual_world_is_of_plain_means():
+    curve, single = [0, 0.5, 1, 1], [0, 0, 0, 1]
+    assert continual_world_forward_transfer(curve, single) == pytest.approx(
+        (2.5 / 4 - 1 / 4) / (1 - 1 / 4)
+    )
+    assert auc_forward_transfer(curve, single) == pytest.approx((2 / 3 - 1 / 6) / (5 / 6))
+    assert math.isnan(continual_world_forward_transfer([0.5, 1], [1, 1]))
+    with pytest.raises(ValueError, match="success curve lies in"):
+        continual_world_forward_transfer([0, 5], [0, 1])
+
+
 def test_the_arguments_are_left_as_they_were():
     matrix = np.array(KNOWN)
-    for metric in (average_performance, forgetting, zero_shot_forward_transfer, retention):
+    for metric in (
+        average_performance,
+        forgetting,
+        continual_world_forgetting,
+        chaudhry_forgetting,
+        zero_shot_forward_transfer,
+        retention,
+    ):
         metric(matrix)
     np.testing.assert_array_equal(matrix, KNOWN)
 

@@ -114,6 +114,14 @@ def test_mistakes_are_named(words, message, capfd, tmp_path, monkeypatch) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_one_cell_takes_the_presets_of_the_suite(tmp_path, capfd) -> None:
+    main(["recall", "preset=smoke", "memory=gru", "device=cpu", f"run_dir={tmp_path / 'cell'}"])
+    assert json.loads((tmp_path / "cell" / "result.json").read_text())["pairs"] == 8
+    with pytest.raises(SystemExit):
+        main(["recall", "preset=smok", f"run_dir={tmp_path / 'other'}"])
+    assert "there is no preset=smok. Did you mean 'smoke'?" in capfd.readouterr().err
+
+
 def test_a_result_is_not_overwritten(tmp_path) -> None:
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(SystemExit):

@@ -140,8 +140,8 @@ def test_tables_place_every_cell(tmp_path):
     assert rows_of(scores)["after task 1"] == ["-10.0", "-70.0"]
     assert rows_of(error)["after task 2"] == ["0.0371", "0.00533"]
     metrics = rows_of(metrics_table(benchmark, run.result))
-    assert metrics["Success"] == ["0.62", "0.56", "0.11"]
-    assert metrics["Return"] == ["-30.0", "30.0", "10.0"]
+    assert metrics["Success"] == ["0.62", "0.56", "0.56", "0.28", "0.11"]
+    assert metrics["Return"] == ["-30.0", "30.0", "30.0", "15.0", "10.0"]
 
 
 def test_comparison_over_seeds_with_normalised_return(tmp_path):
@@ -152,7 +152,10 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
         scores = [[-100.0, -80.0], [-20.0, -80.0], [-60.0, -20.0]]
         paths.append(write_run(tmp_path / f"hnet{seed}", "hnet", seed, success, scores))
     (benchmark,) = group([load_run(path) for path in paths])
-    success, returns, model = comparison_tables(benchmark)
+    success, returns, others, model = comparison_tables(benchmark)
+    # Task 1 at its quarters: means 0.625 and 0.54375; task 2 from its beginning: 0.5 and 0.52.
+    assert f"{((0.625 - 0.54375) / 0.45625 + (0.5 - 0.52) / 0.48) / 2:.2f}" == "0.07"
+    assert rows_of(others)["hnet"] == ["0.60 ± 0.10", "0.30 ± 0.05", "0.07"]
     row = rows_of(success)["hnet"]
     assert success.header[:4] == ("method", "seeds", "at the end ↑", "IQM [95 %]")
     assert row[:2] == ["3", "0.70 ± 0.05"]
@@ -248,6 +251,7 @@ def test_auc_forward_transfer_of_known_curves(tmp_path):
     # Task 2 at its beginning and every quarter: 0.2 → 0.8 has AUC 0.5, 0 → 0.8 has AUC 0.4.
     assert benchmark.auc_forward_transfer("hnet") == pytest.approx((0.5 - 0.4) / (1 - 0.4))
     assert benchmark.auc_forward_transfer("single") == 0
+    assert benchmark.continual_world_forward_transfer("single") == 0
     assert rows_of(comparison_tables(benchmark)[0])["hnet"][-1] == "0.17"
     (alone,) = group([load_run(paths[0])])
     assert math.isnan(alone.auc_forward_transfer("hnet"))
@@ -265,7 +269,7 @@ def test_tables_as_files(tmp_path):
     latex = (tmp_path / "out" / "push-quick.tex").read_text()
     assert r"hnet\_si & 1 & 0.62 &" in latex
     assert r"at the end $\uparrow$" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
 
 
 def test_one_task(tmp_path):

@@ -1,13 +1,19 @@
 """A run's configuration, as it was given, comes back from its folder: also what one option has
-and its group does not."""
+and its group does not. Its records stand once and in order, wherever it was killed."""
+
+import json
+import math
+import time
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hypercrl.config import TrainConfig, register
+from hypercrl.errors import UserError
 from hypercrl.paths import configs_dir
-from hypercrl.run_folder import RunFolder
+from hypercrl.run_folder import MetricsLog, RunFolder
 
 OPTIONS = [
     f"{group}={path.stem}"
@@ -21,5 +27,61 @@ def test_the_configuration_comes_back(option, tmp_path):
     register()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", [option])
-    folder = RunFolder.create(tmp_path / "run", config)
-    assert folder.config(TrainConfig) == OmegaConf.to_object(config)
+    with RunFolder.create(tmp_path / "run", config) as folder:
+        assert folder.config(TrainConfig) == OmegaConf.to_object(config)
+
+
+def log_episodes(log, steps):
+    for step in steps:
+        log.write("episode", step, 1, **{"return": 0.5 * step, "success": step > 3})
+    return log.flush()
+
+
+def shown(folder):
+    """(step, value) of the returns as TensorBoard shows them."""
+    events = EventAccumulator(str(folder.path / "tensorboard"), {"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars("episode/return")]
+
+
+@pytest.mark.parametrize("kept", [0, 2, 4])
+@pytest.mark.parametrize("clock", [0, 3600, -3600])
+def test_a_killed_run_that_goes_on_shows_every_step_once(tmp_path, monkeypatch, kept, clock):
+    """Killed with some steps beyond the checkpoint; the clock may have been set meanwhile."""
+    folder = RunFolder(tmp_path)
+    killed = MetricsLog(folder)
+    position = log_episodes(killed, range(1, kept + 1))
+    log_episodes(killed, range(kept + 1, 7))  # and no close()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + clock)
+    resumed = MetricsLog(folder, position)
+    log_episodes(resumed, range(kept + 1, 9))
+    resumed.close()
+    assert shown(folder) == [(step, 0.5 * step) for step in range(1, 9)]
+    lines = folder.metrics_path.read_text().splitlines()
+    assert [json.loads(line)["env_steps"] for line in lines] == list(range(1, 9))
+
+
+def test_what_is_no_number_is_shown_as_such(tmp_path):
+    folder = RunFolder(tmp_path)
+    record = {"kind": "episode", "env_steps": 3, "task": 1, "return": None}
+    folder.metrics_path.write_text(json.dumps(record) + "\n")
+    MetricsLog(folder, folder.metrics_path.stat().st_size).close()
+    ((step, value),) = shown(folder)
+    assert step == 3
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize("text", [None, "", '{"kind": "episode"', "x" * 500, "x\n" * 500])
+def test_records_that_the_checkpoint_does_not_know_are_left_alone(tmp_path, text):
+    folder = RunFolder(tmp_path)
+    log = MetricsLog(folder)
+    position = log_episodes(log, range(1, 5))
+    log.close()
+    if text is None:
+        folder.metrics_path.unlink()
+    else:
+        folder.metrics_path.write_text(text)
+    with pytest.raises(UserError, match="does not belong to the latest checkpoint"):
+        MetricsLog(folder, position)
+    assert folder.metrics_path.read_text() == (text or "")
+    assert shown(folder) == [(step, 0.5 * step) for step in range(1, 5)]

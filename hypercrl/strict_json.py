@@ -1,0 +1,25 @@
+"""JSON as its standard has it: a number that is none, NaN or an infinity, is null."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_json(values: Any, indent: int | None = None) -> str:
+    """Mappings, sequences, strings, numbers, booleans and None as JSON, NaN and infinities as null.
+
+    Raises:
+        TypeError: something else is in it.
+    """
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return values
