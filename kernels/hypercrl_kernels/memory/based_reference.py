@@ -85,5 +85,5 @@ def based_chunks(
         outputs.append(torch.baddbmm(own[n], taylor_features(queries[n]), memory))
         written = taylor_features(keys[n]).transpose(1, 2)
         memory = torch.baddbmm(memory, written, values[n])
-    o = cut.join(torch.stack(outputs), batch)
+    o = cut.join(torch.stack(outputs), batch, heads)
     return o, memory.unflatten(0, (batch, heads))

@@ -190,7 +190,7 @@ def _chunks(
                 for s, entry, u in zip((s1, s2), entries, added, strict=True)
             )
     final = MLPState(*(s.unflatten(0, (batch, heads)) for s in (w1, w2, s1, s2)))
-    return cut.join(torch.stack(outputs), batch).to(v.dtype), final
+    return cut.join(torch.stack(outputs), batch, heads).to(v.dtype), final
 
 
 def _activate(x: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
+
 MOST_NUMBERS = 1 << 14
 """Numbers that one program of the kernel goes through."""
 
@@ -48,6 +50,7 @@ class ScaledError(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return slopes[0] * slope, None, None, None, None
