@@ -74,7 +74,7 @@ def based_chunks(
         return padding.join(o), state
     batch, length, heads, width = q.shape
     if length == 0:
-        return v.to(state.dtype), state
+        return v.to(state.dtype), state.clone()
     cut = Cut(length, min(CHUNK, length), state.dtype)
     queries, keys, values = (cut.rows(x) for x in (q, k, v))
     s = torch.matmul(queries, keys.transpose(-1, -2)) * width**-0.5

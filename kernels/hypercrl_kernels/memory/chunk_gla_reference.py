@@ -64,7 +64,7 @@ def _chunks(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), state.clone()
     cut = Cut(length, min(CHUNK, length), state.dtype)
     queries, keys, values, gates = (cut.rows(x) for x in (q, k, v, log_decay))
 

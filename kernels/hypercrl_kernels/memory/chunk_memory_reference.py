@@ -131,7 +131,7 @@ def _chunks(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), state.clone()
     chunk = chunk if error == "chunk_start" else min(chunk, length)
     dtype = state.dtype
     cut = Cut(length, chunk, dtype)

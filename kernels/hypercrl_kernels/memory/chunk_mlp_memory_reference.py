@@ -134,7 +134,7 @@ def _chunks(
 ) -> tuple[Tensor, MLPState]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), MLPState(*(s.clone() for s in state))
     cut = Cut(length, min(chunk, length), state.w1.dtype)
     queries, keys, values = (cut.rows(x) for x in (q, k, v))
     if beta is None:
