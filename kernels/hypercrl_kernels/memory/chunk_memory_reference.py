@@ -131,7 +131,7 @@ def _chunks(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return v.clone(), state.clone()
+        return v.clone(), state.clone()  # empty as v is, and connected with it
     chunk = chunk if error == "chunk_start" else min(chunk, length)
     dtype = state.dtype
     cut = Cut(length, chunk, dtype)
