@@ -38,7 +38,7 @@ class ForgetBounds(nn.Module):
         if layer == 0:
             return F.logsigmoid(x)
         shares = self.gamma.softmax(0)
-        bound = shares[1 : layer + 1].sum(0)
+        bound = shares[1 : layer + 1].sum(0).clamp(max=1)  # a rounding above 1 would be a growth
         return (bound + (1 - bound) * x.sigmoid()).log()
 
 

@@ -78,6 +78,37 @@ def test_linear_step(by: str, width: int, part: int, outputs: int, given: tuple[
     assert relative(got, wanted) < 2e-6
 
 
+def test_strides_do_not_matter(by: str) -> None:
+    randn = normal(4)
+
+    def strided(x: Tensor) -> Tensor:
+        return torch.stack([x, x], -1)[..., 0]
+
+    found = []
+    given = {
+        "x": randn(3, 8), "bias": randn(5), "norm": randn(4), "gate": randn(3, 8),
+        "residual": randn(3, 5), "q": randn(3, 2, 4), "key": randn(3, 1, 2, 4),
+        "value": randn(3, 1, 2, 4), "rates": randn(2).abs(), "persistent": randn(2, 3, 2, 4),
+        "seen": torch.tensor([0, 2, 7]),
+    }  # fmt: skip
+    weight, kept = single(randn(5, 8), by), single(randn(2, 3, 4, 2, 4), by)
+    taps, before = randn(4, 8), single(randn(3, 3, 8), by)
+    for layout in (lambda x: x, strided):
+        own = {name: layout(single(value.clone(), by)) for name, value in given.items()}
+        keys, values = kept.clone()
+        affine = [own.pop(name) for name in ("x", "bias")]
+        options = {name: own.pop(name) for name in ("norm", "gate", "residual")}
+        found.append(
+            (
+                linear_step(affine[0], weight, affine[1], **options),
+                convolution_step(affine[0], layout(single(taps, by)), before=before.clone()),
+                attention_step(**own, keys=keys, values=values),
+                own["seen"],
+            )
+        )
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize(("width", "taps"), [(192, 4), (5, 3), (300, 1)])
 def test_convolution_step(by: str, width: int, taps: int) -> None:
     randn = normal(0)

@@ -195,3 +195,42 @@ def test_the_error_of_scaled_changes_and_its_gradient(path, rows, size):
     slope = 6 / size * (outputs - (next_obs - obs - mean) / scale)
     error = (given[0].grad.double().cpu() - slope).norm() / slope.norm()
     assert error < tolerance
+
+
+def test_strides_do_not_matter(path):
+    """Inputs and incoming gradients lie in memory in every other place."""
+    device, dtype, tolerance = path
+
+    def strided(x):
+        return torch.stack([x, x], -1)[..., 0]
+
+    sizes = (10, 20, 7)
+    flat, x = 0.4 * normal(220 + 147, seed=0), normal(5, 10, seed=1)
+    outputs, obs, next_obs = (normal(6, 3, seed=i) for i in range(2, 5))
+    mean, scale = normal(3, seed=5), normal(3, seed=6).abs() + 0.1
+    found = []
+    for layout in (lambda x: x, strided):
+        given = [t.requires_grad_() for t in to(device, dtype, flat, x, outputs)]
+        rest = [layout(t) for t in to(device, dtype, obs, next_obs, mean, scale)]
+        mlp = narrow_mlp(layout(given[0]), layout(given[1]), sizes, "elu")
+        loss = scaled_error(layout(given[2]), *rest)
+        slopes = [layout(normal(5, 7, seed=7).to(mlp)), torch.ones_like(loss)]
+        found.append([mlp, loss, *torch.autograd.grad([mlp, loss], given, slopes)])
+    torch.testing.assert_close(found[1], found[0], rtol=tolerance, atol=tolerance)
+
+
+def test_second_derivatives_of_kernels_are_refused(path):
+    device, dtype, _ = path
+    if dtype == torch.float64:
+        pytest.skip("torch operations have them")
+    flat, x = (
+        t.requires_grad_() for t in to(device, dtype, normal(77, seed=0), normal(3, 10, seed=1))
+    )
+    (slope,) = torch.autograd.grad(narrow_mlp(flat, x, (10, 7), "elu").sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(slope.sum(), flat)
+    outputs = (2 * x).clone()
+    loss = scaled_error(outputs, x.detach(), x.detach(), x.detach()[0], torch.ones_like(x[0]))
+    (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(slope.sum(), x)

@@ -15,6 +15,7 @@ from typing import overload
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
 
@@ -56,6 +57,28 @@ def check_sequences(operation: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[in
         )
     batch, length, heads, _ = q.shape
     return batch, length, heads
+
+
+def check_log_gates(operation: str, **gates: Tensor | None) -> None:
+    """Each gate is at most one, its logarithm at most zero.
+
+    Of tensors on a CPU alone: on a GPU, looking at numbers would wait for all work before. There
+    the chunked kernels assert it when compiled with TRITON_DEBUG=1.
+
+    Raises:
+        ValueError: a log gate above zero.
+    """
+    for name, gate in gates.items():
+        if gate is None or gate.device.type != "cpu" or gate.numel() == 0:
+            continue
+        if torch.compiler.is_compiling() or type(gate) not in (Tensor, Parameter):
+            continue
+        highest = gate.detach().max()
+        if highest > 0:
+            raise ValueError(
+                f"{operation} needs {name} ≤ 0, the logarithm of what is kept; got "
+                f"{highest.item():.4g}. Use log_sigmoid(x) or −softplus(x) for any x"
+            )
 
 
 def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: int) -> int:

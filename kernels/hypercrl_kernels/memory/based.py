@@ -27,7 +27,8 @@ def based(
 ) -> tuple[Tensor, Tensor]:
     """o_t = Σ_{j≤t} p(s_tj) v_j / (Σ_{j≤t} p(s_tj) + ε), p(s) = 1 + s + s²/2, s = q_t·k_j / √K.
 
-    Arora et al. 2024, section 4.1; ε = 1e-6. The K(K + 3)/2 + 1 features of p are formed for what
+    Arora et al. 2024, section 4.1; ε = 1e-6. p is at least ½, so that the denominator is never near
+    zero. The K(K + 3)/2 + 1 features of p are formed for what
     crosses from one chunk to the next alone.
 
     Args:
@@ -49,11 +50,11 @@ def based(
     sizes = {"N": count, "H": heads, "F": features, "V": columns}
     if initial_state is not None:
         check_shape("based", "initial_state", initial_state, "NHFV", **sizes)
+        initial_state = initial_state.to(work_dtype(q))
     if runs_as_kernel("based", q, None if cu_seqlens is None else "it has cu_seqlens"):
         from hypercrl_kernels.memory.based_op import based_kernels
 
-        state = None if initial_state is None else initial_state.float()
-        return based_kernels(q, k, v, state, EPSILON)
+        return based_kernels(q, k, v, initial_state, EPSILON)
     if initial_state is None:
         shape = (count, heads, features, columns)
         initial_state = torch.zeros(shape, dtype=work_dtype(q), device=q.device)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.based_reference import (
     CHUNK,
     feature_count,
@@ -139,6 +140,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.starts = before is not None
 
 
+@first_order
 def _backward(ctx, d_o, _):
     if d_o is None:
         return (None,) * 5
@@ -182,6 +184,7 @@ def _setup_state(ctx, inputs, output) -> None:
     ctx.starts = inputs[2] is not None
 
 
+@first_order
 def _state_backward(ctx, d_state):
     """In torch operations, a chunk at a time: few train through the final state."""
     k, v = ctx.saved_tensors
@@ -210,6 +213,7 @@ def based_kernels(
     q, k, v = (x.contiguous() for x in (q, k, v))
     before = None
     if initial_state is not None:
+        initial_state = initial_state.contiguous()
         parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
         before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
     o, _ = _run(q, k, v, before, epsilon)

@@ -74,7 +74,7 @@ def based_chunks(
         return padding.join(o), state
     batch, length, heads, width = q.shape
     if length == 0:
-        return v.to(state.dtype), state
+        return v.to(state.dtype), state.clone()
     cut = Cut(length, min(CHUNK, length), state.dtype)
     queries, keys, values = (cut.rows(x) for x in (q, k, v))
     s = torch.matmul(queries, keys.transpose(-1, -2)) * width**-0.5
@@ -85,5 +85,5 @@ def based_chunks(
         outputs.append(torch.baddbmm(own[n], taylor_features(queries[n]), memory))
         written = taylor_features(keys[n]).transpose(1, 2)
         memory = torch.baddbmm(memory, written, values[n])
-    o = cut.join(torch.stack(outputs), batch)
+    o = cut.join(torch.stack(outputs), batch, heads)
     return o, memory.unflatten(0, (batch, heads))

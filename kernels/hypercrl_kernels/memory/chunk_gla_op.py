@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.chunk_gla_triton import gla_backward_kernel, gla_forward_kernel
 from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem, problem_of
 from hypercrl_kernels.memory.operators import (
@@ -182,11 +183,12 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.scale = scale
 
 
+@first_order
 def _backward(ctx, d_o, d_final, *_):
     *tensors, states = ctx.saved_tensors
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
-    gradients = _run_backward(*tensors, ctx.scale, d_o.contiguous(), d_final, states)
+    gradients = _run_backward(*tensors, ctx.scale, d_o, d_final, states)
     return (*in_dtypes_of(tensors[:5], gradients), None, None, None)
 
 

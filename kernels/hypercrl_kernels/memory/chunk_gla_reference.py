@@ -64,12 +64,13 @@ def _chunks(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), state.clone()
     cut = Cut(length, min(CHUNK, length), state.dtype)
     queries, keys, values, gates = (cut.rows(x) for x in (q, k, v, log_decay))
 
     total = gates.cumsum(-2)
-    rest = gates.flip(-2).cumsum(-2).flip(-2) - gates  # from after step j to the end of the chunk
+    # From after step j to the end of the chunk: no sum holds a step that it would have to subtract.
+    rest = torch.nn.functional.pad(gates[..., 1:, :], (0, 0, 0, 1)).flip(-2).cumsum(-2).flip(-2)
     old_reads = queries * total.exp()
     carried = keys * rest.exp()
     kept = total[..., -1, :, None].exp()
@@ -81,7 +82,7 @@ def _chunks(
     for n in range(cut.chunks):
         outputs.append(torch.baddbmm(own[n], old_reads[n], memory))
         memory = torch.baddbmm(kept[n] * memory, carried[n].transpose(1, 2), values[n])
-    o = cut.join(torch.stack(outputs), batch).to(v.dtype)
+    o = cut.join(torch.stack(outputs), batch, heads).to(v.dtype)
     return o, memory.unflatten(0, (batch, heads))
 
 

@@ -17,7 +17,7 @@ decay is ever divided by another.
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import segment_of
+from hypercrl_kernels.memory.chunks_triton import log_gates, segment_of
 
 
 @triton.jit
@@ -93,7 +93,7 @@ def gla_forward_kernel(
         rows = (t < steps)[:, None]
         queries = tl.load(q + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         keys = tl.load(k + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
-        gate = tl.load(log_decay + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
+        gate = log_gates(log_decay + first * KEYS + by_key, rows & in_keys)
         values = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         old = memory.to(dtype)
         if SAVE:
@@ -173,7 +173,7 @@ def gla_backward_kernel(
         rows = (t < steps)[:, None]
         queries = tl.load(q + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         keys = tl.load(k + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
-        gate = tl.load(log_decay + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
+        gate = log_gates(log_decay + first * KEYS + by_key, rows & in_keys)
         values = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = tl.load(d_o + first * VALUES + by_value, mask=rows & in_values, other=0.0)
         d_out = (scale * d_out.to(tl.float32)).to(dtype)

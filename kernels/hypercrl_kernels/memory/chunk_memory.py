@@ -9,12 +9,14 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
+    check_log_gates,
     check_offsets,
     check_sequences,
     check_shape,
     runs_as_kernel,
+    work_dtype,
 )
-from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
+from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks, normalised
 
 ERRORS: tuple[str, ...] = get_args(Error)
 
@@ -52,12 +54,14 @@ def chunk_memory(
     Args:
         q, k: [B, T, H, K]. For an error they should have unit length: β|k|² < 2 keeps M bounded.
         v: [B, T, H, V].
-        log_decay: ≤ 0; [H], or [B, T, H] with one per step. None: nothing decays.
+        log_decay: ≤ 0; [H], or [B, T, H] with one per step. −∞ empties the memory: nothing of
+            before is left, in no digit. None: nothing decays.
         beta: [B, T, H]. None: 1.
         log_momentum: [B, T, H], ≤ 0. None: no momentum.
         error: which prediction is subtracted from v; see the equations.
         normalise: divide o_t by z_tᵀ q_t, where z is a memory of ones: linear attention with
-            positive features. Only with error="none" and no momentum.
+            positive features. Where that is zero, as nothing like q_t has been written, o_t is
+            scale · M_tᵀ q_t as it is: zero. Only with error="none" and no momentum.
         scale: of the reads; K^-½ by default.
         initial_state: [N, H, K, V], with momentum [N, H, 2, K, V] (M, then S), with normalise
             [N, H, K, V + 1] (z is the last column). None: zeros.
@@ -68,9 +72,9 @@ def chunk_memory(
         o [B, T, H, V] in the dtype of v, and the final state, float32 (float64 for float64).
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes or options that do not fit together; on a CPU, log gates above zero (on a
+            GPU that is not looked for, and what comes out is not defined).
     """
-    value_width = v.shape[-1]
     _check(q, k, v, log_decay, beta, log_momentum, error, normalise, initial_state, cu_seqlens)
     if chunk < 1:
         raise ValueError(f"chunk_memory needs chunks of at least 1 step, not {chunk}")
@@ -79,13 +83,14 @@ def chunk_memory(
     if normalise:
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if initial_state is not None:
+        initial_state = initial_state.to(work_dtype(q))
     if runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, chunk)):
         from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
 
-        state = None if initial_state is None else initial_state.float()
         place = ERRORS.index(error)
         gates = (log_decay, beta, log_momentum)
-        o, state = memory_kernels(q, k, v, *gates, state, cu_seqlens, place, factor, chunk)
+        o, state = memory_kernels(q, k, v, *gates, initial_state, cu_seqlens, place, factor, chunk)
     else:
         o, state = memory_chunks(
             q * factor,
@@ -100,7 +105,7 @@ def chunk_memory(
             chunk=chunk,
         )
     if normalise:
-        o = o[..., :value_width] / o[..., value_width:]
+        o = normalised(o)
     return o, state
 
 
@@ -146,6 +151,7 @@ def _check(
     for gate, x in (("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BTH", **sizes)
+    check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     count = check_offsets(name, cu_seqlens, batch, length)
     if initial_state is not None:
         letters = "NHKV" if log_momentum is None else "NH2KV"

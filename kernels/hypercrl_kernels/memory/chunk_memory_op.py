@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.chunk_memory_launch import (
     launch_backward,
     launch_forward,
@@ -77,12 +78,13 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.options = problem[8:]
 
 
+@first_order
 def _backward(ctx, d_o, d_final, *_):
     *tensors, states, inverse = ctx.saved_tensors
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     problem = (*tensors, *ctx.options)
-    gradients = _run_backward(*problem, d_o.contiguous(), d_final, states, inverse)
+    gradients = _run_backward(*problem, d_o, d_final, states, inverse)
     return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 

@@ -131,7 +131,7 @@ def _chunks(
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), state.clone()  # empty as v is, and connected with it
     chunk = chunk if error == "chunk_start" else min(chunk, length)
     dtype = state.dtype
     cut = Cut(length, chunk, dtype)
@@ -194,7 +194,14 @@ def _chunks(
         memory = torch.baddbmm(memory, carried[n].transpose(1, 2), write)
         outputs.append(o)
     final = memory if velocity is None else torch.stack([memory, velocity], 1)
-    return cut.join(torch.stack(outputs), batch).to(v.dtype), final.unflatten(0, (batch, heads))
+    o = cut.join(torch.stack(outputs), batch, heads).to(v.dtype)
+    return o, final.unflatten(0, (batch, heads))
+
+
+def normalised(o: Tensor) -> Tensor:
+    """o [..., V + 1] by its last column, or as it is where that is zero."""
+    normaliser = o[..., -1:]
+    return o[..., :-1] / normaliser.masked_fill(normaliser == 0, 1)
 
 
 class Cut:
@@ -211,9 +218,9 @@ class Cut:
         x = x.unflatten(1, (self.chunks, self.chunk)).permute(1, 0, 3, 2, 4)
         return x.flatten(1, 2).contiguous()
 
-    def join(self, x: Tensor, batch: int) -> Tensor:
+    def join(self, x: Tensor, batch: int, heads: int) -> Tensor:
         """[N, B H, C, D] → [B, T, H, D]."""
-        x = x.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+        x = x.unflatten(1, (batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
         return x[:, : self.length]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
+    check_log_gates,
     check_offsets,
     check_sequences,
     check_shape,
@@ -57,13 +58,15 @@ def chunk_mlp_memory(
         o [B, T, H, V] in the dtype of v, and the final state in the dtype of the initial one.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes or options that do not fit together; on a CPU, log gates above zero (on a
+            GPU that is not looked for, and what comes out is not defined).
     """
     name = "chunk_mlp_memory"
     batch, length, heads = check_sequences(name, q, k, v)
     for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BTH", B=batch, T=length, H=heads)
+    check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     count = check_offsets(name, cu_seqlens, batch, length)
     hidden = initial_state.w1.shape[-1]
     sizes = {"N": count, "H": heads, "K": q.shape[-1], "V": v.shape[-1], "F": hidden}

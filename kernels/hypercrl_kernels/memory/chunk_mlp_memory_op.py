@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import MLPState
 from hypercrl_kernels.memory.chunk_mlp_memory_triton import mlp_walk_back_kernel, mlp_walk_kernel
 from hypercrl_kernels.memory.operators import (
@@ -50,7 +51,7 @@ def _constants(q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *__, silu
 
 def _shared(weights) -> bool:
     """All sequences start from the same weights, which lie in memory once."""
-    return all(w.stride(0) == 0 and w[0].is_contiguous() for w in weights)
+    return all(w.stride(0) == 0 and w[:1].is_contiguous() for w in weights)
 
 
 def _single(q, cu_seqlens, chunk: int) -> bool:
@@ -111,7 +112,7 @@ def _d_weights(weights, d_final, fresh: bool, momenta: bool) -> list[Tensor]:
         sizes = [w.shape if i < 2 or momenta else 0 for i, w in enumerate(weights)]
         return [w.new_empty(size) for w, size in zip(weights, sizes, strict=True)]
     return [
-        w.new_zeros(w.shape) if d is None else d.contiguous().clone()
+        w.new_zeros(w.shape) if d is None else d.clone()
         for w, d in zip(weights, d_final, strict=True)
     ]
 
@@ -163,10 +164,11 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.options = silu, chunk
 
 
+@first_order
 def _backward(ctx, d_o, *d_final):
     saved = ctx.saved_tensors
     tensors, kept = saved[:11], list(saved[11:])
-    d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o.contiguous()
+    d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o
     momenta = tensors[5] is not None and any(ctx.needs_input_grad[9:11])
     found = _run_backward(*tensors, *ctx.options, d_o, list(d_final[:4]), kept, momenta)
     d_weights = (d if d.numel() else None for d in found[6:])

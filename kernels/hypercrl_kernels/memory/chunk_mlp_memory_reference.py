@@ -134,7 +134,7 @@ def _chunks(
 ) -> tuple[Tensor, MLPState]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return torch.zeros_like(v), state
+        return v.clone(), MLPState(*(s.clone() for s in state))
     cut = Cut(length, min(chunk, length), state.w1.dtype)
     queries, keys, values = (cut.rows(x) for x in (q, k, v))
     if beta is None:
@@ -190,7 +190,7 @@ def _chunks(
                 for s, entry, u in zip((s1, s2), entries, added, strict=True)
             )
     final = MLPState(*(s.unflatten(0, (batch, heads)) for s in (w1, w2, s1, s2)))
-    return cut.join(torch.stack(outputs), batch).to(v.dtype), final
+    return cut.join(torch.stack(outputs), batch, heads).to(v.dtype), final
 
 
 def _activate(x: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,21 @@ def segment_of(cu_seqlens, segment, length, CHUNK: tl.constexpr, VARLEN: tl.cons
     return segment * length, length, segment * ((length + CHUNK - 1) // CHUNK)
 
 
+SHUT = tl.constexpr(-128.0)
+"""A log gate from here on keeps nothing: e^-128 is zero in float32, and a chunk's sums of such
+gates still have the digits that open gates beside them need. −∞ would leave ∞ − ∞ in differences of
+sums, −1e7 no digits. A power of two, it is exact in every precision that gates are rounded to."""
+
+
+@triton.jit
+def log_gates(at, mask):
+    """Log gates there, zero beyond the mask, and `SHUT` for less; TRITON_DEBUG=1 finds those above
+    zero."""
+    gate = tl.load(at, mask=mask, other=0.0)
+    tl.device_assert(gate <= 0.0, "log_decay and log_momentum have to be ≤ 0")
+    return tl.where(gate < SHUT, SHUT, gate).to(gate.dtype)
+
+
 @triton.jit
 def gates_of(
     log_decay, beta, log_momentum, at, t, inside,
@@ -32,12 +47,12 @@ def gates_of(
     momentum = decay
     strength = tl.where(inside, 1.0, 0.0)
     if DECAY:
-        decay = tl.load(log_decay + at, mask=inside, other=0.0).to(tl.float32)
+        decay = log_gates(log_decay + at, inside).to(tl.float32)
         if BEFORE:
             again = inside & (t % CHUNK > 0)
-            previous = tl.load(log_decay + at - HEADS, mask=again, other=0.0).to(tl.float32)
+            previous = log_gates(log_decay + at - HEADS, again).to(tl.float32)
     if MOMENTUM:
-        momentum = tl.load(log_momentum + at, mask=inside, other=0.0).to(tl.float32)
+        momentum = log_gates(log_momentum + at, inside).to(tl.float32)
     if STRENGTH:
         strength = tl.load(beta + at, mask=inside, other=0.0).to(tl.float32)
     return decay, previous, momentum, strength

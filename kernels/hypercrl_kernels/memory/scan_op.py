@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.operators import blocks, differentiable, power_of_2, unless_traced
 from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 from hypercrl_kernels.memory.scan_triton import scan_back_kernel, scan_kernel
@@ -82,9 +83,10 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[0], *inputs[1:])
 
 
+@first_order
 def _backward(ctx, d_h, d_final):
     h, *others = ctx.saved_tensors
-    d_h = torch.zeros_like(h) if d_h is None else d_h.contiguous()
+    d_h = torch.zeros_like(h) if d_h is None else d_h
     return (*_run_backward(h, *others, d_h, d_final), None)
 
 

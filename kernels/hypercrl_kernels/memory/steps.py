@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hypercrl_kernels.memory.arguments import check_shape, step_as_kernel
+from hypercrl_kernels.memory.arguments import check_log_gates, check_shape, step_as_kernel
 from hypercrl_kernels.memory.based import EPSILON
 from hypercrl_kernels.memory.based_reference import feature_count, taylor_features
-from hypercrl_kernels.memory.chunk_memory_reference import Error
+from hypercrl_kernels.memory.chunk_memory_reference import Error, normalised
 from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
     Activation,
     MLPState,
@@ -53,13 +53,20 @@ def memory_step(
         [B, H, V] in the dtype of v.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together; on a CPU, log gates above zero.
     """
     _check_step("memory_step", q, k, v)
     (batch, heads, keys), values = q.shape, v.shape[2] + normalise
     letters = "BHKV" if log_momentum is None else "BH2KV"
     sizes = {"B": batch, "H": heads, "K": keys, "V": values, "2": 2}
     check_shape("memory_step", "state", state, letters, **sizes)
+    if log_decay is not None:
+        letters = "H" if log_decay.dim() == 1 else "BH"
+        check_shape("memory_step", "log_decay", log_decay, letters, **sizes)
+    for gate, x in (("beta", beta), ("log_momentum", log_momentum)):
+        if x is not None:
+            check_shape("memory_step", gate, x, "BH", **sizes)
+    check_log_gates("memory_step", log_decay=log_decay, log_momentum=log_momentum)
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("memory_step", state):
         from hypercrl_kernels.memory.steps_launch import launch_step
@@ -88,7 +95,7 @@ def memory_step(
     memory.add_(written)
     o = _apply(memory, read * factor)
     if normalise:
-        o = o[..., :-1] / o[..., -1:]
+        o = normalised(o)
     return o.to(v.dtype)
 
 
@@ -113,11 +120,12 @@ def gla_step(
         [B, H, V] in the dtype of v.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together; on a CPU, log gates above zero.
     """
     _check_step("gla_step", q, k, v)
     batch, heads, keys = q.shape
     check_shape("gla_step", "log_decay", log_decay, "BHK", B=batch, H=heads, K=keys)
+    check_log_gates("gla_step", log_decay=log_decay)
     sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[2]}
     check_shape("gla_step", "state", state, "BHKV", **sizes)
     factor = keys**-0.5 if scale is None else scale
@@ -136,13 +144,14 @@ def scan_step(x: Tensor, *, log_decay: Tensor, state: Tensor) -> Tensor:
     """`scan` for one step: x, log_decay and state [B, H, D]; the state is written in place.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together; on a CPU, log gates above zero.
     """
     if not x.shape == log_decay.shape == state.shape:
         raise ValueError(
             f"scan_step needs x, log_decay and state of one shape; got {tuple(x.shape)}, "
             f"{tuple(log_decay.shape)} and {tuple(state.shape)}"
         )
+    check_log_gates("scan_step", log_decay=log_decay)
     return state.mul_(log_decay.to(state.dtype).exp()).add_(x).to(x.dtype, copy=True)
 
 
@@ -199,7 +208,7 @@ def mlp_memory_step(
         [B, H, V] in the dtype of v.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together; on a CPU, log gates above zero.
     """
     name = "mlp_memory_step"
     _check_step(name, q, k, v)
@@ -210,6 +219,7 @@ def mlp_memory_step(
     for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BH", **sizes)
+    check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     if step_as_kernel(name, *state):
         from hypercrl_kernels.memory.steps_launch import launch_mlp_step
 

@@ -113,6 +113,7 @@ def launch_attention_step(
     q, key, value = (
         x if x.stride()[-2:] == (x.shape[-1], 1) else x.contiguous() for x in (q, key, value)
     )
+    rates = None if rates is None else rates.contiguous()
     persistent = None if persistent is None else persistent.contiguous()
     count = 0 if persistent is None else persistent.shape[1]
     o = q.new_empty(batch, heads, value.shape[3])
@@ -120,7 +121,7 @@ def launch_attention_step(
     # Keys and values of a block take 64 of a thread's registers, all their loads in flight.
     block = min(triton.next_power_of_2(slots), max(1, 8192 // max(padded, columns)))
     attention_step_kernel[(heads, batch)](
-        q, key, value, keys, values, seen, rates, persistent, o, beta,
+        q, key, value, keys, values, seen.contiguous(), rates, persistent, o, beta,
         q.stride(0), *key.stride()[:2], *value.stride()[:2],
         HEADS=heads, KEYS=width, WIDTH=padded, VALUES=value.shape[3], COLUMNS=columns,
         ENTRIES=key.shape[1], SLOTS=slots, BLOCK=block, PERSISTENT=count,
@@ -144,7 +145,9 @@ def launch_linear_step(
     x = x if x.stride(1) == 1 else x.contiguous()
     if gate is not None and gate.stride(1) != 1:
         gate = gate.contiguous()
-    residual = None if residual is None else residual.contiguous()
+    bias, norm, residual = (
+        None if part is None else part.contiguous() for part in (bias, norm, residual)
+    )
     y = x.new_empty(batch, outputs)
     part = width if norm is None else len(norm)
     rows, columns = triton.next_power_of_2(width // part), triton.next_power_of_2(part)

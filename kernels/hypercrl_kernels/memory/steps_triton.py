@@ -74,7 +74,8 @@ def step_kernel(
     tl.store(state + here, memory, mask=mask)
     out = tl.sum(memory * read[:, None], 0) * scale
     if NORMALISE:
-        out /= tl.sum(tl.where(column == VALUES, out, 0.0), 0)
+        normaliser = tl.sum(tl.where(column == VALUES, out, 0.0), 0)
+        out /= tl.where(normaliser == 0.0, 1.0, normaliser)
     tl.store(o + index * VALUES + column, out.to(o.dtype.element_ty), mask=column < VALUES)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypercrl_kernels.derivatives import first_order
+
 WIDEST = 128
 MOST_ROWS = 64
 _ACTIVATIONS = {"elu": F.elu, "relu": F.relu}
@@ -48,16 +50,16 @@ class NarrowMLP(torch.autograd.Function):
     ) -> Tensor:
         from hypercrl_kernels.training.launch import launch_narrow_mlp
 
-        x = x.contiguous()
+        flat, x = flat.contiguous(), x.contiguous()
         outputs = launch_narrow_mlp(flat, x, sizes, activation)
         ctx.save_for_backward(flat, x, outputs)
         ctx.settings = (sizes, activation)
         return outputs[-len(x) * sizes[-1] :].view(len(x), sizes[-1])
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None, None]:
         from hypercrl_kernels.training.launch import launch_narrow_mlp_back
 
         flat, x, outputs = ctx.saved_tensors
-        slope = slopes[0].contiguous()
-        return (*launch_narrow_mlp_back(flat, x, outputs, slope, *ctx.settings), None, None)
+        return (*launch_narrow_mlp_back(flat, x, outputs, slopes[0], *ctx.settings), None, None)

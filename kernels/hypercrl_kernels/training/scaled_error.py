@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.derivatives import first_order
+
 MOST_NUMBERS = 1 << 14
 """Numbers that one program of the kernel goes through."""
 
@@ -44,10 +46,11 @@ class ScaledError(torch.autograd.Function):
         from hypercrl_kernels.training.launch import launch_scaled_error
 
         loss, slope = launch_scaled_error(outputs, obs, next_obs, mean, scale)
-        ctx.save_for_backward(slope)
+        ctx.save_for_backward(slope, outputs)  # what the slope depends on
         return loss
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
+        slope, _ = ctx.saved_tensors
         return slopes[0] * slope, None, None, None, None
