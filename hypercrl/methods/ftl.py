@@ -105,7 +105,7 @@ class FTL(Method):
         self.products += sign * (features.T @ target)
 
     def _solve(self) -> None:
-        same = torch.eye(len(self.moments), device=features.device, dtype=features.dtype)
+        same = torch.eye(len(self.moments), device=self.moments.device, dtype=self.moments.dtype)
         factor, _ = torch.linalg.cholesky_ex(self.moments + self.config.ridge * same)
         self.solution.copy_(torch.cholesky_solve(self.products, factor).T)
 
