@@ -68,33 +68,44 @@ class Normaliser(nn.Module):
         if not self.fits:
             # A sum of constants is rounded, and their mean would not be the constant.
             self.mean.copy_(x.mean(0).clamp(x.amin(0), x.amax(0)))
-        self.fits.add_(1)
-        unmoved = self.since == NEVER
-        self.scale.masked_fill_(unmoved, torch.inf)
-        self.following.copy_(unmoved)
-        self.follow(x, size, least)
+        motion = self._motion(x)
+        scale = motion if least is None else motion.maximum(least)
+        scale = torch.where(motion > _rounding(x, size), scale, torch.inf)
+        self.scale.copy_(torch.where(self.since < NEVER, self.scale, scale))
+        self.since.copy_(torch.where(self.scale < torch.inf, self.since.minimum(self.fits), NEVER))
         self.following.copy_(self.since == NEVER)
+        self.fits.add_(1)
 
     def follow(self, x: Tensor, size: Tensor | None = None, least: Tensor | None = None) -> None:
-        """Take on the scales that are `wanted` by what the present task has shown so far."""
+        """Take on, in place, the scales that are `wanted` by what the present task has shown."""
         wanted = self.wanted(x, size, least)
         self.following |= wanted != self.scale
         self.scale.copy_(wanted)
         moved = self.since.minimum(self.fits - 1)
-        self.since.copy_(torch.where(wanted.isfinite(), moved, self.since))
+        self.since.copy_(torch.where(self.scale < torch.inf, moved, NEVER))
 
     def wanted(self, x: Tensor, size: Tensor | None = None, least: Tensor | None = None) -> Tensor:
         """[width] the scales that x [N, width], all of the present task so far, asks for.
 
-        New are those of dimensions that had not moved by the end of its random steps, and of those
-        that first moved in it and have outgrown their scale.
+        New are those of dimensions that stood still during its random steps, and of those that
+        first moved in it and have outgrown their scale. With d = x − mean the new scale is
+        √(Σ d⁴ / Σ d²), the size of the motion while there is some: the root mean square over mostly
+        still steps would make outliers of the few in which it moves.
         """
-        motion = (x - self.mean).square().mean(0).sqrt()
-        size = x.abs().amax(0) if size is None else size
-        moves = motion > (ROUNDINGS * _FLOAT32.eps * size).clamp_min(_FLOAT32.tiny)
+        motion = self._motion(x)
         outgrown = (self.since == self.fits - 1) & (motion > OUTGROWN * self.scale)
-        scale = motion if least is None else motion.maximum(least)
+        distance = (x - self.mean).abs()
+        largest = distance.amax(0).clamp_min(_FLOAT32.tiny)
+        squares = (distance / largest).square()
+        share = squares.square().mean(0) / squares.mean(0).clamp_min(_FLOAT32.tiny)
+        moving = largest * share.sqrt()
+        scale = moving if least is None else moving.maximum(least)
+        moves = moving > _rounding(x, size)
         return torch.where((self.following | outgrown) & moves, scale, self.scale)
+
+    def _motion(self, x: Tensor) -> Tensor:
+        """[width] root mean square of x − mean."""
+        return (x - self.mean).square().mean(0).sqrt()
 
     def moving(self, task: int = NEVER - 1) -> Tensor:
         """[width] whether a dimension had moved by the end of task `task` (from 0), or by now."""
@@ -106,3 +117,9 @@ class Normaliser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.scale
+
+
+def _rounding(x: Tensor, size: Tensor | None) -> Tensor:
+    """[width] motion below which float32 does not tell it from standing still."""
+    size = x.abs().amax(0) if size is None else size
+    return (ROUNDINGS * _FLOAT32.eps * size).clamp_min(_FLOAT32.tiny)
