@@ -106,6 +106,11 @@ class TaskInference:
         self.learned = 0
         self._end_doubt()
 
+    def learn_more(self) -> None:
+        """The current task has shown a motion that no model knows: not in doubt until learned."""
+        self.learned = 0
+        self._end_doubt()
+
     def step(self, squares: Sequence[float]) -> int | None:
         """Take in one planned step's squared error of each known model, a mean over dimensions.
 

@@ -273,6 +273,7 @@ class Trainer:
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
         started = time.perf_counter()
+        self._follow()
         slots = self._draw_batches(updates)
         report: tuple[Tensor, ...] = ()
         for row in slots:
@@ -293,6 +294,15 @@ class Trainer:
             self._log("plan", milliseconds=median)
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
+
+    def _follow(self) -> None:
+        """Fit the scales of what has begun to move since the random steps."""
+        targets = self.experiment.model.target_normaliser
+        before = targets.moving()
+        fresh = self.position.age - self.position.observed
+        self.method.follow(self.replay.latest(len(self.replay)), fresh)
+        if self.inference is not None and not torch.equal(targets.moving(), before):
+            self.inference.learn_more()
 
     def _draw_batches(self, count: int) -> Tensor:
         """Slots of `count` batches: [count, N], or of windows of episodes, [count, N, L]."""

@@ -149,15 +149,15 @@ class ContextModel(DynamicsModel):
         The negative log-likelihood of where k independent errors, one a step, have led: squared
         error over the sum of the variances, which without a log-variance is the number of steps.
         """
-        scale, mean = self.target_normaliser.scale, self.target_normaliser.mean
+        scales = self.target_normaliser
         variance = torch.zeros_like(state)
         total = torch.zeros_like(state[:, 0])
         for step in range(actions.shape[1]):
             outputs = network(self.inputs(state, actions[:, step])[:, None])
             change, logvar = self.distribution(outputs[:, 0])
-            state = state + change * scale + mean
+            state = state + change * scales.reach() + scales.mean
             variance = variance + logvar.exp()
-            row = ((state - reached[:, step]) / scale).square() / variance
+            row = ((state - reached[:, step]) / scales.scale).square() / variance
             total = total + (row + variance.log() if self.probabilistic else row).mean(-1)
         return total.sum() / actions.shape[1]
 

@@ -11,6 +11,10 @@ from hypercrl.dynamics.normaliser import Normaliser
 from hypercrl_kernels import GaussianLayers
 from hypercrl_kernels.training import scaled_error
 
+SLOWEST = 1e-3
+"""Of the range of a dimension: the smallest scale of its change. What takes thousands of steps
+through its own range, such as a resting body that creeps, is not blown up to motion."""
+
 Layers = list[tuple[Tensor, Tensor]]
 PlanningLayers = Layers | GaussianLayers
 """What a rollout goes through; of a probabilistic model with its variance."""
@@ -48,9 +52,23 @@ class DynamicsModel(nn.Module):
 
     @torch.no_grad()
     def fit_normalisers(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Fit the scales of what moves in [N, O], [N, A], [N, O]; see `Normaliser`."""
+        """Fit to [N, O], [N, A], [N, O] of the next task's random steps; see `Normaliser`."""
         self.input_normaliser.fit(torch.cat([obs, action], -1))
-        self.target_normaliser.fit(next_obs - obs)
+        self.target_normaliser.fit(*_changes(obs, next_obs))
+
+    @torch.no_grad()
+    def follow(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+        """Fit what has begun to move to all of the present task so far; see `Normaliser`."""
+        self.input_normaliser.follow(torch.cat([obs, action], -1))
+        self.target_normaliser.follow(*_changes(obs, next_obs))
+
+    @torch.no_grad()
+    def follows(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> bool:
+        """Whether `follow` would change anything."""
+        inputs, targets = self.input_normaliser, self.target_normaliser
+        wanted = inputs.wanted(torch.cat([obs, action], -1))
+        same = torch.equal(inputs.scale, wanted)
+        return not (same and torch.equal(targets.scale, targets.wanted(*_changes(obs, next_obs))))
 
     def inputs(self, obs: Tensor, action: Tensor) -> Tensor:
         """[..., O], [..., A] → [..., O + A], normalised: what every network of a method reads."""
@@ -59,14 +77,15 @@ class DynamicsModel(nn.Module):
     def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 
-        The log-variance is 0 when it is not learned.
+        The log-variance is 0 when it is not learned, and of what has not moved yet: sure of its
+        standing still, a model would take its first motion for next to impossible.
         """
         if not self.probabilistic:
             return outputs, torch.zeros_like(outputs)
         mean, logvar = outputs.chunk(2, -1)
         logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
-        return mean, logvar
+        return mean, logvar * self.target_normaliser.moving()
 
     def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of next_obs − obs, in observation units.
@@ -75,10 +94,10 @@ class DynamicsModel(nn.Module):
             weights: [P]; obs: [..., O]; action: [..., A].
 
         Returns:
-            ([..., O], [..., O]).
+            ([..., O], [..., O]); the log-variance of what has not moved yet is −∞.
         """
         mean, logvar = self.distribution(self.layout.apply(weights, self.inputs(obs, action)))
-        scale = self.target_normaliser.scale
+        scale = self.target_normaliser.reach()
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
     def loss(
@@ -113,7 +132,7 @@ class DynamicsModel(nn.Module):
         """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0."""
         if not self.probabilistic:
             return self.target_normaliser.mean.new_zeros(())
-        return 0.01 * (self.max_logvar - self.min_logvar).sum()
+        return 0.01 * ((self.max_logvar - self.min_logvar) * self.target_normaliser.moving()).sum()
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """Those of the model's parameters that make a context out of a history."""
@@ -133,8 +152,9 @@ class DynamicsModel(nn.Module):
 
         Both normalisers are folded into the first and last layer, so that a rollout step is
         nothing but the products themselves. What had not moved by the end of task `task` (from 0),
-        whose layers these are, stands still: a scale that came later would turn the rest of an old
-        model's error there into motion.
+        whose layers these are, stands still and is not looked at: a scale that came later would
+        turn the rest of an old model's error there into motion, and the constant that it was, less
+        the mean, is 0 up to a rounding that weights never met.
 
         Args:
             layers: of one network, or of one a robot.
@@ -142,11 +162,11 @@ class DynamicsModel(nn.Module):
         """
         layers = [(w.clone(), b.clone()) for w, b in layers]
         first_w, first_b = layers[0]
-        first_w = first_w / self.input_normaliser.scale
+        first_w = first_w / self.input_normaliser.scale * self.input_normaliser.moving(task)
         layers[0] = (first_w, first_b - first_w @ self.input_normaliser.mean)
         last_w, last_b = layers.pop()
         of_mean, of_variance = slice(0, self.obs_size), slice(self.obs_size, None)
-        scale = self.target_normaliser.scale * self.target_normaliser.moving(task)
+        scale = self.target_normaliser.reach(task)
         mean_b = scale * last_b[..., of_mean] + self.target_normaliser.mean
         layers.append((scale[:, None] * last_w[..., of_mean, :], mean_b))
         if not self.probabilistic:
@@ -155,3 +175,9 @@ class DynamicsModel(nn.Module):
         return GaussianLayers(
             layers, (last_w[..., of_variance, :], last_b[..., of_variance]), bounds
         )
+
+
+def _changes(obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The targets [N, O], and of each dimension its largest number and the least scale [O]."""
+    size = torch.maximum(obs.abs().amax(0), next_obs.abs().amax(0))
+    return next_obs - obs, size, SLOWEST * obs.std(0, correction=0)

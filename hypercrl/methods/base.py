@@ -33,7 +33,8 @@ class Method(nn.Module, ABC):
     Tasks are counted from 0 in the order in which they are begun. A task that has not been begun
     is met with the weights of the latest one: that is what zero-shot transfer measures.
 
-    A task goes `begin_task`; then, again and again, training steps and `observe`; then `end_task`.
+    A task goes `begin_task`; then, again and again, `follow`, training steps and `observe`; then
+    `end_task`.
     Whatever a method keeps is a parameter or a buffer, so that its state is in every checkpoint.
 
     A model with a memory is trained on windows of episodes instead of transitions: a batch of N
@@ -80,6 +81,17 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def training_step(self, batch: Batch) -> StepReport:
         """One update on a batch of the current task; never waits for the device."""
+
+    def follow(self, batch: Batch, fresh: int) -> None:  # noqa: ARG002
+        """Let the model's normalisers take in what has begun to move, see `Normaliser`.
+
+        What a method keeps in normalised units it has to bring along.
+
+        Args:
+            batch: all that the replay holds of the task, the oldest first.
+            fresh: how many of the last ones `observe` has not been given yet.
+        """
+        self.model.follow(batch.obs, batch.action, batch.next_obs)
 
     def observe(self, batch: Batch) -> None:
         """Take note of new transitions: each comes once, in order, after the steps trained on it.

@@ -44,6 +44,15 @@ class DERpp(Reservoir):
         return self.model.layout.sizes[-1]
 
     @torch.no_grad()
+    def follow(self, batch: Batch, fresh: int) -> None:
+        """What was said of a motion stays the same motion; of what stood still it stays nothing."""
+        before = self.model.target_normaliser.scale.clone()
+        super().follow(batch, fresh)
+        after = self.model.target_normaliser.scale
+        ratio = torch.where(before.isfinite(), before / after, 1.0)
+        self.store.extra[:, : self.model.obs_size] *= ratio
+
+    @torch.no_grad()
     def observe(self, batch: Batch) -> None:
         task = self.tasks - 1
         label = torch.full((len(batch),), task, device=batch.obs.device)

@@ -26,7 +26,8 @@ def fisher_diagonal(
     F_i = E_x E_{y ~ p(y|x)} (∂ log p(y|x) / ∂θ_i)², with one y drawn per input from the model's own
     distribution of the normalised change (variance 1 where it is not learned). Taken at the
     observed y, as the empirical Fisher is, it would vanish with the residuals of a good fit and
-    protect nothing (Kunstner et al., NeurIPS 2019).
+    protect nothing (Kunstner et al., NeurIPS 2019). What has not moved yet is not predicted, and
+    has no part in it.
 
     Args:
         network: (parameters [Q], inputs [in]) → raw outputs [out].
@@ -43,7 +44,8 @@ def fisher_diagonal(
     def log_likelihood(parameters: Tensor, x: Tensor, noise: Tensor) -> Tensor:
         mean, logvar = model.distribution(network(parameters, x))
         drawn = (mean + noise * (0.5 * logvar).exp()).detach()
-        return -0.5 * ((drawn - mean).square() * (-logvar).exp() + logvar).sum()
+        squares = (drawn - mean).square() * (-logvar).exp()
+        return -0.5 * ((squares + logvar) * model.target_normaliser.moving()).sum()
 
     rows = batch.at(random_rows(len(batch), samples, sampler))
     x = model.inputs(rows.obs, rows.action)

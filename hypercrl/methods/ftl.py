@@ -77,14 +77,35 @@ class FTL(Method):
         return self.one_network
 
     @torch.no_grad()
+    def follow(self, batch: Batch, fresh: int) -> None:
+        """Sum the task's transitions anew where scales change; old tasks' features stay.
+
+        Those that the replay has let go of keep the features that they had.
+        """
+        if not self.model.follows(batch.obs, batch.action, batch.next_obs):
+            return
+        observed = batch.at(torch.arange(len(batch) - fresh, device=batch.obs.device))
+        self._add(observed, -1)
+        super().follow(batch, fresh)
+        self._add(observed, 1)
+        self._solve()
+
+    @torch.no_grad()
     def observe(self, batch: Batch) -> None:
+        self._add(batch, 1)
+        self._solve()
+
+    def _add(self, batch: Batch, sign: int) -> None:
+        """Add transitions to the sums, or with sign −1 take them out."""
         features = self._features(self.model.inputs(batch.obs, batch.action)).double()
         ones = features.new_ones(len(batch), 1)
         features = torch.cat([features, ones], 1)
         target = self.model.target_normaliser(batch.next_obs - batch.obs).double()
-        self.moments += features.T @ features
-        self.products += features.T @ target
-        same = torch.eye(len(self.moments), device=features.device, dtype=features.dtype)
+        self.moments += sign * (features.T @ features)
+        self.products += sign * (features.T @ target)
+
+    def _solve(self) -> None:
+        same = torch.eye(len(self.moments), device=self.moments.device, dtype=self.moments.dtype)
         factor, _ = torch.linalg.cholesky_ex(self.moments + self.config.ridge * same)
         self.solution.copy_(torch.cholesky_solve(self.products, factor).T)
 
