@@ -437,6 +437,7 @@ def test_windows_of_the_replay_do_not_cross_an_end(run):
 
 
 def test_a_played_episode_ends(run, capsys):
+    capsys.readouterr()
     main(["play", f"run={run}", "episodes=4"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
