@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypercrl.belief import Belief
 from hypercrl.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import Planner, Reward, Rollout
+from hypercrl.planning import Planner, Reward, Rollout, Termination
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
@@ -35,6 +35,7 @@ class Agent:
         robots: B, robots planned for in one call.
         generator: of the planner's noise, and of sampled states; on the planner's device.
         rollout: what to imagine with; without it, the layers of what it believes.
+        termination: the task's, batched as the reward is; None: its episodes do not end.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Agent:
         robots: int,
         generator: torch.Generator,
         rollout: Rollout | None = None,
+        termination: Termination | None = None,
     ) -> None:
         self.planner = planner
         self.reward = reward
+        self.termination = termination
         self.generator = generator
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
@@ -115,7 +118,7 @@ class Agent:
     def _plan_eagerly(
         self, obs: Tensor, start: Tensor, probabilities: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        search = (obs, start, self.generator, probabilities)
+        search = (obs, start, self.generator, probabilities, self.termination)
         return self.planner.plan(self._rollout, self.reward, *search)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
@@ -138,7 +141,8 @@ def oracle_agent(
     """
     imagine = SimulatedRollout(robots, lambda: sequence.make(task), torch.get_num_threads())
     generator = torch.Generator(planner.low.device)
-    return Agent(planner, robots[0].reward, len(robots), generator, imagine)
+    reward, termination = robots[0].reward, robots[0].termination
+    return Agent(planner, reward, len(robots), generator, imagine, termination)
 
 
 @cache

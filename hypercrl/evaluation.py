@@ -1,11 +1,13 @@
 """How good a model and its plans are on a task: episodes, and error over k steps."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hypercrl.agent import Agent, oracle_agent
 from hypercrl.belief import Belief
@@ -14,6 +16,9 @@ from hypercrl.exploration import random_episode
 from hypercrl.planning import Planner
 from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
+
+HELDOUT_DRAWS = 20
+"""Times the held-out episodes: so many are drawn at most to find that many long ones."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Evaluator:
         seed: the run's seed.
         exploration: of the held-out data.
         horizon: k of the prediction error.
-        heldout_episodes: random episodes per task that the prediction error is measured on.
+        heldout_episodes: random episodes per task that the prediction error is measured on. Where
+            they end too early for a window, others are drawn in their place.
         heldout_from: step of these episodes from which on windows of it begin.
     """
 
@@ -63,7 +69,7 @@ class Evaluator:
         self.plan_seconds: list[float] = []
         self._robots: dict[int, list[Task]] = {}
         self._agents: dict[tuple[int, int], Agent] = {}
-        self._heldout: dict[int, tuple[Tensor, Tensor]] = {}
+        self._heldout: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def evaluate(
         self, task: int, believe: Callable[[int], Belief], episodes: int, key: int
@@ -107,12 +113,18 @@ class Evaluator:
         obs = np.stack([self._reset(env, task, e) for e, env in enumerate(tasks)])
         returns = np.zeros(episodes)
         infos: list[dict] = [{} for _ in tasks]
-        for _ in range(tasks[0].max_episode_steps):
+        going = list(enumerate(tasks))
+        while going:
             before, actions = torch.tensor(obs), agent.act(torch.from_numpy(obs))
-            for e, env in enumerate(tasks):
-                obs[e], reward, _, _, infos[e] = env.step(actions[e].numpy())
+            ended = []
+            for e, env in going:
+                obs[e], reward, terminated, truncated, infos[e] = env.step(actions[e].numpy())
                 returns[e] += float(reward)
+                if terminated or truncated:
+                    ended.append(e)
+            # Robots that have ended stay in the batch and stand still; nobody looks at them.
             agent.observe(before, actions, torch.from_numpy(obs))
+            going = [robot for robot in going if robot[0] not in ended]
         self.plan_seconds += agent.plan_seconds
         agent.plan_seconds = []
         return (
@@ -124,17 +136,20 @@ class Evaluator:
     def prediction_error(self, task: int, belief: Belief) -> float:
         """RMS error of the open-loop mean prediction k steps ahead, in observation units.
 
-        Over every window of the task's held-out episodes and every dimension. The belief, which is
-        of one robot for each of these episodes, has seen what came before a window.
+        Over every window of the task's held-out episodes and every dimension; NaN if no episode
+        was long enough for one. The belief, which is of one robot for each of these episodes, has
+        seen what came before a window.
         """
-        obs, actions = self._heldout_episodes(task)
+        obs, actions, inside = self._heldout_episodes(task)
+        if not inside.any():
+            return float("nan")
         if not belief.changes:
             obs, actions = obs[:, self.heldout_from :], actions[:, self.heldout_from :]
-            windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3).flatten(0, 1)
-            pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3).flatten(0, 1)
+            windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3)[inside]
+            pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3)[inside]
             return float(_errors(belief, windows, pushes).square().mean().sqrt())
         errors = open_loop_errors(belief, obs, actions, self.horizon, self.heldout_from)
-        return float(errors.square().mean().sqrt())
+        return float(errors[inside.T].square().mean().sqrt())
 
     def close(self) -> None:
         """Let go of the simulators."""
@@ -153,22 +168,53 @@ class Evaluator:
 
     def _agent(self, task: int, robots: int) -> Agent:
         if (task, robots) not in self._agents:
-            reward = self._tasks(task, 1)[0].reward
+            (env,) = self._tasks(task, 1)
             generator = torch.Generator(self.device)
-            self._agents[task, robots] = Agent(self.planner, reward, robots, generator)
+            self._agents[task, robots] = Agent(
+                self.planner, env.reward, robots, generator, termination=env.termination
+            )
         return self._agents[task, robots]
 
-    def _heldout_episodes(self, task: int) -> tuple[Tensor, Tensor]:
-        """(obs [E, T + 1, O], actions [E, T, A]) on the device."""
+    def _heldout_episodes(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
+        """obs [E, T + 1, O] and actions [E, T, A] of episodes that end in padding, and whether a
+        window that begins at step `heldout_from` + w lies inside its episode, [E, W]."""
         if task not in self._heldout:
-            (env,) = self._tasks(task, 1)
-            seeds = (
-                derive_seed(self.seed, "held-out", task, e) for e in range(self.heldout_episodes)
+            pairs = self._draw_heldout(task)
+            lengths = torch.tensor([len(actions) for _, actions in pairs])
+            obs, actions = (
+                pad_sequence(list(part), batch_first=True) for part in zip(*pairs, strict=True)
             )
-            pairs = [random_episode(env, self.exploration, seed) for seed in seeds]
-            obs, actions = (torch.stack(part) for part in zip(*pairs, strict=True))
-            self._heldout[task] = (obs.to(self.device), actions.to(self.device))
+            first = self.heldout_from + self.horizon
+            ends = torch.arange(first, max(first, actions.shape[1] + 1))
+            inside = ends <= lengths[:, None]
+            self._heldout[task] = (
+                obs.to(self.device),
+                actions.to(self.device),
+                inside.to(self.device),
+            )
         return self._heldout[task]
+
+    def _draw_heldout(self, task: int) -> list[tuple[Tensor, Tensor]]:
+        """Random episodes, the first ones that are long enough for a window, if there are any."""
+        (env,) = self._tasks(task, 1)
+        needed, wanted = self.heldout_from + self.horizon, self.heldout_episodes
+        found: list[tuple[Tensor, Tensor]] = []
+        short: list[tuple[Tensor, Tensor]] = []
+        for number in range(HELDOUT_DRAWS * wanted):
+            if len(found) == wanted:
+                break
+            seed = derive_seed(self.seed, "held-out", task, number)
+            episode = random_episode(env, self.exploration, seed)
+            (found if len(episode[1]) >= needed else short).append(episode)
+        if not found:
+            longest = max(len(actions) for _, actions in short)
+            warnings.warn(
+                f"{env.caption}: none of {len(short)} random episodes has "
+                f"protocol.heldout_from + protocol.prediction_horizon = {needed} steps, the "
+                f"longest {longest}; no prediction error is measured",
+                stacklevel=2,
+            )
+        return (found + short)[:wanted]
 
 
 def open_loop_errors(

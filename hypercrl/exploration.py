@@ -66,14 +66,20 @@ class CorrelatedNoise:
 
 
 def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Observations [T + 1, O] and actions [T, A] of one episode that depends on the seed alone."""
+    """Observations [T + 1, O] and actions [T, A] of one episode that depends on the seed alone.
+
+    T is `max_episode_steps`, or less where the episode ends before.
+    """
     noise = make_noise(env, config, torch.Generator().manual_seed(seed))
     noise.reset()
     observations, actions = [env.reset(seed=seed)[0]], []
-    for _ in range(env.max_episode_steps):
+    over = False
+    while not over:
         action = noise.random_action(config.random_std).clamp(-1, 1)
-        observations.append(env.step(action.numpy())[0])
+        obs, _, terminated, truncated, _ = env.step(action.numpy())
+        observations.append(obs)
         actions.append(action)
+        over = terminated or truncated
     return torch.from_numpy(np.stack(observations)), torch.stack(actions)
 
 

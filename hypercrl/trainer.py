@@ -45,6 +45,7 @@ class Position:
     observed: int = 0
     env_steps: int = 0
     episode_return: float = 0.0
+    episode_steps: int = 0
 
 
 class Trainer:
@@ -166,7 +167,11 @@ class Trainer:
             self.env, config.exploration, streams.get(f"exploration of task {task}")
         )
         self.agent = Agent(
-            self.experiment.planner, self.env.reward, 1, streams.get("planner", device)
+            self.experiment.planner,
+            self.env.reward,
+            1,
+            streams.get("planner", device),
+            termination=self.env.termination,
         )
         self._prepare_training()
         if resumed is None:
@@ -196,7 +201,7 @@ class Trainer:
             action = self.noise.random_action(self.experiment.config.exploration.random_std)
         action = action.clamp(-1, 1)  # what is stored is what is executed
         with self._timed("environment"):
-            next_array, reward, _, truncated, info = self.env.step(action.numpy())
+            next_array, reward, terminated, truncated, info = self.env.step(action.numpy())
         next_obs = torch.from_numpy(next_array)
         self.replay.add(self.obs, action, next_obs)
         self.agent.observe(self.obs[None], action[None], next_obs[None])
@@ -206,12 +211,15 @@ class Trainer:
         position.age += 1
         position.env_steps += 1
         position.episode_return += float(reward)
+        position.episode_steps += 1
         if planned and self.inference is not None:
             self._infer_task(self.inference)
-        if truncated:
+        if terminated or truncated:
             self._log(
                 "episode",
                 success=bool(info["success"]),
+                terminated=terminated,
+                length=position.episode_steps,
                 random=not planned,
                 **{"return": position.episode_return},
             )
@@ -244,6 +252,7 @@ class Trainer:
         self.agent.reset()
         self.replay.begin_episode()
         self.position.episode_return = 0.0
+        self.position.episode_steps = 0
 
     def _end_of_random_steps(self) -> None:
         held = self.replay.contents()
@@ -310,7 +319,14 @@ class Trainer:
         model = self.experiment.model
         if isinstance(model, ContextModel):
             size, length = model.context_config.windows, model.context_config.length
-            return self.replay.windows(generator, count * size, length).view(count, size, length)
+            try:
+                slots = self.replay.windows(generator, count * size, length)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.env.caption}: {error}: its episodes end too early for the windows of a "
+                    "memory. Lower context.burn_in or context.horizon, or use memory=none."
+                ) from error
+            return slots.view(count, size, length)
         shape = (count, self.protocol.batch_size)
         return torch.randint(len(self.replay), shape, generator=generator, device=self._device)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hypercrl_envs import terminations
+
 
 def reacher(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
     """Reacher-v5: - |finger tip - target| - ‖torque‖²; [..., 10], [..., 2] → [...]."""
@@ -29,3 +31,49 @@ def pusher(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: AR
 def pusher_distance(obs: Tensor) -> Tensor:
     """Pusher-v5: object to goal, m; [..., 23] → [...]."""
     return torch.linalg.vector_norm(obs[..., 17:20] - obs[..., 20:23], dim=-1)
+
+
+def inverted_pendulum(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """InvertedPendulum-v5: 1 until the pole has fallen; [..., 4], [..., 1] → [...]."""
+    return (~terminations.inverted_pendulum(obs, action, next_obs)).to(next_obs.dtype)
+
+
+def inverted_double_pendulum(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """InvertedDoublePendulum-v5; [..., 9], [..., 1] → [...].
+
+    10 until it has fallen, less 0.01 x² + (y − 2)² of the tip and 10⁻³ v₁² + 5 · 10⁻³ v₂² of the
+    hinges' velocities, of which no more than 10 is shown.
+    """
+    up = ~terminations.inverted_double_pendulum(obs, action, next_obs)
+    x, y = terminations.double_pendulum_tip(next_obs)
+    fast = 1e-3 * next_obs[..., 6].square() + 5e-3 * next_obs[..., 7].square()
+    return 10.0 * up - 0.01 * x.square() - (y - 2).square() - fast
+
+
+def mountain_car(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """MountainCarContinuous-v0: 100 at the flag, − 0.1 ‖force‖²; [..., 2], [..., 1] → [...]."""
+    there = terminations.mountain_car(obs, action, next_obs)
+    return 100.0 * there - 0.1 * action.square().sum(dim=-1)
+
+
+def mountain_car_distance(obs: Tensor) -> Tensor:
+    """MountainCarContinuous-v0: how far before the flag at 0.45; [..., 2] → [...]."""
+    return (0.45 - obs[..., 0]).clamp_min(0.0)
+
+
+def hopper(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """Hopper-v5 that shows its x (exclude_current_positions_from_observation: false): x velocity
+    over the step of 8 ms, + 1 while it is healthy, − 0.001 ‖torque‖²; [..., 12], [..., 3] → [...].
+    """
+    healthy = ~terminations.hopper(obs, action, next_obs)
+    return _forward(obs, action, next_obs) + healthy
+
+
+def walker2d(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """Walker2d-v5 that shows its x, as `hopper`; [..., 18], [..., 6] → [...]."""
+    healthy = ~terminations.walker2d(obs, action, next_obs)
+    return _forward(obs, action, next_obs) + healthy
+
+
+def _forward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return (next_obs[..., 0] - obs[..., 0]) / 0.008 - 1e-3 * action.square().sum(dim=-1)

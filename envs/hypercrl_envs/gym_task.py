@@ -1,10 +1,12 @@
-"""Any Gymnasium environment with Box spaces; its reward is a batched torch function, or learned."""
+"""Any Gymnasium environment with Box spaces; its reward and end are torch functions, or learned."""
 
 from __future__ import annotations
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import gymnasium
@@ -24,13 +26,21 @@ class GymTask(Task):
     """A registered Gymnasium environment as a task.
 
     Observation: the environment's. Action: the environment's, mapped from its bounds to [-1, 1].
-    Reward: the given function, called with observations and actions in the environment's own units.
+    Reward, and whether an episode ends: the given functions, called with observations and actions
+    in the environment's own units. What `step` returns as terminated or truncated is what the
+    environment says.
 
     Without a function the reward is learned: the observation ends in the reward that was just paid
     (0 at the start), the dynamics model predicts it like any other dimension, and the reward of an
     imagined step is what is predicted there. Chosen over a network of its own because the output
     layer's last row is such a head already, trained on the same batches; every method protects it
     from forgetting as it protects the dynamics, and planners and kernels do not know of it.
+
+    Whether an episode ends is learned in the same way where neither has a function: one more
+    number, 1 once the environment has terminated. All data begin at 0, so what is predicted of a
+    step is its change, and more than half of it is an end: the mean of such a number is a
+    probability, and changes do not add up along a rollout. With a reward but no termination a plan
+    does not know of ends, and a warning says so at the first one.
 
     A state is the seed of the episode and its actions; restoring replays them, which is exact for
     every environment that its seed determines.
@@ -40,6 +50,7 @@ class GymTask(Task):
         self,
         id: str,
         reward: str | None = None,
+        termination: str | None = None,
         distance: str | None = None,
         solved_within: float = 0.05,
         options: Mapping[str, Any] | None = None,
@@ -53,6 +64,8 @@ class GymTask(Task):
             id: of the environment, such as "Reacher-v5"; "package.module:Name-v0" imports first.
             reward: "package.module:function" of (obs [..., O], action [..., A], next_obs [..., O])
                 → [...], any leading dimensions, device and floating type; None: learned.
+            termination: the same, → bool [...], whether the step ends the episode (see
+                `hypercrl_envs.terminations`); None: learned if the reward is.
             distance: "package.module:function" of obs [..., O] → [...], how far from done; without
                 it the goal distance is NaN and nothing counts as success.
             solved_within: distance below which the state counts as solved.
@@ -68,6 +81,9 @@ class GymTask(Task):
         super().__init__(render_mode)
         known_name(camera, ("front",), "camera")
         self._reward = _function(reward) if reward is not None else None
+        self._termination = _function(termination) if termination is not None else None
+        self._learns_end = reward is None and termination is None
+        self.ends = self._learns_end or termination is not None
         self._distance = _function(distance) if distance is not None else None
         self.solved_within = float(solved_within)
         self._size = (int(height), int(width))
@@ -88,7 +104,7 @@ class GymTask(Task):
         # One picture a step, by Gymnasium's convention.
         self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
         self.caption = id
-        more = (0, 0 if self._reward else 1)
+        more = (0, (self._reward is None) + self._learns_end)
         low, high = (
             np.pad(bound, more, constant_values=sign * np.inf)
             .clip(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
@@ -101,6 +117,7 @@ class GymTask(Task):
         self._seed = 0
         self._actions: list[np.ndarray] = []
         self._raw, self._paid = np.zeros(len(observations.low)), 0.0
+        self._says = False, False
         self._units: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def _reset_simulation(self) -> None:
@@ -109,16 +126,25 @@ class GymTask(Task):
     def _begin(self, seed: int) -> None:
         self._seed, self._actions = seed, []
         self._raw, _ = self._env.reset(seed=seed)
-        self._paid = 0.0
+        self._paid, self._says = 0.0, (False, False)
 
     def _advance(self, action: np.ndarray) -> None:
         self._actions.append(action.astype(np.float64))
-        self._raw, paid, *_ = self._env.step(self._middle + self._half * action)
-        self._paid = float(paid)
+        self._raw, paid, terminated, truncated, _ = self._env.step(
+            self._middle + self._half * action
+        )
+        self._paid, self._says = float(paid), (bool(terminated), bool(truncated))
+        if terminated and not self.ends:
+            _notice_unplanned_end(self.caption)
+
+    def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:  # noqa: ARG002
+        return self._says
 
     def _observe(self) -> np.ndarray:
-        obs = self._raw if self._reward else np.append(self._raw, self._paid)
-        return np.array(obs, dtype=np.float32)
+        learned = [] if self._reward else [self._paid]
+        if self._learns_end:
+            learned.append(float(self._says[0]))
+        return np.append(self._raw, learned).astype(np.float32)
 
     def _get_physics(self) -> np.ndarray:
         return np.concatenate(([float(self._seed)], *self._actions))
@@ -135,7 +161,18 @@ class GymTask(Task):
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         if self._reward is None:
-            return next_obs[..., -1]
+            return next_obs[..., len(self._raw)]
+        return self._reward(obs, self._in_own_units(action), next_obs)
+
+    def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        if self._learns_end:
+            return next_obs[..., -1] - obs[..., -1] > 0.5
+        if self._termination is None:
+            return super().terminated(obs, action, next_obs)
+        size = len(self._raw)
+        return self._termination(obs[..., :size], self._in_own_units(action), next_obs[..., :size])
+
+    def _in_own_units(self, action: Tensor) -> Tensor:
         key = (action.device, action.dtype)
         if key not in self._units:
             # Kept for later calls, which may need gradients.
@@ -145,7 +182,7 @@ class GymTask(Task):
                     torch.tensor(self._half, dtype=action.dtype, device=action.device),
                 )
         middle, half = self._units[key]
-        return self._reward(obs, middle + half * action, next_obs)
+        return middle + half * action
 
     def goal_distance(self, obs: Tensor) -> Tensor:
         """What `distance` says, in its units."""
@@ -196,6 +233,15 @@ def _box(space: gymnasium.Space, id: str) -> gymnasium.spaces.Box:
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"{id} has other spaces than one-dimensional boxes: {space}")
     return space
+
+
+@cache
+def _notice_unplanned_end(id: str) -> None:
+    warnings.warn(
+        f"{id} ends an episode, and plans do not know when: give its task a termination: "
+        '"module:function" (hypercrl_envs.terminations has some)',
+        stacklevel=3,
+    )
 
 
 def _function(path: str) -> Callable[..., Tensor]:

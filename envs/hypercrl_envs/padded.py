@@ -12,7 +12,7 @@ from hypercrl_envs.task import Exploration, Task
 class PaddedTask(Task):
     """Another task whose observations end in zeros and whose last actions do nothing.
 
-    Reward, distance and success see the part that is not padding.
+    Reward, termination, distance and success see the part that is not padding.
     """
 
     def __init__(self, task: Task, observation_size: int, action_size: int) -> None:
@@ -38,13 +38,23 @@ class PaddedTask(Task):
         bias = task.exploration
         self.exploration = Exploration(bias.bias_low + idle, bias.bias_high + idle)
         self.max_episode_steps = task.max_episode_steps
+        self.ends = task.ends
         self.caption = task.caption
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        return self._task.reward(*self._without_padding(obs, action, next_obs))
+
+    def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        return self._task.terminated(*self._without_padding(obs, action, next_obs))
+
+    def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:
+        return self._task._ending(*self._without_padding(obs, action, next_obs))
+
+    def _without_padding(
+        self, obs: Tensor, action: Tensor, next_obs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         size = self._observations
-        return self._task.reward(
-            obs[..., :size], action[..., : self._actions], next_obs[..., :size]
-        )
+        return obs[..., :size], action[..., : self._actions], next_obs[..., :size]
 
     def goal_distance(self, obs: Tensor) -> Tensor:
         return self._task.goal_distance(obs[..., : self._observations])

@@ -52,7 +52,8 @@ class SimulatedRollout:
             actions: [B, K, H, A] in [-1, 1].
 
         Returns:
-            [B, K, H + 1, O], the start included; device and type of `obs`.
+            [B, K, H + 1, O], the start included; device and type of `obs`. Where an episode ends,
+            its last observation is repeated.
         """
         robots, samples = actions.shape[:2]
         starts = [robot._get_physics() for robot in self._robots]
@@ -69,9 +70,16 @@ class SimulatedRollout:
         physics, actions = job
         copy = self._copies.get()
         copy._set_physics(physics)
-        observations = []
+        observations: list[np.ndarray] = []
+        before = copy._observe() if copy.ends else None
         for action in actions:
             copy._advance(action)
             observations.append(copy._observe())
+            if before is not None:
+                transition = (torch.from_numpy(x) for x in (before, action, observations[-1]))
+                if any(copy._ending(*transition)):
+                    break
+                before = observations[-1]
         self._copies.put(copy)
-        return np.stack(observations)
+        repeated = len(actions) - len(observations)
+        return np.stack(observations + observations[-1:] * repeated)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
@@ -31,13 +33,15 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     """One task of a sequence. It owns observation, reward, success, limits and rendering.
 
     Observations are such that a dynamics model predicts `next_obs - obs`. Actions are in
-    [-1, 1]. Episodes end by truncation after `max_episode_steps`; `terminated` is never true.
-    `step` pays what `reward` says, the function that a planner evaluates on imagined rollouts.
+    [-1, 1]. Episodes are truncated after `max_episode_steps`; those of a task that `ends` can
+    terminate before. `step` pays what `reward` says, the function that a planner evaluates on
+    imagined rollouts, as it evaluates `terminated`.
 
     Subclasses set the spaces, `max_episode_steps`, `exploration`, `caption` and, where it is not
     10 Hz, `control_rate`.
 
     Attributes:
+        ends: whether `terminated` can ever be true.
         restores_at_once: whether restoring a state costs no more than a step.
         control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
@@ -50,6 +54,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     exploration: Exploration
     caption: str
     control_rate: float = 10.0
+    ends: bool = False
     restores_at_once: bool = False
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -64,6 +69,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             )
         self.render_mode = render_mode
         self._elapsed_steps = 0
+        self._terminated = self._truncated = False
         self._observation: np.ndarray | None = None
 
     @property
@@ -78,6 +84,18 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         Any leading dimensions, device and floating type. Constants are copied to a device on
         the first call there, so later calls can be captured in a CUDA graph.
         """
+
+    def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002
+        """Whether transitions end their episodes: [..., O], [..., A], [..., O] → bool [...].
+
+        Batched as `reward` is. The transition that ends an episode is paid, and nothing after it.
+        """
+        return torch.zeros_like(next_obs[..., 0], dtype=torch.bool)
+
+    @property
+    def termination(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """`terminated` for a planner; None where nothing ends, which costs it nothing."""
+        return self.terminated if self.ends else None
 
     @abstractmethod
     def goal_distance(self, obs: Tensor) -> Tensor:
@@ -98,6 +116,10 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     @abstractmethod
     def _advance(self, action: np.ndarray) -> None:
         """Run the simulator for one control step under an action in [-1, 1]."""
+
+    def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:
+        """Whether the step just made has terminated, or truncated, the episode by itself."""
+        return self.ends and bool(self.terminated(obs, action, next_obs)), False
 
     @abstractmethod
     def _observe(self) -> np.ndarray:
@@ -125,6 +147,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         """
         super().reset(seed=seed, options=options)
         self._elapsed_steps = 0
+        self._terminated = self._truncated = False
         self._reset_simulation()
         self._observation = self._observe()
         return self._observation.copy(), self._info(torch.from_numpy(self._observation))
@@ -138,8 +161,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             action: [A], clipped to [-1, 1].
 
         Returns:
-            obs [O], reward, terminated (always False), truncated (from step `max_episode_steps`
-            on), info {"success": bool, "goal_distance": m} of the new state.
+            obs [O], reward, terminated, truncated (from step `max_episode_steps` on), info
+            {"success": bool, "goal_distance": m} of the new state. After the end of an episode
+            the simulator is left alone: nothing moves, nothing is paid, and a warning says so.
 
         Raises:
             ValueError: an action of another shape, or with NaN.
@@ -148,14 +172,30 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         if self._observation is None:
             raise RuntimeError("call reset() or set_state() before step()")
         action = self._checked(action)
+        self._elapsed_steps += 1
+        if self._terminated or self._truncated:
+            return self._stand_still(self._observation)
         before = torch.from_numpy(self._observation)
         self._advance(action)
-        self._elapsed_steps += 1
         self._observation = self._observe()
-        after = torch.from_numpy(self._observation)
-        reward = self.reward(before, torch.from_numpy(action), after).item()
-        truncated = self._elapsed_steps >= self.max_episode_steps
-        return self._observation.copy(), reward, False, truncated, self._info(after)
+        transition = before, torch.from_numpy(action), torch.from_numpy(self._observation)
+        reward = self.reward(*transition).item()
+        self._terminated, cut = self._ending(*transition)
+        self._truncated = cut or self._elapsed_steps >= self.max_episode_steps
+        end = self._terminated, self._truncated
+        return self._observation.copy(), reward, *end, self._info(transition[-1])
+
+    def _stand_still(
+        self, observation: np.ndarray
+    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """A step after the end."""
+        warnings.warn(
+            f"an episode of {self.caption!r} is over and is not stepped on: call reset()",
+            stacklevel=3,
+        )
+        self._truncated |= self._elapsed_steps >= self.max_episode_steps
+        end = self._terminated, self._truncated
+        return observation.copy(), 0.0, *end, self._info(torch.from_numpy(observation))
 
     def get_state(self) -> dict[str, Any]:
         """All that the future of this task depends on, as numpy arrays and JSON-able values.
@@ -166,6 +206,8 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         return {
             "physics": self._get_physics(),
             "elapsed_steps": self._elapsed_steps,
+            "terminated": self._terminated,
+            "truncated": self._truncated,
             "np_random": self.np_random.bit_generator.state,
         }
 
@@ -177,6 +219,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         """
         self._set_physics(np.asarray(state["physics"], dtype=np.float64))
         self._elapsed_steps = int(state["elapsed_steps"])
+        # States from before episodes could end have neither.
+        self._terminated = bool(state.get("terminated", False))
+        self._truncated = bool(state.get("truncated", False))
         generator = np.random.Generator(np.random.PCG64())
         generator.bit_generator.state = state["np_random"]
         self.np_random = generator

@@ -86,6 +86,7 @@ class _Stage:
     info: dict[str, Any] = field(init=False)
     total: float = 0.0
     steps: int = 0
+    over: bool = False
 
     @property
     def seconds(self) -> float:
@@ -101,10 +102,11 @@ class _Stage:
         self.agent.reset()
         self.total = 0.0
         self.steps = 0
+        self.over = False
 
     def advance(self, seconds: float) -> None:
         """Step while that time of the episode has not come yet; after its end, wait."""
-        while self.steps < self.env.max_episode_steps and self._next_time <= seconds + 1e-9:
+        while not self.over and self._next_time <= seconds + 1e-9:
             self._step()
 
     @property
@@ -114,7 +116,8 @@ class _Stage:
     def _step(self) -> None:
         obs = torch.from_numpy(self.obs)[None]
         action = self.agent.act(obs)
-        self.obs, reward, _, _, self.info = self.env.step(action[0].numpy())
+        self.obs, reward, terminated, truncated, self.info = self.env.step(action[0].numpy())
+        self.over = terminated or truncated
         self.agent.observe(obs, action, torch.from_numpy(self.obs)[None])
         self.total += float(reward)
         self.steps += 1
@@ -129,7 +132,7 @@ class _Stage:
         distance = self.info["goal_distance"]
         # NaN: the task does not say how far its goal is.
         away = "" if isnan(distance) else f", {1e3 * distance:.0f} mm from the goal"
-        return f"return {self.total:.1f}, {success}{away}"
+        return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
 
 
 def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
@@ -146,7 +149,8 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     if experiment.plans_with_simulator:
         agent = oracle_agent(experiment.planner, experiment.sequence, number - 1, [env])
     else:
-        agent = Agent(experiment.planner, env.reward, 1, torch.Generator(experiment.device))
+        generator = torch.Generator(experiment.device)
+        agent = Agent(experiment.planner, env.reward, 1, generator, termination=env.termination)
         agent.believe(experiment.belief(number - 1, 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
@@ -176,6 +180,8 @@ def _run_episodes(
                 stage.advance(frame / rate)
             if writer is not None:
                 writer.add(tile([stage.picture(episode) for stage in stages]))
+            if all(stage.over for stage in stages):
+                break
         for stage in stages:
             console.print(
                 f"{stage.label}, episode {episode + 1}: {stage.outcome()}", highlight=False

@@ -10,6 +10,7 @@ from hypercrl.planning.planner import (
     PlannerConfig,
     Reward,
     Rollout,
+    Termination,
     expected_returns,
     trajectory_returns,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "PlannerConfig",
     "Reward",
     "Rollout",
+    "Termination",
     "expected_returns",
     "make_planner",
     "trajectory_returns",

@@ -18,6 +18,9 @@ Rollout = Callable[[Tensor, Tensor], Tensor]
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
 
+Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
+
 
 @dataclass
 class PlannerConfig:
@@ -93,6 +96,7 @@ class Planner(ABC):
         start: Tensor,
         generator: torch.Generator,
         probabilities: Tensor | None = None,
+        termination: Termination | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -102,6 +106,7 @@ class Planner(ABC):
             start: [B, N, H, A] where the search starts.
             probabilities: [B, M] of M hypotheses about each robot. The return of a sequence is its
                 mean over them, and `rollout` is of B M robots, those of one robot together.
+            termination: of the task; None: its episodes do not end.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
@@ -110,10 +115,10 @@ class Planner(ABC):
 
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                return trajectory_returns(rollout(obs, actions), actions, reward)
+                return trajectory_returns(rollout(obs, actions), actions, reward, termination)
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = trajectory_returns(rollout(starts, each), each, reward)
+            of_each = trajectory_returns(rollout(starts, each), each, reward, termination)
             return expected_returns(of_each, probabilities)
 
         best, found = self._search(evaluate, start, generator)
@@ -134,8 +139,10 @@ class Planner(ABC):
         """
 
 
-def trajectory_returns(states: Tensor, actions: Tensor, reward: Reward) -> Tensor:
-    """Sum of rewards along trajectories, in one call of the reward.
+def trajectory_returns(
+    states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None = None
+) -> Tensor:
+    """Sum of rewards along trajectories up to the step that ends them, in one call of the reward.
 
     Args:
         states: [B, K, H + 1, O]; actions: [B, K, H, A].
@@ -143,7 +150,13 @@ def trajectory_returns(states: Tensor, actions: Tensor, reward: Reward) -> Tenso
     Returns:
         [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
     """
-    returns = reward(states[:, :, :-1], actions, states[:, :, 1:]).sum(-1)
+    transitions = states[:, :, :-1], actions, states[:, :, 1:]
+    rewards = reward(*transitions)
+    if termination is not None:
+        ends = termination(*transitions).cumsum(-1)
+        over = torch.cat([torch.zeros_like(ends[..., :1]), ends[..., :-1]], -1) > 0
+        rewards = rewards.masked_fill(over, 0.0)  # what is not a number there is not paid either
+    returns = rewards.sum(-1)
     return returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 

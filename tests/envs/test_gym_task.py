@@ -61,20 +61,21 @@ def test_without_a_distance_nothing_is_success():
 
 
 @pytest.mark.parametrize(("id", "name"), CASES)
-def test_without_a_function_the_reward_paid_is_observed(id, name):
+def test_without_functions_the_reward_paid_and_the_end_are_observed(id, name):
     learned = GymTask(id, distance=f"{REWARDS}:{name}_distance")
     told = GymTask(id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance")
     start, info = learned.reset(seed=0)
     expected, expected_info = told.reset(seed=0)
-    np.testing.assert_array_equal(start, np.append(expected, 0.0))
+    np.testing.assert_array_equal(start, np.append(expected, [0.0, 0.0]))
     assert info == expected_info
     generator = np.random.default_rng(0)
     for _ in range(10):
         action = generator.uniform(-1, 1, learned.action_space.shape).astype(np.float32)
         obs, reward, *_ = learned.step(action)
         expected, paid, *_ = told.step(action)
-        np.testing.assert_array_equal(obs[:-1], expected)
-        assert obs[-1] == reward == pytest.approx(float(paid), abs=1e-5)
+        np.testing.assert_array_equal(obs[:-2], expected)
+        assert obs[-2] == reward == pytest.approx(float(paid), abs=1e-5)
+        assert obs[-1] == 0
 
 
 def test_options_and_pictures():

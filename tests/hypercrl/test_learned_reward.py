@@ -12,7 +12,7 @@ from hypercrl_kernels import rollout
 
 
 def random_data(steps: int, seed: int) -> Batch:
-    task = make_task("gym", id="Reacher-v5")
+    task = make_task("gym", id="Reacher-v5", termination="hypercrl_envs.terminations:never")
     generator = np.random.default_rng(seed)
     obs, _ = task.reset(seed=seed)
     rows = []
