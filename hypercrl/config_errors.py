@@ -55,8 +55,8 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     wanted, there = config.protocol.num_tasks, len(config.env.tasks)
     if wanted is not None and wanted > there:
         raise UserError(
-            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks; give "
-            "at most that, or null for all."
+            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks; "
+            "give at most that, or null for all."
         )
 
 
