@@ -77,15 +77,14 @@ class DynamicsModel(nn.Module):
     def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 
-        The log-variance is 0 when it is not learned, and of what has not moved yet: sure of its
-        standing still, a model would take its first motion for next to impossible.
+        The log-variance is 0 when it is not learned.
         """
         if not self.probabilistic:
             return outputs, torch.zeros_like(outputs)
         mean, logvar = outputs.chunk(2, -1)
         logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
-        return mean, logvar * self.target_normaliser.moving()
+        return mean, logvar
 
     def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of next_obs − obs, in observation units.
@@ -132,7 +131,7 @@ class DynamicsModel(nn.Module):
         """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0."""
         if not self.probabilistic:
             return self.target_normaliser.mean.new_zeros(())
-        return 0.01 * ((self.max_logvar - self.min_logvar) * self.target_normaliser.moving()).sum()
+        return 0.01 * (self.max_logvar - self.min_logvar).sum()
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """Those of the model's parameters that make a context out of a history."""
