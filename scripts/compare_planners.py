@@ -4,9 +4,10 @@
         [--episodes 10] [--repeats 3] [--device cpu] [--out FILE.json]
 
 Each planner is given 1, 1/2, 1/4 and 1/8 of the run's samples and elites; the model stays the
-run's. A run of planner.dynamics=simulator compares them on true dynamics. Start states are the same
-for all; repeats differ in the planner's noise. FILE is written after each row: one process for each
-planner and fraction, side by side, is the fastest where there are cores.
+run's. Settings of its own follow a planner's name: icem,noise_beta=2.5,kept=0. A run of
+planner.dynamics=simulator compares them on true dynamics. Start states are the same for all;
+repeats differ in the planner's noise. FILE is written after each row: one process for each planner
+and fraction, side by side, is the fastest where there are cores.
 """
 
 import argparse
@@ -15,8 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import cast
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -26,9 +30,10 @@ from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator, Score
 from hypercrl.experiment import Experiment, build
-from hypercrl.planning import PLANNERS, PlannerConfig, make_planner
+from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
 from hypercrl.result import git_revision, machine
 from hypercrl.run_folder import LATEST, RunFolder
+from hypercrl.settings import check
 from hypercrl.strict_json import to_json
 
 FEWEST_ELITES = 4
@@ -46,44 +51,56 @@ class Row:
     plan_milliseconds: float
 
 
-def sized(name: str, config: PlannerConfig, fraction: int) -> PlannerConfig:
-    """The planner of that name with 1/`fraction` of the samples of `config`, all else alike."""
+def sized(planner: str, config: PlannerConfig, fraction: int) -> PlannerConfig:
+    """That planner with 1/`fraction` of the samples of `config`, its own settings, all else alike.
+
+    Raises:
+        UserError: no such planner, no such setting of it, or a value out of its limits.
+    """
+    name, *own = planner.split(",")
+    if name not in PLANNERS:
+        raise UserError(f"a planner is one of {', '.join(PLANNERS)}, not {name!r}.")
     shared = {f.name: getattr(config, f.name) for f in fields(PlannerConfig)}
     elites = max(FEWEST_ELITES, round(config.elites / fraction))
     samples = max(elites, round(config.samples / fraction))
-    return PLANNERS[name][1](**{**shared, "name": name, "samples": samples, "elites": elites})
+    sizes = {"name": name, "samples": samples, "elites": elites}
+    try:
+        schema = OmegaConf.structured(PLANNERS[name][1])
+        merged = OmegaConf.merge(schema, {**shared, **sizes}, OmegaConf.from_dotlist(own))
+        settings = cast(PlannerConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise UserError(f"planner {planner}: {str(error).splitlines()[0]}") from error
+    check(settings, "planner.")
+    return settings
 
 
 @torch.no_grad()
 def compare(
-    experiment: Experiment, planners: list[str], fractions: list[int], episodes: int, repeats: int
+    experiment: Experiment, planners: list[tuple[str, Planner]], episodes: int, repeats: int
 ) -> Iterator[Row]:
-    config, tasks = experiment.config, len(experiment.sequence)
-    for name in planners:
-        for fraction in fractions:
-            settings = sized(name, config.planner, fraction)
-            planner = make_planner(settings, experiment.planner.low, experiment.planner.high)
-            evaluator = experiment.evaluator(planner)
-            scores = [
-                [_score(experiment, evaluator, task, episodes, key) for task in range(tasks)]
-                for key in range(repeats)
-            ]
-            evaluator.close()
-            yield Row(
-                name,
-                settings.samples,
-                settings.elites,
-                [[score.success for score in row] for row in scores],
-                [[score.episode_return for score in row] for row in scores],
-                1e3 * median(evaluator.plan_seconds),
-            )
+    tasks = len(experiment.sequence)
+    for name, planner in planners:
+        evaluator = experiment.evaluator(planner)
+        scores = [
+            [_score(experiment, evaluator, task, episodes, key) for task in range(tasks)]
+            for key in range(repeats)
+        ]
+        evaluator.close()
+        yield Row(
+            name,
+            planner.config.samples,
+            planner.config.elites,
+            [[score.success for score in row] for row in scores],
+            [[score.episode_return for score in row] for row in scores],
+            1e3 * median(evaluator.plan_seconds),
+        )
 
 
 def _score(
     experiment: Experiment, evaluator: Evaluator, task: int, episodes: int, key: int
 ) -> Score:
     if experiment.plans_with_simulator:
-        return evaluator.evaluate_oracle(task, episodes, key)
+        return evaluator.evaluate_oracle(task, episodes, key=key)
     return evaluator.evaluate(task, partial(experiment.belief, task), episodes, key)
 
 
@@ -107,7 +124,7 @@ def load(run: Path, device: str) -> Experiment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--planners", nargs="+", default=["cem", "icem"], choices=list(PLANNERS))
+    parser.add_argument("--planners", nargs="+", default=["cem", "icem"])
     parser.add_argument("--fractions", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
@@ -116,17 +133,22 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.run, arguments.device)
-    except UserError as error:
+        given, bounds = experiment.config.planner, (experiment.planner.low, experiment.planner.high)
+        planners = [
+            (name, make_planner(sized(name, given, fraction), *bounds))
+            for name in arguments.planners
+            for fraction in arguments.fractions
+        ]
+    except (UserError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     table = Table("planner", "samples", "elites", "success", "return", "worst task", "ms a call")
     about = {"run": str(arguments.run), "git": git_revision()}
     about["machine"] = machine(experiment.device)
     rows = []
-    sizes = (arguments.planners, arguments.fractions)
     for row in track(
-        compare(experiment, *sizes, arguments.episodes, arguments.repeats),
+        compare(experiment, planners, arguments.episodes, arguments.repeats),
         "planners",
-        total=len(sizes[0]) * len(sizes[1]),
+        total=len(planners),
     ):
         rows.append(row)
         if arguments.out:

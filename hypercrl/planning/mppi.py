@@ -1,8 +1,10 @@
 """Model-predictive path integral control, over the best samples.
 
-Williams et al., "Information theoretic MPC for model-based reinforcement learning", ICRA 2017; the
-softmax over elites and the refitted standard deviation are those of TD-MPC (Hansen et al., ICML
-2022, algorithm 1). With elites = samples and one iteration it is MPPI in its first form.
+Williams et al., "Information theoretic MPC for model-based reinforcement learning", ICRA 2017,
+without the cost of control in their weights (λ uᵀ Σ⁻¹ ε, equation 34): actions cost what the reward
+says that they cost. The softmax over elites and the refitted standard deviation are those of TD-MPC
+(Hansen et al., ICML 2022, algorithm 1). With elites = samples and one iteration it is MPPI in its
+first form.
 """
 
 from dataclasses import dataclass
@@ -17,10 +19,15 @@ from hypercrl.settings import number
 
 @dataclass
 class MPPIConfig(PlannerConfig):
-    """Settings of MPPI; `temperature` is λ, in units of the return."""
+    """Settings of MPPI.
+
+    Attributes:
+        temperature: λ, in units of the return. None: in each iteration the mean distance of the
+            elites' returns from the best one; the reward's unit and zero then change no plan.
+    """
 
     name: str = "mppi"
-    temperature: float = number(1.0, least=1e-6)
+    temperature: float | None = number(None, least=1e-6)
 
 
 class MPPI(CEM):
@@ -35,9 +42,31 @@ class MPPI(CEM):
         config = self.config
         returns, index = returns.topk(config.elites, dim=1)
         elites = actions.gather(1, index[..., None, None].expand(-1, -1, *actions.shape[2:]))
-        # Where every elite diverged there is no softmax: they count alike.
-        logits = (returns / config.temperature).clamp_min(-1e30)
-        weights = torch.softmax(logits, dim=1)[..., None, None]
+        weights = path_weights(returns, config.temperature)[..., None, None]
         mean = (weights * elites).sum(1)
         variance = (weights * (elites - mean[:, None]).square()).sum(1)
         return mean, torch.maximum(variance.sqrt(), self.min_std), elites[:, 0]
+
+
+def path_weights(returns: Tensor, temperature: float | None) -> Tensor:
+    """softmax(R/λ) over the last dimension; by default λ is the mean of max R − R, where finite.
+
+    Infinite returns have the weights of the limit: those of +∞ share all of it, those of −∞ have
+    none; where all returns are alike, infinite or not, all weights are.
+
+    Args:
+        returns: [B, K], none of them NaN.
+
+    Returns:
+        [B, K].
+    """
+    best = returns.amax(-1, keepdim=True)
+    gap = torch.where(returns == best, 0.0, best - returns)  # ∞ − ∞ is not a number
+    if temperature is None:
+        finite = gap.isfinite()
+        share = gap / finite.sum(-1, keepdim=True)  # divided first: the sum overflows in no case
+        unit = share.where(finite, 0.0).sum(-1, keepdim=True)
+        gap = gap / unit.clamp_min(torch.finfo(gap.dtype).tiny)
+    else:
+        gap = gap / temperature
+    return torch.softmax(-gap, -1)

@@ -167,8 +167,9 @@ def expected_returns(returns: Tensor, probabilities: Tensor) -> Tensor:
         returns: [B M, K], those of one robot together; probabilities: [B, M].
 
     Returns:
-        [B, K].
+        [B, K]; −∞ where one hypothesis pays −∞, whatever another may.
     """
     weights = probabilities[:, :, None]
     weighted = weights * returns.view(*probabilities.shape, -1)
-    return torch.where(weights > 0, weighted, 0.0).sum(1)  # 0 · −∞ is not a number
+    expected = torch.where(weights > 0, weighted, 0.0).sum(1)  # 0 · −∞ is not a number
+    return expected.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # nor is ∞ − ∞

@@ -18,14 +18,18 @@ def k_centre_order(features: Tensor, count: int, generator: torch.Generator) -> 
     """[count] rows, each the one farthest from those before it.
 
     The greedy 2-approximation of the k-centre problem (Gonzalez 1985), from a random first row.
+    Where all that is left lies on chosen rows, the first rows left are taken.
     """
-    first = torch.randint(len(features), (1,), generator=generator, device=generator.device)
-    chosen = [first[0]]
+    best = torch.randint(len(features), (1,), generator=generator, device=generator.device)[0]
     distance = torch.full_like(features[:, 0], torch.inf)
-    while len(chosen) < count:
-        distance = distance.minimum((features - features[chosen[-1]]).square().sum(-1))
-        chosen.append(distance.argmax())
-    return torch.stack(chosen)
+    taken = torch.zeros_like(distance, dtype=torch.bool)
+    chosen = torch.empty(count, dtype=torch.int64, device=features.device)
+    for i in range(count):
+        chosen[i] = best
+        taken[best] = True
+        distance = distance.minimum((features - features[best]).square().sum(-1))
+        best = _best_left(distance, taken)
+    return chosen
 
 
 def herding_order(
@@ -39,15 +43,20 @@ def herding_order(
     draws nothing.
     """
     centre, total = features.mean(0), torch.zeros_like(features[0])
-    free = torch.zeros_like(features[:, 0])
-    chosen: list[Tensor] = []
-    while len(chosen) < count:
-        means = (total + features) / (len(chosen) + 1)
-        best = ((means - centre).square().sum(-1) + free).argmin()
-        chosen.append(best)
+    taken = torch.zeros_like(features[:, 0], dtype=torch.bool)
+    chosen = torch.empty(count, dtype=torch.int64, device=features.device)
+    for i in range(count):
+        means = (total + features) / (i + 1)
+        best = _best_left(-(means - centre).square().sum(-1), taken)
+        chosen[i] = best
+        taken[best] = True
         total = total + features[best]
-        free[best] = torch.inf
-    return torch.stack(chosen)
+    return chosen
+
+
+def _best_left(score: Tensor, taken: Tensor) -> Tensor:
+    """The row not yet taken of the largest score, also where scores overflow or are alike."""
+    return score.nan_to_num().masked_fill(taken, -torch.inf).argmax()
 
 
 SELECTIONS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
@@ -55,7 +64,10 @@ SELECTIONS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
     "k_centre": k_centre_order,
     "herding": herding_order,
 }
-"""Per name a function (features [N, F], count ≤ N, generator) → rows [count], the best first."""
+"""Per name a function (features [N, F], count ≤ N, generator) → rows [count], the best first.
+
+No row is taken twice, though rows be alike.
+"""
 
 
 class Coreset(nn.Module):

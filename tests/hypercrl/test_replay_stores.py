@@ -108,6 +108,27 @@ def test_a_selection_takes_each_row_once_and_a_prefix_is_the_smaller_selection(n
     assert torch.equal(large[:7], small)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e25, torch.inf, torch.nan])
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_a_selection_takes_no_row_twice_though_rows_are_alike_or_overflow(name, scale):
+    """Fifty rows, three different ones, whose squared distances are 0, finite, ∞ or no number."""
+    features = torch.zeros(50, 3)
+    features[10:, 0] = 1.0
+    features[40:] = scale * torch.tensor([0.0, 1.0, 1.0])
+    for count in (0, 1, 20, 50):
+        chosen = SELECTIONS[name](features, count, torch.Generator().manual_seed(0))
+        assert len(set(chosen.tolist())) == len(chosen) == count
+
+
+def test_k_centre_takes_all_that_differ_before_any_that_are_alike():
+    features = torch.zeros(50, 3)
+    features[10:, 0] = 1.0
+    features[40:] = torch.tensor([0.0, 1.0, 0.0])
+    for seed in range(10):
+        chosen = SELECTIONS["k_centre"](features, 20, torch.Generator().manual_seed(seed))
+        assert len(features[chosen[:3]].unique(dim=0)) == 3
+
+
 def test_k_centre_goes_to_the_far_ends():
     features = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [-7.0]])
     chosen = SELECTIONS["k_centre"](features, 3, torch.Generator().manual_seed(0))
