@@ -71,7 +71,6 @@ class SimulatedRollout:
         copy._set_physics(physics)
         observations = []
         for action in actions:
-            copy._advance(action)
-            observations.append(copy._observe())
+            observations.append(copy._advanced(action, f"{copy.caption}, an imagined step"))
         self._copies.put(copy)
         return np.stack(observations)
