@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
         return
+    _make_current_folder_importable()
     try:
         _run(words[0], words[1:])
     except UserError as error:
@@ -52,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
         sys.exit(130)
+
+
+def _make_current_folder_importable() -> None:
+    """For "module:function" in a configuration; as `python -m hypercrl` does, and so bench."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _run(command: str, words: list[str]) -> None:
@@ -79,6 +86,7 @@ def _run_with_hydra(
     from hypercrl.config import in_groups, register
     from hypercrl.config_errors import check_composed, explained
     from hypercrl.paths import configs_dir
+    from hypercrl_envs import TaskFault
 
     register()
     # Without this, Hydra prints its own account of an error and exits with code 1.
@@ -95,6 +103,8 @@ def _run_with_hydra(
                 function(config)
         except UserError as error:
             mistakes.append(error)
+        except TaskFault as fault:
+            mistakes.append(UserError(str(fault)))
 
     with ExitStack() as stack, explained(command):
         # Where Hydra leaves what nobody asked for.

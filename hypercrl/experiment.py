@@ -20,7 +20,7 @@ from hypercrl.planning import Planner, make_planner
 from hypercrl.random_streams import RandomStreams
 from hypercrl.settings import check
 from hypercrl.task_inference import TaskInference
-from hypercrl_envs import TaskSequence
+from hypercrl_envs import TaskFault, TaskSequence
 
 
 @dataclass
@@ -97,7 +97,8 @@ def build(config: TrainConfig) -> Experiment:
     """Build all parts afresh from the config's seed.
 
     Raises:
-        UserError: a setting out of its limits, no such device, tasks that cannot be made.
+        UserError: a setting out of its limits, no such device, tasks that cannot be made or begun,
+            functions of theirs that do not do what they are to.
     """
     check(config)
     device = choose_device(config.device)
@@ -111,7 +112,7 @@ def build(config: TrainConfig) -> Experiment:
             _check_samples(config)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
-    except ValueError as error:
+    except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
     _check_heldout(config, sequence)
     model = _make_model(config, sequence, streams)

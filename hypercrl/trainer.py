@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -26,7 +27,10 @@ from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
 from hypercrl.task_inference import Decision, TaskInference
-from hypercrl_envs import Task
+from hypercrl_envs import Task, TaskFault
+
+DIVERGED = 1e9
+"""Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 
@@ -37,6 +41,7 @@ class Position:
 
     The task that the agent learns is `age` steps old: `step`, unless it infers the task and has not
     noticed, or has begun one in between. The method has taken note of its first `observed` steps.
+    The loss of the run's first training step was `first_loss`.
     """
 
     task: int = 0
@@ -46,6 +51,7 @@ class Position:
     env_steps: int = 0
     episode_return: float = 0.0
     episode_steps: int = 0
+    first_loss: float | None = None
 
 
 class Trainer:
@@ -95,7 +101,8 @@ class Trainer:
         """Train what is left of the sequence, from the start or from a checkpoint's state.
 
         Raises:
-            UserError: the model diverged; names the step and the last good checkpoint.
+            UserError: the model diverged, or the environment or its reward failed; names the step
+                and the last good checkpoint.
         """
         if resumed is not None:
             with self.folder.foreign_state_refused(LATEST):
@@ -107,6 +114,11 @@ class Trainer:
             for task in range(position.task, len(self.sequence)):
                 self._train_task(task, resumed if position.step else None)
                 resumed = None
+        except TaskFault as fault:
+            raise UserError(
+                f"{fault} That was after {position.env_steps} environment steps, in training of "
+                f"task {position.task + 1}. {self._last_good}"
+            ) from fault
         finally:
             self.log.close()
             self.evaluator.close()
@@ -287,13 +299,15 @@ class Trainer:
         report: tuple[Tensor, ...] = ()
         for row in slots:
             report = self._training_step(row)
+            if self.position.first_loss is None:
+                self.position.first_loss = float(report[0])
         self._observe()
         values = dict(zip(STEP_REPORT, (float(v) for v in report), strict=True))
         seconds = time.perf_counter() - started
         self.seconds["update"] += seconds
         self.update_seconds.append(seconds / updates)
         self.updates += updates
-        self._stop_if_diverged(values["loss"])
+        self._stop_if_diverged(**values)
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
         self._inform_agent()
@@ -359,16 +373,24 @@ class Trainer:
         report = self.method.training_step(self.replay.gather(slots))
         return tuple(report[name] for name in STEP_REPORT)
 
-    def _stop_if_diverged(self, loss: float) -> None:
-        if loss == loss and abs(loss) != float("inf"):
+    def _stop_if_diverged(self, loss: float, **others: float) -> None:
+        """A gradient that is no number is in the weights already, though the loss is not yet."""
+        first = self.position.first_loss or 0.0
+        finite = all(map(isfinite, (loss, *others.values())))
+        if finite and loss <= DIVERGED * max(abs(first), 1.0):
             return
-        there = self.folder.checkpoints()
-        good = self.folder.checkpoint_path(LATEST) if LATEST in there else "none was written yet"
+        beside = ", ".join(f"{name} {value:g}" for name, value in others.items())
         raise UserError(
-            f"The model diverged (loss {loss}) at environment step {self.position.env_steps}, "
-            f"task {self.position.task + 1}. Last good checkpoint: {good}. "
-            "Lower method.learning_rate or look at the data."
+            f"The model diverged (loss {loss:g}, {first:g} at the start; {beside}) at "
+            f"environment step {self.position.env_steps}, task {self.position.task + 1}. "
+            f"{self._last_good} Lower method.learning_rate or look at the data."
         )
+
+    @property
+    def _last_good(self) -> str:
+        there = LATEST in self.folder.checkpoints()
+        path = self.folder.checkpoint_path(LATEST) if there else "none was written yet"
+        return f"Last good checkpoint: {path}."
 
     def _evaluate_row(self, episodes: int) -> None:
         """One row of every matrix: all tasks of the sequence, those to come included."""

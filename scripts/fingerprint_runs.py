@@ -102,7 +102,7 @@ def compare(before: Path, after: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("take").add_argument("path", type=Path)
     both = commands.add_parser("compare")

@@ -5,6 +5,7 @@ from hypercrl_envs.rendering import RenderingUnavailable, choose_gl_backend
 
 choose_gl_backend()
 
+from hypercrl_envs.checked import TaskFault  # noqa: E402
 from hypercrl_envs.registry import TASKS, make_task  # noqa: E402
 from hypercrl_envs.sequence import TaskSequence  # noqa: E402
 from hypercrl_envs.simulated_rollout import SimulatedRollout  # noqa: E402
@@ -16,6 +17,7 @@ __all__ = [
     "RenderingUnavailable",
     "SimulatedRollout",
     "Task",
+    "TaskFault",
     "TaskSequence",
     "make_task",
 ]

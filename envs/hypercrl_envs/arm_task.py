@@ -63,6 +63,9 @@ class SimulatedTask(Task):
     def _set_physics(self, physics: np.ndarray) -> None:
         self.simulator.set_state(physics)
 
+    def _simulation_fault(self) -> str | None:
+        return self.simulator.fault()
+
     def render(self) -> np.ndarray:
         """A picture from `camera`: uint8 [height, width, 3].
 

@@ -1,11 +1,10 @@
-"""Any Gymnasium environment with Box spaces; its reward and end are torch functions, or learned."""
+"""Any Gymnasium environment of boxes; its reward and end are torch functions, or learned."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,9 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl_envs import checked
+from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
+from hypercrl_envs.mujoco_faults import mujoco_fault
 from hypercrl_envs.names import known_name
 from hypercrl_envs.rendering import RenderingUnavailable, import_triton_first
 from hypercrl_envs.task import Exploration, Task
+from hypercrl_envs.task_functions import TaskFunction
 
 _LARGEST_SEED = 2**31
 _LARGEST_OBSERVATION = 1e6
@@ -25,10 +28,10 @@ _LARGEST_OBSERVATION = 1e6
 class GymTask(Task):
     """A registered Gymnasium environment as a task.
 
-    Observation: the environment's. Action: the environment's, mapped from its bounds to [-1, 1].
-    Reward, and whether an episode ends: the given functions, called with observations and actions
-    in the environment's own units. What `step` returns as terminated or truncated is what the
-    environment says.
+    Observation: the environment's, dicts and tuples as one vector (`VectorObservation`). Action:
+    the environment's, mapped from its bounds to [-1, 1]. Reward, and whether an episode ends: the
+    given functions, called with observations and actions in the environment's own units. What
+    `step` returns as terminated or truncated is what the environment says.
 
     Without a function the reward is learned: the observation ends in the reward that was just paid
     (0 at the start), the dynamics model predicts it like any other dimension, and the reward of an
@@ -44,6 +47,9 @@ class GymTask(Task):
 
     A state is the seed of the episode and its actions; restoring replays them, which is exact for
     every environment that its seed determines.
+
+    Attributes:
+        observation_parts: where each part of a dict or tuple lies in the observation, by its name.
     """
 
     def __init__(
@@ -75,31 +81,36 @@ class GymTask(Task):
             camera: "front": the environment's own.
 
         Raises:
-            ValueError: an environment that cannot be made or has other spaces than one-dimensional
-                boxes with bounded actions, or a function that cannot be imported.
+            ValueError: an environment that cannot be made, without a length of its episodes, or
+                whose spaces are no boxes with bounded actions; or a function that cannot be
+                imported.
         """
         super().__init__(render_mode)
         known_name(camera, ("front",), "camera")
-        self._reward = _function(reward) if reward is not None else None
-        self._termination = _function(termination) if termination is not None else None
+        self._reward = TaskFunction(reward, id) if reward is not None else None
+        self._termination = (
+            TaskFunction(termination, id, boolean=True) if termination is not None else None
+        )
         self._learns_end = reward is None and termination is None
         self.ends = self._learns_end or termination is not None
-        self._distance = _function(distance) if distance is not None else None
+        self._distance = TaskFunction(distance, id) if distance is not None else None
         self.solved_within = float(solved_within)
         self._size = (int(height), int(width))
         if render_mode is not None:
             import_triton_first()
         env = _make(id, render_mode, options or {})
         limit = env.spec.max_episode_steps if env.spec else None
-        if limit is None:
-            raise ValueError(f"{id} is registered without max_episode_steps")
+        if limit is None or limit < 1:
+            raise ValueError(
+                f"{id} does not say how long an episode may be: give its task "
+                "options: {max_episode_steps: 200}, or register it with max_episode_steps"
+            )
         # The task counts the steps itself.
         self._env = env.env if isinstance(env, gymnasium.wrappers.TimeLimit) else env
-        observations, actions = _box(env.observation_space, id), _box(env.action_space, id)
-        if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
-            raise ValueError(f"{id} has actions without bounds")
-        self._middle = (actions.high + actions.low) / 2
-        self._half = (actions.high - actions.low) / 2
+        observations = VectorObservation(env.observation_space, id)
+        actions = ActionRange(env.action_space, id)
+        self._vector, self._executed = observations, actions
+        self.observation_parts = observations.parts
         self.max_episode_steps = limit
         # One picture a step, by Gymnasium's convention.
         self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
@@ -112,33 +123,54 @@ class GymTask(Task):
             for bound, sign in ((observations.low, -1), (observations.high, 1))
         )
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(self._half),), np.float32)
-        self.exploration = Exploration((0.0,) * len(self._half), (0.0,) * len(self._half))
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions.size,), np.float32)
+        self.exploration = Exploration((0.0,) * actions.size, (0.0,) * actions.size)
         self._seed = 0
         self._actions: list[np.ndarray] = []
-        self._raw, self._paid = np.zeros(len(observations.low)), 0.0
+        self._raw, self._paid = np.zeros(observations.size), 0.0
         self._says = False, False
-        self._units: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def _reset_simulation(self) -> None:
         self._begin(int(self.np_random.integers(_LARGEST_SEED)))
 
     def _begin(self, seed: int) -> None:
         self._seed, self._actions = seed, []
-        self._raw, _ = self._env.reset(seed=seed)
+        where = f"{self.caption}, reset"
+        with checked.calls_into(where):
+            returned = self._env.reset(seed=seed)
+        obs, _ = checked.reset_result(returned, where)
+        self._raw = self._vector(obs, where)
         self._paid, self._says = 0.0, (False, False)
 
     def _advance(self, action: np.ndarray) -> None:
         self._actions.append(action.astype(np.float64))
-        self._raw, paid, terminated, truncated, _ = self._env.step(
-            self._middle + self._half * action
-        )
-        self._paid, self._says = float(paid), (bool(terminated), bool(truncated))
-        if terminated and not self.ends:
+        where = f"{self.caption}, step {len(self._actions)} of an episode"
+        with checked.calls_into(where):
+            returned = self._env.step(self._executed.for_environment(action))
+        obs, self._paid, *ends, _ = checked.step_result(returned, where)
+        self._raw = self._vector(obs, where)
+        self._says = ends[0], ends[1]
+        if ends[0] and not self.ends:
             _notice_unplanned_end(self.caption)
 
     def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:  # noqa: ARG002
         return self._says
+
+    def _simulation_fault(self) -> str | None:
+        return mujoco_fault(getattr(self._env.unwrapped, "data", None))
+
+    def try_out(self) -> None:
+        """Begin two episodes, and call the functions as training will."""
+        size = self._vector.size
+        starts = [torch.from_numpy(self.reset(seed=seed)[0])[:size] for seed in (0, 1)]
+        obs, next_obs = torch.stack(starts), torch.stack(starts[::-1])
+        generator = torch.Generator().manual_seed(0)
+        action = self._executed(2 * torch.rand(2, self._executed.size, generator=generator) - 1)
+        for function in (self._reward, self._termination):
+            if function is not None:
+                function.try_out(obs, action, next_obs)
+        if self._distance is not None:
+            self._distance.try_out(obs)
 
     def _observe(self) -> np.ndarray:
         learned = [] if self._reward else [self._paid]
@@ -150,7 +182,7 @@ class GymTask(Task):
         return np.concatenate(([float(self._seed)], *self._actions))
 
     def _set_physics(self, physics: np.ndarray) -> None:
-        size = len(self._half)
+        size = self._executed.size
         if physics.ndim != 1 or len(physics) == 0 or (len(physics) - 1) % size:
             raise ValueError(
                 f"a state of this environment has 1 + {size} n numbers, not {physics.shape}"
@@ -161,28 +193,16 @@ class GymTask(Task):
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         if self._reward is None:
-            return next_obs[..., len(self._raw)]
-        return self._reward(obs, self._in_own_units(action), next_obs)
+            return next_obs[..., self._vector.size]
+        return self._reward(obs, self._executed(action), next_obs)
 
     def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         if self._learns_end:
             return next_obs[..., -1] - obs[..., -1] > 0.5
         if self._termination is None:
             return super().terminated(obs, action, next_obs)
-        size = len(self._raw)
-        return self._termination(obs[..., :size], self._in_own_units(action), next_obs[..., :size])
-
-    def _in_own_units(self, action: Tensor) -> Tensor:
-        key = (action.device, action.dtype)
-        if key not in self._units:
-            # Kept for later calls, which may need gradients.
-            with torch.inference_mode(False):
-                self._units[key] = (
-                    torch.tensor(self._middle, dtype=action.dtype, device=action.device),
-                    torch.tensor(self._half, dtype=action.dtype, device=action.device),
-                )
-        middle, half = self._units[key]
-        return middle + half * action
+        size = self._vector.size
+        return self._termination(obs[..., :size], self._executed(action), next_obs[..., :size])
 
     def goal_distance(self, obs: Tensor) -> Tensor:
         """What `distance` says, in its units."""
@@ -206,7 +226,8 @@ class GymTask(Task):
         """
         if self.render_mode != "rgb_array":
             raise RuntimeError('make the task with render_mode="rgb_array" to render it')
-        picture = self._env.render()
+        with checked.calls_into(f"{self.caption}, render"):
+            picture = self._env.render()
         if not isinstance(picture, np.ndarray):
             raise RenderingUnavailable(f"{self.caption} gave no picture")
         rows, columns = (
@@ -217,22 +238,19 @@ class GymTask(Task):
 
     def close(self) -> None:
         """Close the environment."""
-        self._env.close()
+        with checked.calls_into(f"{self.caption}, close"):
+            self._env.close()
 
 
 def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:
+    if "render_mode" in options:
+        raise ValueError(f"{id}: render_mode is no option of a task; who makes it chooses")
+    # Not every environment knows the name, or takes None for it.
+    picture = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        return gymnasium.make(
-            id, render_mode=render_mode, disable_env_checker=True, **dict(options)
-        )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ValueError(f"environment {id!r} cannot be made: {error}") from error
-
-
-def _box(space: gymnasium.Space, id: str) -> gymnasium.spaces.Box:
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"{id} has other spaces than one-dimensional boxes: {space}")
-    return space
+        return gymnasium.make(id, disable_env_checker=True, **picture, **options)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"environment {id!r} cannot be made: it {checked.told(error)}") from error
 
 
 @cache
@@ -242,11 +260,3 @@ def _notice_unplanned_end(id: str) -> None:
         '"module:function" (hypercrl_envs.terminations has some)',
         stacklevel=3,
     )
-
-
-def _function(path: str) -> Callable[..., Tensor]:
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"no function {path!r} ('package.module:function'): {error}") from error

@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 
 from hypercrl_envs.kinematics import quaternion_matrix, rotation_matrix, solve_tip_pose
+from hypercrl_envs.mujoco_faults import forget_faults, mujoco_fault
 from hypercrl_envs.mujoco_scene import TIP_SITE
 from hypercrl_envs.mujoco_world import LATCH, build_model
 from hypercrl_envs.panda import ARM_JOINTS, FINGER_JOINTS
@@ -52,6 +53,10 @@ class MujocoSimulator(Simulator):
             raise ValueError(f"a state of this world has shape ({size},), this one {state.shape}")
         mujoco.mj_setState(self.model, self.data, state, _STATE)
         mujoco.mj_kinematics(self.model, self.data)
+        forget_faults(self.data)
+
+    def fault(self) -> str | None:
+        return mujoco_fault(self.data)
 
     def render(self) -> np.ndarray:
         if self._renderer is None:

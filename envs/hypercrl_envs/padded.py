@@ -77,6 +77,9 @@ class PaddedTask(Task):
         obs = self._task._observe()
         return np.pad(obs, (0, self.observation_space.shape[0] - self._observations))
 
+    def _simulation_fault(self) -> str | None:
+        return self._task._simulation_fault()
+
     def _get_physics(self) -> np.ndarray:
         return self._task._get_physics()
 

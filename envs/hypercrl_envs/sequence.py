@@ -32,6 +32,7 @@ class TaskSequence:
         Raises:
             ValueError: no tasks, a spec that makes no task, or, without `pad`, tasks whose
                 observations or actions differ in size: one dynamics model cannot serve them all.
+            TaskFault: a task that cannot begin, or whose functions do not do what they are to.
         """
         if not specs:
             raise ValueError(f"sequence {name!r} has no tasks")
@@ -45,8 +46,11 @@ class TaskSequence:
             captions.append(task.caption)
             steps.append(task.max_episode_steps)
             sizes.append(_sizes(task))
+            tasks_agree = pad or sizes[index] == sizes[0]
+            if tasks_agree:
+                task.try_out()
             task.close()
-            if sizes[index] != sizes[0] and not pad:
+            if not tasks_agree:
                 raise ValueError(
                     f"sequence {name!r}: task {index} ({captions[index]}) has {sizes[index][0]} "
                     f"observations and {sizes[index][1]} actions, task 0 ({captions[0]}) has "

@@ -73,8 +73,7 @@ class SimulatedRollout:
         observations: list[np.ndarray] = []
         before = copy._observe() if copy.ends else None
         for action in actions:
-            copy._advance(action)
-            observations.append(copy._observe())
+            observations.append(copy._advanced(action, f"{copy.caption}, an imagined step"))
             if before is not None:
                 transition = (torch.from_numpy(x) for x in (before, action, observations[-1]))
                 if any(copy._ending(*transition)):

@@ -30,6 +30,10 @@ class Simulator(ABC):
     def set_state(self, state: np.ndarray) -> None:
         """Restore what `get_state` returned; raise ValueError if it is of another world."""
 
+    def fault(self) -> str | None:
+        """What went wrong in the engine since the last start, if it says so itself."""
+        return None
+
     @abstractmethod
     def render(self) -> np.ndarray:
         """A picture: uint8 [height, width, 3].

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl_envs import checked
+
 RENDER_MODES = ["rgb_array"]
 
 
@@ -133,6 +135,18 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def _set_physics(self, physics: np.ndarray) -> None:
         """Restore what `_get_physics` returned; raise ValueError if it is not of this task."""
 
+    def _simulation_fault(self) -> str | None:
+        """What went wrong in the simulator since the last reset, as far as it says so itself."""
+        return None
+
+    def try_out(self) -> None:
+        """Do what costs no step: begin an episode, call what others wrote for this task.
+
+        Raises:
+            TaskFault: it does not do what it is to.
+        """
+        self.reset(seed=0)
+
     @abstractmethod
     def render(self) -> np.ndarray:  # type: ignore[reportIncompatibleMethodOverride]
         """A picture, uint8 [height, width, 3]; needs `render_mode="rgb_array"`."""
@@ -144,12 +158,15 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
         Returns:
             obs [O] and info {"success": bool, "goal_distance": m}.
+
+        Raises:
+            TaskFault: the simulator failed, or what it returned cannot be used.
         """
         super().reset(seed=seed, options=options)
         self._elapsed_steps = 0
         self._terminated = self._truncated = False
         self._reset_simulation()
-        self._observation = self._observe()
+        self._observation = self._checked_observation(f"{self.caption}, reset")
         return self._observation.copy(), self._info(torch.from_numpy(self._observation))
 
     def step(
@@ -168,6 +185,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         Raises:
             ValueError: an action of another shape, or with NaN.
             RuntimeError: no `reset` or `set_state` before.
+            TaskFault: the simulator failed, or it or the reward returned what cannot be used.
         """
         if self._observation is None:
             raise RuntimeError("call reset() or set_state() before step()")
@@ -176,10 +194,10 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         if self._terminated or self._truncated:
             return self._stand_still(self._observation)
         before = torch.from_numpy(self._observation)
-        self._advance(action)
-        self._observation = self._observe()
+        where = f"{self.caption}, step {self._elapsed_steps} of an episode"
+        self._observation = self._advanced(action, where)
         transition = before, torch.from_numpy(action), torch.from_numpy(self._observation)
-        reward = self.reward(*transition).item()
+        reward = checked.number(self.reward(*transition), f"{where}: reward")
         self._terminated, cut = self._ending(*transition)
         self._truncated = cut or self._elapsed_steps >= self.max_episode_steps
         end = self._terminated, self._truncated
@@ -226,6 +244,18 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         generator.bit_generator.state = state["np_random"]
         self.np_random = generator
         self._observation = self._observe()
+
+    def _advanced(self, action: np.ndarray, where: str) -> np.ndarray:
+        """Run the simulator for one control step; the observation [O] after it, checked."""
+        self._advance(action)
+        if (fault := self._simulation_fault()) is not None:
+            raise checked.TaskFault(f"{where}: {fault}.")
+        return self._checked_observation(where)
+
+    def _checked_observation(self, where: str) -> np.ndarray:
+        obs = self._observe()
+        checked.array(obs, self.observation_space.shape, f"{where}: observation")
+        return obs
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,8 @@ CRASHED = -9
 class RayWorkers:
     """Cells as Ray tasks, wherever the cluster has room; each in a worker process of its own.
 
-    The folder of the grid has to be the same file system on all nodes. Ray's own retries are off:
+    The folder of the grid has to be the same file system on all nodes, and so the current one, in
+    which a cell runs and from which it imports. Ray's own retries are off:
     the scheduler counts attempts, and each goes on from the last checkpoint.
 
     Args:
@@ -72,7 +74,7 @@ class RayWorkers:
 
     def start(self, cell: Cell, words: Sequence[str]) -> None:
         cell.log.parent.mkdir(parents=True, exist_ok=True)
-        self._running[self._run.remote(list(words), str(cell.log))] = cell
+        self._running[self._run.remote(list(words), str(cell.log), os.getcwd())] = cell
 
     def finished(self) -> list[tuple[Cell, int]]:
         if not self._running:
@@ -104,7 +106,7 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _run_cell(words: list[str], log: str) -> int:
+def _run_cell(words: list[str], log: str, folder: str) -> int:
     """In the worker itself rather than in a child of it: who kills the worker kills the run."""
     from hypercrl.cli import main
 
@@ -113,6 +115,7 @@ def _run_cell(words: list[str], log: str) -> int:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
+        os.chdir(folder)
         try:
             main(words)
         except SystemExit as exit_:

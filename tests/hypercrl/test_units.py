@@ -1,11 +1,9 @@
 """Units are of no account, and what first moves in the middle of a task is learned in it."""
 
-import copy
-
 import pytest
 import torch
 
-from hypercrl.dynamics import DynamicsModel, Normaliser
+from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
 from hypercrl.memory import MEMORIES, make_memory
