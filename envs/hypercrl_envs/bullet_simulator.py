@@ -63,6 +63,7 @@ class BulletArm(ArmSimulator):
         self._start, self._commands = np.zeros(0), list[np.ndarray]()
         poses = {b.name: (np.array(b.position), 0.0) for b in world.bodies if b.hinge is None}
         self.place(np.array(world.home), np.zeros(3), 0.0, poses)
+        self._free_arm.check_dampers()
 
     def place(
         self,
@@ -103,7 +104,7 @@ class BulletArm(ArmSimulator):
         self._robot = load_robot(client)
         self._arm = [joint_index(client, self._robot, name) for name in ARM_JOINTS]
         self._fingers = [joint_index(client, self._robot, name) for name in FINGER_JOINTS]
-        roots = {body.name: load_body(client, body) for body in self.world.bodies}
+        roots = {body.name: load_body(client, body, PHYSICS_STEP) for body in self.world.bodies}
         self._links = {
             name: (number, index)
             for number in roots.values()
@@ -132,13 +133,9 @@ class BulletArm(ArmSimulator):
         q, qd = self._q, self._qd
         for _ in range(0, SUBSTEPS, LATCH_PERIOD):
             angles, velocities = self._free_arm.path(q, qd, tip, turn, LATCH_PERIOD)
-            torques = self._spring_torques()
             for q, qd in zip(angles, velocities, strict=True):
                 self._set_arm(q, qd)
-                for (number, index), torque in torques:
-                    self._client.setJointMotorControl2(
-                        number, index, self._client.TORQUE_CONTROL, force=torque
-                    )
+                self._pull_springs()
                 self._client.stepSimulation()
             self._move_latch()
         self._read_arm()
@@ -173,9 +170,15 @@ class BulletArm(ArmSimulator):
                 maxVelocity=0.5,
             )
 
-    def _spring_torques(self) -> list[tuple[tuple[int, int], float]]:
-        sprung = [hinge for hinge in self._hinges if hinge.stiffness]
-        return [(self._joints[h.name], -h.stiffness * self.hinge(h.name)[0]) for h in sprung]
+    def _pull_springs(self) -> None:
+        """Springs for one physics step; their implicit part is in the joints, like all damping."""
+        for hinge in self._hinges:
+            if hinge.stiffness:
+                number, index = self._joints[hinge.name]
+                torque = -hinge.stiffness * self.hinge(hinge.name)[0]
+                self._client.setJointMotorControl2(
+                    number, index, self._client.TORQUE_CONTROL, force=torque
+                )
 
     def _move_latch(self) -> None:
         latch = self.world.latch

@@ -1,4 +1,14 @@
-"""From a `World` to bodies in a PyBullet client."""
+"""From a `World` to bodies in a PyBullet client.
+
+Bullet damps a joint with the velocity at the start of a step, v ← v (1 - h d / I), which turns a
+light knob round at every step (h d > I) or makes it diverge (h d > 2 I). The hinges of a world are
+integrated implicitly instead, as in MuJoCo. The linearly implicit step of a spring k and a damper d
+(Baraff and Witkin, 1998, equation 6),
+    (I + h d + h² k) (v' - v) = h (-k q - (d + h k) v + torques of contacts, motors, weights),
+is an explicit one of a joint with the inertia h d + h² k more and the damping h k more. So a hinge
+gets a flywheel and that damper here, and `-k q` at every step; whatever else acts on the joint,
+Bullet's solver weighs against the same inertia.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hypercrl_envs.bullet_client import BulletClient
+from hypercrl_envs.damping import check_explicit_damper
 from hypercrl_envs.panda import (
     BASE_POSITION,
     FINGER_LINKS,
@@ -25,6 +36,7 @@ from hypercrl_envs.world import (
     TABLE_HALF_EXTENTS,
     TABLE_POSITION,
     Body,
+    Hinge,
     Marker,
     Shape,
     mass_properties,
@@ -50,21 +62,39 @@ def load_robot(client: BulletClient) -> int:
     return robot
 
 
-def load_body(client: BulletClient, body: Body) -> int:
-    """A root body of a world, at rest; returns its body number."""
+def load_body(client: BulletClient, body: Body, timestep: float) -> int:
+    """A root body of a world, at rest; returns its body number.
+
+    Args:
+        timestep: physics step, s, that its hinges are damped for.
+
+    Raises:
+        ValueError: a hinge whose damper would be unstable in Bullet; the message names it.
+    """
     flags = client.URDF_USE_INERTIA_FROM_FILE | client.URDF_USE_IMPLICIT_CYLINDER
     fixed = body.hinge is not None
-    number = _load(client, body_urdf(body), flags, body.position, fixed=fixed)
+    number = _load(client, body_urdf(body, timestep), flags, body.position, fixed=fixed)
     frictions = {part.name: part.shapes[0].friction for part in body.tree()}
     for index, name in enumerate(link_names(client, number), start=-1):
         if name in frictions:
             _set_contact(client, number, index, OBJECT_CONTACT, frictions[name])
         client.changeDynamics(number, index, linearDamping=0.0, angularDamping=0.0)
-    for part in body.tree():
-        if part.hinge is not None:
-            index = joint_index(client, number, part.hinge.name)
-            client.changeDynamics(number, index, jointDamping=part.hinge.damping)
+    check_dampers(client, number, timestep)
     return number
+
+
+def check_dampers(client: BulletClient, body: int, timestep: float) -> None:
+    """Check that Bullet damps every joint stably with the inertias and dampings that it has read.
+
+    Raises:
+        ValueError: a joint whose velocity its damper would reverse; the message names it.
+    """
+    joints = [client.getJointInfo(body, index) for index in range(client.getNumJoints(body))]
+    if not joints:
+        return
+    mass = np.array(client.calculateMassMatrix(body, [0.0] * len(joints)))
+    for joint, mobility in zip(joints, np.linalg.inv(mass).diagonal(), strict=True):
+        check_explicit_damper(f"joint {joint[1].decode()!r}", joint[6], 1.0 / mobility, timestep)
 
 
 def load_table(client: BulletClient) -> None:
@@ -101,23 +131,26 @@ def joint_index(client: BulletClient, body: int, name: str) -> int:
     return next(i for i in joints if client.getJointInfo(body, i)[1].decode() == name)
 
 
-def body_urdf(body: Body) -> str:
-    """A root body with everything that hangs from it, as URDF text."""
+def body_urdf(body: Body, timestep: float) -> str:
+    """A root body with all that hangs from it, as URDF text; `timestep` as in `load_body`."""
     robot = ElementTree.Element("robot", name=body.name)
     if body.hinge is not None:
         frame = ElementTree.SubElement(robot, "link", name="frame")
         _write_inertial(frame, 1.0, np.zeros(3), np.eye(3))
-        _write_hinge(robot, "frame", body, position=(0.0, 0.0, 0.0))
+        _write_hinge(robot, "frame", body, (0.0, 0.0, 0.0), timestep)
     for part in body.tree():
-        _write_link(robot, part)
+        _write_link(robot, part, timestep)
         for child in part.children:
-            _write_hinge(robot, part.name, child, child.position)
+            _write_hinge(robot, part.name, child, child.position, timestep)
     return ElementTree.tostring(robot, encoding="unicode")
 
 
-def _write_link(robot: ElementTree.Element, body: Body) -> None:
+def _write_link(robot: ElementTree.Element, body: Body, timestep: float) -> None:
     link = ElementTree.SubElement(robot, "link", name=body.name)
-    _write_inertial(link, *mass_properties(body.shapes))
+    mass, centre, inertia = mass_properties(body.shapes)
+    if body.hinge is not None:
+        inertia = inertia + _flywheel(body.hinge, timestep)
+    _write_inertial(link, mass, centre, inertia)
     for shape in body.shapes:
         collision = ElementTree.SubElement(link, "collision", name=shape.name)
         _write_shape(collision, shape)
@@ -125,6 +158,15 @@ def _write_link(robot: ElementTree.Element, body: Body) -> None:
         _write_shape(visual, shape)
         material = ElementTree.SubElement(visual, "material", name=f"{shape.name}_colour")
         ElementTree.SubElement(material, "color", rgba=_numbers(shape.colour))
+
+
+def _flywheel(hinge: Hinge, timestep: float) -> np.ndarray:
+    """Inertia [3, 3], kg·m², that makes explicit steps of a hinge implicit ones.
+
+    Half of it is across the axis, as in any thin disc: Bullet refuses the inertia of no real body.
+    """
+    about_axis = timestep * hinge.damping + timestep**2 * hinge.stiffness
+    return about_axis / 2.0 * (np.eye(3) + np.outer(hinge.axis, hinge.axis))
 
 
 def _write_inertial(
@@ -149,7 +191,11 @@ def _write_shape(element: ElementTree.Element, shape: Shape) -> None:
 
 
 def _write_hinge(
-    robot: ElementTree.Element, parent: str, body: Body, position: Iterable[float]
+    robot: ElementTree.Element,
+    parent: str,
+    body: Body,
+    position: Iterable[float],
+    timestep: float,
 ) -> None:
     hinge = body.hinge
     assert hinge is not None
@@ -160,6 +206,8 @@ def _write_hinge(
     ElementTree.SubElement(joint, "axis", xyz=_numbers(hinge.axis))
     limits = {"lower": repr(hinge.low), "upper": repr(hinge.high), "effort": "1000"}
     ElementTree.SubElement(joint, "limit", {**limits, "velocity": "1000"})
+    damping = hinge.damping + timestep * hinge.stiffness
+    ElementTree.SubElement(joint, "dynamics", damping=repr(damping))
 
 
 def _numbers(values: Iterable[float]) -> str:

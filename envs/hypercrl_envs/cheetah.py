@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hypercrl_envs.arm_task import SimulatedTask
 from hypercrl_envs.mujoco_simulator import MujocoSimulator
-from hypercrl_envs.mujoco_world import add_camera
+from hypercrl_envs.mujoco_world import add_camera, check_dampers
 from hypercrl_envs.names import known_name
 from hypercrl_envs.task import Exploration
 from hypercrl_envs.world import SUCCESS_COLOUR, Camera
@@ -251,4 +251,6 @@ def _model(body: str, width: int, height: int) -> mujoco.MjModel:
     with warnings.catch_warnings():
         # The file sets the total mass in a way that MuJoCo 4 deprecates.
         warnings.filterwarnings("ignore", message=".*settotalmass")
-        return spec.compile()
+        model = spec.compile()
+    check_dampers(model)
+    return model

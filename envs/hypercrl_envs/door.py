@@ -201,7 +201,7 @@ class DoorTask(ArmTask):
         opening, knob, hinge = (float(obs[index]) for index in (6, 10, 11))
         gripped = _GRIPPED[self.handle]
         side = -1.0 if self.mirrored else 1.0
-        arc = np.array([-math.cos(hinge), -side * math.sin(hinge), 0.0])
+        arc = self._along_the_door(obs)
         action = np.zeros(7)
         action[6] = -1.0
         turned = self.turn * knob
@@ -227,6 +227,14 @@ class DoorTask(ArmTask):
             action[:3] = 0.7 * arc + aside / STEP_LENGTH
             action[4:6] = np.array([-obs[8], -side * hinge - obs[9]]) / STEP_ANGLE
         return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def _along_the_door(self, obs: np.ndarray) -> np.ndarray:
+        """Direction [3] in which the grip point moves while the door opens."""
+        # A bar is where all closed handles are gripped; the grip point stands out from the panel.
+        _, closed = grip_point("pull", self.mirrored)
+        x, y, _ = np.array(closed) + obs[:3] - obs[3:6]
+        side = -1.0 if self.mirrored else 1.0
+        return side * np.array([y, -x, 0.0]) / math.hypot(x, y)
 
     def _along_the_lever(self, knob: float) -> np.ndarray:
         """Motion [3] of the grip point while the lever turns on, at most 1."""

@@ -13,7 +13,7 @@ import numpy as np
 from hypercrl_envs.kinematics import quaternion_matrix, rotation_matrix, solve_tip_pose
 from hypercrl_envs.mujoco_faults import forget_faults, mujoco_fault
 from hypercrl_envs.mujoco_scene import TIP_SITE
-from hypercrl_envs.mujoco_world import LATCH, build_model
+from hypercrl_envs.mujoco_world import LATCH, build_model, check_dampers
 from hypercrl_envs.panda import ARM_JOINTS, FINGER_JOINTS
 from hypercrl_envs.rendering import make_renderer
 from hypercrl_envs.simulator import (
@@ -90,6 +90,7 @@ class MujocoArm(MujocoSimulator, ArmSimulator):
         # The springs of the null space pull toward the posture of the task, where they do no harm.
         posture = solve_tip_pose(np.array(world.posture), np.array(world.home), self._hand)
         self.model.qpos_spring[self._arm_qpos] = posture
+        check_dampers(self.model)
         if world.latch is not None:
             self._latch = self.model.equality(LATCH).id
             self._latched_hinge = int(self.model.joint(world.latch.hinge).qposadr[0])

@@ -10,6 +10,7 @@ import math
 import mujoco
 import numpy as np
 
+from hypercrl_envs.damping import check_explicit_damper
 from hypercrl_envs.mujoco_scene import arm_scene, compile_scene
 from hypercrl_envs.world import OBJECT_CONTACT, Body, Camera, Latch, Shape, World, camera_axes
 
@@ -53,6 +54,34 @@ def build_model(world: World, timestep: float, width: int, height: int) -> mujoc
             model.dof_damping[joint.dofadr[0]] = hinge.damping
             model.jnt_stiffness[joint.id] = hinge.stiffness
     return model
+
+
+def check_dampers(model: mujoco.MjModel) -> None:
+    """Check that every damper which MuJoCo integrates explicitly is stable in the springs' pose.
+
+    Dampers of actuators are; those of joints are not while the Euler integrator may damp them.
+
+    Raises:
+        ValueError: a joint or actuator whose damper would reverse a velocity; the message names it.
+    """
+    data = mujoco.MjData(model)
+    data.qpos[:] = model.qpos_spring
+    mujoco.mj_forward(model, data)
+    mobility = np.empty((model.nv, model.nv))
+    mujoco.mj_solveM(model, data, mobility, np.eye(model.nv))
+    timestep = model.opt.timestep
+    euler = model.opt.integrator == int(mujoco.mjtIntegrator.mjINT_EULER)
+    if not euler or model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP):
+        for dof, damping in enumerate(model.dof_damping):
+            name = f"joint {model.joint(model.dof_jntid[dof]).name!r}"
+            check_explicit_damper(name, float(damping), 1.0 / mobility[dof, dof], timestep)
+    moments = np.zeros((model.nu, model.nv))
+    rows = data.moment_rownnz, data.moment_rowadr, data.moment_colind
+    mujoco.mju_sparse2dense(moments, data.actuator_moment, *rows)
+    for actuator, moment in enumerate(moments):
+        name = f"actuator {model.actuator(actuator).name!r}"
+        damping = -float(model.actuator_biasprm[actuator, 2])
+        check_explicit_damper(name, damping, 1.0 / float(moment @ mobility @ moment), timestep)
 
 
 def add_camera(parent: mujoco.MjsBody, name: str, camera: Camera, tracking: bool = False) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hypercrl_envs.damping import check_explicit_damper
 from hypercrl_envs.kinematics import rotation_vector, tip_motion
 
 
@@ -55,6 +56,20 @@ class FreeArm:
     hand: np.ndarray
     posture: np.ndarray
     timestep: float
+
+    def check_dampers(self) -> None:
+        """Check that the impedance, whose damping is explicit in time, is stable in the posture.
+
+        Raises:
+            ValueError: a direction of the tip in which it is not; the message names it.
+        """
+        _, _, jacobian = tip_motion(self.posture)
+        jacobian[3:] = self.hand.T @ jacobian[3:]
+        mass = self.mass_matrix(self.posture) + JOINT_ARMATURE * np.eye(7)
+        mobility = np.einsum("ij,jk,ik->i", jacobian, np.linalg.inv(mass), jacobian)
+        names = [f"{kind} of the tip, {axis}" for kind in ("motion", "turn") for axis in "xyz"]
+        for name, damping, inertia in zip(names, _KV, 1.0 / mobility, strict=True):
+            check_explicit_damper(name, damping, inertia, self.timestep)
 
     def path(
         self, q: np.ndarray, qd: np.ndarray, tip: np.ndarray, turn: np.ndarray, steps: int

@@ -135,6 +135,24 @@ def test_grip_point_moves_with_lever_and_door():
     assert (before[3:6] - task._observe()[3:6])[0] < -0.1
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("handle", ["pull", "lever", "round"])
+def test_the_script_pulls_the_way_the_grip_point_goes(handle: str, mirrored: bool):
+    task = DoorTask(handle=handle, mirrored=mirrored)
+    task.reset(seed=0)
+    arm = mujoco_arm(task)
+    if handle != "pull":
+        arm.data.joint("knob").qpos[0] = 0.8
+    points = []
+    for angle in (0.3 - 1e-3, 0.3 + 1e-3, 0.3):
+        arm.data.joint("hinge").qpos[0] = angle
+        mujoco.mj_kinematics(arm.model, arm.data)
+        position, rotation = arm.body_pose(task._grip_body)
+        points.append(position + rotation @ task._grip_point)
+    way = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
+    np.testing.assert_allclose(task._along_the_door(task._observe()), way, atol=1e-5)
+
+
 def test_reward_by_hand():
     lever, pull = DoorTask(handle="lever", turn=-1), DoorTask()
     obs = torch.zeros(14, dtype=torch.float64)
