@@ -89,8 +89,7 @@ def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
     graph, eager = make_agent(), make_agent()
     for agent in (graph, eager):
         known = [Told(make_layers(scale)) for scale in (1.0, 1.1, 0.9)]
-        ones = torch.ones(10, device="cuda")
-        agent.believe(TaskPosterior(known, ones, 3, 0.01 * ones))
+        agent.believe(TaskPosterior(known, torch.ones(10, device="cuda"), 3, expected=0.01))
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for _ in range(10):

@@ -145,6 +145,7 @@ def test_in_a_cuda_graph(name):
 
 
 def test_compiled_with_the_default_backend():
+    torch._dynamo.reset()  # sizes seen in other tests would be symbols here
     x, state = make(CASES["gated DeltaNet"], 2, 40, keys=32, values=32, dtype=torch.float32)
     x, state = {n: t.cuda() for n, t in x.items()}, [s.cuda() for s in state]
     function = CASES["gated DeltaNet"].fast

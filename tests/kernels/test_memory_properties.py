@@ -172,8 +172,8 @@ def with_shut_gates(x):
 @pytest.mark.parametrize("name", GATED)
 def test_gates_may_be_shut(name, dtype, form, device):
     x, state = make(CASES[name], 1, 40, heads=2, keys=5, values=3)
-    if name == "MLP, silu":
-        x["k"] *= 0.3  # has steps of size 1, which diverge
+    if name.startswith("MLP"):
+        x["k"] *= 0.3  # steps of size 1 on longer keys diverge, or blow roundings up
     check(name, with_shut_gates(x), state, dtype, device)
 
 
