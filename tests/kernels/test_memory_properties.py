@@ -69,7 +69,8 @@ def check(name, x, state, dtype, device, layout=lambda t: t):
 
 def error(got, wanted):
     """Relative, or where next to nothing is wanted, a thousand times as large as it is."""
-    return float((got.detach().double() - wanted.detach()).norm() / wanted.norm().clamp_min(1e-3))
+    got, wanted = got.detach().double(), wanted.detach()
+    return float((got - wanted).norm() / wanted.norm().clamp_min(1e-3))
 
 
 class Laid(torch.autograd.Function):

@@ -106,7 +106,7 @@ def backward_kernel(
             HEADS, CHUNK, DECAY, STRENGTH, MOMENTUM, ERROR == 2,
         )  # fmt: skip
         a, r, c, d, m, kept, kept_before, moved, read, predict = weights_of(
-            decay, previous, momentum, t, inside, CHUNK, DECAY, MOMENTUM, ERROR == 3, DOT
+            decay, previous, momentum, t, inside, CHUNK, DECAY, MOMENTUM, ERROR != 2, DOT
         )
 
         # What the step wrote, and the gradient of it.

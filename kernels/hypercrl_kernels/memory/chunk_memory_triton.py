@@ -144,7 +144,7 @@ def forward_kernel(
             HEADS, CHUNK, DECAY, STRENGTH, MOMENTUM, ERROR == 2,
         )  # fmt: skip
         a, r, c, d, m, kept, kept_before, _, read, predict = weights_of(
-            decay, previous, momentum, t, inside, CHUNK, DECAY, MOMENTUM, ERROR == 3, DOT
+            decay, previous, momentum, t, inside, CHUNK, DECAY, MOMENTUM, ERROR != 2, DOT
         )
         score = (tl.dot(queries, tl.trans(keys), input_precision=DOT) * read).to(dtype)
         if ERROR >= 2:

@@ -29,7 +29,7 @@ def log_gates(at, mask):
     zero."""
     gate = tl.load(at, mask=mask, other=0.0)
     tl.device_assert(gate <= 0.0, "log_decay and log_momentum have to be ≤ 0")
-    return tl.where(gate < SHUT, SHUT, gate).to(gate.dtype)
+    return tl.where(gate.to(tl.float32) < SHUT, SHUT, gate).to(gate.dtype)
 
 
 @triton.jit
