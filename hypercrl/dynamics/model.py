@@ -77,14 +77,15 @@ class DynamicsModel(nn.Module):
     def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 
-        The log-variance is 0 when it is not learned.
+        The log-variance is 0 when it is not learned, and of what has not moved yet: more and more
+        sure of that, by e^{−s} in front of its errors, it would drown what there is to learn.
         """
         if not self.probabilistic:
             return outputs, torch.zeros_like(outputs)
         mean, logvar = outputs.chunk(2, -1)
         logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
-        return mean, logvar
+        return mean, logvar * self.target_normaliser.moving()
 
     def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of next_obs − obs, in observation units.
@@ -128,10 +129,14 @@ class DynamicsModel(nn.Module):
         return (squared * (-logvar).exp() + logvar).sum(-1) / self.obs_size
 
     def spread(self) -> Tensor:
-        """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0."""
+        """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0.
+
+        The sum is over what has moved: nothing else holds the bounds apart.
+        """
         if not self.probabilistic:
             return self.target_normaliser.mean.new_zeros(())
-        return 0.01 * (self.max_logvar - self.min_logvar).sum()
+        bounds = (self.max_logvar - self.min_logvar) * self.target_normaliser.moving()
+        return 0.01 * bounds.sum()
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """Those of the model's parameters that make a context out of a history."""

@@ -74,17 +74,91 @@ def test_normaliser_freezes_what_moves_and_fits_later_what_stood_still():
     x = torch.randn(1000, 4, generator=generator()) + 1
     first = x * torch.tensor([2.0, 1.0, 0.005, 0.0])
     norm.fit(first)
-    assert norm(first)[:, :2].std(0).tolist() == pytest.approx([1, 1], abs=0.01)
-    # Small motions are not blown up to unit size.
-    assert norm.scale[2].item() == pytest.approx(0.01 * norm.scale[0].item(), rel=1e-5)
+    assert norm(first)[:, :3].std(0).tolist() == pytest.approx([1, 1, 1], abs=0.01)
     before = norm(first)
     later = x * torch.tensor([20.0, 0.0, 7.0, 0.3])
     norm.fit(later)
-    assert torch.equal(norm(first)[:, :3], before[:, :3])
+    assert torch.equal(norm(first), before)
     assert norm(later)[:, 3].square().mean().item() == pytest.approx(1, abs=0.01)
     fitted = norm(later)
     norm.fit(first)
     assert torch.equal(norm(later), fitted)
+    assert norm.since.tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("units", [[1.0, 1.0], [1000.0, 0.5], [1e-6, 1e6]])
+def test_no_dimension_is_left_out_because_another_moves_more(units):
+    g = generator()
+    obs, action = (torch.rand(500, 2, generator=g) * 2 - 1 for _ in range(2))
+    units = torch.tensor(units)
+    model = DynamicsModel(2, 2, [8], False)
+    model.fit_normalisers(units * obs, action, units * (obs + 0.1 * action))
+    assert model.target_normaliser.moving(0).all()
+    scaled = model.target_normaliser(units * 0.1 * action)
+    assert scaled.std(0).tolist() == pytest.approx([1, 1], rel=1e-2)
+
+
+def test_rounding_is_no_motion_and_what_float32_resolves_is():
+    g = generator()
+    u = torch.rand(1000, 5, generator=g, dtype=torch.float64) * 2 - 1
+    middle = torch.tensor([1000.0, 1000.0, 0.02, 1e-3, 0.1], dtype=torch.float64)
+    # Up and down at random; rounded to one of two neighbours; a box at rest; tiny; constant.
+    reach = torch.tensor([1e-3, 3e-5, 1e-9, 1e-9, 0.0], dtype=torch.float64)
+    obs = (middle + reach * u).float()
+    norm = Normaliser(5)
+    norm.fit(obs)
+    assert norm.moving(0).tolist() == [True, False, False, True, False]
+    assert not norm(obs)[:, [1, 2, 4]].any()
+    model = DynamicsModel(5, 1, [8], False)
+    model.fit_normalisers(obs[:-1], u[:-1, :1].float(), obs[1:])
+    assert model.target_normaliser.moving(0).tolist() == [True, False, False, True, False]
+    # A constant is its own mean, although sums of it are rounded.
+    assert norm.mean[4] == obs[0, 4]
+
+
+def test_what_creeps_through_its_range_is_not_blown_up():
+    g = generator()
+    obs, action = torch.rand(1000, 2, generator=g), torch.rand(1000, 1, generator=g)
+    creep = torch.tensor([1e-2, 1e-5]) * torch.randn(1000, 2, generator=g)
+    model = DynamicsModel(2, 1, [8], False)
+    model.fit_normalisers(obs, action, obs + creep)
+    assert model.target_normaliser.moving(0).all()
+    moves, creeps = model.target_normaliser(creep).square().mean(0).sqrt().tolist()
+    assert moves == pytest.approx(1, abs=0.05)
+    assert 0.01 < creeps < 0.05
+
+
+def test_a_late_scale_is_the_size_of_the_motion_however_rare_it_is():
+    norm = Normaliser(2)
+    still = torch.randn(500, 2, generator=generator()) * torch.tensor([1.0, 0.0])
+    norm.fit(still)
+    first = norm.scale[0].item()
+    for rare in (2, 20, 200):
+        still[:rare, 1] = 0.3
+        norm.follow(still)
+        assert norm.scale.tolist() == pytest.approx([first, 0.3])
+    assert norm.since.tolist() == [0, 0]
+    still[:, 1] *= 10
+    norm.fit(still)  # the next task: frozen
+    norm.follow(10 * still)
+    assert norm.scale.tolist() == pytest.approx([first, 0.3])
+
+
+def test_what_only_trembled_is_fitted_again_when_it_moves_in_earnest():
+    """A door's hinge shivers until it is unlatched; in a later task it keeps its scale."""
+    norm = Normaliser(2)
+    x = torch.randn(500, 2, generator=generator()) * torch.tensor([1.0, 1e-4])
+    norm.fit(x)
+    trembling = norm.scale.clone()
+    norm.follow(x * torch.tensor([3.0, 3.0]))
+    assert torch.equal(norm.scale, trembling)
+    x[:50, 1] = 0.1
+    norm.follow(x)
+    assert norm.scale.tolist() == pytest.approx([trembling[0].item(), 0.1], rel=1e-2)
+    norm.fit(x)
+    frozen = norm.scale.clone()
+    norm.follow(1000 * x)
+    assert torch.equal(norm.scale, frozen)
 
 
 def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
