@@ -29,3 +29,13 @@ def pusher(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: AR
 def pusher_distance(obs: Tensor) -> Tensor:
     """Pusher-v5: object to goal, m; [..., 23] → [...]."""
     return torch.linalg.vector_norm(obs[..., 17:20] - obs[..., 20:23], dim=-1)
+
+
+def goal(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
+    """Dense FetchReach, FetchPush, PandaReach, …: - |achieved - desired goal|; [..., O] → [...]."""
+    return -goal_distance(next_obs)
+
+
+def goal_distance(obs: Tensor) -> Tensor:
+    """Environments whose goals are points: achieved to desired goal, m; [..., O] → [...]."""
+    return torch.linalg.vector_norm(obs[..., 0:3] - obs[..., 3:6], dim=-1)
