@@ -32,7 +32,7 @@ def pusher_distance(obs: Tensor) -> Tensor:
 
 
 def goal(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
-    """Dense FetchReach, FetchPush, PandaReach, …: - |achieved - desired goal|; [..., O] → [...]."""
+    """PandaReachDense-v3 and dense Fetch: - |achieved - desired goal|; [..., O], … → [...]."""
     return -goal_distance(next_obs)
 
 

@@ -53,6 +53,9 @@ class SimulatedRollout:
 
         Returns:
             [B, K, H + 1, O], the start included; device and type of `obs`.
+
+        Raises:
+            TaskFault: a simulator that failed, or whose state went bad.
         """
         robots, samples = actions.shape[:2]
         starts = [robot._get_physics() for robot in self._robots]
@@ -68,9 +71,9 @@ class SimulatedRollout:
         """Observations [H, O] after each of the actions [H, A] from a state."""
         physics, actions = job
         copy = self._copies.get()
-        copy._set_physics(physics)
-        observations = []
-        for action in actions:
-            observations.append(copy._advanced(action, f"{copy.caption}, an imagined step"))
-        self._copies.put(copy)
-        return np.stack(observations)
+        try:
+            copy._set_physics(physics)
+            where = f"{copy.caption}, an imagined step"
+            return np.stack([copy._advanced(action, where) for action in actions])
+        finally:
+            self._copies.put(copy)

@@ -336,7 +336,7 @@ def test_a_state_that_mujoco_has_reset_is_no_episode(own, pad, tmp_path, monkeyp
         task.set_state(bad)
         with pytest.raises(TaskFault, match="an imagined step: MuJoCo's state went bad"):
             rollout(
-                torch.zeros(1, *task.observation_space.shape), torch.zeros(1, 1, 2, len(action))
+                torch.zeros(1, *task.observation_space.shape), torch.zeros(1, 3, 2, len(action))
             )
     task.set_state(good)
     task.step(action)
