@@ -77,3 +77,13 @@ def walker2d(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
 
 def _forward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     return (next_obs[..., 0] - obs[..., 0]) / 0.008 - 1e-3 * action.square().sum(dim=-1)
+
+
+def goal(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
+    """PandaReachDense-v3 and dense Fetch: - |achieved - desired goal|; [..., O], … → [...]."""
+    return -goal_distance(next_obs)
+
+
+def goal_distance(obs: Tensor) -> Tensor:
+    """Environments whose goals are points: achieved to desired goal, m; [..., O] → [...]."""
+    return torch.linalg.vector_norm(obs[..., 0:3] - obs[..., 3:6], dim=-1)

@@ -54,6 +54,9 @@ class SimulatedRollout:
         Returns:
             [B, K, H + 1, O], the start included; device and type of `obs`. Where an episode ends,
             its last observation is repeated.
+
+        Raises:
+            TaskFault: a simulator that failed, or whose state went bad.
         """
         robots, samples = actions.shape[:2]
         starts = [robot._get_physics() for robot in self._robots]
@@ -69,16 +72,18 @@ class SimulatedRollout:
         """Observations [H, O] after each of the actions [H, A] from a state."""
         physics, actions = job
         copy = self._copies.get()
-        copy._set_physics(physics)
-        observations: list[np.ndarray] = []
-        before = copy._observe() if copy.ends else None
-        for action in actions:
-            observations.append(copy._advanced(action, f"{copy.caption}, an imagined step"))
-            if before is not None:
-                transition = (torch.from_numpy(x) for x in (before, action, observations[-1]))
-                if any(copy._ending(*transition)):
-                    break
-                before = observations[-1]
-        self._copies.put(copy)
+        try:
+            copy._set_physics(physics)
+            observations: list[np.ndarray] = []
+            before = copy._observe() if copy.ends else None
+            for action in actions:
+                observations.append(copy._advanced(action, f"{copy.caption}, an imagined step"))
+                if before is not None:
+                    transition = (torch.from_numpy(x) for x in (before, action, observations[-1]))
+                    if any(copy._ending(*transition)):
+                        break
+                    before = observations[-1]
+        finally:
+            self._copies.put(copy)
         repeated = len(actions) - len(observations)
         return np.stack(observations + observations[-1:] * repeated)

@@ -133,7 +133,7 @@ def _imported(path: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"no function {path!r}: {told(error)}; {hint}") from error
+        raise ValueError(f"no function {path!r}: importing it {told(error)}; {hint}") from error
     if not callable(found):
         raise ValueError(f"no function {path!r}: it is {shown(found)}; {hint}")
     return found

@@ -1,0 +1,137 @@
+"""The whole program in environments that fail, with models that diverge, and code of one's own."""
+
+import os
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from gymnasium import spaces
+
+from hypercrl.cli import main
+
+SMALL = (
+    "preset=smoke",
+    "device=cpu",
+    "method=single",
+    "env=gymnasium",
+    "dynamics.hidden=[16]",
+    "protocol.num_tasks=1",
+    "protocol.checkpoint_every=20",
+)
+
+
+class Faulty(gymnasium.Env):
+    """A point that fails in its hundredth step."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, fault):
+        self.fault = fault
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=2).astype(np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.steps += 1
+        self.x += np.float32(0.1) * action
+        obs, reward = self.x.copy(), -float(np.abs(self.x).sum())
+        if self.steps == 100:
+            if self.fault == "observation":
+                obs[1] = np.nan
+            if self.fault == "reward":
+                reward = float("nan")
+            if self.fault == "exit":
+                sys.exit(0)
+        return obs, reward, False, False, {}
+
+
+gymnasium.register("TestFails-v0", Faulty, max_episode_steps=30)
+
+
+def failure(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *words])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    return " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("observation", "step 10 of an episode: observation[1] is nan"),
+        ("reward", "step 10 of an episode: reward is nan"),
+        ("exit", "step 10 of an episode called sys.exit(0)"),
+    ],
+)
+def test_a_fault_ends_a_run_before_it_is_learned_from(fault, says, tmp_path, capsys):
+    task = f"{{task: gym, id: TestFails-v0, options: {{fault: {fault}}}}}"
+    run = tmp_path / "run"
+    printed = failure(capsys, *SMALL, f"env.tasks=[{task}]", f"run_dir={run}")
+    latest = run / "checkpoints" / "latest.safetensors"
+    assert f"TestFails-v0, {says}" in printed
+    assert "after 99 environment steps, in training of task 1" in printed
+    assert f"Last good checkpoint: {latest}." in printed
+    assert not (run / "result.json").exists()
+    saved = safetensors.torch.load_file(latest)
+    assert all(value.isfinite().all() for value in saved.values() if value.is_floating_point())
+    # The environment counts anew, and fails no more.
+    main(["train", f"resume={run}"])
+    assert (run / "result.json").exists()
+
+
+def test_a_model_that_diverges_to_finite_numbers_is_said(tmp_path, capsys):
+    fast = ("method.learning_rate=1e6", "method.clip_norm=1e30")
+    printed = failure(capsys, *SMALL, *fast, f"run_dir={tmp_path / 'run'}")
+    assert "The model diverged (loss " in printed
+    assert "Last good checkpoint: none was written yet. Lower method.learning_rate" in printed
+
+
+def test_the_current_folder_is_importable(tmp_path):
+    """In the command as in the cells of a grid, which are processes of their own."""
+    (tmp_path / "own_rewards.py").write_text(
+        "def paid(obs, action, next_obs):\n    return -next_obs.square().sum(-1)\n"
+    )
+    task = '{task: gym, id: Reacher-v5, reward: "own_rewards:paid"}'
+    words = [*SMALL, "seed=0", f"env.tasks=[{task}]", "protocol.planned_steps=30"]
+    # As the installed command: a script elsewhere, that does not look into the current folder.
+    program = [sys.executable, "-P", "-c", "from hypercrl.cli import main; main()"]
+    run = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for command in (["train", f"run_dir={run}"], ["play", f"run={run}"], ["bench", "out=grid"]):
+        settings = [] if command[0] == "play" else words
+        subprocess.run(
+            [*program, *command, *settings], cwd=tmp_path, env=environment, check=True, timeout=300
+        )
+    elsewhere = subprocess.run(
+        [*program, "play", f"run={run}"],
+        cwd=run,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert elsewhere.returncode == 2
+    assert "of an installed package or of the current folder" in elsewhere.stderr
+    assert (tmp_path / "grid" / "cells").is_dir()
+
+
+def test_a_rewards_mistake_is_found_before_a_run_is_begun(tmp_path, capsys):
+    task = f'{{task: gym, id: Reacher-v5, reward: "{__name__}:unreduced"}}'
+    printed = failure(capsys, *SMALL, f"env.tasks=[{task}]", f"run_dir={tmp_path / 'run'}")
+    assert "unreduced returned shape (8, 10)" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def unreduced(obs, action, next_obs):
+    return -torch.square(next_obs)
