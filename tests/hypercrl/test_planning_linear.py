@@ -108,7 +108,7 @@ def test_riccati_is_the_optimum():
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_closed_loop_control_is_near_the_optimum(name):
-    above = torch.stack([excess(name, LinearSystems(seed=seed), seed) for seed in range(3)])
+    above = torch.stack([excess(name, LinearSystems(seed=seed), seed) for seed in range(2)])
     assert above.min() > 0
     assert above.mean() < BOUND[name]
 
@@ -121,10 +121,11 @@ def test_the_unit_of_the_reward_does_not_change_how_well_a_planner_does(name, sc
     assert above.mean() < BOUND[name]
 
 
-@pytest.mark.parametrize(("dt", "colour_pays"), [(0.01, True), (0.1, False)])
-def test_coloured_noise_pays_only_where_the_horizon_is_short_beside_the_system(dt, colour_pays):
-    """Why iCEM's noise is white by default: 15 steps of 0.01 s, and of 0.1 s, in systems of 1 s."""
+@pytest.mark.parametrize(("dt", "pays"), [(0.01, True), (0.1, False)])
+def test_coloured_noise_pays_where_the_horizon_is_short_beside_the_system(dt, pays):
+    """Why iCEM's noise is white by default: 30 steps of 0.01 s, and of 0.1 s, in systems of 1 s."""
+    systems = LinearSystems(dt)
     white, coloured = (
-        excess("icem", LinearSystems(dt), 0, noise_beta=beta).mean() for beta in (0.0, 2.5)
+        excess("icem", systems, 0, horizon=30, noise_beta=beta).mean() for beta in (0.0, 2.5)
     )
-    assert (coloured < white) == colour_pays
+    assert (coloured < 0.95 * white) if pays else (white < 0.8 * coloured)
