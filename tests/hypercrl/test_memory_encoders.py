@@ -340,7 +340,7 @@ def test_the_least_of_moms_balance() -> None:
     shares, chosen = route(torch.tensor([[0.0, 40, -40], [0, -40, 40]]), 2)
     loss = balance_loss(renormalised(shares, chosen), chosen)
     torch.testing.assert_close(loss, torch.tensor(3 / (3 - 2 + 1)))
-    rows = [row for row in itertools.product((0.0, 3.0, 40.0), repeat=3)]
+    rows = list(itertools.product((0.0, 3.0, 40.0), repeat=3))
     loads = torch.tensor(list(itertools.product(rows, repeat=2)))
     shares, chosen = route(loads, 2)
     weights = renormalised(shares, chosen)
