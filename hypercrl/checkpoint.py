@@ -4,6 +4,7 @@ The tree goes into the file's own header, so a checkpoint is one file and one at
 """
 
 import json
+import math
 import os
 import zlib
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from hypercrl.errors import UserError
 
 FORMAT = "hypercrl-checkpoint-1"
-_TENSOR, _ARRAY = "__tensor__", "__array__"
+_TENSOR, _ARRAY, _FLOAT = "__tensor__", "__array__", "__float__"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -44,7 +45,7 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     skeleton = _strip(tree, tensors)
     header = {
         "format": FORMAT,
-        "tree": json.dumps(skeleton, allow_nan=True),
+        "tree": json.dumps(skeleton, allow_nan=False),
         "crc32": str(_checksum(tensors)),
     }
     write_atomically(path, safetensors.torch.save(tensors, header))
@@ -90,6 +91,8 @@ def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
         return {str(key): _strip(value, tensors) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_strip(value, tensors) for value in node]
+    if isinstance(node, float) and not math.isfinite(node):
+        return {_FLOAT: str(node)}  # JSON has no such numbers, and a resumed run needs them all
     if node is None or isinstance(node, bool | int | float | str):
         return node
     raise TypeError(f"a checkpoint holds tensors, arrays and JSON values, not {type(node)}")
@@ -101,6 +104,8 @@ def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[node[_TENSOR]]
         if set(node) == {_ARRAY}:
             return tensors[node[_ARRAY]].numpy()
+        if set(node) == {_FLOAT}:
+            return float(node[_FLOAT])
         return {key: _fill(value, tensors) for key, value in node.items()}
     if isinstance(node, list):
         return [_fill(value, tensors) for value in node]

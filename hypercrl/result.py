@@ -14,6 +14,7 @@ import torch
 from hypercrl import metrics
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.experiment import Experiment
+from hypercrl.run_folder import SCHEMA
 from hypercrl.task_inference import score_decisions
 from hypercrl.trainer import Trainer
 
@@ -66,7 +67,7 @@ def about(experiment: Experiment) -> dict[str, Any]:
     """What was run, and on what."""
     config = experiment.config
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "method": config.method.name,
         "env": config.env.name,
         "memory": config.memory.name,

@@ -18,9 +18,11 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.overrides import in_shell
 from hypercrl.planning import PLANNERS
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import to_json, write_json
 
 LATEST = "latest"
+SCHEMA = 1
+"""Of result.json: goes up when a key goes, or means something else. New keys leave it."""
 FAILURE = "failure.txt"
 """File that `hypercrl bench` leaves in a run that it gave up; says why."""
 
@@ -139,7 +141,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, atomically."""
-        write_atomically(self.result_path, (to_json(result, indent=2) + "\n").encode())
+        write_json(self.result_path, result, indent=2)
 
 
 def _refuse_used(path: Path) -> None:

@@ -3,7 +3,10 @@
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from hypercrl.checkpoint import write_atomically
 
 
 def to_json(values: Any, indent: int | None = None) -> str:
@@ -13,6 +16,15 @@ def to_json(values: Any, indent: int | None = None) -> str:
         TypeError: something else is in it.
     """
     return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, values: Any, indent: int = 1) -> None:
+    """Write a file of JSON, atomically.
+
+    Raises:
+        TypeError: something is in it that `to_json` does not know.
+    """
+    write_atomically(path, (to_json(values, indent) + "\n").encode())
 
 
 def _finite(values: Any) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import linear, logsigmoid, normalize, scaled_dot_product_attention
 
 import hypercrl_kernels as ops
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 Inputs = dict[str, Tensor]
 Function = Callable[[Inputs], Any]
@@ -490,7 +490,7 @@ def save(report: Report, name: str, limits: Device, out: Path | None) -> None:
     if out is None:
         return
     device = {"device": name, "torch": torch.__version__, **limits.__dict__}
-    out.with_suffix(".json").write_text(to_json({**device, "rows": report.rows}, indent=1))
+    write_json(out.with_suffix(".json"), {**device, "rows": report.rows})
     note = f"Median µs on {name}. –: not measured; peers are at some shapes alone.\n\n"
     out.with_suffix(".md").write_text(note + table(report.rows))
 

@@ -16,7 +16,7 @@ import torch
 
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.result import git_revision, machine
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 # Their versions are written beside every measurement.
 PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")
@@ -160,7 +160,7 @@ class Report:
             "versions": {"python": platform.python_version(), **versions},
             "git": git_revision(),
         }
-        path.write_text(to_json({**about, "rows": self.rows}, indent=1))
+        write_json(path, {**about, "rows": self.rows})
 
 
 def timed(times: Times, **more: float) -> dict[str, float]:

@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Evaluator, Score
@@ -34,7 +33,7 @@ from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
 from hypercrl.result import git_revision, machine
 from hypercrl.run_folder import LATEST, RunFolder
 from hypercrl.settings import check
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 FEWEST_ELITES = 4
 
@@ -153,7 +152,7 @@ def main() -> None:
         rows.append(row)
         if arguments.out:
             values = {**about, "rows": [asdict(row) for row in rows]}
-            write_atomically(arguments.out, to_json(values, indent=1).encode())
+            write_json(arguments.out, values)
         returns = [mean(r) for r in row.episode_return]
         spread = f" ± {stdev(returns):.2f}" if len(returns) > 1 else ""
         worst = min(mean(of_task) for of_task in zip(*row.success, strict=True))

@@ -20,13 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig
 from hypercrl.errors import UserError
 from hypercrl.evaluation import Score
 from hypercrl.experiment import Experiment, build
 from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
 
@@ -100,7 +99,7 @@ def main() -> None:
         console.print(table)
     if arguments.out:
         values = {"tasks": tasks, "scores": [[asdict(s) for s in row] for row in scores]}
-        write_atomically(arguments.out, to_json(values, indent=1).encode())
+        write_json(arguments.out, values)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hypercrl.checkpoint import write_atomically
 from hypercrl.config import TrainConfig, register
 from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.context_model import ContextModel
@@ -41,7 +40,7 @@ from hypercrl.paths import configs_dir
 from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
 from hypercrl.result import git_revision, machine
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 from hypercrl_envs import TaskSequence
 
 SEEN = 10
@@ -212,7 +211,7 @@ def main() -> None:
                 "tasks": config.env.tasks[:1],
                 "rows": rows,
             }
-            write_atomically(args.out, to_json(values, indent=1).encode())
+            write_json(args.out, values)
     Console().print(table)
 
 

@@ -26,6 +26,7 @@ from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
+from hypercrl.strict_json import write_json
 
 SMALL = (
     "preset=smoke",
@@ -77,7 +78,7 @@ def fingerprint(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _hash(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def take(path: Path) -> None:
@@ -90,7 +91,7 @@ def take(path: Path) -> None:
         except SystemExit as error:
             found[name] = {"ended": str(error)}
         print(name, next(iter(found[name].values()))[:12], flush=True)
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(path, found, indent=2)
 
 
 def compare(before: Path, after: Path) -> None:

@@ -8,9 +8,11 @@ with the reward (and the end) learned, which shows that a run goes through, not 
 """
 
 import argparse
+import io
 import json
 import tempfile
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 from hypercrl.cli import main
 from hypercrl.result import git_revision, machine
 from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 from hypercrl_envs import make_task
 from hypercrl_envs.task import Task
 
@@ -76,11 +78,12 @@ def random_episodes(task: Task, id: str) -> dict[str, Any]:
 
 
 def trained(id: str, folder: Path) -> dict[str, Any]:
-    """A short run: returns before and after, prediction error, and how many dimensions it models."""
-    main(["train", *SETTINGS, f"env.tasks=[{{task: gym, id: '{id}'}}]", f"run_dir={folder}"])
+    """A short run: returns before and after, prediction error, how many dimensions it models."""
+    with redirect_stdout(io.StringIO()):
+        main(["train", *SETTINGS, f"env.tasks=[{{task: gym, id: '{id}'}}]", f"run_dir={folder}"])
     result = json.loads((folder / "result.json").read_text())
-    method = RunFolder.open(folder).load_checkpoint(LATEST)["method"]
-    (since,) = (v for k, v in method.items() if k.endswith("target_normaliser.since"))
+    tensors = RunFolder.open(folder).load_checkpoint(LATEST)["method"]["tensors"]
+    (since,) = (v for k, v in tensors.items() if k.endswith("target_normaliser.since"))
     return {
         "before": result["scores"][0][0],
         "after": result["scores"][1][0],
@@ -107,7 +110,8 @@ def attempt(id: str) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| environment | O, A | modelled | random: steps, return (ended) | task − Gymnasium | untrained → after 600 steps | 3-step error |",
+        "| environment | O, A | modelled | random: steps, return (ended) | task − Gymnasium | "
+        "untrained → after 600 steps | 3-step error |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -134,5 +138,5 @@ if __name__ == "__main__":
     if given.out:
         about = {"git": git_revision(), "machine": machine(torch.device("cpu"))}
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.with_suffix(".json").write_text(to_json({**about, "rows": rows}, indent=1))
+        write_json(given.out.with_suffix(".json"), {**about, "rows": rows})
         given.out.with_suffix(".md").write_text(table(rows) + "\n")

@@ -28,7 +28,7 @@ from bench_timing import Clock
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
 from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
 from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
@@ -250,7 +250,7 @@ def main() -> None:
                 rows += tune(memory, shape, launches[shape.width])
                 if arguments.out is not None:
                     found = {"device": torch.cuda.get_device_name(), "rows": rows}
-                    arguments.out.write_text(to_json(found, indent=1))
+                    write_json(arguments.out, found)
 
 
 if __name__ == "__main__":

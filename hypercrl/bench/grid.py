@@ -13,7 +13,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.bench.cell import Cell
-from hypercrl.checkpoint import write_atomically
 from hypercrl.config import register
 from hypercrl.config_errors import check_composed, explained
 from hypercrl.errors import UserError
@@ -22,7 +21,7 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.overrides import keys_of
 from hypercrl.paths import configs_dir
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 FREE = ("device",)
 """Settings that may change between calls: a result does not depend on them."""
@@ -118,8 +117,7 @@ class Grid:
         self._check_folder()
         with locked(self.out):
             self._check_folder()  # another grid may have been quicker
-            fixed = to_json(self.fixed, indent=2) + "\n"
-            write_atomically(self.out / "grid.json", fixed.encode())
+            write_json(self.out / "grid.json", self.fixed, indent=2)
             yield
 
     def _check_folder(self) -> None:

@@ -5,12 +5,11 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.checkpoint import write_atomically
 from hypercrl.config import RecallConfig
 from hypercrl.errors import UserError
 from hypercrl.recall import measure_recall
 from hypercrl.run_folder import RunFolder
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 
 def recall(config: DictConfig) -> None:
@@ -25,7 +24,7 @@ def recall(config: DictConfig) -> None:
     if path.exists():
         raise UserError(f"{path} exists already and is left as it is. Name another run_dir.")
     result = measure_recall(cast(RecallConfig, OmegaConf.to_object(config)))
-    write_atomically(path, (to_json(result, indent=2) + "\n").encode())
+    write_json(path, result, indent=2)
     most = str(result["pairs"])
     print(
         f"{result['label']}, width {result['width']}: recalls {result['recall'][most]:.1%} of "

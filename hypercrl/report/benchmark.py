@@ -86,23 +86,37 @@ class Benchmark:
     def auc_forward_transfer(self, method: str) -> float:
         """Mean over seeds and tasks but the first of `metrics.auc_forward_transfer`, on success.
 
-        Against the mean curve of the reference method; NaN without one, or where curves differ in
-        length, because the runs were evaluated at other times.
+        Against the mean curve of the reference method; NaN without one, where a seed was given up,
+        or where curves differ in length, because the runs were evaluated at other times.
         """
-        return self._forward_transfer(method, auc_forward_transfer, first=2)
+        return self._forward_transfer(method, auc_forward_transfer, first=2, beginning=True)
 
     def continual_world_forward_transfer(self, method: str) -> float:
-        """The same of `metrics.continual_world_forward_transfer`, over all tasks."""
-        return self._forward_transfer(method, continual_world_forward_transfer, first=1)
+        """The same of `metrics.continual_world_forward_transfer`, over all tasks.
+
+        As in its authors' program, evaluations after the task's first step alone count.
+        """
+        transfer = continual_world_forward_transfer
+        return self._forward_transfer(method, transfer, first=1, beginning=False)
 
     def _forward_transfer(
-        self, method: str, transfer: Callable[[ArrayLike, ArrayLike], float], first: int
+        self,
+        method: str,
+        transfer: Callable[[ArrayLike, ArrayLike], float],
+        *,
+        first: int,
+        beginning: bool,
     ) -> float:
+        runs = [*self.methods.get(REFERENCE, ()), *self.methods.get(method, ())]
+        if any(run.failure is not None for run in runs):
+            return np.nan
         values = []
         for task in range(first, len(self.tasks) + 1):
-            single = [r.own_curve(task, "success") for r in self._finished(REFERENCE)]
-            for run in self._finished(method):
-                curve = run.own_curve(task, "success")
+            single, own = (
+                [run.own_curve(task, "success", beginning=beginning) for run in runs]
+                for runs in (self._finished(REFERENCE), self._finished(method))
+            )
+            for curve in own:
                 if not single or {len(s) for s in single} != {len(curve)} or len(curve) < 2:
                     return np.nan
                 values.append(transfer(curve, np.mean(single, 0)))

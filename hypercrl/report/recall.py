@@ -16,7 +16,7 @@ from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
 from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
 from hypercrl.report.tables import Cell, Table
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import write_json
 
 MARKERS = "os^D"
 HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")
@@ -38,7 +38,7 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
     groups = _groups(records)
     table = recall_table(groups)
     console.print(table.to_rich())
-    write_atomically(out / "recall.json", (to_json(records, indent=1) + "\n").encode())
+    write_json(out / "recall.json", records)
     write_atomically(out / "recall.csv", to_csv([table]).encode())
     figure = out / "recall.png"
     write_atomically(figure, to_png(recall_figure(groups)))

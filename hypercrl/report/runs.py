@@ -14,9 +14,7 @@ from omegaconf import OmegaConf
 
 from hypercrl.errors import UserError
 from hypercrl.metrics import Array, as_matrix
-from hypercrl.run_folder import FAILURE
-
-SCHEMA = 1
+from hypercrl.run_folder import FAILURE, SCHEMA
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,12 @@ class Run:
             if e["on"] == on
         }
 
-    def own_curve(self, task: int, quantity: str) -> list[float]:
-        """`quantity` on task `task` (from 1) over its own training, from its beginning to its end.
+    def own_curve(self, task: int, quantity: str, *, beginning: bool = True) -> list[float]:
+        """`quantity` on task `task` (from 1) over its own training, in the order of time.
 
-        The first task is evaluated for the first time after its random steps. Empty where nothing
-        was trained.
+        With `beginning` that of the agent before it counts too; of the first task there is none,
+        which is evaluated for the first time after its random steps. Empty where nothing was
+        trained.
         """
         if task > len(self.spans):
             return []
@@ -116,7 +115,7 @@ class Run:
         return [
             value
             for step, value in sorted(self.evaluations(quantity, task).items())
-            if start <= step <= end
+            if (start <= step if beginning else start < step) and step <= end
         ]
 
     @cached_property

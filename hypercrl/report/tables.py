@@ -112,7 +112,14 @@ def metrics_table(benchmark: Benchmark, result: Result) -> Table:
         continual_world_forgetting,
         zero_shot_forward_transfer,
     )
-    header = ("", "at the end ↑", "forgetting ↓", "Chaudhry ↓", "Continual World ↓", "transfer ↑")
+    header = (
+        "",
+        "at the end ↑",
+        "forgetting ↓",
+        "forgetting, Chaudhry ↓",
+        "forgetting, Continual World ↓",
+        "transfer ↑",
+    )
     return Table(
         "Metrics",
         header,

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -34,6 +35,16 @@ def test_comes_back_as_it_was(tmp_path):
     assert got["nested"] == TREE["nested"]
     assert got["7"] == TREE[7]
     assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
+
+
+def test_numbers_that_json_has_not_come_back_and_the_tree_is_json(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"x": [math.nan, math.inf, -math.inf, 0.0], "y": np.float64("nan")})
+    got = load_checkpoint(path)
+    np.testing.assert_array_equal(got["x"], [math.nan, math.inf, -math.inf, 0.0])
+    assert math.isnan(got["y"])
+    with safetensors.safe_open(path, framework="pt") as file:
+        json.loads(file.metadata()["tree"], parse_constant=pytest.fail)
 
 
 def test_other_objects_are_refused(tmp_path):

@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import math
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ from PIL import Image
 from rich.console import Console
 
 from hypercrl.errors import UserError
+from hypercrl.evaluation import Score
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
+from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
+from hypercrl.result import of_matrices
 
 SUCCESS = [[0.0, 0.0], [0.87, 0.11], [0.31, 0.93]]
 SCORES = [[-90.0, -80.0], [-10.0, -70.0], [-40.0, -20.0]]
@@ -153,9 +158,9 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
         paths.append(write_run(tmp_path / f"hnet{seed}", "hnet", seed, success, scores))
     (benchmark,) = group([load_run(path) for path in paths])
     success, returns, others, model = comparison_tables(benchmark)
-    # Task 1 at its quarters: means 0.625 and 0.54375; task 2 from its beginning: 0.5 and 0.52.
-    assert f"{((0.625 - 0.54375) / 0.45625 + (0.5 - 0.52) / 0.48) / 2:.2f}" == "0.07"
-    assert rows_of(others)["hnet"] == ["0.60 ± 0.10", "0.30 ± 0.05", "0.07"]
+    # At the quarters: hnet's means are 0.625 on both tasks; single's are 0.54375 and 0.6225.
+    assert f"{((0.625 - 0.54375) / 0.45625 + (0.625 - 0.6225) / 0.3775) / 2:.2f}" == "0.09"
+    assert rows_of(others)["hnet"] == ["0.60 ± 0.10", "0.30 ± 0.05", "0.09"]
     row = rows_of(success)["hnet"]
     assert success.header[:4] == ("method", "seeds", "at the end ↑", "IQM [95 %]")
     assert row[:2] == ["3", "0.70 ± 0.05"]
@@ -251,10 +256,60 @@ def test_auc_forward_transfer_of_known_curves(tmp_path):
     # Task 2 at its beginning and every quarter: 0.2 → 0.8 has AUC 0.5, 0 → 0.8 has AUC 0.4.
     assert benchmark.auc_forward_transfer("hnet") == pytest.approx((0.5 - 0.4) / (1 - 0.4))
     assert benchmark.auc_forward_transfer("single") == 0
+    # At the quarters alone task 1 has 0.5 twice, task 2 has means 0.575 and 0.5.
+    transfer = benchmark.continual_world_forward_transfer("hnet")
+    assert transfer == pytest.approx((0 + (0.575 - 0.5) / (1 - 0.5)) / 2)
     assert benchmark.continual_world_forward_transfer("single") == 0
     assert rows_of(comparison_tables(benchmark)[0])["hnet"][-1] == "0.17"
     (alone,) = group([load_run(paths[0])])
     assert math.isnan(alone.auc_forward_transfer("hnet"))
+    failed = write_run(tmp_path / "f", seed=1, finished=False)
+    (failed / "failure.txt").write_text("killed by signal 9\n")
+    (benchmark,) = group([load_run(path) for path in [*paths, failed]])
+    assert math.isnan(benchmark.auc_forward_transfer("hnet")), "nor is it averaged away"
+    assert math.isnan(benchmark.continual_world_forward_transfer("hnet"))
+
+
+OLD_RESULTS = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "docs/results").rglob("*.json"))
+    if '"schema": 1' in path.read_text(encoding="utf-8")
+]
+
+
+def test_results_of_old_are_read(tmp_path):
+    """Those that the figures of the docs come from, written before later keys."""
+    assert len(OLD_RESULTS) > 20
+    for number, old in enumerate(OLD_RESULTS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.yaml").write_text("{}\n")
+        (folder / "metrics.jsonl").touch()
+        shutil.copy(old, folder / "result.json")
+        run = load_run(folder)
+        written = json.loads(old.read_text(encoding="utf-8"))
+        assert run.result is not None
+        np.testing.assert_array_equal(run.result.success, np.array(written["success"], float))
+        (benchmark,) = group([run])
+        table = rows_of(metrics_table(benchmark, run.result))
+        for column, name in (
+            (0, "average_performance"),
+            (1, "forgetting"),
+            (4, "forward_transfer"),
+        ):
+            said = written[f"success_{name}"]
+            assert table["Success"][column] == ("—" if said is None else f"{said:z.2f}"), old
+
+
+def test_the_glossary_of_the_guide_is_that_of_the_report(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    _, page = report([write_run(tmp_path / "a")], tmp_path / "out")
+    keys = of_matrices({field.name: SUCCESS for field in fields(Score)})
+    for name, key, *rest in DEFINITIONS:
+        cells = (name, key if key == "–" else f"`{key}`", *rest)
+        assert "| " + " | ".join(cells) + " |" in guide
+        assert key == "–" or {key, f"success_{key}"} <= keys.keys()
+        assert name in page
 
 
 def test_tables_as_files(tmp_path):

@@ -1,7 +1,9 @@
 """What the program writes as JSON is JSON, for readers that know no NaN."""
 
+import ast
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hypercrl.cli import main
 from hypercrl.report.runs import load_run
-from hypercrl.strict_json import to_json
+from hypercrl.strict_json import to_json, write_json
 
 RUN = (
     "env=gymnasium_learned", "method=finetune", "preset=smoke", "device=cpu",
@@ -35,6 +37,31 @@ def test_what_is_no_number_is_null():
     }
     with pytest.raises(TypeError):
         to_json({"a": object()})
+
+
+@pytest.mark.parametrize("folder", ["hypercrl", "scripts", "envs", "kernels"])
+def test_nothing_writes_json_that_may_hold_nan(folder):
+    """Every call of `json.dump` and `json.dumps` refuses it."""
+    calls = [
+        (path, node)
+        for path in (Path(__file__).parents[2] / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps")
+        if isinstance(node.value, ast.Name) and node.value.id == "json"
+    ]
+    for path, node in calls:
+        lines = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1 :][:6]
+        assert "allow_nan=False" in "".join(lines), f"{path}:{node.lineno}"
+
+
+def test_a_file_of_json_is_written_atomically(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"a": math.inf})
+    assert path.read_text() == '{\n "a": null\n}\n'
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, {"a": 2})
+    assert strictly(path.read_text()) == {"a": None}
 
 
 def test_an_environment_without_a_distance_leaves_json(tmp_path):
