@@ -190,15 +190,9 @@ def test_termination_gets_the_units_of_the_environment_and_no_reward():
 
 def test_an_unknown_end_is_said_once():
     gym_task._notice_unplanned_end.cache_clear()
-<<<<<<< HEAD
-    tasks = [make_task("gym", id="Ledge-v0", reward=TOLD["reward"]) for _ in range(2)]
-    with pytest.warns(UserWarning, match="hypercrl_envs.terminations") as caught:
-        [to_the_end(task, np.ones(1)) for task in tasks]
-=======
     unknown = make_task("gym", id="Ledge-v0", reward=TOLD["reward"])
     with pytest.warns(UserWarning, match="hypercrl_envs.terminations") as caught:
         to_the_end(unknown, np.ones(1))
->>>>>>> episodes
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
