@@ -107,11 +107,11 @@ class Normaliser(nn.Module):
         """[width] root mean square of x − mean."""
         return (x - self.mean).square().mean(0).sqrt()
 
-    def moving(self, task: int = NEVER - 1) -> Tensor:
+    def moving(self, task: int | None = None) -> Tensor:
         """[width] whether a dimension had moved by the end of task `task` (from 0), or by now."""
-        return self.since <= task
+        return self.scale < torch.inf if task is None else self.since <= task
 
-    def reach(self, task: int = NEVER - 1) -> Tensor:
+    def reach(self, task: int | None = None) -> Tensor:
         """[width] what turns scaled motion back: the scale, 0 of what was not `moving`."""
         return torch.where(self.moving(task), self.scale, 0.0)
 
