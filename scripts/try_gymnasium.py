@@ -57,7 +57,8 @@ def random_episodes(task: Task, id: str) -> dict[str, Any]:
         steps = 0
         while not over:
             action = generator.uniform(-1, 1, task.action_space.shape).astype(np.float32)
-            exact = low * (0.5 - 0.5 * action.astype(np.float64)) + high * (0.5 + 0.5 * action)
+            fine = action.astype(np.float64)
+            exact = low * (0.5 - 0.5 * fine) + high * (0.5 + 0.5 * fine)
             _, paid, terminated, truncated, _ = own.step(exact.astype(own.action_space.dtype))
             _, reward, *ends, _ = task.step(action)
             if ends != [terminated, truncated]:
