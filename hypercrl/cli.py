@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -83,9 +83,9 @@ def _run_with_hydra(
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from hypercrl.config import in_groups, register
-    from hypercrl.config_errors import check_composed, explained
-    from hypercrl.paths import configs_dir
+    from hypercrl.base.paths import configs_dir
+    from hypercrl.config.messages import check_composed, explained
+    from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
     register()

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from bench_timing import Clock, Report, Times, timed
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.memory import MEMORIES, MemoryEncoder, make_memory
 
 INPUTS = 22

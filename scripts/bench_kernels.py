@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import linear, logsigmoid, normalize, scaled_dot_product_attention
 
 import hypercrl_kernels as ops
-from hypercrl.strict_json import write_json
+from hypercrl.base.strict_json import write_json
 
 Inputs = dict[str, Tensor]
 Function = Callable[[Inputs], Any]

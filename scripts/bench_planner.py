@@ -21,7 +21,7 @@ from bench_timing import Clock, Report, Times, timed
 from bench_workloads import WORKLOADS, Problem, Workload, reward
 from peer_planners import peers
 
-from hypercrl.agent import Agent
+from hypercrl.agent.agent import Agent
 from hypercrl.planning import PLANNERS, make_planner
 
 LARGE = 1024

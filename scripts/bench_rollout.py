@@ -22,7 +22,7 @@ from bench_timing import Clock, Report, Times, timed
 from bench_workloads import WORKLOADS, Problem, Workload, reward
 from torch import Tensor
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.planning import trajectory_returns
 from hypercrl_kernels import (
     Precision,

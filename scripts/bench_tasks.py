@@ -14,10 +14,10 @@ from bench_timing import Clock, Report, Times, timed
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.paths import configs_dir
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, Method, make_method
-from hypercrl.paths import configs_dir
 
 TASKS = (1, 2, 5, 20)
 COMPARED = ("hnet", "coreset", "multitask", "ewc")

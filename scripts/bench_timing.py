@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.result import git_revision, machine
-from hypercrl.strict_json import write_json
+from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.strict_json import write_json
+from hypercrl.training.result import git_revision, machine
 
 # Their versions are written beside every measurement.
 PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")

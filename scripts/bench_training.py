@@ -21,7 +21,7 @@ from bench_timing import Clock, Report, Times, timed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import Batch, HnetConfig, make_method
 from hypercrl.methods.hnet import Hnet

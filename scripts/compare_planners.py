@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hypercrl.config import TrainConfig
-from hypercrl.errors import UserError
-from hypercrl.evaluation import Evaluator, Score
-from hypercrl.experiment import Experiment, build
+from hypercrl.base.errors import UserError
+from hypercrl.base.settings import check
+from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import TrainConfig
 from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
-from hypercrl.result import git_revision, machine
-from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.settings import check
-from hypercrl.strict_json import write_json
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.evaluation import Evaluator, Score
+from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.result import git_revision, machine
 
 FEWEST_ELITES = 4
 

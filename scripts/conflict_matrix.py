@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hypercrl.config import TrainConfig
-from hypercrl.errors import UserError
-from hypercrl.evaluation import Score
-from hypercrl.experiment import Experiment, build
-from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.strict_json import write_json
+from hypercrl.base.errors import UserError
+from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import TrainConfig
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.evaluation import Score
+from hypercrl.training.experiment import Experiment, build
 
 QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
 

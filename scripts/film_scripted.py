@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from hypercrl.paths import configs_dir
-from hypercrl.video import VideoWriter, caption, tile
+from hypercrl.base.paths import configs_dir
+from hypercrl.runs.video import VideoWriter, caption, tile
 from hypercrl_envs import TaskSequence
 
 

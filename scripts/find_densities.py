@@ -29,18 +29,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hypercrl.config import TrainConfig, register
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.agent.exploration import random_episode
+from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
+from hypercrl.base.random_streams import derive_seed
+from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import TrainConfig, register
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.errors import UserError
-from hypercrl.evaluation import open_loop_errors
-from hypercrl.experiment import Experiment, build
-from hypercrl.exploration import random_episode
-from hypercrl.paths import configs_dir
-from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
-from hypercrl.result import git_revision, machine
-from hypercrl.strict_json import write_json
+from hypercrl.training.evaluation import open_loop_errors
+from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.result import git_revision, machine
 from hypercrl_envs import TaskSequence
 
 SEEN = 10

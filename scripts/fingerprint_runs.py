@@ -22,11 +22,11 @@ from typing import Any
 import safetensors
 import torch
 
+from hypercrl.base.strict_json import write_json
 from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
-from hypercrl.strict_json import write_json
 
 SMALL = (
     "preset=smoke",

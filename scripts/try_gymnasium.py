@@ -20,10 +20,10 @@ import gymnasium
 import numpy as np
 import torch
 
+from hypercrl.base.strict_json import write_json
 from hypercrl.cli import main
-from hypercrl.result import git_revision, machine
-from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.strict_json import write_json
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.result import git_revision, machine
 from hypercrl_envs import make_task
 from hypercrl_envs.task import Task
 

@@ -28,7 +28,7 @@ from bench_timing import Clock
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypercrl.strict_json import write_json
+from hypercrl.base.strict_json import write_json
 from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
 from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
 from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from hypercrl.overrides import override
-from hypercrl.run_folder import FAILURE, RunFolder
+from hypercrl.config.overrides import override
+from hypercrl.runs.run_folder import FAILURE, RunFolder
 
 _TAIL = 4096
 """Bytes from the end of metrics.jsonl in which the last whole record is looked for."""

@@ -12,16 +12,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
+from hypercrl.base.strict_json import write_json
 from hypercrl.bench.cell import Cell
-from hypercrl.config import register
-from hypercrl.config_errors import check_composed, explained
-from hypercrl.errors import UserError
-from hypercrl.lock import LOCK, locked
+from hypercrl.config.messages import check_composed, explained
+from hypercrl.config.overrides import keys_of
+from hypercrl.config.schema import register
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
-from hypercrl.overrides import keys_of
-from hypercrl.paths import configs_dir
-from hypercrl.strict_json import write_json
+from hypercrl.runs.lock import LOCK, locked
 
 FREE = ("device",)
 """Settings that may change between calls: a result does not depend on them."""

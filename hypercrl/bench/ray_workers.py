@@ -3,12 +3,14 @@
 import contextlib
 import importlib
 import os
+import runpy
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from hypercrl.base.errors import UserError
 from hypercrl.bench.cell import Cell
-from hypercrl.errors import UserError
 
 CRASHED = -9
 """Exit code of a cell whose worker process is gone."""
@@ -108,16 +110,15 @@ def _check_reachable(address: str | None) -> None:
 
 def _run_cell(words: list[str], log: str, folder: str) -> int:
     """In the worker itself rather than in a child of it: who kills the worker kills the run."""
-    from hypercrl.cli import main
-
     with (
         open(log, "a", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
         os.chdir(folder)
+        sys.argv[1:] = words
         try:
-            main(words)
+            runpy.run_module("hypercrl", run_name="__main__")
         except SystemExit as exit_:
             return exit_.code if isinstance(exit_.code, int) else 1
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hypercrl.base.errors import UserError
 from hypercrl.bench import (
     RECALL,
     TRAINING,
@@ -19,11 +20,10 @@ from hypercrl.bench import (
     run_grid,
 )
 from hypercrl.bench.workers import cores
-from hypercrl.config import in_groups
-from hypercrl.errors import UserError
+from hypercrl.config.schema import in_groups
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
-from hypercrl.run_folder import RunFolder
+from hypercrl.runs.run_folder import RunFolder
 
 USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
 

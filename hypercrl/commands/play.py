@@ -11,15 +11,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hypercrl.agent import Agent, oracle_agent
-from hypercrl.config import PlayConfig, TrainConfig
-from hypercrl.errors import UserError
-from hypercrl.experiment import Experiment, build
-from hypercrl.random_streams import derive_seed
-from hypercrl.realtime import Pacer, latency_report
-from hypercrl.run_folder import RunFolder
-from hypercrl.settings import check
-from hypercrl.video import VideoWriter, caption, tile
+from hypercrl.agent.agent import Agent, oracle_agent
+from hypercrl.agent.realtime import Pacer, latency_report
+from hypercrl.base.errors import UserError
+from hypercrl.base.random_streams import derive_seed
+from hypercrl.base.settings import check
+from hypercrl.config.schema import PlayConfig, TrainConfig
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.runs.video import VideoWriter, caption, tile
+from hypercrl.training.experiment import Experiment, build
 from hypercrl_envs import RenderingUnavailable, Task
 
 

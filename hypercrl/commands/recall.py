@@ -5,11 +5,11 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.config import RecallConfig
-from hypercrl.errors import UserError
-from hypercrl.recall import measure_recall
-from hypercrl.run_folder import RunFolder
-from hypercrl.strict_json import write_json
+from hypercrl.base.errors import UserError
+from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import RecallConfig
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.recall import measure_recall
 
 
 def recall(config: DictConfig) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 from hypercrl.report import write_report
 
 USAGE = """usage: hypercrl report DIR [DIR ...] [out=FOLDER]

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from hypercrl.errors import UserError
-from hypercrl.paths import configs_dir
+from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
 
 
 def run(words: Sequence[str]) -> None:

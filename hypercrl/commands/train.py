@@ -10,16 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from hypercrl.config import TrainConfig
-from hypercrl.errors import UserError
-from hypercrl.experiment import Experiment, build
-from hypercrl.oracle import NAME, measure_oracle
-from hypercrl.overrides import keys_of
-from hypercrl.progress import Progress
+from hypercrl.base.errors import UserError
+from hypercrl.base.progress import Progress
+from hypercrl.config.overrides import keys_of
+from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
-from hypercrl.result import summarise
-from hypercrl.run_folder import LATEST, RunFolder
-from hypercrl.trainer import Trainer
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.oracle import NAME, measure_oracle
+from hypercrl.training.result import summarise
+from hypercrl.training.trainer import Trainer
 
 MAY_CHANGE_ON_RESUME = {"resume", "device"}
 

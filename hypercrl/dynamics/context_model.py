@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.settings import choice, number
 from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.model import DynamicsModel, Layers, PlanningLayers
 from hypercrl.memory.base import MemoryEncoder
-from hypercrl.settings import choice, number
 from hypercrl_kernels import GaussianLayers
 
 

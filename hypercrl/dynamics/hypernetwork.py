@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.dynamics.layout import MLPLayout, xavier_uniform
+from hypercrl.base.initial_weights import xavier_uniform
+from hypercrl.dynamics.layout import MLPLayout
 from hypercrl_kernels.training import narrow_mlp
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}

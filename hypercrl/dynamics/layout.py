@@ -2,11 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from hypercrl.base.initial_weights import xavier_uniform
 
 
 class MLPLayout:
@@ -77,11 +79,3 @@ def _affine(layer: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
     if weight.dim() == 2:
         return F.linear(x, weight, bias)
     return torch.baddbmm(bias[:, None], x, weight.mT)
-
-
-def xavier_uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """U(−a, a) with a = √(6 / (fan_in + fan_out)) for a matrix [out, in]; zeros for a vector."""
-    if len(shape) < 2:
-        return torch.zeros(*shape)
-    bound = sqrt(6.0 / (shape[0] + shape[1]))
-    return (torch.rand(*shape, generator=generator) * 2 - 1) * bound

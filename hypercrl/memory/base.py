@@ -7,8 +7,8 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from hypercrl.settings import number
-from hypercrl.transitions import tensor_bytes
+from hypercrl.base.settings import number
+from hypercrl.replay.transitions import tensor_bytes
 
 State = dict[str, Tensor]
 """What is remembered: every tensor has the robots' axis first. "context" [B, C] is always there."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import ShortConvolution, heads, linear
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import number
 from hypercrl_kernels import based, based_step
 
 

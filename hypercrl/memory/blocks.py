@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.dynamics.layout import xavier_uniform
+from hypercrl.base.initial_weights import xavier_uniform
 from hypercrl_kernels import convolution_step, linear_step, rotate
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypercrl.base.settings import number
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, LowRank, heads, linear
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import number
 from hypercrl_kernels import chunk_gla, gla_step
 
 

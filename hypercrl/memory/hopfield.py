@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.settings import choice, number
 from hypercrl.memory.attention import Window
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import heads, linear, normal
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import choice, number
 from hypercrl_kernels import attention_step, hopfield_retrieval
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hypercrl.base.settings import choice, number
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig
 from hypercrl.memory.deltanet import DeltaNet, DeltaNetConfig
@@ -17,7 +18,6 @@ from hypercrl.memory.hgrn import HGRN, HGRNConfig
 from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
 from hypercrl.memory.retnet import RetNet, RetNetConfig
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import choice, number
 
 LINEAR: dict[str, tuple[type[MemoryStack], type[MemoryConfig]]] = {
     "retnet": (RetNet, RetNetConfig),

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
 from hypercrl.memory.gated_deltanet import DecayGate
 from hypercrl.memory.routing import balance_loss, beside_shared, combine, renormalised, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import number
 from hypercrl_kernels import chunk_memory, memory_step
 
 

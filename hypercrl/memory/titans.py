@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.settings import choice, number
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import Rotation, heads, linear, normal, unit
 from hypercrl.memory.neural_memory import MatrixMemory, MLPMemory, NeuralMemory
 from hypercrl.memory.stack import MemoryLayer, MemoryStack, join, part
-from hypercrl.settings import choice, number
 from hypercrl_kernels import attention_step, hopfield_retrieval, linear_step
 
 

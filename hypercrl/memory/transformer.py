@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from hypercrl.base.settings import number
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
-from hypercrl.settings import number
 
 
 @dataclass

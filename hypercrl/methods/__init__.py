@@ -2,9 +2,9 @@
 
 import torch
 
+from hypercrl.base.errors import UserError
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.errors import UserError
 from hypercrl.methods.agem import AGEM
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.coreset import CoresetConfig, CoresetMethod
@@ -21,7 +21,7 @@ from hypercrl.methods.pnn import PNN
 from hypercrl.methods.reservoir import Reservoir, ReservoirConfig
 from hypercrl.methods.si import SI, SIConfig
 from hypercrl.methods.single import Single
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 
 METHODS: dict[str, tuple[type, type[MethodConfig]]] = {
     "hnet": (Hnet, HnetConfig),

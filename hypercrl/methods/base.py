@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from hypercrl.base.settings import number
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.dynamics.model import Layers, PlanningLayers
-from hypercrl.settings import number
-from hypercrl.transitions import Batch, tensor_bytes
+from hypercrl.replay.transitions import Batch, tensor_bytes
 
 StepReport = dict[str, Tensor]
 """Scalars of one training step, left on the device: loss, regulariser, gradient_norm."""

@@ -1,7 +1,7 @@
 """Equal bytes: what a memory may hold so that a method costs no more than hnet."""
 
+from hypercrl.base.errors import UserError
 from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.errors import UserError
 from hypercrl.methods.hnet import HnetConfig
 
 FLOAT_BYTES = 4

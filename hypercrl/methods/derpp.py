@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.reservoir import Reservoir, ReservoirConfig
-from hypercrl.settings import number
-from hypercrl.transitions import Batch, MixedBatch
+from hypercrl.replay.transitions import Batch, MixedBatch
 
 
 @dataclass

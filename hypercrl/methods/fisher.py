@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.transitions import Batch, random_rows
+from hypercrl.replay.transitions import Batch, random_rows
 
 CHUNK = 100
 """Transitions whose gradients are held at a time."""

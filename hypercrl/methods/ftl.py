@@ -15,10 +15,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.methods.base import Method, MethodConfig, StepReport
-from hypercrl.settings import number
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 
 
 @dataclass

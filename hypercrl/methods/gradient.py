@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.networks import MultiHeadNetwork, SharedNetwork
-from hypercrl.transitions import Batch, MixedBatch
+from hypercrl.replay.transitions import Batch, MixedBatch
 
 
 class GradientMethod(Method):

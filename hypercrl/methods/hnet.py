@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
+from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.look_ahead import LookAhead, clipped_step, moments_of, settings_of
-from hypercrl.settings import choice, number
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 from hypercrl_kernels.training import MOST_TASKS, adam_ahead, regularised_head
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.methods.hnet import Hnet, HnetConfig
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 
 RATE = 0.01
 """Of the newest batch in the running moments of a task's contexts."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.fisher import fisher_diagonal
 from hypercrl.methods.hnet import Hnet, HnetConfig
-from hypercrl.settings import number
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 
 
 class HnetImportance(Hnet):

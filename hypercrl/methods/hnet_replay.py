@@ -8,7 +8,7 @@ from torch import Tensor
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.coreset import CoresetConfig, TaskMemory
 from hypercrl.methods.hnet import Hnet, HnetConfig
-from hypercrl.transitions import Batch, tensor_bytes
+from hypercrl.replay.transitions import Batch, tensor_bytes
 
 
 @dataclass

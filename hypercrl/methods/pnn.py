@@ -8,8 +8,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.initial_weights import xavier_uniform
 from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.dynamics.layout import xavier_uniform
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.gradient import GradientMethod
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.budget import rows_at_equal_bytes, transition_bytes
 from hypercrl.methods.gradient import SharedMethod
 from hypercrl.methods.networks import ConditionedNetwork
 from hypercrl.replay import POLICIES, StreamStore
-from hypercrl.settings import choice, number
-from hypercrl.transitions import Batch, tensor_bytes
+from hypercrl.replay.transitions import Batch, tensor_bytes
 
 
 @dataclass

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.gradient import SharedMethod
-from hypercrl.settings import number
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.planning.planner import Planner, PlannerConfig
-from hypercrl.settings import number
 from hypercrl_kernels import elite_statistics, sample_actions
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import number
 from hypercrl.planning.cem import CEM
 from hypercrl.planning.planner import PlannerConfig
-from hypercrl.settings import number
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from hypercrl.settings import choice, number
+from hypercrl.base.settings import choice, number
 from hypercrl_kernels import Precision
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +27,7 @@ class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
     `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
-    upper bound (see `hypercrl.oracle`).
+    upper bound (see `hypercrl.training.oracle`).
 
     `precision` is that of the model's products: bf16, tf32x3 or ieee (see
     `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hypercrl.transitions import MixedBatch, random_rows
+from hypercrl.replay.transitions import MixedBatch, random_rows
 
 
 def random_order(features: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.transitions import Batch, tensor_bytes
+from hypercrl.replay.transitions import Batch, tensor_bytes
 
 
 class Replay:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hypercrl.transitions import Batch, MixedBatch, random_rows
+from hypercrl.replay.transitions import Batch, MixedBatch, random_rows
 
 POLICIES = ("reservoir", "fifo")
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 from hypercrl.report.benchmark import Benchmark, group
 from hypercrl.report.curves import error_curves, learning_curves
 from hypercrl.report.export import FORMATS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 from hypercrl.metrics import (
     Array,
     auc_forward_transfer,

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
-from hypercrl.checkpoint import write_atomically
+from hypercrl.base.files import write_atomically
+from hypercrl.base.strict_json import write_json
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
 from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
 from hypercrl.report.tables import Cell, Table
-from hypercrl.strict_json import write_json
 
 MARKERS = "os^D"
 HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 from hypercrl.metrics import Array, as_matrix
-from hypercrl.run_folder import FAILURE, SCHEMA
+from hypercrl.runs.run_folder import FAILURE, SCHEMA
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Result:
         memory_state_bytes: of one robot's memory of its episode; 0 without one.
         memory_step_milliseconds: median of a memory's update in a control step.
         task_inference: decisions, precision, recall and delay of an agent that infers the task, see
-            `hypercrl.task_inference.score_decisions`; empty where the task is given.
+            `hypercrl.agent.task_inference.score_decisions`; empty where the task is given.
         git: revision.
     """
 

@@ -11,10 +11,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
+from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
-from hypercrl.errors import UserError
 
 SMALL = (
     "preset=smoke",

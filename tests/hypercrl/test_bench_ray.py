@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hypercrl.base.errors import UserError
 from hypercrl.bench import Grid, Status, run_grid
 from hypercrl.bench.ray_workers import RayWorkers
 from hypercrl.cli import main
-from hypercrl.errors import UserError
 
 SMALL = (
     "preset=smoke",

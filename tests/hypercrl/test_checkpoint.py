@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from hypercrl.checkpoint import load_checkpoint, save_checkpoint
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
+from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 
 TREE = {
     "tensor": torch.arange(6.0).view(2, 3).t(),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
-from hypercrl.errors import UserError
-from hypercrl.overrides import in_shell, keys_of, override
+from hypercrl.config.overrides import in_shell, keys_of, override
 
 TINY = (
     "preset=smoke",

@@ -7,10 +7,10 @@ from functools import cache
 import pytest
 import torch
 
-from hypercrl.belief import EpisodeMemory, Told
+from hypercrl.agent.belief import EpisodeMemory, Told
+from hypercrl.base.errors import UserError
 from hypercrl.dynamics.conditioning import CONDITIONINGS, make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
-from hypercrl.errors import UserError
 from hypercrl.memory import MEMORIES, make_memory
 from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl_kernels import rollout

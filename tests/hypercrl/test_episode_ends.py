@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypercrl.belief import Told
+from hypercrl.agent.belief import Told
+from hypercrl.agent.exploration import ExplorationConfig, random_episode
 from hypercrl.cli import main
-from hypercrl.config import ExplorationConfig
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.evaluation import Evaluator
-from hypercrl.exploration import random_episode
 from hypercrl.methods import Batch, MethodConfig, make_method
 from hypercrl.planning import PLANNERS, CEMConfig, make_planner, trajectory_returns
-from hypercrl.run_folder import RunFolder
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.evaluation import Evaluator
 from hypercrl_envs import SimulatedRollout, TaskSequence, gym_task, make_task
 from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.gym_task import GymTask

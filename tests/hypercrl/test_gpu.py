@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from hypercrl.agent import Agent
-from hypercrl.belief import Told
+from hypercrl.agent.agent import Agent
+from hypercrl.agent.belief import Told
+from hypercrl.agent.known_tasks import TaskPosterior
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
-from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.known_tasks import TaskPosterior
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig
 

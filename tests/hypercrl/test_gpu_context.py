@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from hypercrl.belief import EpisodeMemory
+from hypercrl.agent.belief import EpisodeMemory
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
-from hypercrl.cuda_graph import CapturedFunction
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
 from hypercrl.memory import MEMORIES, make_memory

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.memory import MEMORIES, MemoryConfig, MemoryEncoder, make_memory
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.blocks import Rotation

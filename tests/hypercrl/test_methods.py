@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from hypercrl.base.errors import UserError
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.errors import UserError
 from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl.methods.fisher import fisher_diagonal
 

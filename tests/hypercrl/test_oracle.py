@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
-from hypercrl.config import ExplorationConfig
-from hypercrl.evaluation import Evaluator
 from hypercrl.planning import CEMConfig, make_planner
+from hypercrl.training.evaluation import Evaluator
 from hypercrl_envs import TaskSequence
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")

@@ -1,6 +1,6 @@
 import time
 
-from hypercrl.realtime import Pacer, deadlines_met, latency_report
+from hypercrl.agent.realtime import Pacer, deadlines_met, latency_report
 
 
 def test_a_deadline_is_the_period_of_the_control_rate():

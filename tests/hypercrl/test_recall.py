@@ -10,10 +10,10 @@ from rich.console import Console
 
 from hypercrl.bench import RECALL, Grid
 from hypercrl.cli import main
-from hypercrl.config import RecallConfig
+from hypercrl.config.schema import RecallConfig
 from hypercrl.memory import MEMORIES
-from hypercrl.recall import KEY_WIDTH, VALUES, measure_recall, recall_batch
 from hypercrl.report.recall import write_recall
+from hypercrl.training.recall import KEY_WIDTH, VALUES, measure_recall, recall_batch
 
 
 def test_queries_ask_for_what_was_written() -> None:

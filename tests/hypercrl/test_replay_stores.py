@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hypercrl.replay import SELECTIONS, Coreset, StreamStore
-from hypercrl.transitions import Batch, MixedBatch, random_rows
+from hypercrl.replay.transitions import Batch, MixedBatch, random_rows
 
 
 def numbered(start, count):

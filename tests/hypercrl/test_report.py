@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from hypercrl.errors import UserError
-from hypercrl.evaluation import Score
+from hypercrl.base.errors import UserError
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
-from hypercrl.result import of_matrices
+from hypercrl.training.evaluation import Score
+from hypercrl.training.result import of_matrices
 
 SUCCESS = [[0.0, 0.0], [0.87, 0.11], [0.31, 0.93]]
 SCORES = [[-90.0, -80.0], [-10.0, -70.0], [-40.0, -20.0]]

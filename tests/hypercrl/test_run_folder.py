@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hypercrl.config import TrainConfig, register
-from hypercrl.errors import UserError
-from hypercrl.paths import configs_dir
-from hypercrl.run_folder import MetricsLog, RunFolder
+from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
+from hypercrl.config.schema import TrainConfig, register
+from hypercrl.runs.run_folder import MetricsLog, RunFolder
 
 OPTIONS = [
     f"{group}={path.stem}"

@@ -9,7 +9,7 @@ import hypercrl.commands.train
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
-from hypercrl.trainer import Trainer
+from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
 from hypercrl_kernels import rollout
 

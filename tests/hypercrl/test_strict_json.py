@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hypercrl.base.strict_json import to_json, write_json
 from hypercrl.cli import main
 from hypercrl.report.runs import load_run
-from hypercrl.strict_json import to_json, write_json
 
 RUN = (
     "env=gymnasium_learned", "method=finetune", "preset=smoke", "device=cpu",

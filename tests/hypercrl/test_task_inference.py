@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hypercrl.agent import Agent
-from hypercrl.belief import Told
-from hypercrl.cli import main
-from hypercrl.dynamics import DynamicsModel
-from hypercrl.known_tasks import TaskPosterior, Watched
-from hypercrl.methods import METHODS, Batch, make_method
-from hypercrl.planning import CEM, CEMConfig
-from hypercrl.task_inference import (
+from hypercrl.agent.agent import Agent
+from hypercrl.agent.belief import Told
+from hypercrl.agent.known_tasks import TaskPosterior, Watched
+from hypercrl.agent.task_inference import (
     BURSTS,
     SMALLEST,
     Decision,
@@ -23,6 +19,10 @@ from hypercrl.task_inference import (
     TaskInference,
     score_decisions,
 )
+from hypercrl.cli import main
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl.planning import CEM, CEMConfig
 from hypercrl_kernels import mean_layers
 
 RULE = InferenceConfig(max_tasks=3, window=50, alarm=40.0, patience=5, settle=100)

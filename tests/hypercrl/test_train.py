@@ -190,7 +190,7 @@ def test_plans_are_sampled_from_a_probabilistic_model(tmp_path):
 KILLED_AT_A_STEP = """
 import os, signal, sys
 from hypercrl.cli import main
-from hypercrl.trainer import Trainer
+from hypercrl.training.trainer import Trainer
 
 act, left = Trainer._act, int(sys.argv[1])
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from hypercrl.belief import Told
+from hypercrl.agent.belief import Told
+from hypercrl.agent.known_tasks import Watched
+from hypercrl.agent.task_inference import InferenceConfig, TaskInference
 from hypercrl.cli import main
-from hypercrl.config import TrainConfig
+from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
-from hypercrl.experiment import build
-from hypercrl.known_tasks import Watched
 from hypercrl.memory import MEMORIES, make_memory
 from hypercrl.methods import METHODS, Batch, make_method
-from hypercrl.run_folder import RunFolder
-from hypercrl.task_inference import InferenceConfig, TaskInference
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.experiment import build
 from hypercrl_envs import make_task
 from hypercrl_kernels import mean_layers, rollout
 

@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from hypercrl.errors import UserError
-from hypercrl.lock import LOCK, locked
+from hypercrl.base.errors import UserError
+from hypercrl.runs.lock import LOCK, locked
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from hypercrl.lock import locked
+from hypercrl.runs.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -66,7 +66,7 @@ def test_no_locks_no_protection_but_a_word(tmp_path, monkeypatch, capsys):
 RESUMED_BESIDE_ITSELF = """
 import subprocess, sys
 from hypercrl.cli import main
-from hypercrl.trainer import Trainer
+from hypercrl.training.trainer import Trainer
 
 run, *settings = sys.argv[1:]
 act, steps = Trainer._act, 0

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hypercrl.agent import Agent, oracle_agent
-from hypercrl.belief import Belief
-from hypercrl.config import ExplorationConfig
-from hypercrl.exploration import random_episode
+from hypercrl.agent.agent import Agent, oracle_agent
+from hypercrl.agent.belief import Belief
+from hypercrl.agent.exploration import ExplorationConfig, random_episode
+from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
-from hypercrl.random_streams import derive_seed
 from hypercrl_envs import Task, TaskSequence
 
 HELDOUT_DRAWS = 20

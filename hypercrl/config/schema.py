@@ -7,12 +7,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from hypercrl.agent.exploration import ExplorationConfig
+from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.base.settings import choice, number
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
-from hypercrl.settings import choice, number
-from hypercrl.task_inference import InferenceConfig
 
 
 @dataclass
@@ -33,15 +34,6 @@ class DynamicsConfig:
 
     hidden: list[int] = number([200, 200], least=1)
     probabilistic: bool = False
-
-
-@dataclass
-class ExplorationConfig:
-    """Noise; standard deviations in units of half the action range."""
-
-    correlation: float = number(0.8, least=0, most=0.999)
-    random_std: float = number(0.8, least=0)
-    planned_std: float = number(0.25, least=0)
 
 
 @dataclass

@@ -5,7 +5,6 @@ The tree goes into the file's own header, so a checkpoint is one file and one at
 
 import json
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
+from hypercrl.base.files import write_atomically
 
 FORMAT = "hypercrl-checkpoint-1"
 _TENSOR, _ARRAY, _FLOAT = "__tensor__", "__array__", "__float__"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that a reader, or a crash, finds the old file or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:

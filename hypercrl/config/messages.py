@@ -14,9 +14,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from hypercrl.errors import UserError
-from hypercrl.overrides import in_quotes, keys_of
-from hypercrl.paths import configs_dir
+from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
+from hypercrl.config.overrides import in_quotes, keys_of
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 

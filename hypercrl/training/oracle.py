@@ -5,10 +5,10 @@ from dataclasses import fields
 from statistics import median
 from typing import Any
 
-from hypercrl.evaluation import Score
-from hypercrl.experiment import Experiment
-from hypercrl.progress import Progress
-from hypercrl.result import about, of_matrices
+from hypercrl.base.progress import Progress
+from hypercrl.training.evaluation import Score
+from hypercrl.training.experiment import Experiment
+from hypercrl.training.result import about, of_matrices
 
 NAME = "simulator"
 """Stands where a result names its method."""
@@ -18,8 +18,8 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
     """Score every task with plans through the simulator; nothing is trained.
 
     Returns:
-        What `hypercrl.result.summarise` returns of a training: every row of the matrices is the
-        same, since there is nothing to learn or to forget.
+        What `summarise` (hypercrl/training/result.py) returns of a training: every row of the
+        matrices is the same, since there is nothing to learn or to forget.
     """
     protocol, sequence = experiment.config.protocol, experiment.sequence
     evaluator = experiment.evaluator()

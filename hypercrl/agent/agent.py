@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hypercrl.belief import Belief
-from hypercrl.cuda_graph import CapturedFunction, CaptureError
+from hypercrl.agent.belief import Belief
+from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.planning import Planner, Reward, Rollout, Termination
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (

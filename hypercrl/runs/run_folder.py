@@ -11,14 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from hypercrl.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from hypercrl.errors import UserError
-from hypercrl.lock import LOCK, locked
+from hypercrl.base.errors import UserError
+from hypercrl.base.files import write_atomically
+from hypercrl.base.strict_json import to_json, write_json
+from hypercrl.config.overrides import in_shell
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
-from hypercrl.overrides import in_shell
 from hypercrl.planning import PLANNERS
-from hypercrl.strict_json import to_json, write_json
+from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.runs.lock import LOCK, locked
 
 LATEST = "latest"
 SCHEMA = 1

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.belief import Belief
+from hypercrl.agent.belief import Belief
+from hypercrl.agent.task_inference import SMALLEST
 from hypercrl.dynamics.model import Layers, PlanningLayers
-from hypercrl.task_inference import SMALLEST
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import mean_layers, rollout
 
 EVIDENCE = 0.25

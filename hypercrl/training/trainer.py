@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from hypercrl import metrics
-from hypercrl.agent import Agent
-from hypercrl.belief import Belief
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.agent.agent import Agent
+from hypercrl.agent.belief import Belief
+from hypercrl.agent.exploration import CorrelatedNoise, make_noise
+from hypercrl.agent.known_tasks import Watched
+from hypercrl.agent.task_inference import Decision, TaskInference
+from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.errors import UserError
+from hypercrl.base.progress import Progress
+from hypercrl.base.random_streams import derive_seed
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.errors import UserError
-from hypercrl.evaluation import Score
-from hypercrl.experiment import Experiment
-from hypercrl.exploration import CorrelatedNoise, make_noise
-from hypercrl.known_tasks import Watched
-from hypercrl.progress import Progress
-from hypercrl.random_streams import derive_seed
 from hypercrl.replay import Replay
-from hypercrl.run_folder import LATEST, MetricsLog, RunFolder
-from hypercrl.task_inference import Decision, TaskInference
+from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl.training.evaluation import Score
+from hypercrl.training.experiment import Experiment
 from hypercrl_envs import Task, TaskFault
 
 DIVERGED = 1e9

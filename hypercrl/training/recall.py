@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.config import RecallConfig
-from hypercrl.cuda_graph import CapturedFunction
-from hypercrl.errors import UserError
-from hypercrl.experiment import choose_device
+from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.errors import UserError
+from hypercrl.base.random_streams import RandomStreams
+from hypercrl.base.settings import check
+from hypercrl.config.schema import RecallConfig
 from hypercrl.memory import MemoryConfig, MemoryEncoder, make_memory
-from hypercrl.random_streams import RandomStreams
-from hypercrl.result import git_revision, machine
-from hypercrl.settings import check
+from hypercrl.training.experiment import choose_device
+from hypercrl.training.result import git_revision, machine
 
 KEY_WIDTH = 16
 VALUES = 16

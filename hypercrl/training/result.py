@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from hypercrl import metrics
+from hypercrl.agent.task_inference import score_decisions
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.experiment import Experiment
-from hypercrl.run_folder import SCHEMA
-from hypercrl.task_inference import score_decisions
-from hypercrl.trainer import Trainer
+from hypercrl.runs.run_folder import SCHEMA
+from hypercrl.training.experiment import Experiment
+from hypercrl.training.trainer import Trainer
 
 PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 
 
 def override(key: str, text: str | Path) -> str:

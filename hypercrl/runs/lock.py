@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 
 LOCK = ".lock"
 """File in the folder that is locked; it stays, for removing it would race with the next writer."""

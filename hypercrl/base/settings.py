@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from hypercrl.errors import UserError
+from hypercrl.base.errors import UserError
 
 
 def number(default: Any = MISSING, *, least: float = -inf, most: float = inf) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from hypercrl.settings import number
+from hypercrl.base.settings import number
 
 SMALLEST = 1e-6
 """Of a step's squared change: errors below it are the same."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
-from hypercrl.transitions import Batch
+from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import rollout
 
 

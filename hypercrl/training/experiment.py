@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from hypercrl.belief import Belief, EpisodeMemory, Told
-from hypercrl.config import TrainConfig
+from hypercrl.agent.belief import Belief, EpisodeMemory, Told
+from hypercrl.agent.known_tasks import TaskPosterior, Watched
+from hypercrl.agent.task_inference import TaskInference
+from hypercrl.base.errors import UserError
+from hypercrl.base.random_streams import RandomStreams
+from hypercrl.base.settings import check
+from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.errors import UserError
-from hypercrl.evaluation import Evaluator
-from hypercrl.known_tasks import TaskPosterior, Watched
 from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
-from hypercrl.random_streams import RandomStreams
-from hypercrl.settings import check
-from hypercrl.task_inference import TaskInference
+from hypercrl.training.evaluation import Evaluator
 from hypercrl_envs import TaskFault, TaskSequence
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hypercrl.checkpoint import write_atomically
+from hypercrl.base.files import write_atomically
 
 
 def to_json(values: Any, indent: int | None = None) -> str:

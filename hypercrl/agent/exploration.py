@@ -1,5 +1,6 @@
 """Exploration noise: correlated in time, biased per episode."""
 
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -7,8 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypercrl.config import ExplorationConfig
+from hypercrl.base.settings import number
 from hypercrl_envs import Task
+
+
+@dataclass
+class ExplorationConfig:
+    """Noise; standard deviations in units of half the action range."""
+
+    correlation: float = number(0.8, least=0, most=0.999)
+    random_std: float = number(0.8, least=0)
+    planned_std: float = number(0.25, least=0)
 
 
 class CorrelatedNoise:

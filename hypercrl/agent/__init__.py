@@ -1,0 +1,1 @@
+"""What acts: planning with a model, believing in a task, exploring."""

@@ -1,0 +1,1 @@
+"""The settings of every command, and what is wrong with those given."""

@@ -1,0 +1,1 @@
+"""One run from its configuration to its result: the loop, and how agents are measured."""
