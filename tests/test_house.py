@@ -66,7 +66,7 @@ def test_imports_go_downward():
         for other in imports(path, known)
         if other in known and room(module) and room(other) != room(module)
         and floor[room(other)] <= floor[room(module)]
-        and not floor[room(module)] == 0
+        and floor[room(module)] != 0
     ]  # fmt: skip
     assert upward == []
 

@@ -75,3 +75,15 @@ class Cell:
         except OSError:
             return ""
         return lines[-1] if lines else ""
+
+
+@dataclass
+class Progress:
+    """How a cell stands: attempts begun, seconds of the present one, and the last exit code."""
+
+    cell: Cell
+    status: Status
+    attempts: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""

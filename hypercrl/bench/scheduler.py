@@ -3,30 +3,17 @@
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
 
-from hypercrl.bench.cell import Cell, Status
+from hypercrl.bench.cell import Cell, Progress, Status
 from hypercrl.bench.table import progress_table
 from hypercrl.bench.workers import Workers
 
 POLL_SECONDS = 0.2
 USER_ERROR = 2
 """Exit code of a run that would end the same way again: a mistake, or a model that diverged."""
-
-
-@dataclass
-class Progress:
-    """How a cell stands: attempts begun, seconds of the present one, and the last exit code."""
-
-    cell: Cell
-    status: Status
-    attempts: int = 0
-    started: float = 0.0
-    seconds: float = 0.0
-    reason: str = ""
 
 
 def run_grid(

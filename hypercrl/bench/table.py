@@ -3,14 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hypercrl.bench.cell import Status
-
-if TYPE_CHECKING:
-    from hypercrl.bench.scheduler import Progress
+from hypercrl.bench.cell import Progress, Status
 
 STYLE = {
     Status.WAITING: "dim",
@@ -22,7 +18,7 @@ ORDER = (Status.RUNNING, Status.FAILED, Status.DONE, Status.WAITING)
 """What moves, and what went wrong, comes first: a long table is cut at its end."""
 
 
-def progress_table(board: Sequence["Progress"]) -> Table:
+def progress_table(board: Sequence[Progress]) -> Table:
     """All cells, those that run first, with how far each is."""
     counts = Counter(progress.status for progress in board)
     title = ", ".join(f"{counts[status]} {status.value}" for status in ORDER if counts[status])
