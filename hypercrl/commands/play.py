@@ -183,9 +183,8 @@ def _run_episodes(
             if all(stage.over for stage in stages):
                 break
         for stage in stages:
-            console.print(
-                f"{stage.label}, episode {episode + 1}: {stage.outcome()}", highlight=False
-            )
+            line = f"{stage.label}, episode {episode + 1}: {stage.outcome()}"
+            console.print(line, highlight=False, soft_wrap=True)
     for stage in stages:
         if settings.realtime:
             latencies = latency_report(stage.agent.plan_seconds)
