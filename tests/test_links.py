@@ -1,6 +1,7 @@
 """Every relative link in the documents leads to a file in the repository, and to a heading."""
 
 import re
+import runpy
 import shutil
 import subprocess
 from functools import cache
@@ -71,3 +72,12 @@ def test_a_wrong_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Some heading\n[a](#some-heading) [b](#other) [c](gone.md) `[d](code.md)`\n")
     assert broken(page) == ["#other", "gone.md"]
+
+
+def test_the_map_shows_every_room():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    floors = runpy.run_path(str(ROOT / "tests/test_house.py"))["FLOORS"]
+    for height, rooms in enumerate(reversed(floors), start=1):
+        for room in rooms:
+            rows = [row for row in page.splitlines() if f"](hypercrl/{room}" in row]
+            assert any(row.startswith(f"| {height} |") for row in rows), room
