@@ -28,7 +28,7 @@ class Experiment:
     """The parts that a checkpoint's state fits into.
 
     Attributes:
-        inference: where the task's label is not given.
+        inference: where nobody tells the agent which task it is in.
     """
 
     config: TrainConfig

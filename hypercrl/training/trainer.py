@@ -238,7 +238,7 @@ class Trainer:
             self._new_episode()
 
     def _infer_task(self, inference: TaskInference) -> None:
-        """Infer whether this is still the current task, and act on the answer."""
+        """Ask whether this is still the task that the agent believes in, and act on the answer."""
         assert isinstance(self.belief, Watched)
         chosen = inference.step(self.belief.squares[0].tolist())
         if chosen is None:
