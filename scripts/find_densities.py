@@ -1,10 +1,10 @@
-"""Does a memory find out what a box weighs? Models of `push_hidden` with and without a memory.
+"""Does a memory identify what a box weighs? Models of `push_hidden` with and without a memory.
 
     python scripts/find_densities.py [--models told none gru] [--episodes 6000] [--updates 30000]
         [--seed 0] [--device cuda] [--out FILE.json] [--set context.learning_rate=0.0003 ...]
 
 Random episodes of the first task are collected by one process a core, densities drawn for each, and
-every model is trained on the same: `told` sees the densities, `none` has no memory but the same
+every model is trained on the same: `told` observes the densities, `none` has no memory but the same
 windows and loss, any other name is a memory. Then, on episodes of their own, the error of ten steps
 open loop, over the ten dimensions that all see, by the step at which the prediction begins; and the
 success of plans. What `hypercrl train env=push_hidden` does, without the wait for one simulator.

@@ -32,7 +32,7 @@ class PushTask(BlockTask):
     """Push the box 25 cm forward without turning it.
 
     Observation (10), action (2), reward and success: see `BlockTask`. Actions are in the control
-    frame, and 1 is 0.025 m. A task that tells its densities adds them to the observation (12), as
+    frame, and 1 is 0.025 m. A task with `told` adds its densities to the observation (12), as
     their logarithms from -1 (100 kg/m³) to 1 (1000 kg/m³), and cosine and sine of a drawn frame
     (14).
 
@@ -71,7 +71,7 @@ class PushTask(BlockTask):
                 (cos, sin) of it. A range [low, high] is drawn from at every reset, uniformly.
             flip_y: mirror the control frame's y axis, before it is turned.
             start_yaw: the box is turned by up to this angle, rad, either way, as an episode begins.
-                From a box that always starts straight its yaw tells how heavy the halves are.
+                The yaw of a box that always starts straight identifies how heavy its halves are.
             engine, render_mode, width, height, camera: see `SimulatedTask`.
 
         Raises:

@@ -1,1 +1,1 @@
-"""What acts: planning with a model, believing in a task, exploring."""
+"""What acts: planning with a model, inferring the task, exploring."""

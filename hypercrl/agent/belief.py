@@ -1,4 +1,4 @@
-"""What an agent knows of the robots that it plans for, and how that changes while they act."""
+"""Beliefs of an agent about the robots that it plans for, and their updates by observations."""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from hypercrl_kernels import rollout
 
 
 class Belief(ABC):
-    """Knows enough of B robots to give each a network to plan with, or one for each hypothesis.
+    """What is known of B robots: a network to plan with for each, or one for each hypothesis.
 
     Attributes:
         changes: whether anything depends on what has been observed.
@@ -76,7 +76,7 @@ class Belief(ABC):
 
 
 class Told(Belief):
-    """The task is told, and nothing else is to be known.
+    """The task is given, and nothing else is hidden.
 
     Args:
         layers: of the task.
@@ -108,7 +108,7 @@ class Told(Belief):
 
 
 class EpisodeMemory(Belief):
-    """The task is told; the rest is in a memory of the robots' own episodes.
+    """The task is given; hidden parameters are inferred by a memory of the robots' own episodes.
 
     On CUDA an update is one graph that writes the memory's state in place.
 

@@ -1,4 +1,4 @@
-"""Beliefs of an agent that is told neither its task nor that it has changed."""
+"""Beliefs of an agent that is given neither the task's label nor its boundaries."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class KnownTasks(Belief, ABC):
 
 
 class Watched(KnownTasks):
-    """One task is believed in whatever happens; that errors say otherwise is for others to judge.
+    """All probability is on one task; whether errors contradict that is for others to judge.
 
     Args:
         beliefs, scale, robots: see `KnownTasks`.

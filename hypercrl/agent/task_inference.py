@@ -22,14 +22,14 @@ in pushing."""
 
 @dataclass
 class InferenceConfig:
-    """When the agent changes its mind about the task.
+    """When the agent infers that the task has changed.
 
     Attributes:
-        max_tasks: how many tasks it may tell apart, at most.
+        max_tasks: how many tasks it may distinguish, at most.
         window: planned steps over which a level follows the errors of its model.
         allowance: squared errors of so many times their level are not held against a model.
         alarm: sum of what is beyond the allowance, in levels, that alarms the agent.
-        patience: further steps that it looks on, without learning, before it decides.
+        patience: further steps that it observes, without learning, before it decides.
         familiar: a known task is gone back to if the logarithm of how many times their level its
             model's squared errors were during the doubt is at most this share of the present
             one's; else a new task begins. Where the wrong model drives, even the right one is less
@@ -66,7 +66,7 @@ class TaskInference:
     their mean: that is what to expect of the model now.
 
     Attributes:
-        current: the task that the agent believes to be in, counted from 0 as they were created.
+        current: the most probable task for the agent, counted from 0 as they were created.
         levels: of each known task; 0 until the agent has planned in it.
     """
 
@@ -96,7 +96,7 @@ class TaskInference:
 
     @property
     def suspicious(self) -> bool:
-        """Whether it looks on after an alarm: what happens now may belong to another task."""
+        """Whether it only observes after an alarm: what happens now may belong to another task."""
         return self.alarmed > 0
 
     def begin_new(self) -> None:
@@ -194,7 +194,7 @@ class Decision:
     Attributes:
         env_step: when.
         task: the true task at that time, from 0; the agent never sees it.
-        chosen: the task it believes in from now on, as it counts them.
+        chosen: the task inferred, in effect from now on, as it counts them.
         new: it has made that one for the occasion.
     """
 

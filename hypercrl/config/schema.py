@@ -65,7 +65,7 @@ class ProtocolConfig:
 class TrainConfig:
     """Everything a run depends on.
 
-    `task_id` says whether the agent is told which task it is in and when that changes.
+    `task_id` says whether the agent is given the task's label and boundaries, or infers them.
     """
 
     preset: str = MISSING

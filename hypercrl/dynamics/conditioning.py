@@ -1,4 +1,4 @@
-"""How a context, what a memory has in mind, reaches the main network.
+"""How the context that a memory makes enters the main network.
 
 While one plan is made a robot's context is constant, so each way folds into plain layers, one
 network a robot, and neither the planner nor the rollout kernel knows of it.

@@ -1,4 +1,4 @@
-"""A dynamics model that is told what a memory of the robot's own transitions has in mind."""
+"""A dynamics model conditioned on the context that a memory makes of the robot's transitions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

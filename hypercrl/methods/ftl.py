@@ -28,7 +28,7 @@ class FTLConfig(MethodConfig):
     The ridge is what keeps a rollout of many steps from running away where there is little data.
 
     With an `embedding_size` the features read a fixed random vector per task beside the input;
-    with 0 there is one model for whatever comes, and nobody has to say which task it is.
+    with 0 there is one model for whatever comes, and no label is needed.
     """
 
     features: int = number(1000, least=1)

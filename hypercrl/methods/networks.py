@@ -1,4 +1,4 @@
-"""One network that serves every task: by a head of its own, or told which task it is."""
+"""One network that serves every task: by a head of its own, or conditioned on the task."""
 
 from abc import ABC, abstractmethod
 

@@ -1,4 +1,4 @@
-"""A small memory of the whole stream and one network that is told the task.
+"""A small memory of the whole stream and one network that is conditioned on the task.
 
 The plainest rival of a hypernetwork: a task-conditioned MLP with experience replay (Chaudhry et
 al., "On tiny episodic memories in continual learning", 2019), by default at equal bytes with hnet.

@@ -3,7 +3,8 @@
 ptxas before CUDA 12.9 miscompiles loops that hold several of Hopper's warp-group products: part of
 an operand's descriptor is read from a uniform register which only the end of the loop's body
 writes. In the first iteration it holds whatever was there, and the product reads other numbers, or
-beyond shared memory. `scripts/check_assembly.py` finds such code; docs/results.md has an example.
+beyond shared memory. `scripts/check_assembly.py` finds such code; docs/results/memory_kernels.md
+has an example.
 
 Imported only where there is a GPU: what marks a constant for torch.compile imports Triton.
 """

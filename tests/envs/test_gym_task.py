@@ -1,4 +1,4 @@
-"""Own environments: gymnasium's Reacher and Pusher, told their rewards."""
+"""Own environments: gymnasium's Reacher and Pusher, with their rewards given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks told apart, and new ones begun, without a label: the rule, the belief, and whole runs."""
+"""Tasks identified, and new ones begun, without a label: the rule, the belief, and whole runs."""
 
 import copy
 import json
@@ -408,7 +408,7 @@ INFERRING = (
 )
 def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, method):
     """A new task is begun where the sign turns, and the old one gone back to where it turns back;
-    both are told apart in evaluations, of which nobody says which world they are in."""
+    both are identified in evaluations, which have no label."""
     main(["train", *INFERRING, *method, f"run_dir={tmp_path / 'r'}"])
     result = json.loads((tmp_path / "r/result.json").read_text())
     assert result["task_id"] == "inferred"

@@ -115,7 +115,7 @@ def test_decays_of_correlated_keys(name, length):
 
     Taken from rows of q·∂q and k·∂k it errs by 0.1 to 0.2 here, in bfloat16.
     The limits tell rows from pairs: in one chunk the gradient by pairs is beyond that of
-    `half_precision_limits`, too (docs/results.md).
+    `half_precision_limits`, too (docs/results/memory_kernels.md).
     """
     x, _ = correlated(name, None, 4, length, heads=2)
     x["beta"] = 2 * x["beta"]

@@ -197,7 +197,7 @@ class Row:
         )
 
 
-ROWS = (  # the first that fits; the fastest on an H100, see docs/results.md
+ROWS = (  # the first that fits; the fastest on an H100, see docs/results/memory_kernels.md
     Row(Launch(64, 4), Launch(64, 4), widest=64, single=True),
     Row(Launch(64, 4), Launch(64, 4), widest=64, linear=True),
     Row(Launch(64, 4, stages=2), Launch(32, 4, stages=2), widest=64),
