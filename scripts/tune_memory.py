@@ -30,9 +30,10 @@ from torch.nn.functional import normalize
 
 from hypercrl.base.strict_json import write_json
 from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
-from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
-from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
-from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
+from hypercrl_kernels.memory.chunk_gla.chunked import gla_chunks
+from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem
+from hypercrl_kernels.memory.chunk_memory.naive import Error
+from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
 
 PASSES = ("forward", "forward that saves", "backward")
 

@@ -7,7 +7,7 @@ import torch
 from memory_cases import CASES, correlated, expanded, gradients, make, relative
 
 from hypercrl_kernels import MLPState
-from hypercrl_kernels.memory.chunk_memory_reference import Error
+from hypercrl_kernels.memory.chunk_memory.naive import Error
 
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
@@ -40,23 +40,23 @@ def poisoned(device, monkeypatch):
 
 
 def kernels(name, device):
-    from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
+    from hypercrl_kernels.memory.chunk_memory.op import memory_kernels
 
     def gla(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.chunk_gla_op import gla_kernels
+        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
         scale, start = x["q"].shape[-1] ** -0.5, state and state[0]
         o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
         return o, [final]
 
     def scan(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.scan_op import scan_kernels
+        from hypercrl_kernels.memory.scan.op import scan_kernels
 
         o, final = scan_kernels(x["q"], x["key_decay"], state[0], cu_seqlens)
         return o, [final]
 
     def mlp(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.chunk_mlp_memory_op import mlp_memory_kernels
+        from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
         gates = [x.get(gate) for gate in ("log_decay", "beta", "log_momentum")]
         o, final = mlp_memory_kernels(
@@ -105,7 +105,7 @@ def test_kernels_equal_the_recurrence(name, length, device):
 @pytest.mark.parametrize("length", [1, 16, 100])
 @pytest.mark.parametrize("started", [False, True])
 def test_based_kernels(length, started, device):
-    from hypercrl_kernels.memory.based_op import based_kernels
+    from hypercrl_kernels.memory.based.op import based_kernels
 
     def run(x, state, cu_seqlens):
         o, final = based_kernels(x["q"], x["k"], x["v"], state and state[0], 1e-6)
@@ -219,8 +219,8 @@ def test_gates_from_open_to_shut(name, gate, device):
 
 @pytest.mark.parametrize("name", ["GLA", "HGRN"])
 def test_other_operators_registered_with_torch(name, device):
-    from hypercrl_kernels.memory.chunk_gla_op import gla_op
-    from hypercrl_kernels.memory.scan_op import scan_op
+    from hypercrl_kernels.memory.chunk_gla.op import gla_op
+    from hypercrl_kernels.memory.scan.op import scan_op
 
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
@@ -233,7 +233,7 @@ def test_other_operators_registered_with_torch(name, device):
 
 @pytest.mark.parametrize("name", ["linear attention", "gated DeltaNet", "Titans"])
 def test_registered_with_torch(name, device):
-    from hypercrl_kernels.memory.chunk_memory_op import memory_op
+    from hypercrl_kernels.memory.chunk_memory.op import memory_op
 
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [x.get(n) for n in ("q", "k", "v", "log_decay", "beta", "log_momentum")]

@@ -74,7 +74,7 @@ def attention_step(
     if updates < 1:
         raise ValueError(f"{name} needs at least 1 update, not {updates}")
     if step_as_kernel(name, keys, values):
-        from hypercrl_kernels.memory.steps_launch import launch_attention_step
+        from hypercrl_kernels.memory.steps.launch import launch_attention_step
 
         factor = width**-0.5 if beta is None else beta
         state = (keys, values, seen)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import Padding, each_segment
-from hypercrl_kernels.memory.chunk_memory_reference import Cut, zero_state
+from hypercrl_kernels.memory.chunks import Cut
+from hypercrl_kernels.memory.arguments import zero_state
 
 CHUNK = 16
 """Work inside a chunk is C K multiplications a step, none of them in a matrix product."""

@@ -16,7 +16,8 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
-from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks, normalised
+from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
+from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
 
 ERRORS: tuple[str, ...] = get_args(Error)
 
@@ -86,7 +87,7 @@ def chunk_memory(
     if initial_state is not None:
         initial_state = initial_state.to(work_dtype(q))
     if runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, chunk)):
-        from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
+        from hypercrl_kernels.memory.chunk_memory.op import memory_kernels
 
         place = ERRORS.index(error)
         gates = (log_decay, beta, log_momentum)

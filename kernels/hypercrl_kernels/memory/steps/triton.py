@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunk_mlp_memory_triton import activate
+from hypercrl_kernels.memory.mlp_memory.forward_triton import activate
 
 
 @triton.jit

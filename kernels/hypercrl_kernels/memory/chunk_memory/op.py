@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
-from hypercrl_kernels.memory.chunk_memory_launch import (
-    launch_backward,
-    launch_forward,
-    problem_of,
-)
+from hypercrl_kernels.memory.chunk_memory.launch import launch_backward, launch_forward, problem_of
 from hypercrl_kernels.memory.operators import (
     contiguous,
     differentiable,

@@ -11,14 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from hypercrl_kernels.memory.arguments import check_log_gates, check_shape, step_as_kernel
-from hypercrl_kernels.memory.based import EPSILON
-from hypercrl_kernels.memory.based_reference import feature_count, taylor_features
-from hypercrl_kernels.memory.chunk_memory_reference import Error, normalised
-from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
-    Activation,
-    MLPState,
-    mlp_memory_chunks,
-)
+from hypercrl_kernels.memory.based.naive import EPSILON
+from hypercrl_kernels.memory.based.naive import feature_count, taylor_features
+from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
+from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
+from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
 
 LEAST_LENGTH = 1e-6
 """What a key is divided by at least when it is brought to length 1."""
@@ -69,7 +66,7 @@ def memory_step(
     check_log_gates("memory_step", log_decay=log_decay, log_momentum=log_momentum)
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("memory_step", state):
-        from hypercrl_kernels.memory.steps_launch import launch_step
+        from hypercrl_kernels.memory.steps.launch import launch_step
 
         gates = (log_decay, beta, log_momentum)
         return launch_step(q, k, v, *gates, state, factor, error, normalise, unit_keys)
@@ -130,7 +127,7 @@ def gla_step(
     check_shape("gla_step", "state", state, "BHKV", **sizes)
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("gla_step", state):
-        from hypercrl_kernels.memory.steps_launch import launch_step
+        from hypercrl_kernels.memory.steps.launch import launch_step
 
         return launch_step(q, k, v, log_decay, None, None, state, factor)
     read, key, value = (x.to(state.dtype) for x in (q, k, v))
@@ -175,7 +172,7 @@ def based_step(q: Tensor, k: Tensor, v: Tensor, *, state: Tensor) -> Tensor:
     sizes = {"B": batch, "H": heads, "F": feature_count(keys), "V": values}
     check_shape("based_step", "state", state, "BHFV", **sizes)
     if step_as_kernel("based_step", state):
-        from hypercrl_kernels.memory.steps_launch import launch_based_step
+        from hypercrl_kernels.memory.steps.launch import launch_based_step
 
         return launch_based_step(q, k, v, state, EPSILON)
     read, key = (taylor_features(x.to(state.dtype)) for x in (q, k))
@@ -221,7 +218,7 @@ def mlp_memory_step(
             check_shape(name, gate, x, "BH", **sizes)
     check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     if step_as_kernel(name, *state):
-        from hypercrl_kernels.memory.steps_launch import launch_mlp_step
+        from hypercrl_kernels.memory.steps.launch import launch_mlp_step
 
         gates = (log_decay, beta, log_momentum)
         return launch_mlp_step(q, k, v, *gates, state, activation == "silu")

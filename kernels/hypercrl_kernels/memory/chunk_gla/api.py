@@ -13,7 +13,7 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
-from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
+from hypercrl_kernels.memory.chunk_gla.chunked import gla_chunks
 
 
 def chunk_gla(
@@ -58,7 +58,7 @@ def chunk_gla(
     factor = width**-0.5 if scale is None else scale
     wide = f"keys are wider than {MAX_KEYS}" if width > MAX_KEYS else None
     if runs_as_kernel(name, q, wide):
-        from hypercrl_kernels.memory.chunk_gla_op import gla_kernels
+        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
         return gla_kernels(q, k, v, log_decay, initial_state, cu_seqlens, factor)
     return gla_chunks(

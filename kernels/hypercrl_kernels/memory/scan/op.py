@@ -10,7 +10,7 @@ from torch import Tensor
 from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.operators import blocks, differentiable, power_of_2, unless_traced
 from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
-from hypercrl_kernels.memory.scan_triton import scan_back_kernel, scan_kernel
+from hypercrl_kernels.memory.scan.triton import scan_back_kernel, scan_kernel
 
 _ARGUMENTS = "Tensor log_decay, Tensor initial, Tensor? cu_seqlens"
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
-from hypercrl_kernels.memory.chunk_mlp_memory_reference import MLPState
-from hypercrl_kernels.memory.chunk_mlp_memory_triton import mlp_walk_back_kernel, mlp_walk_kernel
+from hypercrl_kernels.memory.mlp_memory.naive import MLPState
+from hypercrl_kernels.memory.mlp_memory.forward_triton import mlp_walk_back_kernel, mlp_walk_kernel
 from hypercrl_kernels.memory.operators import (
     chunk_slots,
     contiguous,

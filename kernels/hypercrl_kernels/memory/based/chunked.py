@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import Padding, each_segment
-from hypercrl_kernels.memory.chunk_memory_reference import Cut
+from hypercrl_kernels.memory.chunks import Cut
 
 CHUNK = 128
 """The state has about K² / 2 rows: longer chunks than with other memories pay."""

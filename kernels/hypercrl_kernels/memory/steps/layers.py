@@ -50,7 +50,7 @@ def linear_step(
             f"{name} needs norm [G] with G a divisor of D={x.shape[1]}; got {tuple(norm.shape)}"
         )
     if step_as_kernel(name, weight):
-        from hypercrl_kernels.memory.steps_launch import launch_linear_step
+        from hypercrl_kernels.memory.steps.launch import launch_linear_step
 
         return launch_linear_step(x, weight, bias, norm, gate, residual)
     if norm is not None:
@@ -81,7 +81,7 @@ def convolution_step(x: Tensor, weight: Tensor, *, before: Tensor) -> Tensor:
     sizes = _sizes(name, x, weight)
     check_shape(name, "before", before, "BMD", M=sizes["N"] - 1, **sizes)
     if step_as_kernel(name, before):
-        from hypercrl_kernels.memory.steps_launch import launch_convolution_step
+        from hypercrl_kernels.memory.steps.launch import launch_convolution_step
 
         return launch_convolution_step(x, weight, before)
     seen = torch.cat([before, x[:, None]], 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, silu
 
 from hypercrl_kernels.memory.arguments import Padding, segments
-from hypercrl_kernels.memory.chunk_memory_reference import Cut, Weights
+from hypercrl_kernels.memory.chunks import Cut, Weights
 
 Activation = Literal["gelu", "silu"]
 

@@ -12,7 +12,7 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
-from hypercrl_kernels.memory.scan_reference import scan_doubling
+from hypercrl_kernels.memory.scan.chunked import scan_doubling
 
 
 def scan(
@@ -49,7 +49,7 @@ def scan(
     check_shape("scan", "initial_state", initial_state, "NHD", N=count, H=heads, D=width)
     initial_state = initial_state.to(work_dtype(x))
     if runs_as_kernel("scan", x, products=False):
-        from hypercrl_kernels.memory.scan_op import scan_kernels
+        from hypercrl_kernels.memory.scan.op import scan_kernels
 
         return scan_kernels(x, log_decay, initial_state, cu_seqlens)
     return scan_doubling(x, log_decay, initial_state, cu_seqlens)

@@ -12,7 +12,8 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
-from hypercrl_kernels.memory.based_reference import based_chunks, feature_count
+from hypercrl_kernels.memory.based.chunked import based_chunks
+from hypercrl_kernels.memory.based.naive import feature_count
 
 EPSILON = 1e-6
 
@@ -52,7 +53,7 @@ def based(
         check_shape("based", "initial_state", initial_state, "NHFV", **sizes)
         initial_state = initial_state.to(work_dtype(q))
     if runs_as_kernel("based", q, None if cu_seqlens is None else "it has cu_seqlens"):
-        from hypercrl_kernels.memory.based_op import based_kernels
+        from hypercrl_kernels.memory.based.op import based_kernels
 
         return based_kernels(q, k, v, initial_state, EPSILON)
     if initial_state is None:

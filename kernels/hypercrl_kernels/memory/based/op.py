@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
-from hypercrl_kernels.memory.based_reference import (
-    CHUNK,
-    feature_count,
-    taylor_features,
-    taylor_features_backward,
-)
-from hypercrl_kernels.memory.based_triton import (
-    based_back_kernel,
-    based_kernel,
-    based_state_kernel,
-)
+from hypercrl_kernels.memory.based.chunked import CHUNK, taylor_features_backward
+from hypercrl_kernels.memory.based.naive import feature_count, taylor_features
+from hypercrl_kernels.memory.based.triton import based_back_kernel, based_kernel, based_state_kernel
 from hypercrl_kernels.memory.operators import (
     blocks,
     differentiable,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.chunk_memory_back_triton import backward_kernel
-from hypercrl_kernels.memory.chunk_memory_triton import forward_kernel
+from hypercrl_kernels.memory.chunk_memory.backward_triton import backward_kernel
+from hypercrl_kernels.memory.chunk_memory.forward_triton import forward_kernel
 from hypercrl_kernels.memory.operators import (
     Unwritten,
     blocks,

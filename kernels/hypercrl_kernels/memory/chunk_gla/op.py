@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
-from hypercrl_kernels.memory.chunk_gla_triton import gla_backward_kernel, gla_forward_kernel
-from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem, problem_of
+from hypercrl_kernels.memory.chunk_gla.triton import gla_backward_kernel, gla_forward_kernel
+from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem, problem_of
 from hypercrl_kernels.memory.operators import (
     Unwritten,
     blocks,

@@ -15,11 +15,8 @@ from hypercrl_kernels.memory.arguments import (
     check_shape,
     runs_as_kernel,
 )
-from hypercrl_kernels.memory.chunk_mlp_memory_reference import (
-    Activation,
-    MLPState,
-    mlp_memory_chunks,
-)
+from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
+from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
 
 
 def chunk_mlp_memory(
@@ -77,7 +74,7 @@ def chunk_mlp_memory(
     if chunk < 1:
         raise ValueError(f"{name} needs chunks of at least 1 step, not {chunk}")
     if runs_as_kernel(name, q, _why_not(q, v, initial_state, chunk)):
-        from hypercrl_kernels.memory.chunk_mlp_memory_op import mlp_memory_kernels
+        from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
         gates = (log_decay, beta, log_momentum)
         silu = activation == "silu"
