@@ -13,9 +13,7 @@ from hypercrl_kernels.memory.arguments import (
     work_dtype,
 )
 from hypercrl_kernels.memory.based.chunked import based_chunks
-from hypercrl_kernels.memory.based.naive import feature_count
-
-EPSILON = 1e-6
+from hypercrl_kernels.memory.based.naive import EPSILON, feature_count
 
 
 def based(

@@ -1,115 +1,30 @@
-"""Launches of the BASED kernels, and their registration with torch."""
+"""The BASED kernels as operators of torch: autograd, torch.compile, CUDA graphs."""
 
 from __future__ import annotations
-
-from functools import lru_cache
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.based.chunked import CHUNK, taylor_features_backward
+from hypercrl_kernels.memory.based.launch import launch_backward, launch_forward, launch_state
 from hypercrl_kernels.memory.based.naive import feature_count, taylor_features
-from hypercrl_kernels.memory.based.triton import based_back_kernel, based_kernel, based_state_kernel
-from hypercrl_kernels.memory.operators import (
-    blocks,
-    differentiable,
-    padded,
-    precision_of,
-    unless_traced,
-)
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
-
-
-class Sizes(NamedTuple):
-    """Of sequences, and their dtype."""
-
-    batch: int
-    length: int
-    heads: int
-    keys: int
-    values: int
-    dtype: torch.dtype
-
-    @property
-    def block(self) -> int:
-        """Steps a program."""
-        widest = max(padded(self.keys), padded(self.values))
-        return 64 if widest * self.dtype.itemsize <= 256 else 32
-
-    @property
-    def programs(self) -> int:
-        return self.batch * self.heads
-
-    def prepared(self, kernel: Any, columns: int, **own: float) -> PreparedKernel:
-        """With a grid of [columns, programs], and constants that this kernel alone has."""
-        constants = {
-            "length": self.length,
-            "HEADS": self.heads,
-            "KEYS": self.keys,
-            "WIDTH": padded(self.keys),
-            "VALUES": self.values,
-            "OUT": padded(self.values),
-            "BLOCK": self.block,
-            "DOT": precision_of(self.dtype),
-            **own,
-        }
-        return PreparedKernel(kernel, (columns, self.programs), constants, {"num_warps": 4})
-
-
-def _sizes(k: Tensor, v: Tensor) -> Sizes:
-    batch, length, heads, keys = k.shape
-    return Sizes(batch, length, heads, keys, v.shape[3], k.dtype)
-
-
-@lru_cache(KEPT)
-def _prepare_forward(sizes: Sizes, starts: bool, epsilon: float) -> PreparedKernel:
-    columns, factor = blocks(sizes.length, sizes.block), sizes.keys**-0.5
-    return sizes.prepared(based_kernel, columns, factor=factor, epsilon=epsilon, STARTS=starts)
-
-
-@lru_cache(KEPT)
-def _prepare_backward(sizes: Sizes) -> PreparedKernel:
-    columns = blocks(sizes.length, sizes.block)
-    return sizes.prepared(based_back_kernel, columns, factor=sizes.keys**-0.5)
-
-
-@lru_cache(KEPT)
-def _prepare_state(sizes: Sizes, starts: bool) -> PreparedKernel:
-    group = max(1, 64 // padded(sizes.keys))  # products of 64 rows, as many as an instruction takes
-    columns = blocks(sizes.keys + 1, group)
-    return sizes.prepared(based_state_kernel, columns, GROUP=group, STARTS=starts)
-
-
-def _forward(q, k, v, before, epsilon):
-    """o, and the denominators [B, T, H]; `before` [B, T, H, V + 1] is added to both sums."""
-    o, below = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
-    _prepare_forward(_sizes(k, v), before is not None, epsilon)((q, k, v, before, o, below))
-    return o, below
-
-
-def _backward_kernels(q, k, v, d_above, d_below):
-    """Gradients of q, k, v, from those of numerators and denominators."""
-    gradients = tuple([torch.empty_like(x) for x in (q, k, v)])
-    _prepare_backward(_sizes(k, v))((q, k, v, d_above, d_below, *gradients))
-    return gradients
-
+from hypercrl_kernels.memory.operators import differentiable, unless_traced
 
 based_op = torch.library.custom_op(
     "hypercrl::based",
-    _forward,
+    launch_forward,
     mutates_args=(),
     schema="(Tensor q, Tensor k, Tensor v, Tensor? before, float epsilon) -> (Tensor, Tensor)",
 )
 based_backward_op = torch.library.custom_op(
     "hypercrl::based_backward",
-    _backward_kernels,
+    launch_backward,
     mutates_args=(),
     schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
     "(Tensor, Tensor, Tensor)",
 )
-_run_backward = unless_traced(based_backward_op, _backward_kernels)
+_run_backward = unless_traced(based_backward_op, launch_backward)
 
 
 @based_op.register_fake
@@ -145,20 +60,12 @@ def _backward(ctx, d_o, _):
 
 
 based_op.register_autograd(_backward, setup_context=_setup_context)
-_run = unless_traced(based_op, differentiable(_forward, _setup_context, _backward))
-
-
-def _state(k, v, initial):
-    """Σ φ(k) [v, 1]ᵀ [B, H, F, V + 1], added to the initial state where there is one."""
-    shape = (k.shape[0], k.shape[2], feature_count(k.shape[3]), v.shape[3] + 1)
-    state = k.new_empty(shape, dtype=torch.float32)
-    _prepare_state(_sizes(k, v), initial is not None)((k, v, initial, state))
-    return state
+_run = unless_traced(based_op, differentiable(launch_forward, _setup_context, _backward))
 
 
 based_state_op = torch.library.custom_op(
     "hypercrl::based_state",
-    _state,
+    launch_state,
     mutates_args=(),
     schema="(Tensor k, Tensor v, Tensor? initial) -> Tensor",
 )
@@ -192,7 +99,9 @@ def _state_backward(ctx, d_state):
 
 
 based_state_op.register_autograd(_state_backward, setup_context=_setup_state)
-_run_state = unless_traced(based_state_op, differentiable(_state, _setup_state, _state_backward))
+_run_state = unless_traced(
+    based_state_op, differentiable(launch_state, _setup_state, _state_backward)
+)
 
 
 def based_kernels(

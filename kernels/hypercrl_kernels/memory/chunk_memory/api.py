@@ -16,8 +16,8 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
-from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
 from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
+from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
 
 ERRORS: tuple[str, ...] = get_args(Error)
 

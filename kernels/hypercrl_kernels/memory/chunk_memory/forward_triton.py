@@ -17,13 +17,7 @@ gates alone (`weights_of`).
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import (
-    gates_of,
-    last_of,
-    refined,
-    segment_of,
-    weights_of,
-)
+from hypercrl_kernels.memory.chunks_triton import gates_of, last_of, refined, segment_of, weights_of
 
 
 @triton.jit

@@ -12,13 +12,7 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.chunk_memory.backward_triton import backward_kernel
 from hypercrl_kernels.memory.chunk_memory.forward_triton import forward_kernel
-from hypercrl_kernels.memory.operators import (
-    Unwritten,
-    blocks,
-    padded,
-    precision_of,
-    unwritten,
-)
+from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
 from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 FEW = 128  # programs, about as many as a large GPU has multiprocessors

@@ -15,8 +15,8 @@ from hypercrl_kernels.memory.arguments import (
     check_shape,
     runs_as_kernel,
 )
-from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
 from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
+from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
 
 
 def chunk_mlp_memory(

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from hypercrl_kernels.memory.arguments import check_log_gates, check_shape, step_as_kernel
-from hypercrl_kernels.memory.based.naive import EPSILON
-from hypercrl_kernels.memory.based.naive import feature_count, taylor_features
+from hypercrl_kernels.memory.based.naive import EPSILON, feature_count, taylor_features
 from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
-from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
 from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
+from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
 
 LEAST_LENGTH = 1e-6
 """What a key is divided by at least when it is brought to length 1."""

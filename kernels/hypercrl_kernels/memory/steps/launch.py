@@ -9,8 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.memory.steps.attention_triton import attention_step_kernel
 from hypercrl_kernels.memory.chunk_memory.naive import Error
+from hypercrl_kernels.memory.steps.attention_triton import attention_step_kernel
 from hypercrl_kernels.memory.steps.layers_triton import convolution_step_kernel, linear_step_kernel
 from hypercrl_kernels.memory.steps.naive import LEAST_LENGTH
 from hypercrl_kernels.memory.steps.triton import based_step_kernel, mlp_step_kernel, step_kernel
