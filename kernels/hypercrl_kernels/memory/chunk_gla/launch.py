@@ -80,9 +80,8 @@ def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwri
     block = p.block(launch)
     grid = (blocks(p.values, block), p.segments * p.heads)
     constants = {**_constants(p, launch.chunk), "BLOCK": block, "SAVE": save}
-    return PreparedKernel(gla_forward_kernel, grid, constants, launch.options()), outputs_of(
-        p, save
-    )
+    kernel = PreparedKernel(gla_forward_kernel, grid, constants, launch.options())
+    return kernel, outputs_of(p, save)
 
 
 @lru_cache(KEPT)
@@ -91,7 +90,8 @@ def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwr
     _, launch = p.launches or choose_launches(p)
     grid = (p.segments * p.heads,)
     constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
-    return PreparedKernel(gla_backward_kernel, grid, constants, launch.options()), gradients_of(p)
+    kernel = PreparedKernel(gla_backward_kernel, grid, constants, launch.options())
+    return kernel, gradients_of(p)
 
 
 def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> list[Tensor | None]:
