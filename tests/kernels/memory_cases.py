@@ -8,8 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 import hypercrl_kernels as ops
-from hypercrl_kernels.memory.based.naive import EPSILON
-from hypercrl_kernels.memory.based.naive import based_recurrence, feature_count
+from hypercrl_kernels.memory.based.naive import EPSILON, based_recurrence, feature_count
 from hypercrl_kernels.memory.chunk_gla.naive import gla_recurrence
 from hypercrl_kernels.memory.chunk_memory.naive import memory_recurrence
 from hypercrl_kernels.memory.mlp_memory.naive import mlp_memory_recurrence

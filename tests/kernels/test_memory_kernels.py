@@ -28,14 +28,15 @@ OFFSETS = [0, 0, 17, 18, 18, 40]
 @pytest.fixture(autouse=True)
 def poisoned(device, monkeypatch):
     """What a kernel does not write is not a number."""
-    from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
+    from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
+    from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
 
-    unwritten = chunk_memory_launch.unwritten
+    unwritten = memory_launch.unwritten
 
     def filled(*arguments):
         return [x if x is None else x.fill_(torch.nan) for x in unwritten(*arguments)]
 
-    for module in (chunk_memory_launch, chunk_gla_op):
+    for module in (memory_launch, gla_launch):
         monkeypatch.setattr(module, "unwritten", filled)
 
 
@@ -165,17 +166,15 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
-    from hypercrl_kernels.memory import chunk_memory_launch
+    from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
 
     for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
-        kept = getattr(chunk_memory_launch, name)
-        monkeypatch.setattr(chunk_memory_launch, name, getattr(kept, "__wrapped__", kept))
+        kept = getattr(memory_launch, name)
+        monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
     # Not 4 for 32: ptxas 13.0 makes wrong code of that in float32 with momentum (right with
     # DISABLE_PTXAS_OPT=1), which no launch that is chosen for float32 has.
-    launch = chunk_memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
-    monkeypatch.setattr(
-        chunk_memory_launch, "choose_launches", lambda problem, save: (launch, launch)
-    )
+    launch = memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
+    monkeypatch.setattr(memory_launch, "choose_launches", lambda problem, save: (launch, launch))
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16)])
@@ -291,7 +290,7 @@ def test_compiled(device):
     "name", [n for n in (*NAMES, "linear attention, normalised", "BASED") if n != "HGRN"]
 )
 def test_step_kernel(name, device, monkeypatch):
-    monkeypatch.setattr("hypercrl_kernels.memory.steps.step_as_kernel", lambda *_: True)
+    monkeypatch.setattr("hypercrl_kernels.memory.steps.api.step_as_kernel", lambda *_: True)
     case = CASES[name]
     x, state = make(case, 3, 1, keys=20, values=18, dtype=torch.float32)
     now = {n: t if t.dim() == 1 else t[:, 0] for n, t in x.items()}
