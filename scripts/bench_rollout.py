@@ -31,7 +31,7 @@ from hypercrl_kernels import (
     rollout,
     sample_actions,
 )
-from hypercrl_kernels.planning.elites import elite_statistics_reference
+from hypercrl_kernels.planning.elites_reference import elite_statistics_reference
 from hypercrl_kernels.planning.rollout_reference import rollout_reference
 from hypercrl_kernels.planning.sampling import sample_actions_reference
 

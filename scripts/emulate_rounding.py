@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypercrl_kernels.memory.chunk_memory_reference import memory_chunks
+from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
 
 NAMES = ("q", "k", "v", "log_decay", "beta")
 PLACES = (

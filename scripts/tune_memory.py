@@ -2,7 +2,7 @@
 
 Every candidate is compiled first, many at a time in processes of their own. Then, in bfloat16, each
 is timed in a CUDA graph at every shape and its error measured on keys of a random walk, where a bad
-inverse shows. What comes out belongs into the tables of `hypercrl_kernels.memory.*_launch`.
+inverse shows. What comes out belongs into the tables of `hypercrl_kernels.memory.*.launch`.
 
     python scripts/tune_memory.py --out tuned.json
     python scripts/tune_memory.py --only "Gated DeltaNet" --shapes "B256 T64"
@@ -29,10 +29,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hypercrl.base.strict_json import write_json
-from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
-from hypercrl_kernels.memory.chunk_gla_reference import gla_chunks
-from hypercrl_kernels.memory.chunk_memory_launch import Launch, Problem
-from hypercrl_kernels.memory.chunk_memory_reference import Error, memory_chunks
+from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
+from hypercrl_kernels.memory.chunk_gla.chunked import gla_chunks
+from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
+from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
+from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem
+from hypercrl_kernels.memory.chunk_memory.naive import Error
 
 PASSES = ("forward", "forward that saves", "backward")
 
@@ -72,20 +74,20 @@ class Memory:
     def problem(self, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
         tensors, scale = self.tensors(x), x["q"].shape[-1] ** -0.5
         if self.vector:
-            return chunk_gla_op.gla_problem(tensors, scale, launches)
+            return gla_launch.gla_problem(tensors, scale, launches)
         place = get_args(Error).index(self.error)
-        return chunk_memory_launch.problem_of(tensors, place, scale, 64, launches)
+        return memory_launch.problem_of(tensors, place, scale, 64, launches)
 
     def forward(self, p: Problem, x: dict[str, Tensor], save: bool) -> list[Any]:
-        kernels = chunk_gla_op if self.vector else chunk_memory_launch
+        kernels = gla_launch if self.vector else memory_launch
         return kernels.launch_forward(p, self.tensors(x), save)
 
     def backward(
         self, p: Problem, x: dict[str, Tensor], d_o: Tensor, kept: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         if self.vector:
-            return chunk_gla_op.launch_backward(p, self.tensors(x), d_o, None, *kept)
-        return chunk_memory_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
+            return gla_launch.launch_backward(p, self.tensors(x), d_o, None, *kept)
+        return memory_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
 
 
 MEMORIES = (

@@ -78,7 +78,7 @@ def test_tasks_and_kernels_know_nobody(package):
     assert others <= {package}
 
 
-@pytest.mark.parametrize("package", ["hypercrl", "hypercrl_envs"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_imports_itself_in_a_circle(package):
     """A package's own __init__ only gathers what it exports, and is left out."""
     known = {m: p for m, p in modules(package).items() if p.name != "__init__.py"}

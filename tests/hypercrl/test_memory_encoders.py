@@ -74,8 +74,8 @@ def test_steps_by_kernels_equal_encode(
     case: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels take steps on any device: on a CPU, in Triton's interpreter."""
-    for name in ("steps", "layer_steps", "attention_step"):
-        module = import_module(f"hypercrl_kernels.memory.{name}")
+    for name in ("api", "layers", "attention"):
+        module = import_module(f"hypercrl_kernels.memory.steps.{name}")
         monkeypatch.setattr(module, "step_as_kernel", lambda *_: True)
     memory, x = of(case), tokens(2, 6)
     contexts, last = memory.encode(x)

@@ -158,7 +158,7 @@ def calls(device: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Operations take their kernels on any device; counts the calls of each."""
     counted = Counter()
     for operation, kernels in (("chunk_memory", "memory_kernels"), ("chunk_gla", "gla_kernels")):
-        module = import_module(f"hypercrl_kernels.memory.{operation}_op")
+        module = import_module(f"hypercrl_kernels.memory.{operation}.op")
         run = getattr(module, kernels)
 
         def call(*arguments, run=run, operation=operation):
@@ -166,7 +166,7 @@ def calls(device: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             return run(*arguments)
 
         monkeypatch.setattr(module, kernels, call)
-        public = import_module(f"hypercrl_kernels.memory.{operation}")
+        public = import_module(f"hypercrl_kernels.memory.{operation}.api")
         monkeypatch.setattr(public, "runs_as_kernel", lambda _, x, reason: reason is None)
     return counted
 

@@ -8,12 +8,11 @@ import torch
 from torch.nn.functional import normalize
 
 import hypercrl_kernels as ops
-from hypercrl_kernels.memory.based import EPSILON
-from hypercrl_kernels.memory.based_reference import based_recurrence, feature_count
-from hypercrl_kernels.memory.chunk_gla_reference import gla_recurrence
-from hypercrl_kernels.memory.chunk_memory_reference import memory_recurrence
-from hypercrl_kernels.memory.chunk_mlp_memory_reference import mlp_memory_recurrence
-from hypercrl_kernels.memory.scan_reference import scan_recurrence
+from hypercrl_kernels.memory.based.naive import EPSILON, based_recurrence, feature_count
+from hypercrl_kernels.memory.chunk_gla.naive import gla_recurrence
+from hypercrl_kernels.memory.chunk_memory.naive import memory_recurrence
+from hypercrl_kernels.memory.mlp_memory.naive import mlp_memory_recurrence
+from hypercrl_kernels.memory.scan.naive import scan_recurrence
 
 HIDDEN = 7
 CHUNK = 16

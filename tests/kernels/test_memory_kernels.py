@@ -7,7 +7,7 @@ import torch
 from memory_cases import CASES, correlated, expanded, gradients, make, relative
 
 from hypercrl_kernels import MLPState
-from hypercrl_kernels.memory.chunk_memory_reference import Error
+from hypercrl_kernels.memory.chunk_memory.naive import Error
 
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
@@ -28,35 +28,36 @@ OFFSETS = [0, 0, 17, 18, 18, 40]
 @pytest.fixture(autouse=True)
 def poisoned(device, monkeypatch):
     """What a kernel does not write is not a number."""
-    from hypercrl_kernels.memory import chunk_gla_op, chunk_memory_launch
+    from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
+    from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
 
-    unwritten = chunk_memory_launch.unwritten
+    unwritten = memory_launch.unwritten
 
     def filled(*arguments):
         return [x if x is None else x.fill_(torch.nan) for x in unwritten(*arguments)]
 
-    for module in (chunk_memory_launch, chunk_gla_op):
+    for module in (memory_launch, gla_launch):
         monkeypatch.setattr(module, "unwritten", filled)
 
 
 def kernels(name, device):
-    from hypercrl_kernels.memory.chunk_memory_op import memory_kernels
+    from hypercrl_kernels.memory.chunk_memory.op import memory_kernels
 
     def gla(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.chunk_gla_op import gla_kernels
+        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
         scale, start = x["q"].shape[-1] ** -0.5, state and state[0]
         o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
         return o, [final]
 
     def scan(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.scan_op import scan_kernels
+        from hypercrl_kernels.memory.scan.op import scan_kernels
 
         o, final = scan_kernels(x["q"], x["key_decay"], state[0], cu_seqlens)
         return o, [final]
 
     def mlp(x, state, cu_seqlens):
-        from hypercrl_kernels.memory.chunk_mlp_memory_op import mlp_memory_kernels
+        from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
         gates = [x.get(gate) for gate in ("log_decay", "beta", "log_momentum")]
         o, final = mlp_memory_kernels(
@@ -105,7 +106,7 @@ def test_kernels_equal_the_recurrence(name, length, device):
 @pytest.mark.parametrize("length", [1, 16, 100])
 @pytest.mark.parametrize("started", [False, True])
 def test_based_kernels(length, started, device):
-    from hypercrl_kernels.memory.based_op import based_kernels
+    from hypercrl_kernels.memory.based.op import based_kernels
 
     def run(x, state, cu_seqlens):
         o, final = based_kernels(x["q"], x["k"], x["v"], state and state[0], 1e-6)
@@ -165,17 +166,15 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
-    from hypercrl_kernels.memory import chunk_memory_launch
+    from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
 
     for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
-        kept = getattr(chunk_memory_launch, name)
-        monkeypatch.setattr(chunk_memory_launch, name, getattr(kept, "__wrapped__", kept))
+        kept = getattr(memory_launch, name)
+        monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
     # Not 4 for 32: ptxas 13.0 makes wrong code of that in float32 with momentum (right with
     # DISABLE_PTXAS_OPT=1), which no launch that is chosen for float32 has.
-    launch = chunk_memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
-    monkeypatch.setattr(
-        chunk_memory_launch, "choose_launches", lambda problem, save: (launch, launch)
-    )
+    launch = memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
+    monkeypatch.setattr(memory_launch, "choose_launches", lambda problem, save: (launch, launch))
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16)])
@@ -219,8 +218,8 @@ def test_gates_from_open_to_shut(name, gate, device):
 
 @pytest.mark.parametrize("name", ["GLA", "HGRN"])
 def test_other_operators_registered_with_torch(name, device):
-    from hypercrl_kernels.memory.chunk_gla_op import gla_op
-    from hypercrl_kernels.memory.scan_op import scan_op
+    from hypercrl_kernels.memory.chunk_gla.op import gla_op
+    from hypercrl_kernels.memory.scan.op import scan_op
 
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
@@ -233,7 +232,7 @@ def test_other_operators_registered_with_torch(name, device):
 
 @pytest.mark.parametrize("name", ["linear attention", "gated DeltaNet", "Titans"])
 def test_registered_with_torch(name, device):
-    from hypercrl_kernels.memory.chunk_memory_op import memory_op
+    from hypercrl_kernels.memory.chunk_memory.op import memory_op
 
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [x.get(n) for n in ("q", "k", "v", "log_decay", "beta", "log_momentum")]
@@ -291,7 +290,7 @@ def test_compiled(device):
     "name", [n for n in (*NAMES, "linear attention, normalised", "BASED") if n != "HGRN"]
 )
 def test_step_kernel(name, device, monkeypatch):
-    monkeypatch.setattr("hypercrl_kernels.memory.steps.step_as_kernel", lambda *_: True)
+    monkeypatch.setattr("hypercrl_kernels.memory.steps.api.step_as_kernel", lambda *_: True)
     case = CASES[name]
     x, state = make(case, 3, 1, keys=20, values=18, dtype=torch.float32)
     now = {n: t if t.dim() == 1 else t[:, 0] for n, t in x.items()}

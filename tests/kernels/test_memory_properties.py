@@ -20,7 +20,7 @@ from memory_cases import (
 
 import hypercrl_kernels as ops
 
-MODULES = ("chunk_memory", "chunk_gla", "scan", "based", "chunk_mlp_memory")
+MODULES = ("chunk_memory", "chunk_gla", "scan", "based", "mlp_memory")
 # Triton's interpreter multiplies bfloat16 wrongly.
 HALF = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
 DTYPES = [torch.float32, *HALF]
@@ -34,9 +34,9 @@ FORGETTING += ["GLA", "HGRN"]
 @pytest.fixture(params=["torch", "kernels"])
 def form(request, device, monkeypatch):
     for name in MODULES:
-        module = import_module(f"hypercrl_kernels.memory.{name}")
+        module = import_module(f"hypercrl_kernels.memory.{name}.api")
         monkeypatch.setattr(module, "runs_as_kernel", lambda *_, **__: request.param == "kernels")
-    steps = import_module("hypercrl_kernels.memory.steps")
+    steps = import_module("hypercrl_kernels.memory.steps.api")
     monkeypatch.setattr(steps, "step_as_kernel", lambda *_: request.param == "kernels")
     return request.param
 
@@ -239,7 +239,7 @@ def test_second_derivatives_of_torch_operations(name):
 def test_second_derivatives_of_kernels_are_refused(name, power, device, monkeypatch):
     """With a loss linear in what comes out, too: then no incoming gradient has one itself."""
     for module in MODULES:
-        module = import_module(f"hypercrl_kernels.memory.{module}")
+        module = import_module(f"hypercrl_kernels.memory.{module}.api")
         monkeypatch.setattr(module, "runs_as_kernel", lambda *_, **__: True)
     case = CASES[name]
     x, state = make(case, 1, 9, heads=1, keys=3, values=2, dtype=torch.float32)

@@ -68,7 +68,7 @@ def test_half_precision_on_correlated_keys(name, dtype, strength, chunk, monkeyp
 
 @pytest.mark.parametrize("dtype", ROUNDOFF)
 def test_an_inverse_in_one_half_is_not_enough(dtype, monkeypatch):
-    from hypercrl_kernels.memory.chunk_memory_launch import Problem
+    from hypercrl_kernels.memory.chunk_memory.launch import Problem
 
     cut(monkeypatch, 32, 64)
     monkeypatch.setattr(Problem, "parts", 1)

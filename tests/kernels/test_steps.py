@@ -28,8 +28,8 @@ def by(request: pytest.FixtureRequest, device: str, monkeypatch: pytest.MonkeyPa
     def chosen(_: str, *state: Tensor) -> bool:
         return request.param == "kernel" and state[0].dtype == torch.float32
 
-    for name in ("steps", "layer_steps", "attention_step"):
-        module = import_module(f"hypercrl_kernels.memory.{name}")
+    for name in ("api", "layers", "attention"):
+        module = import_module(f"hypercrl_kernels.memory.steps.{name}")
         monkeypatch.setattr(module, "step_as_kernel", chosen)
     return device if request.param == "kernel" else "cpu"
 

@@ -188,3 +188,13 @@ def segments(cu_seqlens: Tensor) -> list[slice]:
     """Of each segment, where it lies on the time axis."""
     ends = cu_seqlens.tolist()
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
+
+
+def zero_state(
+    q: Tensor, v: Tensor, log_momentum: Tensor | None, cu_seqlens: Tensor | None
+) -> Tensor:
+    """[N, H, K, V], with momentum [N, H, 2, K, V]."""
+    count = len(q) if cu_seqlens is None else len(cu_seqlens) - 1
+    two = () if log_momentum is None else (2,)
+    shape = (count, q.shape[2], *two, q.shape[3], v.shape[3])
+    return torch.zeros(shape, dtype=work_dtype(q), device=q.device)

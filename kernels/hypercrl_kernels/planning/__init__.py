@@ -1,6 +1,7 @@
 """Operations of a sampling planner: rollouts of a model, sampling, and the update from elites."""
 
-from hypercrl_kernels.planning.elites import Elites, elite_statistics
+from hypercrl_kernels.planning.elites import elite_statistics
+from hypercrl_kernels.planning.elites_reference import Elites
 from hypercrl_kernels.planning.packed_layers import (
     PackedLayers,
     Precision,

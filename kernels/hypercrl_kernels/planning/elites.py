@@ -1,19 +1,11 @@
 """From returns and the sampled actions to the next distribution: the update of CEM."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.planning.elites_reference import Elites, elite_statistics_reference
+
 MAX_SAMPLES = 16384  # the kernel holds all samples' returns in one program's registers
-
-
-class Elites(NamedTuple):
-    """Of the best sequences: mean and standard deviation, and the very best; each [B, H, A]."""
-
-    mean: Tensor
-    std: Tensor
-    best: Tensor
 
 
 @torch.no_grad()
@@ -40,17 +32,6 @@ def elite_statistics(returns: Tensor, actions: Tensor, elites: int, min_std: Ten
 
         return launch_elites(returns, actions, elites, min_std)
     return elite_statistics_reference(returns, actions, elites, min_std)
-
-
-def elite_statistics_reference(
-    returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
-) -> Elites:
-    """`elite_statistics` in torch operations."""
-    returns = returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    index = returns.sort(dim=1, descending=True, stable=True).indices[:, :elites, None, None]
-    chosen = actions.gather(1, index.expand(-1, -1, *actions.shape[2:]))
-    std = torch.maximum(chosen.std(1, correction=0), min_std)
-    return Elites(chosen.mean(1), std, chosen[:, 0])
 
 
 def _check_shapes(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> None:

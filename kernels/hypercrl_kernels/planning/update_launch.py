@@ -4,7 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.planning.elites import Elites
+from hypercrl_kernels.planning.elites_reference import Elites
 from hypercrl_kernels.planning.elites_triton import elites_kernel
 from hypercrl_kernels.planning.sampling_triton import sampling_kernel
 

@@ -1,32 +1,9 @@
 """Adam in one pass over memory: where its next step leads, and the step itself."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class AdamSettings:
-    """Learning rate, decay rates of the two moments, and ε (Kingma and Ba 2015, algorithm 1)."""
-
-    rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-
-class AdamMoments(NamedTuple):
-    """State of Adam: steps taken [] float32, and running means of g and g², as the parameter."""
-
-    step: Tensor
-    mean: Tensor
-    square: Tensor
-
-    def part(self, start: int, stop: int | None = None) -> "AdamMoments":
-        """Those of a slice of a flat parameter."""
-        return AdamMoments(self.step, self.mean[start:stop], self.square[start:stop])
+from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, adam_reference
 
 
 @torch.no_grad()
@@ -74,15 +51,3 @@ def adam_step(
         for target, value in zip((parameter, moments.mean, moments.square), new, strict=True):
             target.copy_(value)
     moments.step.add_(1)
-
-
-def adam_reference(
-    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Parameter and moments after one step."""
-    steps = moments.step.double() + 1
-    mean = torch.lerp(moments.mean, gradient, 1 - settings.beta1)
-    square = settings.beta2 * moments.square + (1 - settings.beta2) * gradient.square()
-    corrected = square.sqrt() / (1 - settings.beta2**steps).sqrt().to(square)
-    rate = (settings.rate / (1 - settings.beta1**steps)).to(mean)
-    return parameter - rate * mean / (corrected + settings.epsilon), mean, square

@@ -8,13 +8,13 @@ import torch
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.training.adam import AdamMoments, AdamSettings
+from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
 from hypercrl_kernels.training.adam_triton import adam_kernel
 from hypercrl_kernels.training.narrow_mlp_triton import (
     narrow_mlp_back_kernel,
     narrow_mlp_kernel,
 )
-from hypercrl_kernels.training.regularised_head import HeadGradients
+from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
 from hypercrl_kernels.training.scaled_error_triton import scaled_error_kernel
 

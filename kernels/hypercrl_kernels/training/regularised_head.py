@@ -1,21 +1,16 @@
 """The last layer of a hypernetwork under a regulariser that looks one step of Adam ahead."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam import AdamMoments, AdamSettings, adam_reference
+from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
+from hypercrl_kernels.training.regularised_head_reference import (
+    HeadGradients,
+    regularised_head_reference,
+)
 
 MOST_TASKS = 64
 """Old tasks whose numbers one program of the kernel holds at once."""
-
-
-class HeadGradients(NamedTuple):
-    """R [] and its gradient with respect to the old tasks' last hidden layer, [T, w]."""
-
-    regulariser: Tensor
-    old: Tensor
 
 
 @torch.no_grad()
@@ -55,28 +50,3 @@ def regularised_head(
     return compute(
         head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength
     )
-
-
-def regularised_head_reference(
-    head: Tensor,
-    gradient: Tensor,
-    moments: AdamMoments,
-    settings: AdamSettings,
-    written_gradient: Tensor,
-    hidden: Tensor,
-    old: Tensor,
-    targets: Tensor,
-    tasks: Tensor | None,
-    strength: float,
-) -> HeadGradients:
-    """`regularised_head` in torch operations."""
-    size, width = len(written_gradient), len(hidden)
-    torch.outer(written_gradient, hidden, out=gradient[: size * width].view(size, width))
-    gradient[size * width :] = written_gradient
-    ahead = adam_reference(head, gradient, moments, settings)[0]
-    weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
-    difference = torch.addmm(bias, old, weight.mT) - (targets if tasks is None else targets[tasks])
-    slope = difference * (2 * strength / len(old))
-    gradient[: size * width].view(size, width).addmm_(slope.mT, old)
-    gradient[size * width :] += slope.sum(0)
-    return HeadGradients(difference.square().sum() / len(old), slope @ weight)

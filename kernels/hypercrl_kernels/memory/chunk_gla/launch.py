@@ -1,0 +1,117 @@
+"""How the kernels of gated linear attention are launched; imported only where Triton is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from hypercrl_kernels.memory.chunk_gla.triton import gla_backward_kernel, gla_forward_kernel
+from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem, problem_of
+from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+
+MANY = 528
+"""Sequences and heads with which there is more than one warp for each quarter of an H100's
+multiprocessors."""
+
+
+def choose_launches(p: Problem) -> tuple[Launch, Launch]:
+    """Of the forward and the backward pass, with one chunk size."""
+    wide = max(padded(p.keys), padded(p.values))
+    if wide > 64 or p.dtype == torch.float32:
+        launch = Launch(16, 4)
+    elif p.segments * p.heads >= MANY:
+        launch = Launch(16, 2)
+    else:
+        launch = Launch(32, 4)
+    return launch, launch
+
+
+def gla_problem(
+    tensors: Sequence[Tensor | None],
+    scale: float,
+    launches: tuple[Launch, Launch] | None = None,
+) -> Problem:
+    """Of q, k, v, log_decay, the initial state and cu_seqlens."""
+    q, k, v, log_decay, initial, cu_seqlens = tensors
+    return problem_of((q, k, v, log_decay, None, None, initial, cu_seqlens), 0, scale, 16, launches)
+
+
+def outputs_of(p: Problem, save: bool) -> tuple[Unwritten, ...]:
+    """o, the final state, and with `save` states of each chunk."""
+    launch, _ = p.launches or choose_launches(p)
+    return (
+        ((p.batch, p.length, p.heads, p.values), p.dtype),
+        (p.state_shape(p.segments), torch.float32),
+        (p.state_shape(p.slots(launch.chunk)), p.dtype) if save else None,
+    )
+
+
+def gradients_of(p: Problem) -> tuple[Unwritten, ...]:
+    """Those of q, k, v, log_decay and the initial state."""
+    d_q, d_k, d_v, *_, d_initial = p.gradients()
+    d_decay = ((p.batch, p.length, p.heads, p.keys), torch.float32)
+    return d_q, d_k, d_v, d_decay, d_initial
+
+
+def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
+    return {
+        "scale": p.scale,
+        "length": p.length,
+        "HEADS": p.heads,
+        "KEYS": p.keys,
+        "WIDTH": padded(p.keys),
+        "VALUES": p.values,
+        "CHUNK": chunk,
+        "LEVELS": chunk.bit_length() - 1,
+        "STARTS": p.starts,
+        "VARLEN": p.varlen,
+        "DOT": precision_of(p.dtype),
+    }
+
+
+@lru_cache(KEPT)
+def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel, and what it writes."""
+    launch, _ = p.launches or choose_launches(p)
+    block = p.block(launch)
+    grid = (blocks(p.values, block), p.segments * p.heads)
+    constants = {**_constants(p, launch.chunk), "BLOCK": block, "SAVE": save}
+    kernel = PreparedKernel(gla_forward_kernel, grid, constants, launch.options())
+    return kernel, outputs_of(p, save)
+
+
+@lru_cache(KEPT)
+def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+    """The kernel and what it writes; `ends` if the final state has a gradient."""
+    _, launch = p.launches or choose_launches(p)
+    grid = (p.segments * p.heads,)
+    constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
+    kernel = PreparedKernel(gla_backward_kernel, grid, constants, launch.options())
+    return kernel, gradients_of(p)
+
+
+def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> list[Tensor | None]:
+    """`outputs_of`, written; the tensors as `gla_problem` takes them."""
+    kernel, outputs = prepare_forward(p, save)
+    written = unwritten(outputs, p.device)
+    kernel((*tensors, *written))
+    return written
+
+
+def launch_backward(
+    p: Problem,
+    tensors: Sequence[Tensor | None],
+    d_o: Tensor,
+    d_final: Tensor | None,
+    states: Tensor | None,
+) -> list[Tensor | None]:
+    """`gradients_of`, written; `states` is the third of what `launch_forward` returned."""
+    kernel, gradients = prepare_backward(p, d_final is not None)
+    *sequences, _, cu_seqlens = tensors
+    written = unwritten(gradients, p.device)
+    kernel((*sequences, d_o, d_final, states, cu_seqlens, *written))
+    return written

@@ -1,0 +1,106 @@
+"""The MLP memory's kernels as operators of torch: autograd, torch.compile, CUDA graphs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hypercrl_kernels.derivatives import first_order
+from hypercrl_kernels.memory.mlp_memory.launch import (
+    final_weights,
+    gradients_of,
+    launch_backward,
+    launch_forward,
+    one_chunk,
+    saved_weights,
+    shared,
+    weight_gradients,
+)
+from hypercrl_kernels.memory.mlp_memory.naive import MLPState
+from hypercrl_kernels.memory.operators import (
+    contiguous,
+    differentiable,
+    in_dtypes_of,
+    unless_traced,
+)
+
+_ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? beta, Tensor? log_momentum, "
+    "Tensor? cu_seqlens, Tensor w1, Tensor w2, Tensor s1, Tensor s2, bool silu, int chunk"
+)
+
+
+mlp_op = torch.library.custom_op(
+    "hypercrl::chunk_mlp_memory",
+    launch_forward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, bool save) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+mlp_backward_op = torch.library.custom_op(
+    "hypercrl::chunk_mlp_memory_backward",
+    launch_backward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor[] saved, bool momenta) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_run_backward = unless_traced(mlp_backward_op, launch_backward)
+
+
+@mlp_op.register_fake
+def _(*arguments):
+    *tensors, _, chunk, save = arguments
+    weights = tensors[7:]
+    saved = saved_weights(tensors[0], tensors[6], weights, chunk, save)
+    return (torch.empty_like(tensors[2]), *final_weights(weights, tensors[5] is not None), *saved)
+
+
+@mlp_backward_op.register_fake
+def _(*arguments):
+    q, cu_seqlens, weights, chunk = arguments[0], arguments[6], arguments[7:11], arguments[12]
+    *_, d_final, _, momenta = arguments
+    fresh = one_chunk(q, cu_seqlens, chunk) and all(d is None for d in d_final)
+    return (*gradients_of(*arguments[:6]), *weight_gradients(weights, d_final, fresh, momenta))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, silu, chunk, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[5:])
+    ctx.save_for_backward(*tensors, *output[5:])
+    ctx.options = silu, chunk
+
+
+@first_order
+def _backward(ctx, d_o, *d_final):
+    saved = ctx.saved_tensors
+    tensors, kept = saved[:11], list(saved[11:])
+    d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o
+    momenta = tensors[5] is not None and any(ctx.needs_input_grad[9:11])
+    found = _run_backward(*tensors, *ctx.options, d_o, list(d_final[:4]), kept, momenta)
+    d_weights = (d if d.numel() else None for d in found[6:])
+    return (*in_dtypes_of(tensors[:6], found[:6]), None, *d_weights, None, None, None)
+
+
+mlp_op.register_autograd(_backward, setup_context=_setup_context)
+_run = unless_traced(mlp_op, differentiable(launch_forward, _setup_context, _backward))
+
+
+def mlp_memory_kernels(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    log_momentum: Tensor | None,
+    state: MLPState,
+    cu_seqlens: Tensor | None,
+    silu: bool,
+    chunk: int,
+) -> tuple[Tensor, MLPState]:
+    """`chunk_mlp_memory` by the kernels."""
+    weights = state if shared(state) else tuple(w.contiguous() for w in state)
+    tensors, save = contiguous((q, k, v, log_decay, beta, log_momentum, cu_seqlens))
+    save = save or (torch.is_grad_enabled() and any(w.requires_grad for w in weights))
+    o, *final = _run(*tensors, *weights, silu, chunk, save)
+    return o, MLPState(*final[:4])
