@@ -76,7 +76,9 @@ class TaskLabels(ABC):
 class GivenLabels(TaskLabels):
     """Every boundary is announced, and the agent's tasks are those of the sequence."""
 
-    learns = True
+    @property
+    def learns(self) -> bool:
+        return True
 
     def announces(self, task: int) -> bool:  # noqa: ARG002
         return True
