@@ -147,7 +147,7 @@ def measure(
     seconds = train(experiment, fill(obs[..., :size], actions, device), args.updates)
     held = held_obs[..., :size].to(device), held_actions.to(device)
     evaluator = experiment.evaluator()
-    found = open_loop_errors(experiment.belief(0, len(held_obs)), *held, evaluator.horizon)
+    found = open_loop_errors(experiment.labels.belief(0, len(held_obs)), *held, evaluator.horizon)
     by_step = found[..., :SEEN].square().mean((1, 2))
     score = evaluator.evaluate(0, partial(experiment.belief, 0), args.plans, key=0)
     evaluator.close()

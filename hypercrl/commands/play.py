@@ -68,7 +68,7 @@ def _load_method(
     with folder.foreign_state_refused(settings.checkpoint):
         experiment.load_agent(folder.load_checkpoint(settings.checkpoint))
     for number in numbers:
-        if number > experiment.method.tasks and experiment.inference is None:
+        if number > experiment.method.tasks and experiment.config.task_id == "given":
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"
@@ -151,7 +151,7 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     else:
         generator = torch.Generator(experiment.device)
         agent = Agent(experiment.planner, env.reward, 1, generator, termination=env.termination)
-        agent.believe(experiment.belief(number - 1, 1))
+        agent.believe(experiment.labels.belief(number - 1, 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from hypercrl.agent.belief import Belief, EpisodeMemory, Told
-from hypercrl.agent.known_tasks import TaskPosterior, Watched
-from hypercrl.agent.task_inference import TaskInference
+from hypercrl.agent.inferred_labels import InferredLabels
+from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.settings import check
@@ -25,11 +24,7 @@ from hypercrl_envs import TaskFault, TaskSequence
 
 @dataclass
 class Experiment:
-    """The parts that a checkpoint's state fits into.
-
-    Attributes:
-        inference: where nobody tells the agent which task it is in.
-    """
+    """The parts that a checkpoint's state fits into."""
 
     config: TrainConfig
     device: torch.device
@@ -37,7 +32,7 @@ class Experiment:
     streams: RandomStreams
     method: Method
     planner: Planner
-    inference: TaskInference | None
+    labels: TaskLabels
 
     @property
     def plans_with_simulator(self) -> bool:
@@ -51,33 +46,7 @@ class Experiment:
     def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore what the agent has learned, from the state of a run."""
         self.method.load_state(checkpoint["method"])
-        if self.inference is not None:
-            self.inference.load_state(checkpoint["inference"])
-
-    def belief(self, task: int, robots: int) -> Belief:
-        """What an agent of so many robots knows as an episode of `task` begins.
-
-        Where the task is inferred, its number is not looked at: any known task is possible.
-        """
-        if self.inference is None:
-            return self._told(task, robots)
-        possible = self.inference.settled
-        beliefs = [self._told(known, robots) for known in possible]
-        if len(beliefs) == 1:
-            return beliefs[0]
-        expected = self.inference.expected_error
-        return TaskPosterior(beliefs, self.model.target_normaliser.scale, robots, expected)
-
-    def watched(self, believed: int) -> Watched:
-        """What an agent of one robot knows that believes in a task, and watches its errors."""
-        beliefs = [self._told(known, 1) for known in range(self.method.tasks)]
-        return Watched(beliefs, self.model.target_normaliser.scale, 1, believed)
-
-    def _told(self, task: int, robots: int) -> Belief:
-        layers = self.method.planner_layers(task)
-        if isinstance(self.model, ContextModel):
-            return EpisodeMemory(self.model, robots, layers)
-        return Told(layers(None))
+        self.labels.load_state(checkpoint["labels"])
 
     def evaluator(self, planner: Planner | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own."""
@@ -119,13 +88,20 @@ def build(config: TrainConfig) -> Experiment:
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
-    if config.task_id == "inferred" and not method.one_layout:
+    labels = _make_labels(config, method)
+    return Experiment(config, device, sequence, streams, method, planner, labels)
+
+
+def _make_labels(config: TrainConfig, method: Method) -> TaskLabels:
+    """The task's labels, given or inferred as `task_id` says."""
+    if config.task_id == "given":
+        return GivenLabels(method)
+    if not method.one_layout:
         raise UserError(
             f"method={config.method.name} has networks of several sizes, among which no task can "
             "be inferred; use task_id=given or another method."
         )
-    inference = TaskInference(config.inference) if config.task_id == "inferred" else None
-    return Experiment(config, device, sequence, streams, method, planner, inference)
+    return InferredLabels(method, config.inference)
 
 
 def _check_samples(config: TrainConfig) -> None:

@@ -23,28 +23,29 @@ PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
 
 def summarise(trainer: Trainer) -> dict[str, Any]:
     """Everything a report needs, as JSON values; matrices are (N + 1) × N, row 0 untrained."""
+    tallies = trainer.tallies
     return {
         **about(trainer.experiment),
-        **of_matrices(trainer.matrix),
-        "seconds": sum(trainer.seconds.values()),
-        "seconds_by": dict(trainer.seconds),
-        "plans": len(trainer.plan_seconds),
-        "plan_milliseconds": 1e3 * median(trainer.plan_seconds) if trainer.plan_seconds else None,
-        "updates": trainer.updates,
+        **of_matrices(tallies.matrix),
+        "seconds": sum(tallies.seconds.values()),
+        "seconds_by": dict(tallies.seconds),
+        "plans": len(tallies.plan_seconds),
+        "plan_milliseconds": 1e3 * median(tallies.plan_seconds) if tallies.plan_seconds else None,
+        "updates": tallies.updates,
         "extra_updates": trainer.method.extra_updates,
-        "update_milliseconds": 1e3 * median(trainer.update_seconds),
+        "update_milliseconds": 1e3 * median(tallies.update_seconds),
         "env_steps": trainer.position.env_steps,
-        "memory_bytes": trainer.memory_bytes,
+        "memory_bytes": tallies.memory_bytes,
         **_of_memory(trainer),
         **_of_inference(trainer),
-        "training_seconds": trainer.training_seconds,
+        "training_seconds": tallies.training_seconds,
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
     }
 
 
 def _of_memory(trainer: Trainer) -> dict[str, Any]:
     """What a robot's memory takes, in bytes and in time for each control step."""
-    model, seconds = trainer.experiment.model, trainer.memory_seconds
+    model, seconds = trainer.experiment.model, trainer.tallies.memory_seconds
     return {
         "memory_state_bytes": model.encoder.state_bytes() if isinstance(model, ContextModel) else 0,
         "memory_step_milliseconds": 1e3 * median(seconds) if seconds else None,
@@ -53,13 +54,13 @@ def _of_memory(trainer: Trainer) -> dict[str, Any]:
 
 def _of_inference(trainer: Trainer) -> dict[str, Any]:
     """When the agent changed its mind about the task, and how right it was."""
-    if trainer.inference is None:
+    if trainer.experiment.config.task_id == "given":
         return {}
-    specs = trainer.sequence.specs
+    tallies, specs = trainer.tallies, trainer.sequence.specs
     same = [specs.index(spec) for spec in specs]
     return {
-        "decisions": [asdict(decision) for decision in trainer.decisions],
-        "task_inference": score_decisions(trainer.decisions, trainer.boundaries, same),
+        "decisions": [asdict(decision) for decision in tallies.decisions],
+        "task_inference": score_decisions(tallies.decisions, tallies.boundaries, same),
     }
 
 

@@ -1,0 +1,45 @@
+"""What happens after which step of a task."""
+
+from hypercrl.config.schema import ProtocolConfig
+
+
+class Schedule:
+    """The protocol as a function of the step.
+
+    What the agent does goes by the age of the task that it learns, which may be a younger one than
+    the sequence's where it infers the task. What is measured goes by the step of the sequence's.
+
+    Args:
+        protocol: the counts.
+    """
+
+    def __init__(self, protocol: ProtocolConfig) -> None:
+        self.protocol = protocol
+        self.steps = protocol.random_steps + protocol.planned_steps
+
+    def plans(self, age: int) -> bool:
+        """Whether the step that follows is planned, not random."""
+        return age >= self.protocol.random_steps
+
+    def ends_random_steps(self, age: int) -> bool:
+        """Whether the latest step was the last random one."""
+        return age == self.protocol.random_steps
+
+    def updates(self, age: int) -> int:
+        """Training steps that are due now, most often none."""
+        protocol, planned = self.protocol, age - self.protocol.random_steps
+        if planned == 0 and protocol.first_updates is not None:
+            return protocol.first_updates
+        return protocol.updates if planned >= 0 and planned % protocol.update_every == 0 else 0
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the tasks so far are evaluated in the midst of one."""
+        planned = step - self.protocol.random_steps
+        return self._midst(step) and planned % self.protocol.eval_every == 0
+
+    def checkpoints(self, step: int) -> bool:
+        """Whether a checkpoint is due in the midst of a task."""
+        return self._midst(step) and step % self.protocol.checkpoint_every == 0
+
+    def _midst(self, step: int) -> bool:
+        return self.protocol.random_steps < step < self.steps

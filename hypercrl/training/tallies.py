@@ -1,0 +1,74 @@
+"""What a run has counted and measured so far: all that result.json is made of."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from hypercrl.agent.task_inference import Decision
+from hypercrl.training.evaluation import Score
+
+
+def _empty_matrices() -> dict[str, list[list[float]]]:
+    return {quantity.name: [] for quantity in fields(Score)}
+
+
+@dataclass
+class Tallies:
+    """Saved and loaded by its fields, so that what is counted is what is saved.
+
+    A field is made of JSON values, or a list of a dataclass of them.
+
+    Attributes:
+        matrix: of every quantity of a `Score`, a row of all tasks before the first and after each.
+        memory_bytes: kept at the end of each task, replay included.
+        training_seconds: of the updates in each task.
+        seconds: by what they were spent on.
+        plan_seconds: of each plan in training.
+        memory_seconds: of each step of a memory in training.
+        update_seconds: of a training step, the mean of each round of updates.
+        updates: training steps.
+        decisions: the agent's, where it infers the task.
+        boundaries: environment steps at which each task but the first began.
+    """
+
+    matrix: dict[str, list[list[float]]] = field(default_factory=_empty_matrices)
+    memory_bytes: list[int] = field(default_factory=list)
+    training_seconds: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    plan_seconds: list[float] = field(default_factory=list)
+    memory_seconds: list[float] = field(default_factory=list)
+    update_seconds: list[float] = field(default_factory=list)
+    updates: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+    boundaries: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the seconds that the block takes, unless it fails."""
+        started = time.perf_counter()
+        yield
+        self.spend(what, time.perf_counter() - started)
+
+    def spend(self, what: str, seconds: float) -> None:
+        """Adds seconds spent on something."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+
+    def state(self) -> dict[str, Any]:
+        """All fields, for a checkpoint."""
+        return asdict(self)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError: a field that was not saved.
+        """
+        types = get_type_hints(type(self))
+        for each in fields(self):
+            value = state[each.name]
+            record = next(filter(is_dataclass, get_args(types[each.name])), None)
+            if isinstance(record, type):
+                value = [record(**saved) for saved in value]
+            setattr(self, each.name, value)

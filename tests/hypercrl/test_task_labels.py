@@ -1,0 +1,105 @@
+"""Labels given and labels inferred: when a task begins, what is learned, what is planned for."""
+
+import copy
+
+import pytest
+import torch
+
+from hypercrl.agent.belief import Told
+from hypercrl.agent.inferred_labels import InferredLabels
+from hypercrl.agent.known_tasks import TaskPosterior
+from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.agent.task_labels import GivenLabels
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import METHODS, Method, make_method
+from hypercrl_kernels import mean_layers
+
+CONFIG = InferenceConfig(settle=5, allowance=1.0, alarm=3.0, patience=2)
+
+
+@pytest.fixture
+def method() -> Method:
+    """Networks of their own for two tasks, as they are drawn."""
+    model = DynamicsModel(2, 1, [8], probabilistic=False)
+    g = torch.Generator().manual_seed(0)
+    obs, action = torch.randn(50, 2, generator=g), torch.randn(50, 1, generator=g)
+    model.fit_normalisers(obs, action, obs + action)
+    return make_method(model, METHODS["single"][1]("single", 1e-3, 5.0), g, g)
+
+
+def same(layers, others) -> bool:
+    pairs = zip(layers, others, strict=True)
+    return all(torch.equal(a, b) for pair in pairs for a, b in zip(*pair, strict=True))
+
+
+def live(labels: InferredLabels, jump: float, steps: int) -> list[int | None]:
+    """Steps of a robot that rests, or jumps; what the labels say to each."""
+    belief, said = labels.training_belief(0), []
+    rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
+    for _ in range(steps):
+        belief.observe(rest, action, rest + jump)
+        said.append(labels.after_step())
+    return said
+
+
+def test_given_labels_are_the_numbers_of_the_sequence(method):
+    labels = GivenLabels(method)
+    for task in range(2):
+        assert labels.announces(task)
+        method.begin_task()
+        labels.begin()
+    assert labels.announces(2)  # the end of the last one
+    assert labels.learns
+    assert labels.after_step() is None
+    known = [method.planner_layers(task)(None) for task in range(2)]
+    assert not same(*known)
+    for task in range(2):
+        assert same(labels.belief(task, 3).layers(), known[task])
+        assert same(labels.training_belief(task).layers(), known[task])
+
+
+def test_only_the_start_is_announced_where_labels_are_inferred(method):
+    labels = InferredLabels(method, CONFIG)
+    assert [labels.announces(task) for task in range(4)] == [True, False, False, False]
+
+
+def test_inferred_labels_stop_learning_in_doubt_and_then_name_a_new_task(method):
+    labels = InferredLabels(method, CONFIG)
+    method.begin_task()
+    labels.begin()
+    assert live(labels, 0.0, CONFIG.settle) == [None] * CONFIG.settle
+    assert labels.learns
+    assert live(labels, 9.0, CONFIG.patience) == [None] * CONFIG.patience
+    assert not labels.learns
+    again = InferredLabels(method, CONFIG)
+    again.load_state(copy.deepcopy(labels.state()))
+    assert not again.learns
+    for goes_on in (labels, again):
+        assert live(goes_on, 9.0, 1) == [method.tasks]
+        assert goes_on.learns  # what is begun now
+
+
+def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
+    labels = InferredLabels(method, CONFIG)
+    for jump in (0.0, 9.0):
+        method.begin_task()
+        labels.begin()
+        live(labels, jump, CONFIG.settle)
+    known = [mean_layers(method.planner_layers(task)(None)) for task in range(2)]
+    assert same(labels.training_belief(0).layers(), known[1])  # whatever the sequence's number
+    labels.inference.current = 0
+    assert not labels.learns
+    assert same(labels.training_belief(1).layers(), known[0])
+
+
+def test_evaluated_episodes_are_of_any_settled_task(method):
+    labels = InferredLabels(method, CONFIG)
+    for _ in range(2):
+        method.begin_task()
+        labels.begin()
+    assert isinstance(labels.belief(1, 3), Told)  # the second is not settled
+    live(labels, 0.0, CONFIG.settle)
+    assert isinstance(belief := labels.belief(1, 3), TaskPosterior)
+    assert belief.hypotheses == 2
+    labels.new_motion()
+    assert isinstance(labels.belief(1, 3), Told)
