@@ -23,6 +23,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.planning.search import medians
 from hypercrl.replay import Replay
 from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
 from hypercrl.training.evaluation import Score
@@ -184,6 +185,7 @@ class Trainer:
             1,
             streams.get("planner", device),
             termination=self.env.termination,
+            watch=config.planner.watch,
         )
         self._prepare_training()
         if resumed is None:
@@ -195,6 +197,7 @@ class Trainer:
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
         self.agent.start = resumed["plan_start"].to(device)
+        self.agent.searches = resumed.get("searches", [])
         self._inform_agent(resumed.get("belief"))
 
     def _prepare_training(self) -> None:
@@ -314,9 +317,11 @@ class Trainer:
         if plans := self.agent.plan_seconds:
             self.plan_seconds += plans
             median = 1e3 * sorted(plans)[len(plans) // 2]
-            self._log("plan", milliseconds=median)
+            seen = medians(self.agent.searches)
+            self._log("plan", milliseconds=median, **(seen[-1] if seen else {}))
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
+            self.agent.searches = []
 
     def _follow(self) -> None:
         """Fit the scales of what has begun to move since the random steps."""
@@ -444,6 +449,7 @@ class Trainer:
                 "noise": self.noise.state(),
                 "obs": self.obs,
                 "plan_start": self.agent.start,
+                "searches": self.agent.searches,
             }
             if self.belief is not None:
                 inside["belief"] = self.belief.state()
