@@ -194,7 +194,9 @@ def _run_episodes(
                 break
         for stage in stages:
             console.print(
-                f"{stage.label}, episode {episode + 1}: {stage.outcome()}", highlight=False
+                f"{stage.label}, episode {episode + 1}: {stage.outcome()}",
+                highlight=False,
+                soft_wrap=True,
             )
     for stage in stages:
         if settings.realtime:
