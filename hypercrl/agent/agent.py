@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hypercrl.agent.belief import Belief
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import Planner, Reward, Rollout, Termination
+from hypercrl.planning import Iteration, Planner, Reward, Rollout, Termination
+from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
@@ -36,6 +37,8 @@ class Agent:
         generator: of the planner's noise, and of sampled states; on the planner's device.
         rollout: what to imagine with; without it, the layers of what it believes.
         termination: the task's, batched as the reward is; None: its episodes do not end.
+        watch: keep in `searches` what the iterations of every plan came to, see
+            `hypercrl.planning.search.stacked`.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Agent:
         generator: torch.Generator,
         rollout: Rollout | None = None,
         termination: Termination | None = None,
+        watch: bool = False,
     ) -> None:
         self.planner = planner
         self.reward = reward
@@ -53,6 +57,8 @@ class Agent:
         self.generator = generator
         self.start = planner.initial(robots)
         self.plan_seconds: list[float] = []
+        self.watch = watch
+        self.searches: list[Tensor] = []
         self._belief: Belief | None = None
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
@@ -94,6 +100,7 @@ class Agent:
         self.generator.set_state(state)
         self.reset()
         self.plan_seconds.clear()
+        self.searches.clear()
 
     def act(self, obs: Tensor) -> Tensor:
         """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
@@ -105,21 +112,26 @@ class Agent:
             if (probabilities := self._belief.probabilities()) is not None:
                 inputs.append(probabilities)
         try:
-            action, start = self._plan(*inputs)
+            action, start, *seen = self._plan(*inputs)
         except CaptureError as error:
             _notice_eager_planning(str(error).splitlines()[0])
             self._plan = self._plan_eagerly
-            action, start = self._plan(*inputs)
+            action, start, *seen = self._plan(*inputs)
         self.start = start.clone()
         action = action.cpu()
+        self.searches += [iterations.cpu() for iterations in seen]
         self.plan_seconds.append(time.perf_counter() - started)
         return action
 
     def _plan_eagerly(
         self, obs: Tensor, start: Tensor, probabilities: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
+        """The action, the next start and, if it is watched, what the iterations came to."""
+        iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
-        return self.planner.plan(self._rollout, self.reward, *search)
+        watch = iterations.append if self.watch else None
+        plan = self.planner.plan(self._rollout, self.reward, *search, watch)
+        return (*plan, stacked(iterations)) if iterations else plan
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self._layers is None:
@@ -132,7 +144,11 @@ class Agent:
 
 
 def oracle_agent(
-    planner: Planner, sequence: TaskSequence, task: int, robots: Sequence[Task]
+    planner: Planner,
+    sequence: TaskSequence,
+    task: int,
+    robots: Sequence[Task],
+    watch: bool = False,
 ) -> Agent:
     """An agent that plans for these robots with the simulator of task `task`, theirs or another.
 
@@ -142,7 +158,7 @@ def oracle_agent(
     imagine = SimulatedRollout(robots, lambda: sequence.make(task), torch.get_num_threads())
     generator = torch.Generator(planner.low.device)
     reward, termination = robots[0].reward, robots[0].termination
-    return Agent(planner, reward, len(robots), generator, imagine, termination)
+    return Agent(planner, reward, len(robots), generator, imagine, termination, watch)
 
 
 @cache

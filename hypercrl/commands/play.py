@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor
 
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.realtime import Pacer, latency_report
@@ -17,6 +18,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.settings import check
 from hypercrl.config.schema import PlayConfig, TrainConfig
+from hypercrl.planning.search import medians
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.runs.video import VideoWriter, caption, tile
 from hypercrl.training.experiment import Experiment, build
@@ -147,10 +149,18 @@ def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
     except ValueError as error:
         raise UserError(str(error)) from error
     if experiment.plans_with_simulator:
-        agent = oracle_agent(experiment.planner, experiment.sequence, number - 1, [env])
+        task = (experiment.sequence, number - 1, [env])
+        agent = oracle_agent(experiment.planner, *task, watch=settings.watch)
     else:
         generator = torch.Generator(experiment.device)
-        agent = Agent(experiment.planner, env.reward, 1, generator, termination=env.termination)
+        agent = Agent(
+            experiment.planner,
+            env.reward,
+            1,
+            generator,
+            termination=env.termination,
+            watch=settings.watch,
+        )
         agent.believe(experiment.labels.belief(number - 1, 1))
     agent.generator.manual_seed(settings.seed)
     return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
@@ -189,4 +199,19 @@ def _run_episodes(
         if settings.realtime:
             latencies = latency_report(stage.agent.plan_seconds)
             console.print(f"{stage.label}: {latencies}", highlight=False, soft_wrap=True)
+        if settings.watch:
+            console.print(
+                f"{stage.label}: {search_report(stage.agent.searches)}",
+                highlight=False,
+                soft_wrap=True,
+            )
         stage.env.close()
+
+
+def search_report(searches: Sequence[Tensor]) -> str:
+    """A line for each iteration: medians over searches, see `hypercrl.planning.search.stacked`."""
+    lines = [f"medians of {len(searches)} plans, spread and shift in halves of the action range"]
+    for number, seen in enumerate(medians(searches), start=1):
+        values = ", ".join(f"{name.replace('_', ' ')} {v:.4g}" for name, v in seen.items())
+        lines.append(f"  iteration {number}: {values}")
+    return "\n".join(lines)

@@ -87,12 +87,16 @@ class TrainConfig:
 
 @dataclass
 class PlayConfig:
-    """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock."""
+    """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock.
+
+    `watch` prints at the end what the iterations of the planner's searches came to.
+    """
 
     run: str = MISSING
     task: int = 1
     tiled: bool = False
     realtime: bool = False
+    watch: bool = False
     checkpoint: str = "latest"
     episodes: int = number(3, least=1)
     video: str | None = None

@@ -4,21 +4,20 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
 from hypercrl.methods.base import Method, MethodConfig, StepReport
-from hypercrl.methods.look_ahead import LookAhead, clipped_step, moments_of, settings_of
+from hypercrl.methods.clipping import clip_and_step
+from hypercrl.methods.hnet_fused import fused_gradients, why_not_fused
+from hypercrl.methods.look_ahead import LookAhead
 from hypercrl.replay.transitions import Batch
-from hypercrl_kernels.training import MOST_TASKS, adam_ahead, regularised_head
 
 
 @dataclass
@@ -51,8 +50,8 @@ class Hnet(Method):
     conditionings = ("input", "film")
     config: HnetConfig
     targets: Tensor
-    fused = True
-    """Whether R and the task loss are just these, so that one kernel can form their gradient."""
+    own_terms: ClassVar[str | None] = None
+    """What the loss or R of a method has beyond these, which the fused step does not form."""
 
     def __init__(
         self,
@@ -99,57 +98,29 @@ class Hnet(Method):
         return [adam]
 
     def training_step(self, batch: Batch) -> StepReport:
-        config, embedding = self.config, self.embeddings[-1]
+        """The paper's step, with B = len(batch); losses are sums over the batch.
+
+        1. Back-propagate the task loss to e_t and θ.
+        2. Δθ = the step that Adam would take on θ now.
+        3. Back-propagate β B R, taken at θ + Δθ.
+        4. Clip both gradients; Adam's step on e_t and on θ.
+
+        The paper steps e_t after 1. R does not see e_t, so that it is the same here.
+        """
         (adam,) = self.optimisers
         adam.zero_grad()
-
-        if self._fuses():
-            loss, regulariser = self._fused_gradients(batch)
-        else:
-            loss, regulariser = self._gradients(batch)
-        self._clip_memory()
-        memory = set(self.model.memory_parameters())
-        theta = self.hypernetwork.theta
-        others = [p for p in self.model.parameters() if p not in memory]
-        norm = get_total_norm(_pieces([theta, *others]))
-        # The embedding has no part in the regulariser, and is clipped on its own.
-        if self._on_gpu():
-            self._step_in_one_pass(norm, others)
-        else:
-            clip_grad_norm_([embedding], config.clip_norm)
-            clip_grads_with_norm_([theta, *others], config.clip_norm, norm)
-            adam.step()
+        gradients = self._gradients if self.why_not_fused() else self._fused_gradients
+        loss, regulariser = gradients(batch)
+        norm = self._clip_and_step(adam)
         return {
             "loss": loss.detach() / len(batch),
             "regulariser": regulariser,
             "gradient_norm": norm,
         }
 
-    def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
-        """[P] weights of the present task for a batch, or [N, P], for each window."""
-        return self.weights(self.tasks - 1)
-
-    def _step_in_one_pass(self, norm: Tensor, others: list[nn.Parameter]) -> None:
-        """Clip and step, one kernel a parameter; the gradients themselves stay as they are.
-
-        `others` are the model's parameters that count in the norm.
-        """
-        (adam,), limit = self.optimisers, self.config.clip_norm
-        theta, embedding = self.hypernetwork.theta, self.embeddings[-1]
-        assert embedding.grad is not None
-        clipped_step(adam, embedding, torch.linalg.vector_norm(embedding.grad), limit)
-        clipped_step(adam, theta, norm, limit)
-        if others:
-            clip_grads_with_norm_(others, limit, norm)
-        if list(self.model.parameters()):
-            with _left_out([theta, embedding]):
-                adam.step()
-
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Set the gradient of every parameter; returns the task loss and R."""
-        weights = self._written_for(batch)
-        loss = self._task_loss(weights, batch)
-        total = loss + self._sparsity(weights, batch) if self.config.l1 else loss
+        """1 to 3: set the gradient of every parameter; returns the task loss and R."""
+        loss, total = self._losses(self._written_for(batch), batch)
         rehearsed = self._rehearse(len(batch))
         (total if rehearsed is None else total + rehearsed).backward()
         regulariser = torch.zeros((), device=loss.device)
@@ -157,72 +128,22 @@ class Hnet(Method):
             regulariser = self._regularise(self.config.beta * len(batch))
         return loss, regulariser
 
-    def _sparsity(self, weights: Tensor, batch: Batch) -> Tensor:
-        return self.config.l1 * len(batch) * weights.abs().sum(-1).mean()
+    def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
+        """[P] weights h(e_t, θ) for a batch, or [N, P], for each window."""
+        return self.weights(self.tasks - 1)
 
-    def _on_gpu(self) -> bool:
-        return self.targets.is_cuda
-
-    def _fuses(self) -> bool:
-        """Whether this step's last layer is one kernel: on CUDA, for the full hypernetwork."""
-        return (
-            self.fused
-            and not self.model.memory_parameters()
-            and self._on_gpu()
-            and 0 < len(self.targets) <= MOST_TASKS
-            and isinstance(self.hypernetwork, Hypernetwork)
-            and self.hypernetwork.trunk_numel > 0
-        )
-
-    def _fused_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`_gradients`, but the last layer of the hypernetwork is read once instead of six times.
-
-        θ is its trunk and its last layer: autograd sees the trunk, and the loss as a function of
-        the written weights. What is between is linear.
-        """
-        net, config = self.hypernetwork, self.config
-        assert isinstance(net, Hypernetwork)
-        theta, cut = net.theta, net.trunk_numel
-        (adam,) = self.optimisers
-        moments, settings = moments_of(adam, theta), settings_of(adam)
-        theta.grad = torch.empty_like(theta)
-        trunk, head = theta.detach().tensor_split([cut])
-        trunk.requires_grad_().grad = theta.grad[:cut].zero_()
-        weight, bias = net.layout.split(theta.detach())[-1]
-
-        hidden = net.features(self.embeddings[-1][None], trunk)
-        weights = torch.addmm(bias, hidden.detach(), weight.mT)[0].requires_grad_()
-        loss = self._task_loss(weights, batch)
-        (loss + self._sparsity(weights, batch) if config.l1 else loss).backward()
-        assert trunk.grad is not None
-        assert weights.grad is not None
-        hidden.backward(weights.grad[None] @ weight)
-
-        ahead = adam_ahead(trunk.detach(), trunk.grad, moments.part(0, cut), settings)
-        ahead.requires_grad_().grad = trunk.grad
-        chosen = self._chosen_tasks()
-        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
-        old_hidden = net.features(old, ahead)
-        regulariser, old_gradient = regularised_head(
-            head,
-            theta.grad[cut:],
-            moments.part(cut),
-            settings,
-            weights.grad,
-            hidden.detach()[0],
-            old_hidden.detach(),
-            self.targets,
-            None if isinstance(chosen, slice) else chosen,
-            config.beta * len(batch),
-        )
-        old_hidden.backward(old_gradient)
-        return loss, regulariser
+    def _losses(self, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The task loss, and with λ times the norm of the written weights."""
+        loss, config = self._task_loss(weights, batch), self.config
+        if not config.l1:
+            return loss, loss
+        return loss, loss + config.l1 * len(batch) * weights.abs().sum(-1).mean()
 
     def _regularise(self, strength: float) -> Tensor:
-        """Add the gradient of strength · R to θ's; the old tasks are one batch. Returns R."""
+        """2 and 3: add the gradient of strength · R to θ's, old tasks as one batch; returns R."""
         chosen = self._chosen_tasks()
-        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
-        written = self.hypernetwork(old, self.look_ahead.advance())
+        old = self._old_embeddings(chosen)
+        written = self.hypernetwork(old, self.look_ahead.advance())  # h(e_j, θ + Δθ)
         regulariser = self._distance(written, chosen) / len(old)
         (strength * regulariser).backward()
         return regulariser.detach()
@@ -236,6 +157,10 @@ class Hnet(Method):
         order = torch.rand(old, generator=self.sampler, device=self.targets.device)
         return order.topk(count).indices
 
+    def _old_embeddings(self, tasks: Tensor | slice) -> Tensor:
+        """[n, E] of these old tasks, which stay as they are."""
+        return torch.stack(list(self.embeddings)[:-1]).detach()[tasks]
+
     def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
         """How far what is written for these old tasks, [n, P], is from their targets."""
         return F.mse_loss(written, self.targets[tasks], reduction="sum")
@@ -243,18 +168,35 @@ class Hnet(Method):
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""
 
+    def _clip_and_step(self, adam: torch.optim.Adam) -> Tensor:
+        """4; returns the norm of the gradient of θ and of the model's own parameters."""
+        self._clip_memory()
+        memory = set(self.model.memory_parameters())
+        others = [p for p in self.model.parameters() if p not in memory]
+        theta, embedding = self.hypernetwork.theta, self.embeddings[-1]
+        limit = self.config.clip_norm
+        return clip_and_step(adam, theta, embedding, others, limit, one_pass=self._on_gpu())
 
-@contextmanager
-def _left_out(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Optimisers pass over a parameter without a gradient."""
-    gradients = [p.grad for p in parameters]
-    for p in parameters:
-        p.grad = None
-    yield
-    for p, gradient in zip(parameters, gradients, strict=True):
-        p.grad = gradient
+    def why_not_fused(self) -> str | None:
+        """Why the next step takes its gradients from autograd; None: from `hnet_fused`, on CUDA."""
+        has_memory = bool(self.model.memory_parameters())
+        parts = (self.hypernetwork, len(self.targets), self.own_terms, has_memory)
+        return why_not_fused(*parts, self._on_gpu())
 
+    def _fused_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`_gradients` in the kernels of CUDA."""
+        assert isinstance(self.hypernetwork, Hypernetwork)
+        chosen = self._chosen_tasks()
+        return fused_gradients(
+            self.hypernetwork,
+            self.optimisers[0],
+            self.embeddings[-1],
+            lambda weights: self._losses(weights, batch),
+            self._old_embeddings(chosen),
+            self.targets,
+            None if isinstance(chosen, slice) else chosen,
+            self.config.beta * len(batch),
+        )
 
-def _pieces(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The gradients, cut up: a CPU adds the squares of millions in float32 to four digits only."""
-    return [part for p in parameters if p.grad is not None for part in p.grad.split(1 << 16)]
+    def _on_gpu(self) -> bool:
+        return self.targets.is_cuda

@@ -25,6 +25,7 @@ class HnetContext(Hnet):
     """
 
     conditionings = ("hypernetwork",)
+    own_terms = "a network is written for every window"
     model: ContextModel
     reference: Tensor
     moments: Tensor
@@ -71,7 +72,7 @@ class HnetContext(Hnet):
 
     def _regularise(self, strength: float) -> Tensor:
         chosen = self._chosen_tasks()
-        old = torch.stack(list(self.embeddings)[:-1]).detach()[chosen]
+        old = self._old_embeddings(chosen)
         mean, square = self.moments[:-1][chosen].unbind(1)
         noise = torch.randn(mean.shape, generator=self.sampler, device=mean.device)
         drawn = mean + (square - mean.square()).clamp_min(0).sqrt() * noise

@@ -22,7 +22,7 @@ class HnetImportance(Hnet):
     """R = (1/t) Σ_j Σ_i ω_ji (W*_ji − h_i(e_j, θ + Δθ))²."""
 
     conditionings = ()
-    fused = False
+    own_terms = "R weighs every written weight by its importance"
     importance: Tensor
 
     def __init__(

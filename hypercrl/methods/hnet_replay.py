@@ -20,7 +20,7 @@ class HnetReplay(Hnet):
     """Each old task counts as much as the present one; its embedding stays as it is."""
 
     conditionings = ()
-    fused = False
+    own_terms = "old tasks' transitions are rehearsed"
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead, adam_step
+from hypercrl_kernels.training import AdamMoments, AdamSettings, adam_ahead
 
 
 def settings_of(adam: torch.optim.Adam) -> AdamSettings:
@@ -21,23 +21,14 @@ def moments_of(adam: torch.optim.Adam, parameter: nn.Parameter) -> AdamMoments:
     return AdamMoments(state["step"], state["exp_avg"], state["exp_avg_sq"])
 
 
-def clipped_step(
-    adam: torch.optim.Adam, parameter: nn.Parameter, norm: Tensor, limit: float
-) -> None:
-    """Take Adam's step of one flat parameter alone, its gradient clipped from `norm` to `limit`."""
-    assert parameter.grad is not None
-    moments = moments_of(adam, parameter)
-    adam_step(parameter, parameter.grad, moments, settings_of(adam), norm, limit)
-
-
 class LookAhead:
     """Answers where Adam's next step would take a parameter, without taking it.
 
     The shadow is a copy of the parameter, moved by that step. On a CPU it has an Adam of its own
     that is set to the parameter's moments, so that the step is Adam's to the last bit; on CUDA one
     kernel computes it. Shadow and parameter share their gradient: what is back-propagated to the
-    shadow lands on the parameter, which is right because Δθ counts as a constant (hypercrl.md,
-    step 4).
+    shadow lands on the parameter, which is right because Δθ counts as a constant (docs/method.md,
+    "Training step", 2 and 3).
 
     Args:
         parameter: θ, flat.

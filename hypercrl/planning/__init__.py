@@ -14,6 +14,7 @@ from hypercrl.planning.planner import (
     expected_returns,
     trajectory_returns,
 )
+from hypercrl.planning.search import Iteration, Search, Watch
 
 PLANNERS: dict[str, tuple[type, type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -35,12 +36,15 @@ __all__ = [
     "PLANNERS",
     "CEMConfig",
     "ICEMConfig",
+    "Iteration",
     "MPPIConfig",
     "Planner",
     "PlannerConfig",
     "Reward",
     "Rollout",
+    "Search",
     "Termination",
+    "Watch",
     "expected_returns",
     "make_planner",
     "trajectory_returns",

@@ -3,13 +3,12 @@
 Rubinstein 1999; as model-predictive control in Chua et al. 2018 (PETS), algorithm 1.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from hypercrl.planning.planner import Planner, PlannerConfig
+from hypercrl.planning.search import Search
 from hypercrl_kernels import elite_statistics, sample_actions
 
 
@@ -23,23 +22,9 @@ class CEMConfig(PlannerConfig):
 class CEM(Planner):
     """A Gaussian is refitted, iteration after iteration, to the best of its own samples."""
 
-    def _search(
-        self, evaluate: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        config = self.config
-        mean = best = start[:, 0].contiguous()
-        std = self.std.expand_as(mean).contiguous()
-        # One draw for all iterations: one kernel where there would be one an iteration.
-        shape = (config.iterations, len(mean), config.samples, *mean.shape[1:])
-        for noise in torch.randn(shape, device=mean.device, generator=generator):
-            actions = sample_actions(mean, std, noise, self.low, self.high)
-            mean, std, best = self._fit(evaluate(actions), actions)
-        return best, mean[:, None]
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        return sample_actions(search.mean, search.std, noise, self.low, self.high)
 
-    def _fit(self, returns: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From returns [B, K] of actions [B, K, H, A] to the next mean and standard deviation.
-
-        Returns:
-            Mean, standard deviation and best sequence, each [B, H, A].
-        """
-        return elite_statistics(returns, actions, self.config.elites, self.min_std)
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
+        elites = elite_statistics(returns, actions, self.config.elites, self.min_std)
+        return replace(search, mean=elites.mean, std=elites.std, best=elites.best)

@@ -5,14 +5,15 @@ algorithm 1: coloured noise, elites that are kept and shifted, fewer samples in 
 mean among the last samples, and momentum.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
 from hypercrl.planning.planner import Planner, PlannerConfig
+from hypercrl.planning.search import Search
 from hypercrl_kernels import elite_statistics, sample_actions
 
 
@@ -51,29 +52,31 @@ class ICEM(Planner):
             max(fewest, int(config.samples * config.decay**-i)) for i in range(config.iterations)
         ]
 
-    def _search(
-        self, evaluate: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        config, last = self.config, self.config.iterations - 1
-        mean = best = start[:, 0].contiguous()
-        kept = start[:, 1:]
-        std = self.std.expand_as(mean).contiguous()
-        for i, samples in enumerate(self.samples):
-            shape = (len(mean), samples, *mean.shape[1:])
-            white = torch.randn(shape, device=mean.device, generator=generator)
-            noise = torch.einsum("ht,bkta->bkha", self.colour, white).contiguous()
-            actions = sample_actions(mean, std, noise, self.low, self.high)
-            more = [kept, mean[:, None]] if i == last else [kept]
-            actions = torch.cat([actions, *more], dim=1)
-            returns = evaluate(actions)
-            elites = elite_statistics(returns, actions, config.elites, self.min_std)
-            mean = torch.lerp(elites.mean, mean, config.momentum)
-            std = torch.lerp(elites.std, std, config.momentum)
-            best = elites.best
-            if self.kept:
-                index = returns.topk(self.kept, dim=1).indices[..., None, None]
-                kept = actions.gather(1, index.expand(-1, -1, *mean.shape[1:]))
-        return best, torch.cat([mean[:, None], kept], dim=1)
+    def noise(self, robots: int, generator: torch.Generator) -> Iterator[Tensor]:
+        for samples in self.samples:
+            shape = (robots, samples, self.config.horizon, len(self.low))
+            white = torch.randn(shape, device=self.low.device, generator=generator)
+            yield torch.einsum("ht,bkta->bkha", self.colour, white).contiguous()
+
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        actions = sample_actions(search.mean, search.std, noise, self.low, self.high)
+        last = search.iteration == self.config.iterations - 1
+        more = [search.kept, search.mean[:, None]] if last else [search.kept]
+        return torch.cat([actions, *more], dim=1)
+
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
+        config, kept = self.config, search.kept
+        elites = elite_statistics(returns, actions, config.elites, self.min_std)
+        if self.kept:
+            index = returns.topk(self.kept, dim=1).indices[..., None, None]
+            kept = actions.gather(1, index.expand(-1, -1, *actions.shape[2:]))
+        return replace(
+            search,
+            mean=torch.lerp(elites.mean, search.mean, config.momentum),
+            std=torch.lerp(elites.std, search.std, config.momentum),
+            best=elites.best,
+            kept=kept,
+        )
 
 
 def noise_colour(horizon: int, beta: float) -> Tensor:

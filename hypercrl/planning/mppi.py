@@ -7,14 +7,15 @@ says that they cost. The softmax over elites and the refitted standard deviation
 first form.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.planning.cem import CEM
-from hypercrl.planning.planner import PlannerConfig
+from hypercrl.planning.planner import Planner, PlannerConfig
+from hypercrl.planning.search import Search
+from hypercrl_kernels import sample_actions
 
 
 @dataclass
@@ -30,22 +31,26 @@ class MPPIConfig(PlannerConfig):
     temperature: float | None = number(None, least=1e-6)
 
 
-class MPPI(CEM):
-    """The search of CEM, but samples count by e^{R/λ} instead of being taken or left.
+class MPPI(Planner):
+    """A Gaussian is refitted to samples that count by e^{R/λ}.
 
     mean ← Σ w_k a_k and std² ← Σ w_k (a_k − mean)², w = softmax(R/λ) over the elites.
     """
 
     config: MPPIConfig
 
-    def _fit(self, returns: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        return sample_actions(search.mean, search.std, noise, self.low, self.high)
+
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
         config = self.config
         returns, index = returns.topk(config.elites, dim=1)
         elites = actions.gather(1, index[..., None, None].expand(-1, -1, *actions.shape[2:]))
         weights = path_weights(returns, config.temperature)[..., None, None]
         mean = (weights * elites).sum(1)
         variance = (weights * (elites - mean[:, None]).square()).sum(1)
-        return mean, torch.maximum(variance.sqrt(), self.min_std), elites[:, 0]
+        std = torch.maximum(variance.sqrt(), self.min_std)
+        return replace(search, mean=mean, std=std, best=elites[:, 0])
 
 
 def path_weights(returns: Tensor, temperature: float | None) -> Tensor:

@@ -1,8 +1,8 @@
-"""What every sampling planner shares: its settings, its interface, and the return of a rollout."""
+"""What every sampling planner shares: its settings, the search, and the return of a rollout."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 import torch
@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from hypercrl.base.settings import choice, number
+from hypercrl.planning.search import Iteration, Search, Watch
 from hypercrl_kernels import Precision
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +36,9 @@ class PlannerConfig:
 
     `sampled` rolls out states drawn from a probabilistic model instead of its mean ones, with fresh
     noise for every particle, step and iteration.
+
+    `watch` adds to the "plan" records of training what the last iteration of a search came to, see
+    `Iteration`: medians over the plans since the last record.
     """
 
     name: str = MISSING
@@ -49,10 +53,14 @@ class PlannerConfig:
     dynamics: str = choice("model", "model", "simulator")
     precision: str | None = choice(None, *get_args(Precision))
     sampled: bool = False
+    watch: bool = False
 
 
 class Planner(ABC):
     """Plans for B robots in one call; a pure function of its arguments and the generator.
+
+    A planner is `sample` and `fit`: how to draw action sequences from what is known, and what to
+    learn from their returns. Neither waits for the device, so that a plan can be one CUDA graph.
 
     A search starts from N action sequences, the `start` [B, N, H, A]: the mean of its first
     samples, and whatever else the planner carries from one control step to the next.
@@ -78,9 +86,9 @@ class Planner(ABC):
         self.precision: Precision | None = cast(Precision | None, config.precision)
         self.low = low
         self.high = high
-        half_range = (high - low) / 2
-        self.std = config.std * half_range
-        self.min_std = config.min_std * half_range
+        self.half_range = (high - low) / 2
+        self.std = config.std * self.half_range
+        self.min_std = config.min_std * self.half_range
 
     def initial(self, robots: int) -> Tensor:
         """[B, N, H, A]: the middle of the action range at every step."""
@@ -97,6 +105,7 @@ class Planner(ABC):
         generator: torch.Generator,
         probabilities: Tensor | None = None,
         termination: Termination | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -107,6 +116,7 @@ class Planner(ABC):
             probabilities: [B, M] of M hypotheses about each robot. The return of a sequence is its
                 mean over them, and `rollout` is of B M robots, those of one robot together.
             termination: of the task; None: its episodes do not end.
+            watch: called with what each iteration came to.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
@@ -121,22 +131,60 @@ class Planner(ABC):
             of_each = trajectory_returns(rollout(starts, each), each, reward, termination)
             return expected_returns(of_each, probabilities)
 
-        best, found = self._search(evaluate, start, generator)
-        action = found[:, 0, 0] if self.config.execute == "mean" else best[:, 0]
+        found = self._search(evaluate, start, generator, watch)
+        action = (found.mean if self.config.execute == "mean" else found.best)[:, 0]
         if not self.config.warm_start:
             return action, self.initial(len(obs))
-        return action, torch.cat([found[:, :, 1:], found[:, :, -1:]], dim=2)
+        carried = found.carried
+        return action, torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
+
+    def _search(
+        self,
+        evaluate: Callable[[Tensor], Tensor],
+        start: Tensor,
+        generator: torch.Generator,
+        watch: Watch | None,
+    ) -> Search:
+        """The loop; `evaluate` maps actions [B, K, H, A] to returns [B, K]."""
+        mean = start[:, 0].contiguous()
+        search = Search(mean, self.std.expand_as(mean).contiguous(), mean, start[:, 1:])
+        for noise in self.noise(len(start), generator):
+            actions = self.sample(search, noise)
+            returns = evaluate(actions)
+            fitted = replace(self.fit(search, returns, actions), iteration=search.iteration + 1)
+            if watch is not None:
+                watch(self._seen(search, fitted, returns))
+            search = fitted
+        return search
+
+    def noise(self, robots: int, generator: torch.Generator) -> Iterable[Tensor]:
+        """Standard normal noise [B, K, H, A] of each iteration: all that is random in a search."""
+        config = self.config
+        # One draw for all iterations: one kernel where there would be one an iteration.
+        shape = (config.iterations, robots, config.samples, config.horizon, len(self.low))
+        return torch.randn(shape, device=self.low.device, generator=generator)
 
     @abstractmethod
-    def _search(
-        self, evaluate: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """The search itself; `evaluate` maps actions [B, K, H, A] to returns [B, K].
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        """The action sequences to roll out next, [B, K, H, A], between the bounds.
 
-        Returns:
-            The best sequence of the last iteration, [B, H, A], and what to carry on, [B, N, H, A],
-            the final mean first.
+        Args:
+            noise: of this iteration, see `noise`.
         """
+
+    @abstractmethod
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
+        """Where the search stands after this iteration: `search` with what has changed replaced.
+
+        Args:
+            returns: [B, K], none of them NaN; actions: [B, K, H, A], what was sampled.
+        """
+
+    def _seen(self, before: Search, after: Search, returns: Tensor) -> Iteration:
+        elites = returns.topk(self.config.elites, dim=1).values
+        spread = (after.std / self.half_range).mean((1, 2))
+        shift = ((after.mean - before.mean) / self.half_range).square().mean((1, 2)).sqrt()
+        return Iteration(elites.mean(1), elites[:, 0], spread, shift)
 
 
 def trajectory_returns(

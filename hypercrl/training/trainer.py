@@ -17,6 +17,7 @@ from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
+from hypercrl.planning.search import medians
 from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
@@ -139,6 +140,7 @@ class Trainer:
             1,
             streams.get("planner", device),
             termination=self.env.termination,
+            watch=config.planner.watch,
         )
         if resumed is None:
             self._new_episode(seed=derive_seed(config.seed, "environment", task))
@@ -149,6 +151,7 @@ class Trainer:
         self.noise.load_state(resumed["noise"])
         self.obs = resumed["obs"]
         self.agent.start = resumed["plan_start"].to(device)
+        self.agent.searches = resumed.get("searches", [])
         self._inform_agent(resumed.get("belief"))
 
     def _act(self, planned: bool) -> None:
@@ -227,9 +230,11 @@ class Trainer:
         if plans := self.agent.plan_seconds:
             tallies.plan_seconds += plans
             median = 1e3 * sorted(plans)[len(plans) // 2]
-            self._log("plan", milliseconds=median)
+            seen = medians(self.agent.searches)
+            self._log("plan", milliseconds=median, **(seen[-1] if seen else {}))
             self.progress.show(plan_ms=median)
             self.agent.plan_seconds = []
+            self.agent.searches = []
 
     def _inform_agent(self, remembered: dict[str, Any] | None = None) -> None:
         """Let the agent plan with the present weights, and remember its episode with them."""
@@ -324,6 +329,7 @@ class Trainer:
                 "noise": self.noise.state(),
                 "obs": self.obs,
                 "plan_start": self.agent.start,
+                "searches": self.agent.searches,
             }
             if self.belief is not None:
                 inside["belief"] = self.belief.state()

@@ -284,6 +284,18 @@ def test_without_its_regulariser_a_hypernetwork_of_contexts_forgets():
     assert lost[0] > 2 * lost[1]
 
 
+@pytest.mark.parametrize(
+    ("into", "reason"),
+    [("input", "a memory"), ("film", "a memory"), ("hypernetwork", "for every window")],
+)
+def test_a_step_with_a_memory_is_not_fused(monkeypatch, into, reason):
+    method = make("hnet", make_model(into))
+    for _ in range(2):
+        method.begin_task()
+    monkeypatch.setattr(method, "_on_gpu", lambda: True)
+    assert reason in method.why_not_fused()
+
+
 def test_what_a_robot_remembers_is_its_own_episode():
     method, _ = trained("finetune", "input")
     batch = windows(5, 3)

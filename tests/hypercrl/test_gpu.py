@@ -30,12 +30,12 @@ def make_layers(scale=1.0, probabilistic=False):
     return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0, sampled=False):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False):
     ones = torch.ones(2, device="cuda")
     sizes = {"samples": 128, "horizon": 10, "iterations": 3, "elites": 16}
     planner = CEM(CEMConfig(**sizes, sampled=sampled), -ones, ones)
     generator = torch.Generator("cuda").manual_seed(seed)
-    agent = Agent(planner, reward, robots, generator)
+    agent = Agent(planner, reward, robots, generator, watch=watch)
     agent.set_layers(make_layers(probabilistic=sampled))
     return agent
 
@@ -55,6 +55,22 @@ def test_a_captured_plan_is_the_eager_plan(sampled):
             eager.generator.manual_seed(9)
         torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
     assert graph._plan._graph is not None
+
+
+def test_a_watched_plan_is_captured_too():
+    graph, eager, plain = make_agent(watch=True), make_agent(watch=True), make_agent()
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(8):
+        obs = torch.randn(3, 10, generator=g)
+        action = graph.act(obs)
+        torch.testing.assert_close(action, eager.act(obs), rtol=1e-4, atol=1e-5)
+        assert torch.equal(action, plain.act(obs))
+    assert graph._plan._graph is not None
+    assert len(graph.searches) == 8
+    for seen, wanted in zip(graph.searches, eager.searches, strict=True):
+        assert seen.shape == (3, 4, 3)
+        torch.testing.assert_close(seen, wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name][0].learns_variance])
@@ -222,7 +238,7 @@ def test_the_fused_step_of_hnet_has_autograds_gradients(settings, monkeypatch):
     exact.double()
     exact.optimisers = exact._new_optimisers()
     monkeypatch.setattr(exact, "_on_gpu", lambda: False)
-    assert fused._fuses()
+    assert fused.why_not_fused() is None
     g = torch.Generator().manual_seed(3)
     for _ in range(3):
         obs, action = torch.randn(100, 10, generator=g), torch.rand(100, 2, generator=g)

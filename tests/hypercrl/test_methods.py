@@ -9,6 +9,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl.methods.fisher import fisher_diagonal
+from hypercrl_kernels.training import MOST_TASKS
 
 CHUNKS = {"hidden": [32, 32], "activation": "relu", "chunk_size": 50, "chunk_embedding_size": 6}
 SETTINGS = {
@@ -248,8 +249,8 @@ def test_the_fused_step_of_a_gpu_has_the_same_gradients(monkeypatch, settings, p
 
     plain, fused = prepared(), prepared()
     monkeypatch.setattr(fused, "_on_gpu", lambda: True)
-    assert fused._fuses()
-    assert not plain._fuses()
+    assert fused.why_not_fused() is None
+    assert plain.why_not_fused() is not None
     batch = double(linear_system(3, seed=9))
     for _ in range(2):  # with the moments of the first step too
         reports = [method.training_step(batch) for method in (plain, fused)]
@@ -266,6 +267,31 @@ def test_the_fused_step_of_a_gpu_has_the_same_gradients(monkeypatch, settings, p
                 torch.testing.assert_close(clipped, theirs.grad, rtol=1e-5, atol=1e-12)
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
         assert reports[0]["gradient_norm"] > 0.5  # so that it is clipped
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "tasks", "on_gpu", "reason"),
+    [
+        ("hnet", {}, 2, True, None),
+        ("hnet", {"regularised_tasks": 1, "l1": 1e-3}, 3, True, None),
+        ("hnet", {}, 2, False, "not on CUDA"),
+        ("hnet", {}, 1, True, "no old task"),
+        ("hnet", {}, MOST_TASKS + 1, True, None),
+        ("hnet", {}, MOST_TASKS + 2, True, f"{MOST_TASKS} old tasks at most"),
+        ("hnet", {"hidden": []}, 2, True, "no trunk"),
+        ("chunked_hnet", {}, 2, True, "chunked"),
+        ("hnet_replay", {}, 2, True, "rehearsed"),
+        ("hnet_si", {}, 2, True, "importance"),
+        ("hnet_fisher", {}, 2, True, "importance"),
+    ],
+)
+def test_why_a_step_is_not_fused(monkeypatch, name, settings, tasks, on_gpu, reason):
+    method = make(name, **settings)
+    for _ in range(tasks):
+        method.begin_task()
+    monkeypatch.setattr(method, "_on_gpu", lambda: on_gpu)
+    why = method.why_not_fused()
+    assert (why is None) if reason is None else (reason in why)
 
 
 def test_l1_adds_lambda_times_the_norm_of_all_written_weights():
