@@ -100,7 +100,7 @@ def _score(
 ) -> Score:
     if experiment.plans_with_simulator:
         return evaluator.evaluate_oracle(task, episodes, key=key)
-    return evaluator.evaluate(task, partial(experiment.belief, task), episodes, key)
+    return evaluator.evaluate(task, partial(experiment.labels.belief, task), episodes, key)
 
 
 def load(run: Path, device: str) -> Experiment:

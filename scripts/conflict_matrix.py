@@ -49,7 +49,7 @@ def conflict_matrix(
         models = [partial(evaluator.evaluate_oracle, imagined=i) for i in tasks]
     else:
         models = [
-            partial(evaluator.evaluate, believe=partial(experiment.belief, i), key=0)
+            partial(evaluator.evaluate, believe=partial(experiment.labels.belief, i), key=0)
             for experiment in experiments
             for i in range(experiment.method.tasks)
         ]

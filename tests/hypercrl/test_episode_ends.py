@@ -433,7 +433,7 @@ def test_a_run_resets_at_every_end_and_logs_it(run):
 
 
 def test_windows_of_the_replay_do_not_cross_an_end(run):
-    replay = RunFolder.open(run).load_checkpoint("latest")["replay"]
+    replay = RunFolder.open(run).load_checkpoint("latest")["learner"]["replay"]
     follows = (replay["next_obs"][:-1] == replay["obs"][1:]).all(1)
     assert torch.equal(follows, ~replay["begins"][1:])
     assert replay["begins"].sum() > 2
