@@ -42,6 +42,12 @@ def based(
 
     Raises:
         ValueError: shapes that do not fit together.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 100, 4, 16)
+        >>> o, state = based(q, k, v)
+        >>> tuple(o.shape), tuple(state.shape)
+        ((2, 100, 4, 16), (2, 4, 153, 17))
     """
     batch, length, heads = check_sequences("based", q, k, v)
     count = check_offsets("based", cu_seqlens, batch, length)

@@ -44,6 +44,12 @@ def chunk_gla(
     Raises:
         ValueError: shapes that do not fit together; on a CPU, log gates above zero (on a GPU that
             is not looked for, and what comes out is not defined).
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 100, 4, 16)
+        >>> o, state = chunk_gla(q, k, v, log_decay=-torch.rand_like(k))
+        >>> tuple(o.shape), tuple(state.shape)
+        ((2, 100, 4, 16), (2, 4, 16, 16))
     """
     name = "chunk_gla"
     batch, length, heads = check_sequences(name, q, k, v)

@@ -75,6 +75,14 @@ def chunk_memory(
     Raises:
         ValueError: shapes or options that do not fit together; on a CPU, log gates above zero (on a
             GPU that is not looked for, and what comes out is not defined).
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 100, 4, 16)
+        >>> k = torch.nn.functional.normalize(k, dim=-1)
+        >>> beta, log_decay = torch.rand(2, 100, 4), -torch.rand(2, 100, 4)
+        >>> o, state = chunk_memory(q, k, v, log_decay=log_decay, beta=beta, error="after_decay")
+        >>> tuple(o.shape), tuple(state.shape)
+        ((2, 100, 4, 16), (2, 4, 16, 16))
     """
     _check(q, k, v, log_decay, beta, log_momentum, error, normalise, initial_state, cu_seqlens)
     if chunk < 1:

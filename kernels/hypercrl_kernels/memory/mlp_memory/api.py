@@ -57,6 +57,14 @@ def chunk_mlp_memory(
     Raises:
         ValueError: shapes or options that do not fit together; on a CPU, log gates above zero (on a
             GPU that is not looked for, and what comes out is not defined).
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 100, 4, 16)
+        >>> k = torch.nn.functional.normalize(k, dim=-1)
+        >>> start = MLPState.fresh(torch.randn(4, 16, 32), torch.randn(4, 32, 16), count=2)
+        >>> o, state = chunk_mlp_memory(q, k, v, initial_state=start, beta=torch.rand(2, 100, 4))
+        >>> tuple(o.shape), tuple(state.w1.shape)
+        ((2, 100, 4, 16), (2, 4, 16, 32))
     """
     name = "chunk_mlp_memory"
     batch, length, heads = check_sequences(name, q, k, v)

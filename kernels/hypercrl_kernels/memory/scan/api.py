@@ -35,6 +35,12 @@ def scan(
 
     Raises:
         ValueError: shapes that do not fit together; on a CPU, log gates above zero.
+
+    Example:
+        >>> x = torch.randn(2, 100, 4, 16)
+        >>> h, state = scan(x, log_decay=-torch.rand_like(x))
+        >>> tuple(h.shape), tuple(state.shape)
+        ((2, 100, 4, 16), (2, 4, 16))
     """
     if x.dim() != 4 or log_decay.shape != x.shape:
         raise ValueError(

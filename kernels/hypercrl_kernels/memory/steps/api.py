@@ -2,6 +2,13 @@
 
 All take what the sequence operation takes at one time step, without the axis T, and return the
 reading. Gradients are not recorded. The state keeps its address, so that a CUDA graph can hold it.
+
+Example:
+    >>> state = torch.zeros(2, 4, 16, 16)  # of 2 robots, 4 heads; or what `chunk_memory` returned
+    >>> q, k, v = torch.randn(3, 2, 4, 16)
+    >>> o = memory_step(q, k, v, state=state, beta=torch.rand(2, 4), error="before_decay")
+    >>> tuple(o.shape)
+    (2, 4, 16)
 """
 
 from __future__ import annotations
