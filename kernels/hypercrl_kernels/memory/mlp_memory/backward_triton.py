@@ -10,8 +10,13 @@ It makes again what the forward pass made of a chunk, but for the weights at its
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import gate_gradients, last_of, segment_of
-from hypercrl_kernels.memory.mlp_memory.forward_triton import activate, chunk_of, errors_of
+from hypercrl_kernels.memory.chunks_triton import gate_gradients, segment_of
+from hypercrl_kernels.memory.mlp_memory.forward_triton import (
+    activate,
+    chunk_of,
+    errors_of,
+    velocity_reads,
+)
 
 
 @triton.jit
@@ -97,10 +102,7 @@ def mlp_walk_back_kernel(
             )  # fmt: skip
             t, inside, at, narrow, wide, in_keys, in_values = places
             a, r, c, d, m, kept, kept_before, moved, read, predict = weights
-            f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
-            a_last = last_of(a, t, CHUNK)
-            f_last = last_of(f, t, CHUNK)
-            m_last = last_of(m, t, CHUNK)
+            f, a_last, f_last, m_last = velocity_reads(a, m, kept, t, inside, CHUNK)
             raw = tl.dot(queries, tl.trans(keys), input_precision=DOT)
             if turn == 0:
                 scores = (raw * read).to(dtype)

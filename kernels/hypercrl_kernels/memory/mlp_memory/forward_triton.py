@@ -63,6 +63,13 @@ def chunk_of(
 
 
 @triton.jit
+def velocity_reads(a, m, kept, t, inside, CHUNK: tl.constexpr):
+    """f [C], the weights at which steps read the momenta before the chunk; the last a, f and m."""
+    f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
+    return f, last_of(a, t, CHUNK), last_of(f, t, CHUNK), last_of(m, t, CHUNK)
+
+
+@triton.jit
 def errors_of(
     keys, targets, w1, w2, unit, value,
     KEYS: tl.constexpr, VALUES: tl.constexpr, HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
@@ -163,10 +170,7 @@ def mlp_walk_kernel(
         )  # fmt: skip
         t, inside, at, narrow, wide, in_keys, in_values = places
         a, r, c, d, m, kept, kept_before, moved, read, predict = weights
-        f = tl.sum(kept * tl.where(inside, m, 0.0)[None, :], 1)
-        a_last = last_of(a, t, CHUNK)
-        f_last = last_of(f, t, CHUNK)
-        m_last = last_of(m, t, CHUNK)
+        f, a_last, f_last, m_last = velocity_reads(a, m, kept, t, inside, CHUNK)
         scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * read
         scores = scores.to(dtype)
         error = errors_of(
