@@ -17,6 +17,27 @@ def segment_of(cu_seqlens, segment, length, CHUNK: tl.constexpr, VARLEN: tl.cons
     return segment * length, length, segment * ((length + CHUNK - 1) // CHUNK)
 
 
+@triton.jit
+def sequence_of(
+    program, cu_seqlens, length,
+    HEADS: tl.constexpr, CHUNK: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """A program's segment and head, and of the segment what `segment_of` says."""
+    segment = program.to(tl.int64) // HEADS
+    head = program % HEADS
+    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    return segment, head, begin, steps, slot
+
+
+@triton.jit
+def state_of(unit, value, KEYS: tl.constexpr, VALUES: tl.constexpr):
+    """Which of these keys, values and numbers of a state there are, and where the last lie."""
+    in_keys = (unit < KEYS)[None, :]
+    in_values = (value < VALUES)[None, :]
+    in_state = (unit < KEYS)[:, None] & in_values
+    return in_keys, in_values, in_state, unit[:, None] * VALUES + value[None, :]
+
+
 SHUT = tl.constexpr(-128.0)
 """A log gate from here on keeps nothing: e^-128 is zero in float32, and a chunk's sums of such
 gates still have the digits that open gates beside them need. −∞ would leave ∞ − ∞ in differences of

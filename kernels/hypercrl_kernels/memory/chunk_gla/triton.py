@@ -17,7 +17,7 @@ decay is ever divided by another.
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import log_gates, segment_of
+from hypercrl_kernels.memory.chunks_triton import log_gates, sequence_of, state_of
 
 
 @triton.jit
@@ -70,15 +70,12 @@ def gla_forward_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
-    segment = tl.program_id(1).to(tl.int64) // HEADS
-    head = tl.program_id(1) % HEADS
-    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    segment, head, begin, steps, slot = sequence_of(
+        tl.program_id(1), cu_seqlens, length, HEADS, CHUNK, VARLEN
+    )
     unit = tl.arange(0, WIDTH)
     value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    in_keys = (unit < KEYS)[None, :]
-    in_values = (value < VALUES)[None, :]
-    in_state = (unit < KEYS)[:, None] & in_values
-    place = unit[:, None] * VALUES + value[None, :]
+    in_keys, in_values, in_state, place = state_of(unit, value, KEYS, VALUES)
     here = (segment * HEADS + head) * KEYS * VALUES
     memory = tl.zeros([WIDTH, BLOCK], tl.float32)
     if STARTS:
@@ -147,15 +144,12 @@ def gla_backward_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
-    segment = tl.program_id(0).to(tl.int64) // HEADS
-    head = tl.program_id(0) % HEADS
-    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    segment, head, begin, steps, slot = sequence_of(
+        tl.program_id(0), cu_seqlens, length, HEADS, CHUNK, VARLEN
+    )
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, BLOCK)
-    in_keys = (unit < KEYS)[None, :]
-    in_values = (value < VALUES)[None, :]
-    in_state = (unit < KEYS)[:, None] & in_values
-    place = unit[:, None] * VALUES + value[None, :]
+    in_keys, in_values, in_state, place = state_of(unit, value, KEYS, VALUES)
     here = (segment * HEADS + head) * KEYS * VALUES
     d_memory = tl.zeros([WIDTH, BLOCK], tl.float32)
     if ENDS:

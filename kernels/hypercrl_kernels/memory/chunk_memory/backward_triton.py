@@ -15,7 +15,8 @@ from hypercrl_kernels.memory.chunks_triton import (
     gates_of,
     last_of,
     refined,
-    segment_of,
+    sequence_of,
+    state_of,
     weights_of,
 )
 
@@ -61,17 +62,14 @@ def backward_kernel(
 ):
     dtype = q.dtype.element_ty
     SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT  # as in the forward pass
-    segment = tl.program_id(0).to(tl.int64) // HEADS
-    head = tl.program_id(0) % HEADS
-    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    segment, head, begin, steps, slot = sequence_of(
+        tl.program_id(0), cu_seqlens, length, HEADS, CHUNK, VARLEN
+    )
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, BLOCK)
-    in_keys = (unit < KEYS)[None, :]
-    in_values = (value < VALUES)[None, :]
-    in_state = (unit < KEYS)[:, None] & in_values
+    in_keys, in_values, in_state, place = state_of(unit, value, KEYS, VALUES)
     copies: tl.constexpr = 2 if MOMENTUM else 1
     size: tl.constexpr = KEYS * VALUES
-    place = unit[:, None] * VALUES + value[None, :]
     here = (segment * HEADS + head) * copies * size
     d_memory = tl.zeros([WIDTH, BLOCK], tl.float32)
     d_velocity = d_memory

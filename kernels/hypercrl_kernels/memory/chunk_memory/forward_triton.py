@@ -17,7 +17,14 @@ gates alone (`weights_of`).
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import gates_of, last_of, refined, segment_of, weights_of
+from hypercrl_kernels.memory.chunks_triton import (
+    gates_of,
+    last_of,
+    refined,
+    sequence_of,
+    state_of,
+    weights_of,
+)
 
 
 @triton.jit
@@ -101,17 +108,14 @@ def forward_kernel(
     SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT
     # Products of float16 would cost more than rounding T to it does; to bfloat16 they do not.
     INVERT: tl.constexpr = "tf32x3" if dtype == tl.float16 else DOT
-    segment = tl.program_id(1).to(tl.int64) // HEADS
-    head = tl.program_id(1) % HEADS
-    begin, steps, slot = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    segment, head, begin, steps, slot = sequence_of(
+        tl.program_id(1), cu_seqlens, length, HEADS, CHUNK, VARLEN
+    )
     unit = tl.arange(0, WIDTH)
     value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    in_keys = (unit < KEYS)[None, :]
-    in_values = (value < VALUES)[None, :]
-    in_state = (unit < KEYS)[:, None] & in_values
+    in_keys, in_values, in_state, place = state_of(unit, value, KEYS, VALUES)
     copies: tl.constexpr = 2 if MOMENTUM else 1
     size: tl.constexpr = KEYS * VALUES
-    place = unit[:, None] * VALUES + value[None, :]
     here = (segment * HEADS + head) * copies * size
     memory = tl.zeros([WIDTH, BLOCK], tl.float32)
     velocity = memory
