@@ -18,13 +18,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from hypercrl_envs.blocks import BLOCK, BlockTask, block_colour
-from hypercrl_envs.control_frame import control_frame, drift
-from hypercrl_envs.drawn import Angle, LogUniform, Value
+from hypercrl_envs.control_frame import ControlFrame
+from hypercrl_envs.drawn import LogUniform, Value
 from hypercrl_envs.mujoco_simulator import MujocoArm
 from hypercrl_envs.world import Shape
 
 DENSITY_RANGE = (100.0, 1000.0)
 LARGEST_START_YAW = 0.7
+
+_WANTED = (
+    "two numbers from {:g} to {:g} kg/m³, [left, right], or ranges [low, high] in their place"
+).format(*DENSITY_RANGE)
 
 
 class PushTask(BlockTask):
@@ -79,28 +83,17 @@ class PushTask(BlockTask):
                 frame that is neither finite nor a range, or a start_yaw beyond 0.7 rad, at which a
                 corner would touch the tip.
         """
-        least, most = DENSITY_RANGE
-        self._densities = LogUniform(
-            "densities",
-            densities,
-            DENSITY_RANGE,
-            f"two numbers from {least:g} to {most:g} kg/m³, [left, right], or ranges [low, high] "
-            "in their place",
-            count=2,
-        )
-        self._frame = Angle("frame", frame, "an angle in degrees, or a range [low, high] of it")
+        self._densities = LogUniform("densities", densities, DENSITY_RANGE, _WANTED, count=2)
+        self._frame = ControlFrame(frame, flip_y)
         self.drawn = self._densities, self._frame
         if self._densities.varies and engine != "mujoco":
             raise ValueError(f"ranges of densities need engine 'mujoco', not {engine!r}")
         if not isinstance(told, bool):
             raise ValueError(f"told must be true or false, not {told!r}")
-        if not isinstance(flip_y, bool):
-            raise ValueError(f"flip_y must be true or false, not {flip_y!r}")
-        if not (isinstance(start_yaw, int | float) and 0 <= start_yaw <= LARGEST_START_YAW):
-            raise ValueError(
-                f"start_yaw must be from 0 to {LARGEST_START_YAW} rad, not {start_yaw!r}"
-            )
-        self.told, self.flip_y, self.start_yaw = told, flip_y, start_yaw
+        largest = LARGEST_START_YAW
+        if not (isinstance(start_yaw, int | float) and 0 <= start_yaw <= largest):
+            raise ValueError(f"start_yaw must be from 0 to {largest} rad, not {start_yaw!r}")
+        self.told, self.start_yaw = told, start_yaw
         # A fixed frame is no news to an observer.
         self._told = self.drawn if self._frame.varies else (self._densities,)
         self.observation_size = 10 + (sum(part.told().size for part in self._told) if told else 0)
@@ -113,36 +106,27 @@ class PushTask(BlockTask):
         # Random data of a turned frame without a drift toward the box would never touch it. Drawn
         # densities show in long pushes alone: there the drift is stronger.
         ahead, aside = ((0.3, 0.8), 0.1) if self._densities.varies else ((-0.2, 0.6), 0.0)
-        self.exploration = drift(ahead, aside, self._control_frame)
+        self.exploration = self._frame.drift(ahead, aside)
         super().__init__(engine, render_mode, width, height, camera)
 
     def _describe(self) -> str:
         caption = f"push {self._densities.text()} kg/m³" + (", told" if self.told else "")
-        if self._frame.varies or self._frame.value:
-            caption += f", frame {self._frame.text('°', ' to ')}"
-        if self.flip_y:
-            caption += ", y flipped"
+        caption += self._frame.caption()
         if self.start_yaw != BlockTask.start_yaw:
             caption += f", turned by up to {math.degrees(self.start_yaw):.0f}°"
         return caption
 
     def _block_shapes(self) -> tuple[Shape, ...]:
-        half_y = self.half / 2
+        size = (self.half, self.half / 2, self.half_height)
+        sides = zip(("left", "right"), (size[1], -size[1]), self.densities, strict=True)
         return tuple(
-            Shape(
-                f"{name}_block",
-                "box",
-                (self.half, half_y, self.half_height),
-                density,
-                block_colour(density, DENSITY_RANGE),
-                position=(0.0, side * half_y, 0.0),
-            )
-            for name, side, density in zip(("left", "right"), (1, -1), self.densities, strict=True)
+            Shape(f"{side}_block", "box", size, rho, block_colour(rho, DENSITY_RANGE), (0.0, y, 0.0))
+            for side, y, rho in sides
         )
 
     def _apply_drawn(self) -> None:
         self.frame = self._frame.value
-        self._control_frame = control_frame(self.frame, self.flip_y)
+        self._control_frame = self._frame.matrix
         left, right = self._densities.values.tolist()
         if (left, right) != self.densities:
             self.densities = left, right
