@@ -68,7 +68,7 @@ class Drawn(ABC):
         """
         if not self.varies:
             return physics, self.values
-        rest, values = physics[: -self.low.size], physics[-self.low.size :]
+        rest, values = physics[: -self.low.size], physics[-self.low.size :].copy()
         if values.size < self.low.size or not self._allows(values):
             raise ValueError(f"a state of this task ends in its {self.name}, not {values}")
         return rest, values

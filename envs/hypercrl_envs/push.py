@@ -118,10 +118,10 @@ class PushTask(BlockTask):
 
     def _block_shapes(self) -> tuple[Shape, ...]:
         size = (self.half, self.half / 2, self.half_height)
-        sides = zip(("left", "right"), (size[1], -size[1]), self.densities, strict=True)
+        names, places = ("left_block", "right_block"), (size[1], -size[1])
         return tuple(
-            Shape(f"{side}_block", "box", size, rho, block_colour(rho, DENSITY_RANGE), (0.0, y, 0.0))
-            for side, y, rho in sides
+            Shape(name, "box", size, rho, block_colour(rho, DENSITY_RANGE), (0.0, y, 0.0))
+            for name, y, rho in zip(names, places, self.densities, strict=True)
         )
 
     def _apply_drawn(self) -> None:
