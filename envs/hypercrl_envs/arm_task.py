@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 
+from hypercrl_envs.drawn import Drawn
 from hypercrl_envs.engines import ENGINES
 from hypercrl_envs.names import known_name
 from hypercrl_envs.simulator import ArmSimulator, Simulator
@@ -20,9 +22,12 @@ class SimulatedTask(Task):
 
     Attributes:
         engines: names of the physics engines that it runs in.
+        drawn: parameters that an episode may draw, in the order of their draws; subclasses set
+            them before `super().__init__`.
     """
 
     engines: ClassVar[tuple[str, ...]]
+    drawn: tuple[Drawn, ...] = ()
 
     def __init__(
         self,
@@ -57,11 +62,36 @@ class SimulatedTask(Task):
     def simulator(self) -> Simulator:
         """The physics engine with this task's world in it."""
 
+    def _reset_simulation(self) -> None:
+        """Draw the parameters of the episode; subclasses draw a start state after it."""
+        for parameter in self.drawn:
+            parameter.draw(self.np_random)
+        self._apply_drawn()
+
+    def _apply_drawn(self) -> None:
+        """Give the simulator the values of `drawn`, where they are not those that it has."""
+
     def _get_physics(self) -> np.ndarray:
-        return self.simulator.get_state()
+        values = (parameter.state() for parameter in self.drawn)
+        return np.concatenate([self.simulator.get_state(), *values])
 
     def _set_physics(self, physics: np.ndarray) -> None:
-        self.simulator.set_state(physics)
+        values = []
+        for parameter in reversed(self.drawn):
+            physics, own = parameter.split(physics)
+            values.insert(0, own)
+        before = [parameter.values for parameter in self.drawn]
+        self._use_drawn(values)
+        try:
+            self.simulator.set_state(physics)
+        except ValueError:
+            self._use_drawn(before)
+            raise
+
+    def _use_drawn(self, values: Sequence[np.ndarray]) -> None:
+        for parameter, own in zip(self.drawn, values, strict=True):
+            parameter.values = own
+        self._apply_drawn()
 
     def _simulation_fault(self) -> str | None:
         return self.simulator.fault()

@@ -96,6 +96,7 @@ class BlockTask(ArmTask):
         )
 
     def _reset_simulation(self) -> None:
+        super()._reset_simulation()
         x, y = np.add(self.start, self.np_random.uniform(-0.01, 0.01, size=2))
         yaw = self.np_random.uniform(-self.start_yaw, self.start_yaw)
         tip = np.array([x - self.half - self.tip_gap, y, self.tip_height])

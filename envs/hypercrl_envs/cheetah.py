@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs.arm_task import SimulatedTask
+from hypercrl_envs.drawn import Choice
 from hypercrl_envs.mujoco_simulator import MujocoSimulator
 from hypercrl_envs.mujoco_world import add_camera, check_dampers
 from hypercrl_envs.names import known_name
@@ -120,6 +121,8 @@ class CheetahTask(SimulatedTask):
         """
         self.body = known_name(body, BODIES, "body")
         self._bodies = (body, *(known_name(name, BODIES, "body") for name in becomes))
+        # It is drawn for later in the episode, and kept with when: not one of `drawn`.
+        self._next = Choice("body", len(self._bodies), least=1)
         self.caption = "cheetah" if body == "base" else f"cheetah, big {body}"
         if becomes:
             self.caption += f", then big {' or '.join(becomes)}"
@@ -138,7 +141,7 @@ class CheetahTask(SimulatedTask):
         self._mujoco = self._simulators[0]
         self._start = self._mujoco.model.qpos0.copy()
         self._speed = self._pace = 0.0
-        self._next_body = self._steps_to_change = 0
+        self._steps_to_change = 0
 
     @property
     def simulator(self) -> MujocoSimulator:
@@ -154,17 +157,16 @@ class CheetahTask(SimulatedTask):
         data.qvel[:] = START_NOISE * self.np_random.standard_normal(model.nv)
         mujoco.mj_forward(model, data)
         self._speed = self._pace = 0.0
-        if len(self._bodies) > 1:
-            self._next_body = int(self.np_random.integers(1, len(self._bodies)))
+        if self._next.varies:
+            self._next.draw(self.np_random)
             self._steps_to_change = int(self.np_random.integers(*CHANGE_STEPS))
 
     def _wear(self, body: int) -> None:
         self.body, self._mujoco = self._bodies[body], self._simulators[body]
-        self._next_body = body
 
     def _change(self) -> None:
         state = self._mujoco.get_state()
-        self._wear(self._next_body)
+        self._wear(int(self._next.value))
         self._mujoco.set_state(state)
 
     def _advance(self, action: np.ndarray) -> None:
@@ -181,20 +183,19 @@ class CheetahTask(SimulatedTask):
 
     def _get_physics(self) -> np.ndarray:
         physics = np.append(super()._get_physics(), (self._speed, self._pace))
-        if len(self._bodies) == 1:
+        if not self._next.varies:
             return physics
-        return np.append(physics, (self._next_body, self._steps_to_change))
+        return np.append(physics, (self._next.value, self._steps_to_change))
 
     def _set_physics(self, physics: np.ndarray) -> None:
-        if len(self._bodies) > 1:
-            physics, (body, steps) = physics[:-2], physics[-2:]
-            if body not in range(len(self._bodies)):
-                raise ValueError(f"a state of this task names one of its bodies, not {body}")
-            present = 0 if steps > 0 else int(body)
-            self._simulators[present].set_state(physics[:-2])
-            self._wear(present)
-            self._next_body, self._steps_to_change = int(body), int(steps)
-        super()._set_physics(physics[:-2])
+        body, steps = self._next.values, 0
+        if self._next.varies:
+            steps = int(physics[-1])
+            physics, body = self._next.split(physics[:-1])
+        present = 0 if steps > 0 else int(body.item())
+        self._simulators[present].set_state(physics[:-2])
+        self._next.values, self._steps_to_change = body, steps
+        self._wear(present)
         self._speed, self._pace = physics[-2:].tolist()
 
     def _observe(self) -> np.ndarray:

@@ -28,6 +28,7 @@ from hypercrl_envs.door_world import (
     door_world,
     grip_point,
 )
+from hypercrl_envs.drawn import Choice
 from hypercrl_envs.engines import ENGINES
 from hypercrl_envs.kinematics import quaternion_matrix
 from hypercrl_envs.names import known_name
@@ -97,6 +98,8 @@ class DoorTask(ArmTask):
             raise ValueError(f"mirrored must be true or false, not {mirrored!r}")
         self.mirrored = mirrored
         self._doors = _doors(handle, turn)
+        self._door = Choice("door", len(self._doors))
+        self.drawn = (self._door,)
         self._turns = {turn for handle, turn in self._doors if handle != "pull"}
         self.caption = self._describe()
         self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (14,), np.float32)
@@ -109,7 +112,7 @@ class DoorTask(ArmTask):
         others = (door_world(*door, mirrored) for door in self._doors[1:])
         make_arm = ENGINES[self.engine]
         self._arms = [self._arm, *(make_arm(world, camera, width, height) for world in others)]
-        self._use(0)
+        self._apply_drawn()
 
     def _describe(self) -> str:
         signs = {1: " +", -1: " −"}
@@ -124,27 +127,12 @@ class DoorTask(ArmTask):
         """The arm in front of this episode's door."""
         return self._arm
 
-    def _use(self, door: int) -> None:
-        self._door, self._arm = door, self._arms[door]
+    def _apply_drawn(self) -> None:
+        door = int(self._door.value)
+        self._arm = self._arms[door]
         self.handle, self.turn = self._doors[door]
         self._grip_body, point = grip_point(self.handle, self.mirrored)
         self._grip_point = np.array(point)
-
-    def _get_physics(self) -> np.ndarray:
-        physics = super()._get_physics()
-        return physics if len(self._doors) == 1 else np.append(physics, self._door)
-
-    def _set_physics(self, physics: np.ndarray) -> None:
-        if len(self._doors) == 1:
-            super()._set_physics(physics)
-            return
-        if physics[-1] not in range(len(self._doors)):
-            raise ValueError(
-                f"a state of this task ends in the number of a door, not {physics[-1]}"
-            )
-        door = int(physics[-1])
-        self._arms[door].set_state(physics[:-1])
-        self._use(door)
 
     def close(self) -> None:
         """Free the renderers, if there are any."""
@@ -152,8 +140,7 @@ class DoorTask(ArmTask):
             arm.close()
 
     def _reset_simulation(self) -> None:
-        if len(self._doors) > 1:
-            self._use(int(self.np_random.integers(len(self._doors))))
+        super()._reset_simulation()
         offset = self.np_random.uniform((-0.02, -0.01, -0.01), (0.0, 0.01, 0.01))
         self.simulator.place(np.add(HOME, offset), np.zeros(3), _OPEN, {})
 

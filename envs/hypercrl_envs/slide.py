@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs.blocks import BlockTask, block_colour
+from hypercrl_envs.drawn import LogUniform
 from hypercrl_envs.task import Exploration
 from hypercrl_envs.world import Shape
 
@@ -70,10 +71,12 @@ class SlideTask(BlockTask):
             ValueError: a friction out of range.
         """
         low, high = FRICTION_RANGE
-        if isinstance(friction, str) or not low <= friction <= high:
-            raise ValueError(f"friction must be a number, {low:g} to {high:g}, not {friction!r}")
-        self.friction = float(friction)
-        self.caption = f"slide, friction {self.friction:g}"
+        wanted = f"a number, {low:g} to {high:g}"
+        fixed = LogUniform("friction", friction, FRICTION_RANGE, wanted)
+        if fixed.varies:
+            raise ValueError(f"friction must be {wanted}, not the range {friction!r}")
+        self.friction = fixed.value
+        self.caption = f"slide, friction {fixed.text()}"
         self.exploration = Exploration((-0.1, -0.1), (0.7, 0.1))
         super().__init__(engine, render_mode, width, height, camera)
 
