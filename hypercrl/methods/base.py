@@ -70,6 +70,10 @@ class Method(nn.Module, ABC):
         self.extra_updates = 0
         """Updates beyond the training steps that the protocol gives to every method alike."""
         self.optimisers: list[torch.optim.Adam] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Create what there is before the first task; the fields above are set."""
 
     def begin_task(self) -> None:
         """Prepare for a new task: new parameters, new optimisers."""
