@@ -28,7 +28,7 @@ class DERpp(Reservoir):
     z are the raw outputs at the time at which the transition came into the memory.
     """
 
-    config: DERConfig
+    config: DERConfig  # type: ignore[reportIncompatibleVariableOverride]
 
     def _extra_size(self) -> int:
         return self.model.layout.sizes[-1]

@@ -52,7 +52,7 @@ class HnetFisherConfig(HnetConfig):
 class HnetFisher(HnetImportance):
     """ω_j = diagonal of the Fisher information of task j's network at its end."""
 
-    config: HnetFisherConfig
+    config: HnetFisherConfig  # type: ignore[reportIncompatibleVariableOverride]
 
     def _importance(self, weights: Tensor, batch: Batch) -> Tensor:
         return fisher_diagonal(
@@ -76,7 +76,7 @@ class HnetSI(HnetImportance):
     """ω_j = path integral of the task loss along the written weights, over (their change)² + ξ."""
 
     conditionings = ("input", "film")
-    config: HnetSIConfig
+    config: HnetSIConfig  # type: ignore[reportIncompatibleVariableOverride]
     path: Tensor
     start: Tensor
     latest: Tensor

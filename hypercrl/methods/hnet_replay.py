@@ -20,7 +20,7 @@ class HnetReplay(Hnet):
 
     conditionings = ()
     own_terms = "old tasks' transitions are rehearsed"
-    config: HnetReplayConfig
+    config: HnetReplayConfig  # type: ignore[reportIncompatibleVariableOverride]
 
     def _prepare(self) -> None:
         super()._prepare()
