@@ -76,7 +76,7 @@ class FTL(Method):
 
         Those that the replay has let go of keep the features that they had.
         """
-        if not self.model.follows(batch.obs, batch.action, batch.next_obs):
+        if not self.model.follows(batch):
             return
         observed = batch.at(torch.arange(len(batch) - fresh, device=batch.obs.device))
         self._add(observed, -1)

@@ -48,8 +48,7 @@ def make(name, probabilistic=False, seed=0, **settings):
     if "hnet" in name:
         config.embedding_size = 4
     model = DynamicsModel(2, 2, [24], probabilistic)
-    b = linear_system(0, 500)
-    model.fit_normalisers(b.obs, b.action, b.next_obs)
+    model.fit_normalisers(linear_system(0, 500))
     generators = (torch.Generator().manual_seed(seed + i) for i in range(2))
     return make_method(model, config, *generators)
 
@@ -169,7 +168,7 @@ def reference_step(net, embeddings, targets, model, batch, config, moments, step
     theta = dict(net.named_parameters())
     old, new = embeddings[:-1], embeddings[-1]
     weights = functional_call(net, theta, (new[None],))[0]
-    loss = model.loss(weights, batch.obs, batch.action, batch.next_obs)
+    loss = model.loss(weights, batch)
     gradients = torch.autograd.grad(loss, [*theta.values(), new])
     task_gradient = dict(zip(theta, gradients[:-1], strict=True))
 

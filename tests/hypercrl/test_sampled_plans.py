@@ -49,7 +49,7 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
     """Of each of two tasks, the first an old one, with the variance that `distribution` says."""
     config = METHODS[name][1](name, 3e-2, 100.0)
     model = DynamicsModel(3, 2, [16, 16], probabilistic=True)
-    model.fit_normalisers(*(getattr(batch(0), part) for part in ("obs", "action", "next_obs")))
+    model.fit_normalisers(batch(0))
     method = make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))
     for task in range(2):
         method.begin_task()

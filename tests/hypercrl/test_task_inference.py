@@ -180,8 +180,7 @@ def linear_system(task, n=64, seed=0):
 def method(request):
     """An hnet that has learned both systems."""
     model = DynamicsModel(2, 2, [24], probabilistic=request.param)
-    data = linear_system(0, 500)
-    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    model.fit_normalisers(linear_system(0, 500))
     config = METHODS["hnet"][1]("hnet", 2e-3, 5.0)
     config.hidden, config.beta, config.embedding_size = [16, 16], 1.0, 4
     hnet = make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))
