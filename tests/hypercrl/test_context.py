@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from batches import flat
 
 from hypercrl.agent.belief import EpisodeMemory, Told
 from hypercrl.base.errors import UserError
@@ -44,10 +45,6 @@ def windows(seed, count, length=LENGTH, task=0):
     start = torch.randn(count, 1, 2, generator=g)
     states = torch.cat([start, start + (sign * actions).cumsum(1)], 1)
     return Batch(states[:, :-1], actions, states[:, 1:])
-
-
-def flat(batch):
-    return Batch(*(part.flatten(0, 1) for part in (batch.obs, batch.action, batch.next_obs)))
 
 
 def make(name, model, **settings):

@@ -3,6 +3,7 @@ from functools import cache
 
 import pytest
 import torch
+from batches import linear_system
 from torch.func import functional_call
 
 from hypercrl.base.errors import UserError
@@ -31,13 +32,6 @@ SETTINGS = {
 FORGET_NOTHING = ("single", "pnn", "packnet")
 ONE_MODEL_FOR_ALL = ("ftl",)
 NO_LOG_VARIANCE = ("ftl", "ftl_task")
-
-
-def linear_system(task, n=64, seed=0):
-    """Transitions of s' = s ± a: two tasks in outright conflict."""
-    g = torch.Generator().manual_seed(seed + 1000 * task)
-    obs, action = torch.randn(n, 2, generator=g), torch.randn(n, 2, generator=g)
-    return Batch(obs, action, obs + (-1) ** task * action)
 
 
 def make(name, probabilistic=False, seed=0, **settings):

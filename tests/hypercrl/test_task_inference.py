@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from batches import linear_system
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Told
@@ -167,13 +168,6 @@ def test_errors_that_last_are_not_got_used_to():
     taken = [rule.step([6.0]) for _ in range(301 + 60)]
     assert taken == [None] * 360 + [1]
     assert rule.levels == [pytest.approx(1)]
-
-
-def linear_system(task, n=64, seed=0):
-    """Transitions of s' = s ± a: two tasks in outright conflict."""
-    g = torch.Generator().manual_seed(seed + 1000 * task)
-    obs, action = torch.randn(n, 2, generator=g), torch.randn(n, 2, generator=g)
-    return Batch(obs, action, obs + (-1) ** task * action)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["mean", "with a variance"])

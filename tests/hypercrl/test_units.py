@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from batches import flat
 
 from hypercrl.agent.belief import Told
 from hypercrl.agent.known_tasks import Watched
@@ -55,10 +56,6 @@ def system(task, n, seed, length=1):
 
 def in_units(batch, units):
     return Batch(batch.obs * units, batch.action, batch.next_obs * units)
-
-
-def flat(batch):
-    return Batch(*(p.flatten(0, -2) for p in (batch.obs, batch.action, batch.next_obs)))
 
 
 def dynamics(probabilistic=False, memory=False):
