@@ -92,7 +92,7 @@ class LoopStep:
         self.theta_adam.zero_grad()
         self.embedding_adam.zero_grad()
         weights = self.write(self.embedding, list(self.theta))
-        hnet.model.loss(weights, batch.obs, batch.action, batch.next_obs).backward()
+        hnet.model.loss(weights, batch).backward()
         nn.utils.clip_grad_norm_([self.embedding], config.clip_norm, foreach=False)
         self.embedding_adam.step()
         steps = self.adam_steps()

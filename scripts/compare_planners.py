@@ -28,11 +28,10 @@ from rich.table import Table
 from hypercrl.base.errors import UserError
 from hypercrl.base.settings import check
 from hypercrl.base.strict_json import write_json
-from hypercrl.config.schema import TrainConfig
 from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
-from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.evaluation import Evaluator, Score
-from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.experiment import Experiment
+from hypercrl.training.open_run import open_run
 from hypercrl.training.result import git_revision, machine
 
 FEWEST_ELITES = 4
@@ -103,20 +102,16 @@ def _score(
     return evaluator.evaluate(task, partial(experiment.labels.belief, task), episodes, key)
 
 
-def load(run: Path, device: str) -> Experiment:
+def finished_run(run: Path, device: str) -> Experiment:
     """The parts of a run, with what it has learned.
 
     Raises:
         UserError: there is no such run, or it has not trained all its tasks.
     """
-    folder = RunFolder.open(run)
-    config = folder.config(TrainConfig)
-    config.device = device
-    experiment = build(config)
-    if not experiment.plans_with_simulator:
-        experiment.load_agent(folder.load_checkpoint(LATEST))
-        if experiment.method.tasks < len(experiment.sequence):
-            raise UserError(f"{run} has trained {experiment.method.tasks} tasks so far; finish it.")
+    experiment = open_run(run, device)
+    trained = experiment.method.tasks
+    if not experiment.plans_with_simulator and trained < len(experiment.sequence):
+        raise UserError(f"{run} has trained {trained} tasks so far; finish it.")
     return experiment
 
 
@@ -131,7 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.run, arguments.device)
+        experiment = finished_run(arguments.run, arguments.device)
         given, bounds = experiment.config.planner, (experiment.planner.low, experiment.planner.high)
         planners = [
             (name, make_planner(sized(name, given, fraction), *bounds))

@@ -22,10 +22,9 @@ from rich.table import Table
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import write_json
-from hypercrl.config.schema import TrainConfig
-from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.open_run import open_run
 
 QUANTITIES = {"success": "Success", "episode_return": "Return", "prediction_error": "k-step error"}
 
@@ -59,15 +58,10 @@ def conflict_matrix(
 
 
 def _load(run: Path, device: str) -> Experiment:
-    folder = RunFolder.open(run)
-    config = folder.config(TrainConfig)
-    config.device = device
-    experiment = build(config)
-    if experiment.plans_with_simulator:
-        return experiment
-    if config.method.name != "single":
-        raise UserError(f"{run} was trained with method={config.method.name}; use method=single.")
-    experiment.load_agent(folder.load_checkpoint(LATEST))
+    experiment = open_run(run, device)
+    method = experiment.config.method.name
+    if not experiment.plans_with_simulator and method != "single":
+        raise UserError(f"{run} was trained with method={method}; use method=single.")
     return experiment
 
 

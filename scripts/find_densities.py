@@ -30,7 +30,6 @@ from rich.table import Table
 from torch import Tensor
 
 from hypercrl.agent.exploration import random_episode
-from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.random_streams import derive_seed
@@ -40,6 +39,7 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.replay import Replay
 from hypercrl.training.evaluation import open_loop_errors
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.learner import Learner
 from hypercrl.training.result import git_revision, machine
 from hypercrl_envs import TaskSequence
 
@@ -92,10 +92,9 @@ def _episodes(config: TrainConfig, name: str, numbers: list[int]) -> tuple[np.nd
     return obs, actions
 
 
-def fill(obs: Tensor, actions: Tensor, device: torch.device) -> Replay:
-    """A replay of whole episodes."""
-    count, steps, size = actions.shape
-    replay = Replay(count * steps, obs.shape[-1], size, device)
+def fill(replay: Replay, obs: Tensor, actions: Tensor) -> None:
+    """Put whole episodes into an empty replay that has room for them."""
+    count, steps, _ = actions.shape
     begins = torch.zeros(count, steps, dtype=torch.bool)
     begins[:, 0] = True
     replay.load_state(
@@ -108,33 +107,18 @@ def fill(obs: Tensor, actions: Tensor, device: torch.device) -> Replay:
             "next_begins": True,
         }
     )
-    return replay
 
 
-def train(experiment: Experiment, replay: Replay, updates: int) -> float:
-    """Train the first task on a replay; seconds a training step."""
-    method, model = experiment.method, experiment.model
-    assert isinstance(model, ContextModel)
-    config = model.context_config
-    held = replay.contents()
-    method.begin_task()
-    model.fit_normalisers(held.obs, held.action, held.next_obs)
-
-    def step(slots: Tensor) -> tuple[Tensor, ...]:
-        return (method.training_step(replay.gather(slots))["loss"],)
-
-    captured = step
-    if experiment.device.type == "cuda":
-        captured = CapturedFunction(step, [method.sampler])
-    generator = experiment.streams.get("batches", experiment.device)
+def train(experiment: Experiment, obs: Tensor, actions: Tensor, updates: int) -> float:
+    """Train the first task on episodes [E, T + 1, O] and [E, T, A]; seconds a training step."""
+    experiment.config.protocol.replay_capacity = actions[..., 0].numel()
+    learner = Learner(experiment)
+    learner.begin_task()
+    fill(learner.replay, obs, actions)
+    learner.fit_normalisers()
     started = time.perf_counter()
     for first in range(0, updates, ROUND):
-        count = min(ROUND, updates - first)
-        slots = replay.windows(generator, count * config.windows, config.length)
-        for row in slots.view(count, config.windows, config.length):
-            captured(row)
-    if experiment.device.type == "cuda":
-        torch.cuda.synchronize()
+        learner.train(min(ROUND, updates - first), experiment.sequence.captions[0])
     return (time.perf_counter() - started) / updates
 
 
@@ -144,7 +128,7 @@ def measure(
     """Train one model and score it."""
     size, device = experiment.sequence.observation_size, experiment.device
     obs, actions, held_obs, held_actions = data
-    seconds = train(experiment, fill(obs[..., :size], actions, device), args.updates)
+    seconds = train(experiment, obs[..., :size], actions, args.updates)
     held = held_obs[..., :size].to(device), held_actions.to(device)
     evaluator = experiment.evaluator()
     found = open_loop_errors(experiment.labels.belief(0, len(held_obs)), *held, evaluator.horizon)

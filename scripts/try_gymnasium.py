@@ -53,7 +53,7 @@ def random_episodes(task: Task, id: str) -> dict[str, Any]:
         task.reset(seed=seed)
         own.reset(seed=int(task.get_state()["physics"][0]))
         theirs = ours = 0.0
-        over = False
+        over = terminated = False
         steps = 0
         while not over:
             action = generator.uniform(-1, 1, task.action_space.shape).astype(np.float32)

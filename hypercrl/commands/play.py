@@ -17,11 +17,11 @@ from hypercrl.agent.realtime import Pacer, latency_report
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.settings import check
-from hypercrl.config.schema import PlayConfig, TrainConfig
+from hypercrl.config.schema import PlayConfig
 from hypercrl.planning.search import medians
-from hypercrl.runs.run_folder import RunFolder
 from hypercrl.runs.video import VideoWriter, caption, tile
-from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.experiment import Experiment
+from hypercrl.training.open_run import open_run
 from hypercrl_envs import RenderingUnavailable, Task
 
 
@@ -32,22 +32,18 @@ def play(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, PlayConfig)
     check(settings)
-    folder = RunFolder.open(Path(settings.run))
     video = Path(settings.video) if settings.video else None
     if video and video.exists():
         raise UserError(f"{video} exists already and is left as it is; name another video.")
     if video and video.suffix != ".mp4":
         raise UserError(f"video={video} must end in .mp4.")
-    trained = folder.config(TrainConfig)
-    trained.device = settings.device
-    experiment = build(trained)
+    experiment = open_run(Path(settings.run), settings.device, settings.checkpoint)
     count = len(experiment.sequence)
     if not 1 <= settings.task <= count:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
     numbers = range(1, count + 1) if settings.tiled else [settings.task]
     console = Console()
-    if not experiment.plans_with_simulator:
-        _load_method(experiment, folder, settings, numbers, console)
+    _name_untrained(experiment, settings, numbers, console)
     stages = [_stage(experiment, settings, number) for number in numbers]
     if video is None:
         _run_episodes(stages, settings, None, console)
@@ -60,17 +56,14 @@ def play(config: DictConfig) -> None:
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
 
 
-def _load_method(
-    experiment: Experiment,
-    folder: RunFolder,
-    settings: PlayConfig,
-    numbers: Sequence[int],
-    console: Console,
+def _name_untrained(
+    experiment: Experiment, settings: PlayConfig, numbers: Sequence[int], console: Console
 ) -> None:
-    with folder.foreign_state_refused(settings.checkpoint):
-        experiment.load_agent(folder.load_checkpoint(settings.checkpoint))
+    """Say which of the tasks are played with another one's model."""
+    if experiment.plans_with_simulator or experiment.config.task_id != "given":
+        return
     for number in numbers:
-        if number > experiment.method.tasks and experiment.config.task_id == "given":
+        if number > experiment.method.tasks:
             console.print(
                 f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
                 f"playing it with the model of task {experiment.method.tasks}"

@@ -11,6 +11,7 @@ from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.model import DynamicsModel, Layers, PlanningLayers
 from hypercrl.memory.base import MemoryEncoder
+from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import GaussianLayers
 
 
@@ -102,14 +103,7 @@ class ContextModel(DynamicsModel):
         after, _ = self.encoder.encode(self.tokens(obs, action, next_obs))
         return torch.cat([torch.zeros_like(after[:, :1]), after], 1)
 
-    def loss(
-        self,
-        weights: Tensor,
-        obs: Tensor,
-        action: Tensor,
-        next_obs: Tensor,
-        layout: MLPLayout | None = None,
-    ) -> Tensor:
+    def loss(self, weights: Tensor, batch: Batch, layout: MLPLayout | None = None) -> Tensor:
         """Loss of windows [N, L, …], summed over the windows: truncated back-propagation over L.
 
         The next step's loss, the mean over all positions, each with the context of what came before
@@ -117,6 +111,7 @@ class ContextModel(DynamicsModel):
         every `stride`-th position with the context of that moment. With weights [N, P] written for
         each window at the end of its burn-in, what counts are the steps after it.
         """
+        obs, action, next_obs = batch.obs, batch.action, batch.next_obs
         layers = (layout or self.layout).split(weights)
         stride, horizon = self.context_config.stride, self.context_config.horizon
         if weights.dim() == 2:

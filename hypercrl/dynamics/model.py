@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.normaliser import Normaliser
+from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import GaussianLayers
 from hypercrl_kernels.training import scaled_error
 
@@ -51,24 +52,23 @@ class DynamicsModel(nn.Module):
             self.max_logvar = nn.Parameter(torch.full((obs_size,), 0.5))
 
     @torch.no_grad()
-    def fit_normalisers(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Fit to [N, O], [N, A], [N, O] of the next task's random steps; see `Normaliser`."""
-        self.input_normaliser.fit(torch.cat([obs, action], -1))
-        self.target_normaliser.fit(*_changes(obs, next_obs))
+    def fit_normalisers(self, batch: Batch) -> None:
+        """Fit to the next task's random steps; see `Normaliser`."""
+        self.input_normaliser.fit(_joined(batch))
+        self.target_normaliser.fit(*_changes(batch))
 
     @torch.no_grad()
-    def follow(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
+    def follow(self, batch: Batch) -> None:
         """Fit what has begun to move to all of the present task so far; see `Normaliser`."""
-        self.input_normaliser.follow(torch.cat([obs, action], -1))
-        self.target_normaliser.follow(*_changes(obs, next_obs))
+        self.input_normaliser.follow(_joined(batch))
+        self.target_normaliser.follow(*_changes(batch))
 
     @torch.no_grad()
-    def follows(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> bool:
+    def follows(self, batch: Batch) -> bool:
         """Whether `follow` would change anything."""
         inputs, targets = self.input_normaliser, self.target_normaliser
-        wanted = inputs.wanted(torch.cat([obs, action], -1))
-        same = torch.equal(inputs.scale, wanted)
-        return not (same and torch.equal(targets.scale, targets.wanted(*_changes(obs, next_obs))))
+        same = torch.equal(inputs.scale, inputs.wanted(_joined(batch)))
+        return not (same and torch.equal(targets.scale, targets.wanted(*_changes(batch))))
 
     def inputs(self, obs: Tensor, action: Tensor) -> Tensor:
         """[..., O], [..., A] → [..., O + A], normalised: what every network of a method reads."""
@@ -100,24 +100,17 @@ class DynamicsModel(nn.Module):
         scale = self.target_normaliser.reach()
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
-    def loss(
-        self,
-        weights: Tensor,
-        obs: Tensor,
-        action: Tensor,
-        next_obs: Tensor,
-        layout: MLPLayout | None = None,
-    ) -> Tensor:
+    def loss(self, weights: Tensor, batch: Batch, layout: MLPLayout | None = None) -> Tensor:
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
         (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
         """
-        outputs = (layout or self.layout).apply(weights, self.inputs(obs, action))
+        outputs = (layout or self.layout).apply(weights, self.inputs(batch.obs, batch.action))
         if not self.probabilistic:
             scales = self.target_normaliser
-            return scaled_error(outputs, obs, next_obs, scales.mean, scales.scale)
-        return self.row_losses(outputs, obs, next_obs).sum() + self.spread()
+            return scaled_error(outputs, batch.obs, batch.next_obs, scales.mean, scales.scale)
+        return self.row_losses(outputs, batch.obs, batch.next_obs).sum() + self.spread()
 
     def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
         """[...] loss of each transition alone, without the spread, from a network's outputs."""
@@ -181,7 +174,13 @@ class DynamicsModel(nn.Module):
         )
 
 
-def _changes(obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(batch: Batch) -> Tensor:
+    """[N, O + A], before they are normalised."""
+    return torch.cat([batch.obs, batch.action], -1)
+
+
+def _changes(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The targets [N, O], and of each dimension its largest number and the least scale [O]."""
+    obs, next_obs = batch.obs, batch.next_obs
     size = torch.maximum(obs.abs().amax(0), next_obs.abs().amax(0))
     return next_obs - obs, size, SLOWEST * obs.std(0, correction=0)

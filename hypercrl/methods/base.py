@@ -70,6 +70,10 @@ class Method(nn.Module, ABC):
         self.extra_updates = 0
         """Updates beyond the training steps that the protocol gives to every method alike."""
         self.optimisers: list[torch.optim.Adam] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Create what there is before the first task; the fields above are set."""
 
     def begin_task(self) -> None:
         """Prepare for a new task: new parameters, new optimisers."""
@@ -91,7 +95,7 @@ class Method(nn.Module, ABC):
             batch: all that the replay holds of the task, the oldest first.
             fresh: how many of the last ones `observe` has not been given yet.
         """
-        self.model.follow(batch.obs, batch.action, batch.next_obs)
+        self.model.follow(batch)
 
     def observe(self, batch: Batch) -> None:
         """Take note of new transitions: each comes once, in order, after the steps trained on it.
@@ -126,7 +130,7 @@ class Method(nn.Module, ABC):
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
         layout = self.layout(self.tasks - 1)
-        return self.model.loss(weights, batch.obs, batch.action, batch.next_obs, layout)
+        return self.model.loss(weights, batch, layout)
 
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""

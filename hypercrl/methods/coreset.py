@@ -85,16 +85,10 @@ class MemoryMethod(SharedMethod):
 
     config: CoresetConfig
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: CoresetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         network_bytes = tensor_bytes(self.network.parameters())
-        self.memory = TaskMemory(config, model, network_bytes, sampler)
+        self.memory = TaskMemory(self.config, self.model, network_bytes, self.sampler)
 
     def end_task(self, batch: Batch) -> None:
         self.memory.keep(self.model, batch, self.tasks - 1)

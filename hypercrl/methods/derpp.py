@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.reservoir import Reservoir, ReservoirConfig
 from hypercrl.replay.transitions import Batch, MixedBatch
 
@@ -29,16 +28,7 @@ class DERpp(Reservoir):
     z are the raw outputs at the time at which the transition came into the memory.
     """
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: DERConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        self.outputs_weight = config.outputs_weight
-        self.targets_weight = config.targets_weight
+    config: DERConfig  # type: ignore[reportIncompatibleVariableOverride]
 
     def _extra_size(self) -> int:
         return self.model.layout.sizes[-1]
@@ -62,6 +52,6 @@ class DERpp(Reservoir):
     def _rehearse(self, size: int) -> Tensor | None:
         batch, said, weight = self.store.draw(size)
         distance = (self._mixed_outputs(batch) - said).square().sum() / self.model.obs_size
-        loss = self.outputs_weight * distance
+        loss = self.config.outputs_weight * distance
         batch, _, _ = self.store.draw(size)
-        return weight * (loss + self.targets_weight * self._mixed_losses(batch).sum())
+        return weight * (loss + self.config.targets_weight * self._mixed_losses(batch).sum())

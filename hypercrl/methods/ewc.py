@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.fisher import fisher_diagonal
 from hypercrl.methods.gradient import SharedMethod
@@ -42,14 +41,8 @@ class EWC(SharedMethod):
     fisher: Tensor
     anchor: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: EWCConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         self.register_buffer("fisher", torch.zeros_like(self.network.trunk))
         self.register_buffer("anchor", torch.zeros_like(self.network.trunk))
 

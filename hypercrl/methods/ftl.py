@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel, MLPLayout
+from hypercrl.dynamics import MLPLayout
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.replay.transitions import Batch
 
@@ -51,14 +51,8 @@ class FTL(Method):
     products: Tensor
     solution: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: FTLConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        config, model, generator = self.config, self.model, self.generator
         inputs = model.layout.sizes[0]
         told = config.embedding_size
         self.one_network = MLPLayout([inputs, 2 * inputs + config.features, model.obs_size])
@@ -82,7 +76,7 @@ class FTL(Method):
 
         Those that the replay has let go of keep the features that they had.
         """
-        if not self.model.follows(batch.obs, batch.action, batch.next_obs):
+        if not self.model.follows(batch):
             return
         observed = batch.at(torch.arange(len(batch) - fresh, device=batch.obs.device))
         self._add(observed, -1)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from hypercrl.dynamics import DynamicsModel
-from hypercrl.methods.base import Method, MethodConfig, StepReport
+from hypercrl.methods.base import Method, StepReport
 from hypercrl.methods.networks import MultiHeadNetwork, SharedNetwork
 from hypercrl.replay.transitions import Batch, MixedBatch
 
@@ -62,14 +61,7 @@ class GradientMethod(Method):
 class SharedMethod(GradientMethod):
     """A gradient method with one network for all tasks: multi-headed, unless `_network` differs."""
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: MethodConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
         self.network = self._network()
 
     def _network(self) -> SharedNetwork:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.base.settings import choice, number
-from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, DynamicsModel, Hypernetwork
+from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, Hypernetwork
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.clipping import clip_and_step
 from hypercrl.methods.hnet_fused import fused_gradients, why_not_fused
@@ -53,14 +53,8 @@ class Hnet(Method):
     own_terms: ClassVar[str | None] = None
     """What the loss or R of a method has beyond these, which the fused step does not form."""
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: HnetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        config, model, generator = self.config, self.model, self.generator
         inputs = config.embedding_size + model.embedding_inputs
         shared = (model.layout, inputs, config.hidden, config.activation)
         self.hypernetwork = (

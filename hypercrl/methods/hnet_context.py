@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
-from hypercrl.methods.hnet import Hnet, HnetConfig
+from hypercrl.methods.hnet import Hnet
 from hypercrl.replay.transitions import Batch
 
 RATE = 0.01
@@ -30,18 +30,12 @@ class HnetContext(Hnet):
     reference: Tensor
     moments: Tensor
 
-    def __init__(
-        self,
-        model: ContextModel,
-        config: HnetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         self.targets = self.targets[:, :0]
         self.register_buffer("reference", self.hypernetwork.theta.detach().clone())
         # Per task the mean of its contexts and of their squares.
-        self.register_buffer("moments", torch.zeros(0, 2, model.embedding_inputs))
+        self.register_buffer("moments", torch.zeros(0, 2, self.model.embedding_inputs))
 
     def begin_task(self) -> None:
         super().begin_task()

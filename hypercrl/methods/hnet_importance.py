@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.fisher import fisher_diagonal
 from hypercrl.methods.hnet import Hnet, HnetConfig
 from hypercrl.replay.transitions import Batch
@@ -25,15 +24,9 @@ class HnetImportance(Hnet):
     own_terms = "R weighs every written weight by its importance"
     importance: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: HnetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        self.register_buffer("importance", torch.zeros(0, model.layout.numel))
+    def _prepare(self) -> None:
+        super()._prepare()
+        self.register_buffer("importance", torch.zeros(0, self.model.layout.numel))
 
     def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
         return (self.importance[tasks] * (self.targets[tasks] - written).square()).sum()
@@ -59,15 +52,7 @@ class HnetFisherConfig(HnetConfig):
 class HnetFisher(HnetImportance):
     """ω_j = diagonal of the Fisher information of task j's network at its end."""
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: HnetFisherConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        self.fisher_samples = config.fisher_samples
+    config: HnetFisherConfig  # type: ignore[reportIncompatibleVariableOverride]
 
     def _importance(self, weights: Tensor, batch: Batch) -> Tensor:
         return fisher_diagonal(
@@ -75,7 +60,7 @@ class HnetFisher(HnetImportance):
             weights,
             self.model,
             batch,
-            self.fisher_samples,
+            self.config.fisher_samples,
             self.sampler,
         )
 
@@ -91,22 +76,16 @@ class HnetSI(HnetImportance):
     """ω_j = path integral of the task loss along the written weights, over (their change)² + ξ."""
 
     conditionings = ("input", "film")
+    config: HnetSIConfig  # type: ignore[reportIncompatibleVariableOverride]
     path: Tensor
     start: Tensor
     latest: Tensor
     gradient: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: HnetSIConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        self.damping = config.damping
+    def _prepare(self) -> None:
+        super()._prepare()
         for name in ("path", "start", "latest", "gradient"):
-            self.register_buffer(name, torch.zeros(model.layout.numel))
+            self.register_buffer(name, torch.zeros(self.model.layout.numel))
 
     @torch.no_grad()
     def begin_task(self) -> None:
@@ -132,4 +111,4 @@ class HnetSI(HnetImportance):
     def _importance(self, weights: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         self._go_along(weights)
         change = (weights - self.start).square()
-        return self.path.clamp_min(0) / (change + self.damping)
+        return self.path.clamp_min(0) / (change + self.config.damping)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.coreset import CoresetConfig, TaskMemory
 from hypercrl.methods.hnet import Hnet, HnetConfig
 from hypercrl.replay.transitions import Batch, tensor_bytes
@@ -21,17 +20,12 @@ class HnetReplay(Hnet):
 
     conditionings = ()
     own_terms = "old tasks' transitions are rehearsed"
+    config: HnetReplayConfig  # type: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: HnetReplayConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         network_bytes = tensor_bytes(self.hypernetwork.parameters())
-        self.memory = TaskMemory(config, model, network_bytes, sampler)
+        self.memory = TaskMemory(self.config, self.model, network_bytes, self.sampler)
 
     def _rehearse(self, size: int) -> Tensor | None:
         if self.tasks < 2:

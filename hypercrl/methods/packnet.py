@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.gradient import SharedMethod
 from hypercrl.replay.transitions import Batch, random_rows
@@ -35,14 +34,8 @@ class PackNet(SharedMethod):
     config: PackNetConfig
     owner: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: PackNetConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         # The task that owns a weight; what is free belongs to the task in training.
         self.register_buffer("owner", torch.zeros_like(self.network.trunk, dtype=torch.int16))
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypercrl.base.initial_weights import xavier_uniform
-from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.methods.base import MethodConfig
+from hypercrl.dynamics import MLPLayout
 from hypercrl.methods.gradient import GradientMethod
 
 INITIAL_ALPHA = 0.1
@@ -48,14 +47,7 @@ class PNN(GradientMethod):
     conditionings = ("input",)
     one_layout = False
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: MethodConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
         self.columns = nn.ModuleList()
 
     def layout(self, task: int) -> MLPLayout:

@@ -6,11 +6,9 @@ al., "On tiny episodic memories in continual learning", 2019), by default at equ
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from hypercrl.base.settings import choice, number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.budget import rows_at_equal_bytes, transition_bytes
 from hypercrl.methods.gradient import SharedMethod
@@ -33,20 +31,14 @@ class Reservoir(SharedMethod):
 
     config: ReservoirConfig
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: ReservoirConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
-        extra = self._extra_size()
+    def _prepare(self) -> None:
+        super()._prepare()
+        config, model, extra = self.config, self.model, self._extra_size()
         capacity = config.capacity or rows_at_equal_bytes(
             model, tensor_bytes(self.network.parameters()), transition_bytes(model, extra)
         )
         self.store = StreamStore(
-            capacity, model.obs_size, model.action_size, extra, config.policy, sampler
+            capacity, model.obs_size, model.action_size, extra, config.policy, self.sampler
         )
 
     def _network(self) -> ConditionedNetwork:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number
-from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.gradient import SharedMethod
 from hypercrl.replay.transitions import Batch
@@ -39,14 +38,8 @@ class SI(SharedMethod):
     gradient: Tensor
     before: Tensor
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: SIConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
+        super()._prepare()
         trunk = self.network.trunk.detach()
         for name in ("importance", "path", "gradient"):
             self.register_buffer(name, torch.zeros_like(trunk))

@@ -1,10 +1,7 @@
 """One network per task: the reference that forgets nothing and transfers nothing."""
 
-import torch
 from torch import Tensor, nn
 
-from hypercrl.dynamics import DynamicsModel
-from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.gradient import GradientMethod
 
 
@@ -13,14 +10,7 @@ class Single(GradientMethod):
 
     conditionings = ("input", "film")
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        config: MethodConfig,
-        generator: torch.Generator,
-        sampler: torch.Generator,
-    ) -> None:
-        super().__init__(model, config, generator, sampler)
+    def _prepare(self) -> None:
         self.networks = nn.ParameterList()
 
     def _add_task(self) -> None:

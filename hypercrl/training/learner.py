@@ -69,8 +69,7 @@ class Learner:
 
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""
-        held = self.replay.contents()
-        self.model.fit_normalisers(held.obs, held.action, held.next_obs)
+        self.model.fit_normalisers(self.replay.contents())
 
     def train(self, steps: int, caption: str) -> dict[str, float]:
         """So many training steps; returns the report of the last one.

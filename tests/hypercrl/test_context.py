@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from batches import flat
 
 from hypercrl.agent.belief import EpisodeMemory, Told
 from hypercrl.base.errors import UserError
@@ -28,8 +29,7 @@ def make_model(into="input", memory="gru", probabilistic=False, **settings):
     model = ContextModel(2, 2, [12, 12], probabilistic, encoder, conditioning, config)
     for parameter in conditioning.parameters():  # FiLM starts at zero
         torch.nn.init.normal_(parameter, 0, 0.3, generator=g)
-    data = flat(windows(0, 50))
-    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    model.fit_normalisers(flat(windows(0, 50)))
     return model
 
 
@@ -45,10 +45,6 @@ def windows(seed, count, length=LENGTH, task=0):
     start = torch.randn(count, 1, 2, generator=g)
     states = torch.cat([start, start + (sign * actions).cumsum(1)], 1)
     return Batch(states[:, :-1], actions, states[:, 1:])
-
-
-def flat(batch):
-    return Batch(*(part.flatten(0, 1) for part in (batch.obs, batch.action, batch.next_obs)))
 
 
 def make(name, model, **settings):
@@ -144,7 +140,7 @@ def test_the_loss_from_its_definition(into, stride, starts, probabilistic):
     batch = windows(1, 3)
     obs, action, next_obs = (part.double() for part in (batch.obs, batch.action, batch.next_obs))
     weights = method.weights(0)
-    got = model.loss(weights, obs, action, next_obs)
+    got = model.loss(weights, Batch(obs, action, next_obs))
 
     def network(state, act, context):
         x = model.inputs(state, act)[None, None]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork, Normaliser
+from hypercrl.methods import Batch
 from hypercrl_kernels import rollout
 
 
@@ -17,7 +18,7 @@ def fitted_model(probabilistic=False, n=500):
     obs = torch.randn(n, 4, generator=g) * torch.tensor([1.0, 0.1, 5.0, 1.0]) + 3
     action = torch.rand(n, 2, generator=g)
     next_obs = obs + 0.01 * torch.randn(n, 4, generator=g) + 0.02
-    model.fit_normalisers(obs, action, next_obs)
+    model.fit_normalisers(Batch(obs, action, next_obs))
     return model, obs, action, next_obs
 
 
@@ -92,7 +93,7 @@ def test_no_dimension_is_left_out_because_another_moves_more(units):
     obs, action = (torch.rand(500, 2, generator=g) * 2 - 1 for _ in range(2))
     units = torch.tensor(units)
     model = DynamicsModel(2, 2, [8], False)
-    model.fit_normalisers(units * obs, action, units * (obs + 0.1 * action))
+    model.fit_normalisers(Batch(units * obs, action, units * (obs + 0.1 * action)))
     assert model.target_normaliser.moving(0).all()
     scaled = model.target_normaliser(units * 0.1 * action)
     assert scaled.std(0).tolist() == pytest.approx([1, 1], rel=1e-2)
@@ -110,7 +111,7 @@ def test_rounding_is_no_motion_and_what_float32_resolves_is():
     assert norm.moving(0).tolist() == [True, False, False, True, False]
     assert not norm(obs)[:, [1, 2, 4]].any()
     model = DynamicsModel(5, 1, [8], False)
-    model.fit_normalisers(obs[:-1], u[:-1, :1].float(), obs[1:])
+    model.fit_normalisers(Batch(obs[:-1], u[:-1, :1].float(), obs[1:]))
     assert model.target_normaliser.moving(0).tolist() == [True, False, False, True, False]
     # A constant is its own mean, although sums of it are rounded.
     assert norm.mean[4] == obs[0, 4]
@@ -121,7 +122,7 @@ def test_what_creeps_through_its_range_is_not_blown_up():
     obs, action = torch.rand(1000, 2, generator=g), torch.rand(1000, 1, generator=g)
     creep = torch.tensor([1e-2, 1e-5]) * torch.randn(1000, 2, generator=g)
     model = DynamicsModel(2, 1, [8], False)
-    model.fit_normalisers(obs, action, obs + creep)
+    model.fit_normalisers(Batch(obs, action, obs + creep))
     assert model.target_normaliser.moving(0).all()
     moves, creeps = model.target_normaliser(creep).square().mean(0).sqrt().tolist()
     assert moves == pytest.approx(1, abs=0.05)
@@ -167,7 +168,7 @@ def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
     g = generator()
     obs = torch.randn(500, 3, generator=g) * torch.tensor([1.0, 0.1, 0.0])
     action = torch.rand(500, 1, generator=g)
-    model.fit_normalisers(obs, action, obs + 0.1 * obs)
+    model.fit_normalisers(Batch(obs, action, obs + 0.1 * obs))
     weights = model.layout.initial(generator(3))
     sequences = action[:, None, None].expand(-1, 1, 8, -1)
 
@@ -176,7 +177,7 @@ def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
 
     before = roll()
     turned = obs + 0.4 * torch.randn(500, 3, generator=g)
-    model.fit_normalisers(turned, action, turned + 0.1 * turned)
+    model.fit_normalisers(Batch(turned, action, turned + 0.1 * turned))
     assert torch.equal(roll(), before)
     assert not before[..., 2].any()
     knob = rollout(model.planning_layers(model.layout.split(weights), task=1), obs, sequences)[
@@ -223,7 +224,7 @@ def test_gaussian_loss_is_the_negative_log_likelihood_up_to_constants():
     constants = 0.5 * math.log(2 * math.pi) + scale.log()
     expected = 2 * (nll - constants).sum() / 4
     spread = 0.01 * (model.max_logvar - model.min_logvar).sum()
-    got = model.loss(weights, obs, action, next_obs)
+    got = model.loss(weights, Batch(obs, action, next_obs))
     torch.testing.assert_close(got, expected + spread, rtol=1e-4, atol=1e-3)
 
 
@@ -234,6 +235,6 @@ def test_log_variance_stays_within_its_learned_bounds():
     normalised = logvar - 2 * model.target_normaliser.scale.log()
     assert normalised.max() <= 0.5 + 1e-3
     assert normalised.min() >= -10 - 1e-3
-    model.loss(weights, obs, action, next_obs).backward()
+    model.loss(weights, Batch(obs, action, next_obs)).backward()
     assert model.min_logvar.grad is not None
     assert model.max_logvar.grad is not None

@@ -375,7 +375,7 @@ def test_the_end_is_learned_beside_the_reward():
     model = DynamicsModel(4, 1, [64, 64], probabilistic=False)
     held = slice(3000, None)
     seen = Batch(data.obs[:3000], data.action[:3000], data.next_obs[:3000])
-    model.fit_normalisers(seen.obs, seen.action, seen.next_obs)
+    model.fit_normalisers(seen)
     generator = torch.Generator().manual_seed(0)
     config = MethodConfig("single", learning_rate=1e-3, clip_norm=5.0)
     method = make_method(model, config, generator, generator)

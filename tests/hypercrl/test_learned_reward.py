@@ -29,7 +29,7 @@ def random_data(steps: int, seed: int) -> Batch:
 def trained() -> Method:
     data = random_data(6000, seed=0)
     model = DynamicsModel(11, 2, [64, 64], probabilistic=False)
-    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    model.fit_normalisers(data)
     generator = torch.Generator().manual_seed(0)
     config = MethodConfig("single", learning_rate=1e-3, clip_norm=5.0)
     method = make_method(model, config, generator, generator)

@@ -3,6 +3,7 @@ from functools import cache
 
 import pytest
 import torch
+from batches import linear_system
 from torch.func import functional_call
 
 from hypercrl.base.errors import UserError
@@ -33,13 +34,6 @@ ONE_MODEL_FOR_ALL = ("ftl",)
 NO_LOG_VARIANCE = ("ftl", "ftl_task")
 
 
-def linear_system(task, n=64, seed=0):
-    """Transitions of s' = s ± a: two tasks in outright conflict."""
-    g = torch.Generator().manual_seed(seed + 1000 * task)
-    obs, action = torch.randn(n, 2, generator=g), torch.randn(n, 2, generator=g)
-    return Batch(obs, action, obs + (-1) ** task * action)
-
-
 def make(name, probabilistic=False, seed=0, **settings):
     config = METHODS[name][1](name, 2e-3, 5.0)
     for key, value in (SETTINGS.get(name, {}) | settings).items():
@@ -48,8 +42,7 @@ def make(name, probabilistic=False, seed=0, **settings):
     if "hnet" in name:
         config.embedding_size = 4
     model = DynamicsModel(2, 2, [24], probabilistic)
-    b = linear_system(0, 500)
-    model.fit_normalisers(b.obs, b.action, b.next_obs)
+    model.fit_normalisers(linear_system(0, 500))
     generators = (torch.Generator().manual_seed(seed + i) for i in range(2))
     return make_method(model, config, *generators)
 
@@ -169,7 +162,7 @@ def reference_step(net, embeddings, targets, model, batch, config, moments, step
     theta = dict(net.named_parameters())
     old, new = embeddings[:-1], embeddings[-1]
     weights = functional_call(net, theta, (new[None],))[0]
-    loss = model.loss(weights, batch.obs, batch.action, batch.next_obs)
+    loss = model.loss(weights, batch)
     gradients = torch.autograd.grad(loss, [*theta.values(), new])
     task_gradient = dict(zip(theta, gradients[:-1], strict=True))
 

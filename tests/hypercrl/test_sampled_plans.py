@@ -9,7 +9,6 @@ import hypercrl.commands.train
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
-from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
 from hypercrl_kernels import rollout
 
@@ -49,7 +48,7 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
     """Of each of two tasks, the first an old one, with the variance that `distribution` says."""
     config = METHODS[name][1](name, 3e-2, 100.0)
     model = DynamicsModel(3, 2, [16, 16], probabilistic=True)
-    model.fit_normalisers(*(getattr(batch(0), part) for part in ("obs", "action", "next_obs")))
+    model.fit_normalisers(batch(0))
     method = make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))
     for task in range(2):
         method.begin_task()
@@ -73,34 +72,21 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
     assert (told[0] / told[1] - 1).abs().max() > 1e-3  # the two tasks differ in it
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "settings",
     [*((name, f"method={name}") for name in WITH_VARIANCE), *MEMORIES],
     ids=lambda settings: settings[0],
 )
-def test_samples_are_planned_with_from_start_to_resumption_to_play(settings, tmp_path, monkeypatch):
+def test_samples_are_planned_with_from_start_to_resumption_to_play(
+    settings, tmp_path, monkeypatch, train_and_stop
+):
     # Evaluation is most of a run, and the report most of the rest
     monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     monkeypatch.setattr(hypercrl.commands.train, "write_report", lambda *_: None)
     name, *settings = settings
     settings = [*TINY, *settings, *SETTINGS.get(name, ())]
     main(["train", *settings, f"run_dir={tmp_path / 'straight'}"])
-    steps = iter(range(2 * 80 - 5))
-    act = Trainer._act
-
-    def act_or_stop(self, planned):
-        if next(steps, None) is None:
-            raise Stop
-        act(self, planned)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_act", act_or_stop)
-        with pytest.raises(Stop):
-            main(["train", *settings, f"run_dir={tmp_path / 'stopped'}"])
+    train_and_stop(*settings, f"run_dir={tmp_path / 'stopped'}", after=2 * 80 - 5)
     main(["train", f"resume={tmp_path / 'stopped'}"])
     straight, resumed = (
         json.loads((tmp_path / run / "result.json").read_text()) for run in ("straight", "stopped")

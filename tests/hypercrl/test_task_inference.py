@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from batches import linear_system
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Told
@@ -169,19 +170,11 @@ def test_errors_that_last_are_not_got_used_to():
     assert rule.levels == [pytest.approx(1)]
 
 
-def linear_system(task, n=64, seed=0):
-    """Transitions of s' = s ± a: two tasks in outright conflict."""
-    g = torch.Generator().manual_seed(seed + 1000 * task)
-    obs, action = torch.randn(n, 2, generator=g), torch.randn(n, 2, generator=g)
-    return Batch(obs, action, obs + (-1) ** task * action)
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["mean", "with a variance"])
 def method(request):
     """An hnet that has learned both systems."""
     model = DynamicsModel(2, 2, [24], probabilistic=request.param)
-    data = linear_system(0, 500)
-    model.fit_normalisers(data.obs, data.action, data.next_obs)
+    model.fit_normalisers(linear_system(0, 500))
     config = METHODS["hnet"][1]("hnet", 2e-3, 5.0)
     config.hidden, config.beta, config.embedding_size = [16, 16], 1.0, 4
     hnet = make_method(model, config, *(torch.Generator().manual_seed(i) for i in range(2)))

@@ -11,7 +11,7 @@ from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.agent.task_labels import GivenLabels
 from hypercrl.dynamics import DynamicsModel
-from hypercrl.methods import METHODS, Method, make_method
+from hypercrl.methods import METHODS, Batch, Method, make_method
 from hypercrl_kernels import mean_layers
 
 CONFIG = InferenceConfig(settle=5, allowance=1.0, alarm=3.0, patience=2)
@@ -23,7 +23,7 @@ def method() -> Method:
     model = DynamicsModel(2, 1, [8], probabilistic=False)
     g = torch.Generator().manual_seed(0)
     obs, action = torch.randn(50, 2, generator=g), torch.randn(50, 1, generator=g)
-    model.fit_normalisers(obs, action, obs + action)
+    model.fit_normalisers(Batch(obs, action, obs + action))
     return make_method(model, METHODS["single"][1]("single", 1e-3, 5.0), g, g)
 
 

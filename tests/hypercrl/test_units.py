@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from batches import flat
 
 from hypercrl.agent.belief import Told
 from hypercrl.agent.known_tasks import Watched
@@ -57,10 +58,6 @@ def in_units(batch, units):
     return Batch(batch.obs * units, batch.action, batch.next_obs * units)
 
 
-def flat(batch):
-    return Batch(*(p.flatten(0, -2) for p in (batch.obs, batch.action, batch.next_obs)))
-
-
 def dynamics(probabilistic=False, memory=False):
     if not memory:
         return DynamicsModel(5, 2, HIDDEN, probabilistic)
@@ -87,7 +84,7 @@ def train(name, units, steps, probabilistic=False, memory=False):
     for task in range(2):
         method.begin_task()
         held = flat(in_units(system(task, 200, 7, length), units))
-        method.model.fit_normalisers(held.obs, held.action, held.next_obs)
+        method.model.fit_normalisers(held)
         for fresh in (len(held), 0):
             method.follow(held, fresh)
             for step in range(steps):
@@ -148,7 +145,7 @@ def test_padding_costs_the_model_nothing(probabilistic):
         method = make("single", model)
         method.begin_task()
         held, test = (padded(system(0, n, n), padding) for n in (1000, 500))
-        model.fit_normalisers(held.obs, held.action, held.next_obs)
+        model.fit_normalisers(held)
         g = torch.Generator().manual_seed(0)
         for _ in range(300):
             method.training_step(held.at(torch.randint(len(held), (100,), generator=g)))
@@ -186,7 +183,7 @@ def learn(method, sessions):
     g = torch.Generator().manual_seed(1)
     held = latch(300, seed=0)
     method.begin_task()
-    method.model.fit_normalisers(held.obs, held.action, held.next_obs)
+    method.model.fit_normalisers(held)
     fresh = len(held)
     for session in range(sessions):
         if session:
@@ -234,22 +231,21 @@ def test_old_tasks_keep_every_bit_when_a_dimension_begins_to_move():
         method.begin_task()
         batch = system(task, 200, task)
         held.append(batch)
-        method.model.fit_normalisers(batch.obs, batch.action, batch.next_obs)
+        method.model.fit_normalisers(batch)
         for _ in range(20):
             method.training_step(batch)
         if not task:
             method.end_task(batch)
     model, old = method.model, held[0]
-    parts = old.obs, old.action, old.next_obs
     controls = old.action[:, None, None].expand(-1, 1, 4, -1)
     before = rollout(method.planner_layers(0)(None), old.obs, controls)
-    loss = model.loss(method.weights(0), *parts)
+    loss = model.loss(method.weights(0), old)
     moved = held[1].next_obs.clone()
     moved[100:, 4] += 0.2 * held[1].action[100:, 0]
     method.follow(Batch(held[1].obs, held[1].action, moved), 0)
     assert model.target_normaliser.moving(1).all()
     assert torch.equal(rollout(method.planner_layers(0)(None), old.obs, controls), before)
-    assert torch.equal(model.loss(method.weights(0), *parts), loss)
+    assert torch.equal(model.loss(method.weights(0), old), loss)
     new = rollout(method.planner_layers(1)(None), old.obs, controls)
     assert (new[..., 1:, 4] != 0.3).any()
 
@@ -294,7 +290,7 @@ def test_what_no_model_has_seen_move_is_no_evidence_for_a_task():
     model = DynamicsModel(2, 1, [4], False)
     obs, action = torch.zeros(50, 2), torch.linspace(-1, 1, 50)[:, None]
     moved = torch.cat([0.1 * action, torch.zeros(50, 1)], 1)
-    model.fit_normalisers(obs, action, moved)
+    model.fit_normalisers(Batch(obs, action, moved))
     layers = model.planning_layers(model.layout.split(torch.zeros(model.layout.numel)), 0)
     belief = Watched([Told(layers)], model.target_normaliser.scale, 1, believed=0)
     start = torch.zeros(1, 2)
@@ -330,7 +326,7 @@ def test_the_end_of_an_episode_is_a_target_from_its_first_time_on():
     method.begin_task()
     held = steps(100, -1.0)
     held = held.at((held.next_obs[:, 1] == 0).nonzero()[:, 0])
-    method.model.fit_normalisers(held.obs, held.action, held.next_obs)
+    method.model.fit_normalisers(held)
     assert method.model.target_normaliser.moving().tolist() == [True, False]
     held = joined(held, steps(100, 0.7))
     method.follow(held, 100)
@@ -357,7 +353,7 @@ def test_all_of_a_humanoid_is_modelled():
         obs = task.reset()[0] if terminated else next_obs
     data = [torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)]
     model = DynamicsModel(len(obs), 17, [8], False)
-    model.fit_normalisers(*data)
+    model.fit_normalisers(Batch(*data))
     varies = (data[2] - data[0]).std(0) > 0
     assert varies.sum() > 200
     assert torch.equal(model.target_normaliser.moving(0), varies)

@@ -13,7 +13,6 @@ from hypercrl.agent.agent import Agent
 from hypercrl.cli import main
 from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
 from hypercrl.planning.search import VALUES, medians
-from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
 
 LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0])
@@ -132,12 +131,8 @@ def test_an_agent_keeps_its_searches_if_asked():
     assert agents[1].searches == []
 
 
-class Stop(Exception):
-    pass
-
-
 WATCHED = (
-    "train", "preset=smoke", "method=finetune", "device=cpu", "dynamics.hidden=[8]",
+    "preset=smoke", "method=finetune", "device=cpu", "dynamics.hidden=[8]",
     "protocol.num_tasks=1", "protocol.random_steps=60", "protocol.planned_steps=40",
     "protocol.update_every=20", "protocol.updates=2", "protocol.eval_every=1000",
     "protocol.checkpoint_every=15", "protocol.heldout_episodes=1",
@@ -147,23 +142,14 @@ WATCHED = (
 
 
 def test_training_logs_its_searches_resumed_or_not_and_play_prints_them(
-    tmp_path, capsys, monkeypatch
+    tmp_path, capsys, monkeypatch, train_and_stop
 ):
     monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     monkeypatch.setattr(hypercrl.commands.train, "write_report", lambda *_: None)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    main([*WATCHED, f"run_dir={straight}"])
-    steps, act = iter(range(95)), Trainer._act
-
-    def act_or_stop(self, planned):
-        if next(steps, None) is None:
-            raise Stop
-        act(self, planned)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_act", act_or_stop)
-        with pytest.raises(Stop):
-            main([*WATCHED, f"run_dir={stopped}"])  # 10 plans after an update is a checkpoint
+    main(["train", *WATCHED, f"run_dir={straight}"])
+    # 10 plans after an update is a checkpoint
+    train_and_stop(*WATCHED, f"run_dir={stopped}", after=95)
     main(["train", f"resume={stopped}"])
 
     def plans(run):

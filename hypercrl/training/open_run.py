@@ -1,0 +1,30 @@
+"""A trained run's parts, with what it has learned, to be looked at and not gone on with."""
+
+from pathlib import Path
+
+from hypercrl.config.schema import TrainConfig
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.experiment import Experiment, build
+
+
+def open_run(run: Path, device: str, checkpoint: str = LATEST) -> Experiment:
+    """The experiment that a run folder describes, its agent as the checkpoint has it.
+
+    With `planner.dynamics=simulator` nothing was learned, and no checkpoint is read.
+
+    Args:
+        run: the folder.
+        device: where the parts live, whatever the run was trained on.
+        checkpoint: name of one in the run's checkpoints/.
+
+    Raises:
+        UserError: there is no such run, device or checkpoint, or they do not fit one another.
+    """
+    folder = RunFolder.open(run)
+    config = folder.config(TrainConfig)
+    config.device = device
+    experiment = build(config)
+    if not experiment.plans_with_simulator:
+        with folder.foreign_state_refused(checkpoint):
+            experiment.load_agent(folder.load_checkpoint(checkpoint))
+    return experiment

@@ -1,0 +1,30 @@
+from collections.abc import Callable
+
+import pytest
+
+from hypercrl.cli import main
+from hypercrl.training.trainer import Trainer
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def train_and_stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs `hypercrl train WORDS`, and ends it before environment step `after` + 1."""
+
+    def train(*words: str, after: int) -> None:
+        steps, act = iter(range(after)), Trainer._act
+
+        def act_or_stop(self, planned):
+            if next(steps, None) is None:
+                raise Stop
+            act(self, planned)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_act", act_or_stop)
+            with pytest.raises(Stop):
+                main(["train", *words])
+
+    return train
