@@ -78,12 +78,29 @@ class Experiment:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def agent(self, task: int, env: Task, robots: int = 1, watch: bool = False) -> Agent:
-        """Plans for so many robots, in the task `env` of number `task` (from 0), with what has been
-        learned. Its generator is its own, not seeded yet."""
-        generator = torch.Generator(self.device)
-        termination = env.termination
-        agent = Agent(self.planner, env.reward, robots, generator, None, termination, watch)
+    def agent(
+        self,
+        task: int,
+        env: Task,
+        robots: int = 1,
+        generator: torch.Generator | None = None,
+        watch: bool = False,
+    ) -> Agent:
+        """Plans for so many robots with what has been learned.
+
+        Args:
+            task: number of the task, from 0; env: one robot in it.
+            generator: of the planner's noise; by default a new one, to be seeded.
+            watch: see `Agent`.
+        """
+        agent = Agent(
+            self.planner,
+            env.reward,
+            robots,
+            generator or torch.Generator(self.device),
+            termination=env.termination,
+            watch=watch,
+        )
         agent.believe(self.labels.belief(task, robots))
         return agent
 
