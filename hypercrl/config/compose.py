@@ -29,10 +29,9 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     """There is one Hydra in a process, and the program that calls may have begun its own."""
-    hydra = GlobalHydra.instance()
-    theirs = hydra.hydra
-    hydra.clear()
+    theirs = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         yield
     finally:
-        hydra.hydra = theirs
+        GlobalHydra.instance().hydra = theirs  # another instance than before: Hydra restores copies
