@@ -171,10 +171,12 @@ class TrainedAgent:
             self._belief(agent).seconds.clear()
 
     @overload
-    def predict(self, obs: Tensor, actions: Tensor, samples: int = 256) -> Prediction[Tensor]: ...
+    def predict(
+        self, obs: Tensor, actions: ArrayLike | Tensor, samples: int = 256
+    ) -> Prediction[Tensor]: ...
     @overload
     def predict(
-        self, obs: ArrayLike, actions: ArrayLike, samples: int = 256
+        self, obs: ArrayLike, actions: ArrayLike | Tensor, samples: int = 256
     ) -> Prediction[np.ndarray]: ...
     def predict(
         self, obs: ArrayLike | Tensor, actions: ArrayLike | Tensor, samples: int = 256
