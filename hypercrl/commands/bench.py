@@ -51,7 +51,7 @@ bench's own settings
   gpus=0                  what a cell takes of a Ray node
 
 examples
-  hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=runs/grid
+  hypercrl bench method=hnet,ewc,single seed=0,1,2 preset=quick out=runs/grid
   hypercrl bench suite=recall memory=gla,mom,transformer out=runs/recall"""
 
 RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
