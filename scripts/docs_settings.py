@@ -36,7 +36,7 @@ def settings_tables() -> str:
     return "\n\n".join(parts)
 
 
-def rows(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Rows:
+def rows(schema: Any, prefix: str = "", values: Mapping[str, Any] | None = None) -> Rows:
     """Per field of the dataclass what there is to say; with these values in place of defaults."""
     node = OmegaConf.structured(schema)
     names = {f.name for f in fields(schema)}
