@@ -39,8 +39,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     pages = sorted(
         path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")
     )
-    named = {entry for entry in _entries(config.nav) if "*" not in entry}
-    config.nav = _expanded(config.nav, [page for page in pages if page not in named])
+    named = {entry for entry in _entries(config.nav or []) if "*" not in entry}
+    config.nav = _expanded(config.nav or [], [page for page in pages if page not in named])
     return config
 
 
