@@ -32,7 +32,7 @@ class Setting:
 
     @property
     def text(self) -> str:
-        return f"{self.about} ({self.limits})" if self.limits else self.about
+        return f"{self.about} ({self.limits})".lstrip() if self.limits else self.about
 
 
 def command_help(command: str, about: str, words: Sequence[str]) -> str:

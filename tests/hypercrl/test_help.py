@@ -9,7 +9,7 @@ from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, meaning, number
 from hypercrl.cli import COMMANDS, main
 from hypercrl.commands.bench import OWN
-from hypercrl.config.help import limits
+from hypercrl.config.help import Setting, limits
 from hypercrl.config.schema import PlayConfig, RecallConfig, TrainConfig
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
@@ -117,3 +117,10 @@ def test_version(capsys):
 )
 def test_limits_in_words(field, text):
     assert limits(field) == text
+
+
+def test_a_setting_without_a_meaning_shows_its_limits():
+    """Of a dataclass of one's own, which need not say what its fields mean."""
+    assert Setting("method.own", "1.0", "", "≥0").text == "(≥0)"
+    assert Setting("method.own", "1.0", "of mine", "≥0").text == "of mine (≥0)"
+    assert Setting("method.own", "1.0", "of mine", "").text == "of mine"
