@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
-from hypercrl.base.settings import choice, number
+from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import Precision
 
@@ -27,33 +26,35 @@ Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
-    `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
-    upper bound (see `hypercrl.training.oracle`).
-
-    `precision` is that of the model's products: bf16, tf32x3 or ieee (see
-    `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
-    anything else.
-
-    `sampled` rolls out states drawn from a probabilistic model instead of its mean ones, with fresh
-    noise for every particle, step and iteration.
-
-    `watch` adds to the "plan" records of training what the last iteration of a search came to, see
-    `Iteration`: medians over the plans since the last record.
+    What plans are rolled out with beside the learned model, see `hypercrl.training.oracle`; of a
+    precision, `hypercrl_kernels.Precision`; what is watched, `Iteration`.
     """
 
-    name: str = MISSING
-    samples: int = number(200, least=1)
-    horizon: int = number(20, least=1)
-    iterations: int = number(3, least=1)
-    elites: int = number(20, least=1)
-    std: float = number(0.7, least=0)
-    min_std: float = number(0.05, least=0)
-    warm_start: bool = True
-    execute: str = choice("mean", "mean", "best")
-    dynamics: str = choice("model", "model", "simulator")
-    precision: str | None = choice(None, *get_args(Precision))
-    sampled: bool = False
-    watch: bool = False
+    name: str = setting(help="set by planner=NAME")
+    samples: int = number(200, least=1, help="action sequences tried in an iteration")
+    horizon: int = number(20, least=1, help="steps of a sequence")
+    iterations: int = number(3, least=1, help="times that the Gaussian is refitted in a search")
+    elites: int = number(20, least=1, help="the best samples, which it is refitted to")
+    std: float = number(0.7, least=0, help="standard deviation that a search begins with")
+    min_std: float = number(0.05, least=0, help="least standard deviation after a refit")
+    warm_start: bool = setting(True, help="begin at the last plan, moved on by one step")
+    execute: str = choice(
+        "mean", "mean", "best", help="what acts: the mean of the last elites, or the best sample"
+    )
+    dynamics: str = choice(
+        "model", "model", "simulator", help="what plans are rolled out with; simulator: the oracle"
+    )
+    precision: str | None = choice(
+        None,
+        *get_args(Precision),
+        help="of the model's products; null is bf16 on CUDA and float32 on a CPU",
+    )
+    sampled: bool = setting(
+        False, help="roll out states drawn from a probabilistic model, not its mean ones"
+    )
+    watch: bool = setting(
+        False, help="log what the last iteration of a search came to, medians over plans"
+    )
 
 
 class Planner(ABC):
