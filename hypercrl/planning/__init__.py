@@ -14,7 +14,7 @@ from hypercrl.planning.planner import (
     expected_returns,
     trajectory_returns,
 )
-from hypercrl.planning.search import Iteration, Search, Watch
+from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
 PLANNERS: dict[str, tuple[type, type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -43,6 +43,7 @@ __all__ = [
     "Reward",
     "Rollout",
     "Search",
+    "Stop",
     "Termination",
     "Watch",
     "expected_returns",

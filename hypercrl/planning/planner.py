@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from hypercrl.base.settings import choice, number
-from hypercrl.planning.search import Iteration, Search, Watch
+from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import Precision
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
@@ -106,6 +106,7 @@ class Planner(ABC):
         probabilities: Tensor | None = None,
         termination: Termination | None = None,
         watch: Watch | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -117,6 +118,7 @@ class Planner(ABC):
                 mean over them, and `rollout` is of B M robots, those of one robot together.
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
+            stop: asked before every iteration but the first; the search ends where it says so.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
@@ -131,7 +133,7 @@ class Planner(ABC):
             of_each = trajectory_returns(rollout(starts, each), each, reward, termination)
             return expected_returns(of_each, probabilities)
 
-        found = self._search(evaluate, start, generator, watch)
+        found = self._search(evaluate, start, generator, watch, stop)
         action = (found.mean if self.config.execute == "mean" else found.best)[:, 0]
         if not self.config.warm_start:
             return action, self.initial(len(obs))
@@ -144,11 +146,14 @@ class Planner(ABC):
         start: Tensor,
         generator: torch.Generator,
         watch: Watch | None,
+        stop: Stop | None,
     ) -> Search:
         """The loop; `evaluate` maps actions [B, K, H, A] to returns [B, K]."""
         mean = start[:, 0].contiguous()
         search = Search(mean, self.std.expand_as(mean).contiguous(), mean, start[:, 1:])
         for noise in self.noise(len(start), generator):
+            if search.iteration and stop is not None and stop():
+                break
             actions = self.sample(search, noise)
             returns = evaluate(actions)
             fitted = replace(self.fit(search, returns, actions), iteration=search.iteration + 1)
