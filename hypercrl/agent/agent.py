@@ -12,13 +12,15 @@ from torch import Tensor
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import Iteration, Planner, Reward, Rollout, Stop, Termination
+from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
     Layers,
+    LinearPolicies,
     PackedLayers,
+    follow,
     layer_sizes,
     prepare_layers,
     rollout,
@@ -70,7 +72,8 @@ class Agent:
         self.belief: Belief | None = None
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
-        self._rollout = rollout or self._roll_layers_out
+        own = self._follow_layers if planner.follows else self._roll_layers_out
+        self._rollout: Rollout | Follow = rollout or own
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
@@ -94,7 +97,8 @@ class Agent:
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
-        self._layers = prepare_layers(layers, self.planner.precision, self._layers)
+        pack, precision = not self.planner.follows, self.planner.precision
+        self._layers = prepare_layers(layers, precision, self._layers, pack)
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
@@ -170,13 +174,25 @@ class Agent:
         return (*plan, stacked(iterations)) if iterations else plan
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
+        noise = self._noise(actions.shape[:3], obs)
+        return rollout(self._prepared(), obs, actions, noise=noise)
+
+    def _follow_layers(self, obs: Tensor, policies: LinearPolicies) -> tuple[Tensor, Tensor]:
+        noise = self._noise((*policies.offsets.shape[:2], policies.horizon), obs)
+        layers = self._prepared()
+        assert not isinstance(layers, PackedLayers)
+        return follow(layers, obs, policies, noise)
+
+    def _prepared(self) -> Layers | GaussianLayers | PackedLayers:
         if self._layers is None:
             raise RuntimeError("call set_layers before the first act")
-        noise = None
-        if self.planner.config.sampled:
-            shape = (*actions.shape[:3], obs.shape[1])
-            noise = torch.randn(shape, device=obs.device, generator=self.generator)
-        return rollout(self._layers, obs, actions, noise=noise)
+        return self._layers
+
+    def _noise(self, shape: Sequence[int], obs: Tensor) -> Tensor | None:
+        if not self.planner.config.sampled:
+            return None
+        width = obs.shape[1]
+        return torch.randn((*shape, width), device=obs.device, generator=self.generator)
 
 
 def oracle_agent(

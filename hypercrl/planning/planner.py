@@ -10,10 +10,14 @@ from torch import Tensor
 
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
-from hypercrl_kernels import Precision
+from hypercrl_kernels import LinearPolicies, Precision
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
+
+Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
+"""(obs [B, O], policies) → states [B, K, H + 1, O], the start included, and the actions
+[B, K, H, A] that the policies took."""
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
@@ -77,6 +81,9 @@ class Planner(ABC):
     carried = 1
     """N, sequences carried from one control step to the next."""
 
+    follows = False
+    """Whether it searches for policies, and imagines with `Follow` instead of `Rollout`."""
+
     def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor) -> None:
         if config.elites > config.samples:
             raise ValueError(
@@ -88,18 +95,28 @@ class Planner(ABC):
         self.low = low
         self.high = high
         self.half_range = (high - low) / 2
+        self.length = config.horizon
+        self.standards: tuple[Tensor, Tensor] | None = None
         self.std = config.std * self.half_range
         self.min_std = config.min_std * self.half_range
+
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """Say how observations are standardised, (x − mean) / scale, to planners that look at them.
+
+        Args:
+            mean, scale: [O], on the planner's device; where they change in place, so do they here.
+        """
+        self.standards = mean, scale
 
     def initial(self, robots: int) -> Tensor:
         """[B, N, H, A]: the middle of the action range at every step."""
         middle = (self.high + self.low) / 2
-        return middle.expand(robots, self.carried, self.config.horizon, -1).clone()
+        return middle.expand(robots, self.carried, self.length, -1).clone()
 
     @torch.no_grad()
     def plan(
         self,
-        rollout: Rollout,
+        rollout: Rollout | Follow,
         reward: Reward,
         obs: Tensor,
         start: Tensor,
@@ -128,18 +145,34 @@ class Planner(ABC):
 
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                return trajectory_returns(rollout(obs, actions), actions, reward, termination)
+                imagined = self.imagine(rollout, obs, actions)
+                return trajectory_returns(*imagined, reward, termination)
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = trajectory_returns(rollout(starts, each), each, reward, termination)
-            return expected_returns(of_each, probabilities)
+            of_each = self.imagine(rollout, starts, each)
+            return expected_returns(
+                trajectory_returns(*of_each, reward, termination), probabilities
+            )
 
         found = self._search(evaluate, start, generator, watch, stop)
-        action = (found.mean if self.config.execute == "mean" else found.best)[:, 0]
+        action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)
         if not self.config.warm_start:
             return action, self.initial(len(obs))
-        carried = found.carried
-        return action, torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
+        return action, self.moved_on(found.carried)
+
+    def imagine(
+        self, rollout: Rollout | Follow, obs: Tensor, samples: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """States [B, K, H + 1, O] and actions [B, K, H, A] that samples [B, K, H, A] lead to."""
+        return cast(Rollout, rollout)(obs, samples), samples
+
+    def first(self, sequence: Tensor, obs: Tensor) -> Tensor:  # noqa: ARG002
+        """The action [B, A] now, of what a search found, [B, H, A]."""
+        return sequence[:, 0]
+
+    def moved_on(self, carried: Tensor) -> Tensor:
+        """[B, N, H, A] one control step later: the last action is repeated."""
+        return torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
 
     def _search(
         self,
@@ -167,7 +200,7 @@ class Planner(ABC):
         """Standard normal noise [B, K, H, A] of each iteration: all that is random in a search."""
         config = self.config
         # One draw for all iterations: one kernel where there would be one an iteration.
-        shape = (config.iterations, robots, config.samples, config.horizon, len(self.low))
+        shape = (config.iterations, robots, config.samples, self.length, len(self.low))
         return torch.randn(shape, device=self.low.device, generator=generator)
 
     @abstractmethod

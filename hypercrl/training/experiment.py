@@ -144,6 +144,13 @@ def build(config: TrainConfig) -> Experiment:
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
+    scales = method.model.input_normaliser
+    planner.standardise(*(x[: sequence.observation_size] for x in (scales.mean, scales.scale)))
+    if planner.follows and config.planner.dynamics == "simulator":
+        raise UserError(
+            f"planner={config.planner.name} imagines with the learned model alone: use "
+            "planner.dynamics=model, or another planner."
+        )
     labels = _make_labels(config, method)
     return Experiment(config, device, sequence, streams, method, planner, labels)
 
