@@ -6,14 +6,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?= env=push method=hnet preset=quick
 
-# torch's plain build for Linux brings 3 GB of CUDA; without a GPU the CPU build of the same version
-# is preferred (its local version 2.13.0+cpu sorts above 2.13.0).
+# Without a GPU the CPU build of torch (scripts/torch_index.py), and a Triton for its interpreter, in
+# which the kernels are tested; CUDA's torch brings a Triton of its own.
 TORCH := torch==2.13.0
-EXTRAS := dev,docs,bullet
+EXTRAS := dev,docs
 ifeq ($(shell command -v nvidia-smi),)
-TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
-# CUDA's torch brings a Triton of its own; without it the kernels are tested in Triton's interpreter.
-EXTRAS := dev,docs,bullet,interpret
+EXTRAS := $(EXTRAS),interpret
+endif
+
+# PyBullet has wheels for one Python; elsewhere pip would compile it for minutes.
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(PYTHON_VERSION),3.11)
+EXTRAS := $(EXTRAS),bullet
+else
+LEFT_OUT := Python $(PYTHON_VERSION): without PyBullet (engine=bullet), which has wheels for Python 3.11 only
 endif
 
 .PHONY: train test lint docs slow clean-venv
@@ -38,7 +44,8 @@ docs: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) "$(TORCH)"
+	$(if $(LEFT_OUT),@echo "$(LEFT_OUT)")
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python scripts/torch_index.py) "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 

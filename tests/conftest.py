@@ -1,3 +1,4 @@
+import importlib.util
 import os
 
 import pytest
@@ -11,6 +12,14 @@ torch.set_num_threads(1)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
+
+NO_BULLET = "pybullet is not installed: it has wheels for Python 3.11 only"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("bullet") and importlib.util.find_spec("pybullet") is None:
+        pytest.skip(NO_BULLET)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,16 +61,13 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""
 
-HAS_BULLET = importlib.util.find_spec("pybullet") is not None
-if HAS_BULLET:
-    CONTRACT_SPECS += [
-        {"task": "push", "engine": "bullet", "densities": (100, 500)},
-        {"task": "door", "engine": "bullet", "handle": "lever", "turn": -1},
-    ]
-ENGINES = [
-    "mujoco",
-    pytest.param("bullet", marks=pytest.mark.skipif(not HAS_BULLET, reason="no pybullet")),
+BULLET_SPECS: list[dict[str, Any]] = [
+    {"task": "push", "engine": "bullet", "densities": (100, 500)},
+    {"task": "door", "engine": "bullet", "handle": "lever", "turn": -1},
 ]
+SIMULATED = [spec for spec in CONTRACT_SPECS if spec["task"] != "gym"]
+IN_BULLET = [pytest.param(spec, marks=pytest.mark.bullet) for spec in BULLET_SPECS]
+ENGINES = ["mujoco", pytest.param("bullet", marks=pytest.mark.bullet)]
 
 
 def describe(spec: dict[str, Any]) -> str:
@@ -90,10 +86,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", ENGINES)
     if "simulated" in metafunc.fixturenames:
-        simulated = [spec for spec in CONTRACT_SPECS if spec["task"] != "gym"]
-        metafunc.parametrize("simulated", simulated, ids=describe)
+        metafunc.parametrize("simulated", [*SIMULATED, *IN_BULLET], ids=describe)
     if "spec" in metafunc.fixturenames:
-        metafunc.parametrize("spec", CONTRACT_SPECS, ids=describe)
+        metafunc.parametrize("spec", [*CONTRACT_SPECS, *IN_BULLET], ids=describe)
 
 
 @pytest.fixture(autouse=True, scope="session")

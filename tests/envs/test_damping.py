@@ -131,9 +131,9 @@ def test_a_released_round_knob_settles_where_dry_friction_holds_its_spring(turn:
     assert abs(velocity) < 0.01
 
 
+@pytest.mark.bullet
 @pytest.mark.parametrize("handle", ["lever", "round"])
 def test_a_hand_that_turns_a_handle_in_bullet_feels_spring_and_damper(handle: str):
-    pytest.importorskip("pybullet")
     arm = let_go(DoorTask(handle=handle, engine="bullet"))
     assert isinstance(arm, BulletArm)
     # A motor for the hand: it turns the handle upward at 0.5 rad/s, whatever that takes.
@@ -147,9 +147,9 @@ def test_a_hand_that_turns_a_handle_in_bullet_feels_spring_and_damper(handle: st
     assert torque == pytest.approx(0.3 * angle + 0.1 * velocity + moment, rel=0.01)
 
 
+@pytest.mark.bullet
 @pytest.mark.parametrize("knob", KNOBS[::2], ids=str)
 def test_no_handle_in_bullet_is_faster_than_spring_and_weight_without_a_hand(knob: dict[str, Any]):
-    pytest.importorskip("pybullet")
     task, generator = DoorTask(**knob, engine="bullet"), np.random.default_rng(0)
     arm = task.simulator
     assert isinstance(arm, BulletArm)
@@ -179,11 +179,11 @@ def test_an_explicit_damper_is_refused_by_name():
             check_explicit_damper("joint 'knob'", 0.1, inertia, 0.004)
 
 
+@pytest.mark.bullet
 @pytest.mark.parametrize(("handle", "ratio"), [("lever", r"1\.1"), ("round", r"8\.9")])
 def test_bullet_refuses_a_handle_whose_damper_is_left_explicit(
     monkeypatch: pytest.MonkeyPatch, handle: str, ratio: str
 ):
-    pytest.importorskip("pybullet")
     monkeypatch.setattr(bullet_world, "_flywheel", lambda *_: np.zeros((3, 3)))
     with pytest.raises(ValueError, match=f"joint 'knob': .* takes {ratio}"):
         make_task("door", handle=handle, engine="bullet")
@@ -202,8 +202,8 @@ def test_mujoco_refuses_what_it_would_damp_explicitly():
         check_dampers(arm.model)
 
 
+@pytest.mark.bullet
 def test_the_arms_impedance_in_bullet_is_refused_when_its_steps_are_too_long():
-    pytest.importorskip("pybullet")
     arm = DoorTask(engine="bullet").simulator
     assert isinstance(arm, BulletArm)
     arm._free_arm.timestep = 2.0 * PHYSICS_STEP

@@ -25,7 +25,6 @@ NO_TURN = np.zeros(3)
 
 
 def bullet_arm(task: str = "push", **parameters: Any) -> BulletArm:
-    pytest.importorskip("pybullet")
     arm = make_task(task, engine="bullet", **parameters).simulator  # type: ignore[attr-defined]
     assert isinstance(arm, BulletArm)
     return arm
@@ -42,6 +41,7 @@ def postures(count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(low, high, size=(count, 7))
 
 
+@pytest.mark.bullet
 def test_forward_kinematics_agree():
     arm = bullet_arm()
     client, robot = arm._client, arm._robot
@@ -60,6 +60,7 @@ def test_forward_kinematics_agree():
         np.testing.assert_allclose(rotation, turned, atol=1e-6)
 
 
+@pytest.mark.bullet
 def test_mass_matrices_agree():
     ours, theirs = mujoco_arm(), bullet_arm()
     dofs = [ours.model.joint(name).dofadr[0] for name in (*ARM_JOINTS, *FINGER_JOINTS)]
@@ -77,6 +78,7 @@ def test_mass_matrices_agree():
     assert ours.model.dof_armature[dofs[0]] == JOINT_ARMATURE
 
 
+@pytest.mark.bullet
 @pytest.mark.parametrize("case", ["straight", "random", "turning"])
 def test_paths_in_air_agree_within_10_millimetres(case):
     generator = np.random.default_rng(0)
@@ -107,8 +109,8 @@ def test_starts_agree(engine: str):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.bullet
 def test_boxes_turn_toward_the_heavy_side_in_bullet():
-    pytest.importorskip("pybullet")
     for densities, sign in [((100, 500), -1), ((500, 100), 1)]:
         task = PushTask(densities=densities, engine="bullet")
         task.reset(seed=0)
@@ -133,6 +135,7 @@ def pull(arm: BulletArm, force: float, side: int = 1) -> float:
     return arm.hinge("hinge")[0]
 
 
+@pytest.mark.bullet
 @pytest.mark.parametrize("handle", ["lever", "round"])
 @pytest.mark.parametrize("turn", [1, -1])
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -148,6 +151,7 @@ def test_latch_holds_150_newton_in_bullet_until_the_knob_turns(handle, turn, mir
     assert arm.hinge("hinge")[0] > 0.02
 
 
+@pytest.mark.bullet
 def test_a_bar_has_no_latch_in_bullet():
     assert pull(bullet_arm("door", handle="pull"), 10.0) > 0.1
 

@@ -150,8 +150,8 @@ def test_exploration_drifts_toward_the_box_in_every_frame():
         assert ends == pytest.approx([-0.2, 0.6])
 
 
+@pytest.mark.bullet
 def test_scripted_policy_solves_in_bullet(densities):
-    pytest.importorskip("pybullet")
     task = PushTask(densities=densities, engine="bullet")
     obs, info = task.reset(seed=0)
     for _ in range(task.max_episode_steps):

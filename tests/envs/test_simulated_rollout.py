@@ -65,8 +65,8 @@ def test_tasks_that_would_be_replayed_are_refused():
         SimulatedRollout([reacher], lambda: reacher, threads=1)
 
 
+@pytest.mark.bullet
 def test_bullet_is_refused():
-    pytest.importorskip("pybullet")
     task = make_task("push", engine="bullet")
     with pytest.raises(ValueError, match=r"bullet.*only tasks in MuJoCo"):
         SimulatedRollout([task], lambda: task, threads=1)

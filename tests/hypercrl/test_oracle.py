@@ -49,10 +49,10 @@ def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_oth
     assert other_motors.episode_return < -20
 
 
-@pytest.mark.parametrize("env", ["gymnasium", "push_engines"])
+@pytest.mark.parametrize(
+    "env", ["gymnasium", pytest.param("push_engines", marks=pytest.mark.bullet)]
+)
 def test_tasks_without_such_a_simulator_are_refused(env, tmp_path, capsys):
-    if env == "push_engines":
-        pytest.importorskip("pybullet")
     path = tmp_path / "run"
     with pytest.raises(SystemExit) as exit_:
         main(["train", *BASE, f"env={env}", f"run_dir={path}"])
