@@ -22,7 +22,7 @@ else
 LEFT_OUT := Python $(PYTHON_VERSION): without PyBullet (engine=bullet), which has wheels for Python 3.11 only
 endif
 
-.PHONY: train test lint docs slow clean-venv
+.PHONY: train test lint docs slow matrix clean-venv
 
 train: $(VENV)/.installed
 	$(BIN)/hypercrl train $(ARGS)
@@ -32,6 +32,10 @@ test: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m slow
+
+# The wheel on every Python here, with the lowest and the newest versions.
+matrix: $(VENV)/.installed
+	$(BIN)/python scripts/matrix.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

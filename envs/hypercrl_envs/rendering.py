@@ -2,7 +2,7 @@
 
 MuJoCo chooses its GL backend once, when it is imported, from the variable `MUJOCO_GL`. This
 module is imported before MuJoCo and chooses for it, so that training never needs a GL library:
-MuJoCo set to EGL cannot even be imported where libEGL is missing.
+MuJoCo set to EGL cannot even be imported where libEGL or OpenGL itself is missing.
 """
 
 # MuJoCo's compiled modules come without type stubs.
@@ -28,17 +28,24 @@ class RenderingUnavailable(RuntimeError):
 def choose_gl_backend() -> None:
     """Set `MUJOCO_GL` for headless Linux, unless the user has set it.
 
-    "egl" where libEGL can be loaded, else "disable" (physics works, rendering raises
-    `RenderingUnavailable`). With a display, and on other systems, MuJoCo's own choice is right.
+    "egl" where libEGL and an OpenGL can be loaded, else "disable" (physics works, rendering
+    raises `RenderingUnavailable`). With a display, and on other systems, MuJoCo's own choice is
+    right.
     """
     if os.environ.get("MUJOCO_GL") or sys.platform != "linux" or os.environ.get("DISPLAY"):
         return
+    # PyOpenGL, through which MuJoCo speaks with EGL, takes any of the three.
+    opengl = ("libOpenGL.so.0", "libGL.so.1", "libGLESv2.so.2")
+    egl = _can_load("libEGL.so.1") and any(map(_can_load, opengl))
+    os.environ["MUJOCO_GL"] = "egl" if egl else "disable"
+
+
+def _can_load(library: str) -> bool:
     try:
-        ctypes.CDLL("libEGL.so.1")
+        ctypes.CDLL(library)
     except OSError:
-        os.environ["MUJOCO_GL"] = "disable"
-    else:
-        os.environ["MUJOCO_GL"] = "egl"
+        return False
+    return True
 
 
 def import_triton_first() -> None:
@@ -64,7 +71,7 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
         backend = os.environ.get("MUJOCO_GL", "unset")
         raise RenderingUnavailable(
             f"cannot render (MUJOCO_GL={backend}: {error}). On a machine without a display "
-            "install libegl1, libgl1-mesa-dri and libegl-mesa0 (apt-get install libegl1 "
-            "libgl1-mesa-dri libegl-mesa0), leave MUJOCO_GL unset or set it to egl, and import "
-            "hypercrl_envs before mujoco"
+            "install EGL and OpenGL (apt-get install libegl1 libopengl0 libgl1-mesa-dri "
+            "libegl-mesa0), leave MUJOCO_GL unset or set it to egl, and import hypercrl_envs "
+            "before mujoco"
         ) from error

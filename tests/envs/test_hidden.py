@@ -110,7 +110,11 @@ def test_a_drawn_frame_turns_the_actions_and_is_told():
         ({"densities": [[1000, 100], 500]}, "densities must be"),
         ({"densities": [[50, 100], 500]}, "densities must be"),
         ({"densities": [[100, 200, 300], 500]}, "densities must be"),
-        ({"densities": RANGES, "engine": "bullet"}, "need engine 'mujoco'"),
+        pytest.param(
+            {"densities": RANGES, "engine": "bullet"},
+            "need engine 'mujoco'",
+            marks=pytest.mark.bullet,
+        ),
         ({"told": 1}, "told must be true or false"),
         ({"frame": [90, -90]}, "frame must be an angle"),
         ({"frame": "90"}, "frame must be an angle"),

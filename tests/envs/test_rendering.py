@@ -140,11 +140,15 @@ def test_render_without_render_mode_is_refused():
 
 def test_backend_choice(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
+    every = {"libEGL.so.1", "libOpenGL.so.0", "libGL.so.1", "libGLESv2.so.2"}
     for display, given, loadable, expected in [
-        (None, None, True, "egl"),
-        (None, None, False, "disable"),
-        (":0", None, True, None),
-        (None, "osmesa", True, "osmesa"),
+        (None, None, every, "egl"),
+        (None, None, set(), "disable"),
+        (None, None, {"libEGL.so.1"}, "disable"),
+        (None, None, every - {"libEGL.so.1"}, "disable"),
+        (None, None, {"libEGL.so.1", "libGL.so.1"}, "egl"),
+        (":0", None, every, None),
+        (None, "osmesa", every, "osmesa"),
     ]:
         for name, value in (("DISPLAY", display), ("MUJOCO_GL", given)):
             if value is None:
@@ -152,9 +156,8 @@ def test_backend_choice(monkeypatch):
             else:
                 monkeypatch.setenv(name, value)
 
-        def load(name: str, found: bool = loadable) -> None:
-            assert name == "libEGL.so.1"
-            if not found:
+        def load(name: str, found: set[str] = loadable) -> None:
+            if name not in found:
                 raise OSError(name)
 
         monkeypatch.setattr(ctypes, "CDLL", load)
@@ -162,16 +165,17 @@ def test_backend_choice(monkeypatch):
         assert os.environ.get("MUJOCO_GL") == expected
 
 
-def test_physics_without_a_gl_library_and_a_clear_message():
-    program = """
+@pytest.mark.parametrize("missing", [["EGL"], ["OpenGL", "libGL.", "libGLES"]], ids=str)
+def test_physics_without_a_gl_library_and_a_clear_message(missing):
+    program = f"""
 import ctypes
-import importlib.util
 real = ctypes.CDLL
-def without_egl(name, *args, **kwargs):
-    if name and "EGL" in str(name):
-        raise OSError("libEGL.so.1: cannot open shared object file")
-    return real(name, *args, **kwargs)
-ctypes.CDLL = without_egl
+class WithoutGL(real):
+    def __init__(self, name, *args, **kwargs):
+        if name and any(word in str(name) for word in {missing}):
+            raise OSError(f"{{name}}: cannot open shared object file")
+        super().__init__(name, *args, **kwargs)
+ctypes.CDLL = ctypes.cdll._dlltype = WithoutGL
 import hypercrl_envs
 task = hypercrl_envs.make_task("push", render_mode="rgb_array")
 obs, _ = task.reset(seed=0)
@@ -186,7 +190,7 @@ except hypercrl_envs.RenderingUnavailable as error:
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
-    assert "libegl1 libgl1-mesa-dri libegl-mesa0" in result.stdout
+    assert "libegl1 libopengl0 libgl1-mesa-dri libegl-mesa0" in result.stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
