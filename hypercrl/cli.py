@@ -1,5 +1,6 @@
 """The command line: a table of commands, each imported when it is called."""
 
+import errno
 import importlib
 import os
 import sys
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.streams import outlived
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +23,21 @@ COMMANDS = {
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
     "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
 }
+
+_FULL = (
+    "Make room, then go on with what there is: hypercrl train resume=DIR, or the same hypercrl "
+    "bench again."
+)
+WHAT_TO_DO = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: "Name another folder, or change who may write there.",
+    errno.EROFS: "That disk is read only; name a folder on another one.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.EIO: "The disk or the connection to it fails; name a folder on another one.",
+}
+"""By errno; a full disk leaves the last checkpoint as it was."""
 
 USAGE = """usage: hypercrl COMMAND [key=value ...]
 
@@ -39,6 +56,11 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user's ends with one message and exit code 2."""
+    with outlived():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
@@ -50,9 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
         sys.exit(130)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the disk or the system refused, and what to do about it."""
+    where = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error)
+    return f"{where}{reason}. {WHAT_TO_DO.get(error.errno or 0, 'Name a place that can be used.')}"
 
 
 def _make_current_folder_importable() -> None:
@@ -84,14 +116,16 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
-    from hypercrl.config.messages import check_composed, explained
+    from hypercrl.config.messages import check_choices, check_composed, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
     register()
+    words = in_groups(command, words)
+    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"hypercrl {command}", *in_groups(command, words)]
+    sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     mistakes: list[UserError] = []
 

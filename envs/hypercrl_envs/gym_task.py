@@ -98,6 +98,8 @@ class GymTask(Task):
         self._size = (int(height), int(width))
         if render_mode is not None:
             import_triton_first()
+        if not isinstance(options or {}, Mapping):
+            raise ValueError(f"{id}: options are a mapping of keyword arguments, not {options!r}")
         env = _make(id, render_mode, options or {})
         limit = env.spec.max_episode_steps if env.spec else None
         if limit is None or limit < 1:

@@ -36,6 +36,12 @@ class TaskSequence:
         """
         if not specs:
             raise ValueError(f"sequence {name!r} has no tasks")
+        for index, spec in enumerate(specs):
+            if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
+                raise ValueError(
+                    f"sequence {name!r}, task {index}: a task is a mapping such as "
+                    f"{{task: push, densities: [100, 500]}}, not {spec!r}"
+                )
         self.name = name
         self.specs: tuple[dict[str, Any], ...] = tuple(dict(spec) for spec in specs)
         captions: list[str] = []

@@ -126,8 +126,10 @@ def _close(values: Tensor, others: Tensor) -> bool:
 
 
 def _imported(path: str) -> Callable[..., Any]:
-    module, colon, name = path.partition(":")
     hint = 'write "package.module:function", of an installed package or of the current folder'
+    if not isinstance(path, str):
+        raise ValueError(f"{path!r} names no function: {hint}")
+    module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise ValueError(f"{path!r} names no function: {hint}")
     try:

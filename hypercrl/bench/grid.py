@@ -16,7 +16,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.strict_json import write_json
 from hypercrl.bench.cell import Cell
-from hypercrl.config.messages import check_composed, explained
+from hypercrl.config.messages import check_choices, check_composed, explained
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import register
 from hypercrl.memory import MEMORIES
@@ -72,6 +72,7 @@ class Grid:
     def __init__(self, words: Sequence[str], out: Path, suite: Suite = TRAINING) -> None:
         self.out = out.resolve()
         self.suite = suite
+        check_choices(suite.command, words)
         with explained(suite.command):
             axes = _axes(words, suite)
         for key in ("run_dir", "resume"):

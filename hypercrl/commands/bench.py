@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 
 from rich.console import Console
@@ -67,7 +68,7 @@ def run(words: Sequence[str]) -> None:
     own, settings = _split(words)
     if "out" not in own:
         raise UserError(f"bench needs out=FOLDER for its runs.\n\n{USAGE}")
-    retries = _number(own, "retries", 2, least=0)
+    retries = _number(own, "retries", 2, least=0, whole=True)
     suite, settings = _suite(own, settings)
     grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
@@ -127,7 +128,7 @@ def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
         for key in ("address", "cpus", "gpus"):
             if key in own:
                 raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
-        slots = int(_number(own, "workers", cores(), least=1))
+        slots = int(_number(own, "workers", cores(), least=1, whole=True))
         on_gpu = any(word.startswith("device=cuda") for word in settings)
         return LocalWorkers(slots, _visible_gpus() if on_gpu else ())
     if cluster == "ray":
@@ -137,16 +138,20 @@ def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
             own.get("address"),
             _number(own, "cpus", 1, least=0.01),
             _number(own, "gpus", 0, least=0),
-            int(_number(own, "workers", 0, least=0)) or None,
+            int(_number(own, "workers", 0, least=0, whole=True)) or None,
         )
     raise UserError(f"cluster is one of local, ray, not {cluster!r}.")
 
 
-def _number(own: dict[str, str], key: str, default: float, least: float) -> float:
+def _number(
+    own: dict[str, str], key: str, default: float, least: float, *, whole: bool = False
+) -> float:
     try:
         value = float(own.get(key, default))
     except ValueError as error:
         raise UserError(f"{key} is a number, not {own[key]!r}.") from error
+    if not isfinite(value) or (whole and value != int(value)):
+        raise UserError(f"{key} is a {'whole' if whole else 'finite'} number, not {own[key]!r}.")
     if value < least:
         raise UserError(f"{key} must be at least {least:g}, not {value:g}.")
     return value

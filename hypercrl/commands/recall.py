@@ -23,6 +23,7 @@ def recall(config: DictConfig) -> None:
     path = RunFolder(Path(config.run_dir)).result_path
     if path.exists():
         raise UserError(f"{path} exists already and is left as it is. Name another run_dir.")
+    path.parent.mkdir(parents=True, exist_ok=True)  # or say now that it cannot be
     result = measure_recall(cast(RecallConfig, OmegaConf.to_object(config)))
     write_json(path, result, indent=2)
     most = str(result["pairs"])

@@ -10,6 +10,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -32,6 +34,35 @@ def explained(command: str) -> Iterator[None]:
         raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_wrong_key_or_value(error, command)) from error
+
+
+def check_choices(command: str, words: Iterable[str]) -> None:
+    """Refuse a value that cannot be the name of a group's choice, which Hydra takes for granted.
+
+    Args:
+        command: of `hypercrl`.
+        words: KEY=VALUE.
+
+    Raises:
+        UserError: names the group and its choices; or a word cannot be read.
+    """
+    with explained(command):
+        overrides = OverridesParser.create().parse_overrides(list(words))
+    groups = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in configs_dir().iterdir()
+        if folder.is_dir()
+    }
+    for given in overrides:
+        group, value = given.key_or_group, given.value()
+        if given.is_delete() or not (group in groups or group.startswith("hydra/")):
+            continue
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        if not all(isinstance(one, str | QuotedString | Glob) for one in values):
+            name = "preset" if group == command else group
+            known = f" Choices: {', '.join(groups[group])}." if group in groups else ""
+            said = given.input_line.partition("=")[2]
+            raise UserError(f"{name} is the name of one choice, not {said}.{known}")
 
 
 def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:

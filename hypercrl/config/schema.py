@@ -79,7 +79,7 @@ class TrainConfig:
     planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    seed: int = number(0, least=0)
+    seed: int = number(0, least=0, most=2**63 - 1)
     device: str = "auto"
     run_dir: str | None = None
     resume: str | None = None
@@ -100,7 +100,7 @@ class PlayConfig:
     checkpoint: str = "latest"
     episodes: int = number(3, least=1)
     video: str | None = None
-    seed: int = number(0, least=0)
+    seed: int = number(0, least=0, most=2**63 - 1)
     device: str = "cpu"
     size: int = number(480, least=64, most=4096)
     camera: str = "front"
@@ -118,7 +118,7 @@ class RecallConfig:
     learning_rate: float = number(0.006, least=0)
     clip_norm: float = number(1.0, least=0)
     test_sequences: int = number(least=1)
-    seed: int = number(0, least=0)
+    seed: int = number(0, least=0, most=2**63 - 1)
     device: str = "auto"
     run_dir: str = MISSING
 
