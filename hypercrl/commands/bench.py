@@ -116,8 +116,8 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
 def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:
     """Report on the cells that came far enough; where the figures are, if any did."""
     if grid.suite is RECALL:
-        results = [RunFolder(folder).result_path for folder in folders]
-        return write_recall([r for r in results if r.exists()], grid.out / "report", console)
+        ended = [run.result_path for run in map(RunFolder, folders) if run.ended]
+        return write_recall(ended, grid.out / "report", console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
     return write_report(begun, grid.out / "report", console) if begun else None
 

@@ -37,7 +37,9 @@ def play(config: DictConfig) -> None:
         raise UserError(f"{video} exists already and is left as it is; name another video.")
     if video and video.suffix != ".mp4":
         raise UserError(f"video={video} must end in .mp4.")
-    experiment = open_run(Path(settings.run), settings.device, settings.checkpoint)
+    experiment = open_run(
+        Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
+    )
     count = len(experiment.sequence)
     if not 1 <= settings.task <= count:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")

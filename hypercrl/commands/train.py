@@ -21,7 +21,7 @@ from hypercrl.training.oracle import NAME, measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
 
-MAY_CHANGE_ON_RESUME = {"resume", "device"}
+MAY_CHANGE_ON_RESUME = {"resume", "device", "trust"}
 
 
 def train(config: DictConfig) -> None:
@@ -38,10 +38,10 @@ def train(config: DictConfig) -> None:
         return
     _refuse_other_overrides()
     with RunFolder.resume(Path(config.resume)) as folder:
-        if folder.result_path.exists():
+        if folder.ended:
             there = shlex.quote(str(folder.path))
             raise UserError(f"{folder.path} has ended; see it with: hypercrl report {there}")
-        stored = folder.config(TrainConfig)
+        stored = folder.config(TrainConfig, trust=config.trust)
         if "device" in keys_of(HydraConfig.get().overrides.task):
             stored.device = config.device
         experiment = build(stored)
@@ -90,5 +90,5 @@ def _refuse_other_overrides() -> None:
     if others:
         raise UserError(
             f"resume= goes on with the configuration the run was started with; leave out "
-            f"{', '.join(others)} (only device= may be given beside it)."
+            f"{', '.join(others)} (only device= and trust= may be given beside it)."
         )

@@ -61,7 +61,7 @@ def check_choices(command: str, words: Iterable[str]) -> None:
         if not all(isinstance(one, str | QuotedString | Glob) for one in values):
             name = "preset" if group == command else group
             known = f" Choices: {', '.join(groups[group])}." if group in groups else ""
-            said = given.input_line.partition("=")[2]
+            said = (given.input_line or "").partition("=")[2]
             raise UserError(f"{name} is the name of one choice, not {said}.{known}")
 
 

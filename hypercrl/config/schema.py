@@ -66,6 +66,7 @@ class TrainConfig:
     """Everything a run depends on.
 
     `task_id` says whether the agent is given the task's label and boundaries, or infers them.
+    `trust` is for `resume`: import code that the run names even where a stranger wrote it.
     """
 
     preset: str = MISSING
@@ -83,13 +84,15 @@ class TrainConfig:
     device: str = "auto"
     run_dir: str | None = None
     resume: str | None = None
+    trust: bool = False
 
 
 @dataclass
 class PlayConfig:
     """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock.
 
-    `watch` prints at the end what the iterations of the planner's searches came to.
+    `watch` prints at the end what the iterations of the planner's searches came to. `trust` imports
+    code that the run names even where a stranger wrote it.
     """
 
     run: str = MISSING
@@ -98,6 +101,7 @@ class PlayConfig:
     realtime: bool = False
     watch: bool = False
     checkpoint: str = "latest"
+    trust: bool = False
     episodes: int = number(3, least=1)
     video: str | None = None
     seed: int = number(0, least=0, most=2**63 - 1)

@@ -21,7 +21,7 @@ from hypercrl.report.runs import Result, Run
 REFERENCE = "single"
 """The method that normalised scores are relative to: each task learnt by an agent of its own."""
 
-_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume"}
+_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume", "trust"}
 """Config keys in which the seeds of one method may differ."""
 
 

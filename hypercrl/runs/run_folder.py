@@ -13,8 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
-from hypercrl.base.strict_json import to_json, write_json
+from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.config.overrides import in_shell
+from hypercrl.config.stored import read_stored, signed
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
@@ -52,7 +53,8 @@ class RunFolder:
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
-            write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+            text = signed(OmegaConf.to_yaml(config, resolve=True))
+            write_atomically(path / "config.yaml", text.encode())
             folder.metrics_path.touch()
             yield folder
 
@@ -66,6 +68,7 @@ class RunFolder:
         """
         folder = cls.open(path)
         with locked(path):
+            (path / FAILURE).unlink(missing_ok=True)
             yield folder
 
     @classmethod
@@ -82,14 +85,28 @@ class RunFolder:
             )
         return cls(path)
 
-    def config(self, schema: type) -> Any:
+    @property
+    def ended(self) -> bool:
+        """Whether its result is there, and whole."""
+        try:
+            return isinstance(from_json(self.result_path.read_bytes()), dict)
+        except (OSError, ValueError):
+            return False
+
+    def config(self, schema: type, *, trust: bool = False) -> Any:
         """The configuration the run was started with, as an instance of the dataclass `schema`.
 
+        Args:
+            schema: a dataclass.
+            trust: whether code that the configuration names may be imported, whoever wrote it.
+
         Raises:
-            UserError: the file does not fit the schema.
+            UserError: the file is damaged, or does not fit the schema; or code that a stranger's
+                names would be imported.
         """
+        values = read_stored(self.path / "config.yaml", trust=trust)
         try:
-            stored = OmegaConf.load(self.path / "config.yaml")
+            stored = OmegaConf.create(values)
             typed = OmegaConf.structured(schema)
             typed.method = METHODS[stored.method.name][1]
             typed.planner = PLANNERS[stored.planner.name][1]
@@ -97,7 +114,8 @@ class RunFolder:
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
         except Exception as error:
             raise UserError(
-                f"{self.path}/config.yaml does not fit this version of the program: {error}"
+                f"{self.path}/config.yaml does not fit this version of the program: "
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
 
     def checkpoint_path(self, name: str) -> Path:

@@ -7,7 +7,9 @@ from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import Experiment, build
 
 
-def open_run(run: Path, device: str, checkpoint: str = LATEST) -> Experiment:
+def open_run(
+    run: Path, device: str, checkpoint: str = LATEST, *, trust: bool = False
+) -> Experiment:
     """The experiment that a run folder describes, its agent as the checkpoint has it.
 
     With `planner.dynamics=simulator` nothing was learned, and no checkpoint is read.
@@ -16,12 +18,13 @@ def open_run(run: Path, device: str, checkpoint: str = LATEST) -> Experiment:
         run: the folder.
         device: where the parts live, whatever the run was trained on.
         checkpoint: name of one in the run's checkpoints/.
+        trust: import code that the run names even where a stranger wrote it.
 
     Raises:
         UserError: there is no such run, device or checkpoint, or they do not fit one another.
     """
     folder = RunFolder.open(run)
-    config = folder.config(TrainConfig)
+    config = folder.config(TrainConfig, trust=trust)
     config.device = device
     experiment = build(config)
     if not experiment.plans_with_simulator:

@@ -15,6 +15,8 @@ from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
+from hypercrl.runs.lock import locked
+from hypercrl.runs.run_folder import FAILURE
 
 SMALL = (
     "preset=smoke",
@@ -159,7 +161,7 @@ class StubWorkers(LocalWorkers):
 DONE = "open('{folder}/result.json', 'w').write('{{}}')"
 DIES_ONCE = f"import os\nif {{attempt}} == 1: os.kill(os.getpid(), 9)\n{DONE}"
 ALWAYS_DIES = "import os; os.kill(os.getpid(), 9)"
-DIVERGES = "print('the model diverged'); raise SystemExit(2)"
+DIVERGES = "open('{folder}/config.yaml', 'w'); print('the model diverged'); raise SystemExit(2)"
 CRASHES = "raise RuntimeError('a bug')"
 ENDS_WITHOUT_RESULT = "pass"
 
@@ -191,7 +193,8 @@ def test_a_crash_loses_only_its_cell_and_attempts_are_bounded(tmp_path):
     assert reasons["diverges"] == "exit code 2: the model diverged"
     assert "a bug" in reasons["crashes"]
     assert "the model diverged" in (tmp_path / "cells/diverges/failure.txt").read_text()
-    assert not (tmp_path / "cells/fine/failure.txt").exists()
+    # Word is left in runs that were begun, and nowhere else.
+    assert [p.parent.name for p in tmp_path.rglob("failure.txt")] == ["diverges"]
     assert "killed_once: to be tried again (killed by signal 9)" in said
 
 
@@ -285,3 +288,47 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     main(["bench", *words, f"out={out}"])
     assert "2 of 2 cells are there already" in capsys.readouterr().out
     assert (out / "report" / "index.html").exists()
+
+
+def test_what_bench_did_not_make_it_does_not_touch(tmp_path):
+    """A cell's folder with files of someone else: the cell fails, the files stay."""
+    words = ["method=finetune", "seed=0", *SMALL]
+    grid = Grid(words, tmp_path)
+    folder = grid.cells[0].folder
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine" / "notes").write_text("kept")
+    board = run_grid(grid.cells, LocalWorkers(1), 2, Console(file=io.StringIO()))
+    assert [(p.status, p.attempts) for p in board] == [(Status.FAILED, 1)]
+    assert "exists already and is left as it is" in board[0].reason
+    assert [p.name for p in folder.iterdir()] == ["mine"]
+    assert (folder / "mine" / "notes").read_text() == "kept"
+
+
+def test_no_word_is_left_in_a_run_that_someone_else_goes_on_with(tmp_path):
+    cell = Cell("x", (), tmp_path / "x")
+    cell.folder.mkdir()
+    (cell.folder / "config.yaml").touch()
+    with locked(cell.folder):
+        cell.fail("it is being written to")
+        assert not (cell.folder / FAILURE).exists()
+    cell.fail("it diverged")
+    assert (cell.folder / FAILURE).read_text() == "it diverged\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', "[" * 100_000, "\xff"])
+def test_a_damaged_grid_says_what_to_write(tmp_path, text):
+    with Grid(["seed=0", "preset=smoke"], tmp_path).claim():
+        pass
+    (tmp_path / "grid.json").write_text(text, encoding="latin-1")
+    with (
+        pytest.raises(UserError, match=r'damaged.*write into it: \{"preset": "smoke"\}'),
+        Grid(["seed=0", "preset=smoke"], tmp_path).claim(),
+    ):
+        pass
+
+
+def test_an_empty_result_is_no_end(tmp_path):
+    cell = Cell("x", (), tmp_path)
+    for text, done in (("", False), ("{", False), ("[]", False), ("{}", True)):
+        (tmp_path / "result.json").write_text(text)
+        assert cell.done is done
