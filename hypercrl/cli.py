@@ -39,6 +39,11 @@ WHAT_TO_DO = {
 }
 """By errno; a full disk leaves the last checkpoint as it was."""
 
+OUT_OF_MEMORY = (
+    "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, planner.samples, "
+    "protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
+)
+
 USAGE = """usage: hypercrl COMMAND [key=value ...]
 
 {commands}
@@ -72,12 +77,25 @@ def _main(arguments: Sequence[str] | None) -> None:
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"hypercrl: out of memory: {OUT_OF_MEMORY}", file=sys.stderr)
+        sys.exit(1)  # at another time, or on another machine, there may be enough
     except OSError as error:
         print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
         sys.exit(130)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the machine's, or a GPU's (torch.OutOfMemoryError, a RuntimeError), is used up."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+    )
 
 
 def _of_the_system(error: OSError) -> str:

@@ -42,8 +42,11 @@ def run_grid(
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while waiting or running:
             while waiting and workers.free:
-                _start(waiting.popleft(), workers)
-                running += 1
+                progress = waiting.popleft()
+                if _start(progress, workers):
+                    running += 1
+                else:
+                    _tell(progress, console)
             for cell, code in workers.finished():
                 progress = board[cell.name]
                 running -= 1
@@ -58,11 +61,19 @@ def run_grid(
     return list(board.values())
 
 
-def _start(progress: Progress, workers: Workers) -> None:
+def _start(progress: Progress, workers: Workers) -> bool:
+    """Begin an attempt; whether it has begun. A full disk costs its cell and no other."""
     progress.status = Status.RUNNING
     progress.attempts += 1
     progress.started = time.monotonic()
-    workers.start(progress.cell, progress.cell.words())
+    try:
+        workers.start(progress.cell, progress.cell.words())
+    except OSError as error:
+        progress.status = Status.FAILED
+        progress.reason = f"cannot be started: {error}"
+        progress.cell.fail(progress.reason)
+        return False
+    return True
 
 
 def _judge(progress: Progress, code: int, retries: int) -> None:

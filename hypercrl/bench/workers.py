@@ -56,7 +56,7 @@ class LocalWorkers:
         return len(self._free_slots)
 
     def start(self, cell: Cell, words: Sequence[str]) -> None:
-        slot = self._free_slots.pop(0)
+        slot = self._free_slots[0]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -71,6 +71,7 @@ class LocalWorkers:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self._running[slot] = (cell, process)
+        self._free_slots.remove(slot)
 
     def finished(self) -> list[tuple[Cell, int]]:
         ended = []

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +33,8 @@ def train(config: DictConfig) -> None:
     console = Console()
     if config.resume is None:
         path = _run_dir(config)
+        if config.threads is None:
+            config.threads = torch.get_num_threads()
         experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
         with RunFolder.create(path, config) as folder:
             _run(experiment, folder, None, console)

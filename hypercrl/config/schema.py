@@ -66,7 +66,9 @@ class TrainConfig:
     """Everything a run depends on.
 
     `task_id` says whether the agent is given the task's label and boundaries, or infers them.
-    `trust` is for `resume`: import code that the run names even where a stranger wrote it.
+    `threads` are those of the processor, null as many as torch takes: a run keeps how many, since
+    the last digits of a sum depend on them. `trust` is for `resume`: import code that the run names
+    even where a stranger wrote it.
     """
 
     preset: str = MISSING
@@ -82,6 +84,7 @@ class TrainConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     seed: int = number(0, least=0, most=2**63 - 1)
     device: str = "auto"
+    threads: int | None = number(None, least=1, most=1024)
     run_dir: str | None = None
     resume: str | None = None
     trust: bool = False

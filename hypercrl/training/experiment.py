@@ -19,6 +19,7 @@ from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.footprint import check_fits
 from hypercrl_envs import TaskFault, TaskSequence
 
 
@@ -63,13 +64,15 @@ class Experiment:
 
 
 def build(config: TrainConfig) -> Experiment:
-    """Build all parts afresh from the config's seed.
+    """Build all parts afresh from the config's seed, and let torch use the run's threads.
 
     Raises:
         UserError: a setting out of its limits, no such device, tasks that cannot be made or begun,
-            functions of theirs that do not do what they are to.
+            functions of theirs that do not do what they are to, more memory needed than there is.
     """
     check(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:
@@ -84,6 +87,7 @@ def build(config: TrainConfig) -> Experiment:
     except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
     _check_heldout(config, sequence)
+    check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)

@@ -332,3 +332,46 @@ def test_an_empty_result_is_no_end(tmp_path):
     for text, done in (("", False), ("{", False), ("[]", False), ("{}", True)):
         (tmp_path / "result.json").write_text(text)
         assert cell.done is done
+
+
+def test_a_cell_that_cannot_be_started_costs_no_other(tmp_path):
+    (tmp_path / "cells" / "blocked.log").mkdir(parents=True)
+    board, workers, said = run_stubs(tmp_path, {"blocked": DONE, "fine": DONE}, slots=1)
+    assert board["blocked"].status is Status.FAILED
+    assert board["fine"].status is Status.DONE
+    assert workers.free == 1
+    assert "blocked: given up (cannot be started: [Errno 21] Is a directory" in said
+
+
+BREAKS = """
+import gymnasium
+from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
+
+
+class Breaks(ReacherEnv):
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 10:
+            raise RuntimeError("the arm fell off")
+        return super().step(action)
+
+
+gymnasium.register("Breaks-v0", Breaks, max_episode_steps=50)
+"""
+
+
+def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "breaking_module.py").write_text(BREAKS)
+    tasks = 'env.tasks=[{task: gym, id: "breaking_module:Breaks-v0"}]'
+    words = ("env=gymnasium_learned", tasks, "protocol.num_tasks=1", *SMALL)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "method=finetune", "seed=0,1", "workers=2", *words, "out=grid"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "2 of 2 cells failed" in printed
+    assert printed.count("the arm fell off") == 2
+    assert "given up" in (tmp_path / "grid" / "report" / "index.html").read_text()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import UserError
@@ -158,3 +159,15 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hypercrl.report.write_report", full)
     monkeypatch.setattr("hypercrl.commands.report.write_report", full)
     assert "Make room, then go on" in message(capsys, "report", str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_memory_that_runs_out_is_no_mistake_but_one_message(error, capsys, monkeypatch):
+    def asks_for_more(*_):
+        raise error
+
+    monkeypatch.setattr("hypercrl.commands.tasks.run", asks_for_more)
+    with pytest.raises(SystemExit) as ended:
+        main(["tasks"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("hypercrl: out of memory: end other programs, or")
