@@ -134,7 +134,7 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
-    from hypercrl.config.messages import check_choices, check_composed, explained
+    from hypercrl.config.messages import check_choices, check_composed, composing, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
@@ -146,6 +146,7 @@ def _run_with_hydra(
     sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     mistakes: list[UserError] = []
+    faults: list[Exception] = []
 
     def job(config: "DictConfig") -> None:
         # Hydra prints an account of its own of whatever a job raises.
@@ -157,8 +158,11 @@ def _run_with_hydra(
             mistakes.append(error)
         except TaskFault as fault:
             mistakes.append(UserError(str(fault)))
+        except Exception as fault:
+            faults.append(fault)
+            raise
 
-    with ExitStack() as stack, explained(command):
+    with ExitStack() as stack, composing(command, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True

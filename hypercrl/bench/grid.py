@@ -15,7 +15,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
-from hypercrl.config.messages import check_choices, check_composed, explained
+from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import register
 from hypercrl.memory import MEMORIES
@@ -72,7 +72,7 @@ class Grid:
         self.out = out.resolve()
         self.suite = suite
         check_choices(suite.command, words)
-        with explained(suite.command):
+        with composing(suite.command):
             axes = _axes(words, suite)
         for key in ("run_dir", "resume"):
             if key in keys_of(words):
@@ -103,7 +103,7 @@ class Grid:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
-                with explained(self.suite.command):
+                with composing(self.suite.command):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -34,6 +34,25 @@ def explained(command: str) -> Iterator[None]:
         raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_wrong_key_or_value(error, command)) from error
+
+
+@contextmanager
+def composing(command: str, faults: Sequence[Exception] = ()) -> Iterator[None]:
+    """`explained`, and whatever else Hydra raises over words that it did not expect.
+
+    Args:
+        command: of `hypercrl`.
+        faults: what was raised by what was composed for; that is none of Hydra's.
+    """
+    with explained(command):
+        try:
+            yield
+        except (UserError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            if faults:
+                raise
+            raise UserError(f"the settings cannot be read: {_first_line(error)}") from error
 
 
 def check_choices(command: str, words: Iterable[str]) -> None:
@@ -173,4 +192,5 @@ def _hint(word: str, known: list[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

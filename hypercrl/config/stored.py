@@ -66,10 +66,6 @@ def parse_stored(path: Path) -> tuple[dict[str, Any], str]:
         text = data.decode("utf-8")
         _check_events(text)
         config: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        if not isinstance(config, dict):
-            raise ValueError("it is not a mapping")
-        if not config:
-            raise ValueError("it is empty")
         if any("${" in value for value in _texts(config)):
             raise ValueError("it refers to other values with ${ }, and a run's is resolved")
     except (ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
@@ -138,15 +134,21 @@ def _texts(node: Any) -> Iterator[str]:
 
 def _check_events(text: str) -> None:
     """Raise ValueError on what this program never writes, before any of it is built."""
-    depth = 0
+    depth, roots = 0, 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ValueError("it has an alias")
         if getattr(event, "tag", None):
             raise ValueError(f"it has the tag {event.tag[:60]!r}")
+        if isinstance(event, yaml.NodeEvent) and depth == 0:
+            roots += 1
+            if roots > 1 or not isinstance(event, yaml.MappingStartEvent):
+                raise ValueError("it is not a mapping")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
+    if not roots:
+        raise ValueError("it is empty")

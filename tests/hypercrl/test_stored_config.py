@@ -107,6 +107,8 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for 
         (b"\xff\xfe\xff", "can't decode|invalid|unacceptable"),
         (b"- 1\n", "not a mapping"),
         (b"", "it is empty"),
+        (b"3", "not a mapping"),
+        (b"a: 1\n---\nb: 2\n", "not a mapping"),
         (b"? [a]\n: 1\n", "damaged"),
     ],
 )
