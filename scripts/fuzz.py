@@ -211,7 +211,8 @@ config_texts = st.one_of(
 metrics_texts = st.one_of(
     changed(METRICS).map(_lines), spoiled(_lines(METRICS)), st.binary(max_size=64)
 )
-told = st.one_of(scalars.map(str), values.map(lambda v: json.dumps(v)), st.text(max_size=12))
+likely = st.sampled_from(["1", "2", "0.5", "true", "[8,8]", "quick", "hnet", "gru", "icem", "cpu"])
+told = st.one_of(likely, scalars.map(str), values.map(json.dumps), st.text(max_size=12))
 command_words = st.lists(
     st.builds(
         lambda sign, key, value: f"{sign}{key}={value}",
@@ -220,7 +221,7 @@ command_words = st.lists(
         told,
     ).filter(lambda word: not word.startswith(("-", "hydra"))),
     min_size=1,
-    max_size=3,
+    max_size=2,
 )
 
 Target = tuple[st.SearchStrategy[Any], Callable[[Any, Path], None]]
