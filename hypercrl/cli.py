@@ -43,6 +43,7 @@ OUT_OF_MEMORY = (
     "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, planner.samples, "
     "protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
 )
+HELP = {"-h", "--help"}
 
 USAGE = """usage: hypercrl COMMAND [key=value ...]
 
@@ -52,11 +53,12 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
-  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
+  hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
 
-`hypercrl COMMAND --help` shows a command's settings."""
+`hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
+version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,6 +72,9 @@ def _main(arguments: Sequence[str] | None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
+        return
+    if words[0] == "--version":
+        print(f"hypercrl {sys.modules['hypercrl'].__version__}")
         return
     _make_current_folder_importable()
     try:
@@ -134,11 +139,17 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
+    from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, check_composed, composing, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
     register()
+    if HELP & set(words):
+        with explained(command):
+            text = command_help(command, COMMANDS[command][2], [w for w in words if w not in HELP])
+        print(text)
+        return
     words = in_groups(command, words)
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     # Without this, Hydra prints its own account of an error and exits with code 1.
