@@ -1,4 +1,4 @@
-"""Made-up files and settings are accepted, or refused by one message; scripts/fuzz.py makes more."""
+"""Made-up files and settings are accepted or refused by one message; scripts/fuzz.py has more."""
 
 import pytest
 
