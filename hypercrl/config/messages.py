@@ -56,7 +56,7 @@ def composing(command: str, faults: Sequence[Exception] = ()) -> Iterator[None]:
 
 
 def check_choices(command: str, words: Iterable[str]) -> None:
-    """Refuse a value that cannot be the name of a group's choice, which Hydra takes for granted.
+    """Refuse a value that is neither a group's choice nor settings of it, which Hydra relies on.
 
     Args:
         command: of `hypercrl`.
@@ -77,7 +77,7 @@ def check_choices(command: str, words: Iterable[str]) -> None:
         if given.is_delete() or not (group in groups or group.startswith("hydra/")):
             continue
         values = value.list if isinstance(value, ChoiceSweep) else [value]
-        if not all(isinstance(one, str | QuotedString | Glob) for one in values):
+        if not all(isinstance(one, str | QuotedString | Glob | dict) for one in values):
             name = "preset" if group == command else group
             known = f" Choices: {', '.join(groups[group])}." if group in groups else ""
             said = (given.input_line or "").partition("=")[2]

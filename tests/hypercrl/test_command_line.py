@@ -171,3 +171,8 @@ def test_memory_that_runs_out_is_no_mistake_but_one_message(error, capsys, monke
         main(["tasks"])
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("hypercrl: out of memory: end other programs, or")
+
+
+def test_a_group_takes_settings_of_its_own_at_once(capsys):
+    main(["train", "--cfg=job", "planner={samples: 40}"])
+    assert "samples: 40" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.fuzz import fuzz
+from scripts.fuzz import TARGETS, fuzz
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,10 @@ def test_nothing_but_the_one_message(target, examples):
     seen = fuzz(target, examples)
     assert seen["refused"]
     assert sum(seen.values()) >= examples // 2
+
+
+def test_a_page_over_errors_that_were_not_measured(tmp_path):
+    """As fuzzing found it: an axis in decades without a number on it."""
+    line = b'{"kind": "eval", "env_steps": 12, "task": 1, "on": 1, "return": 1.0}\n'
+    TARGETS["page"][1]({"metrics": line}, tmp_path)
+    assert (tmp_path / "report" / "index.html").exists()
