@@ -259,7 +259,7 @@ def fuzz(name: str, examples: int, seed: int | None = None) -> Counter[str]:
         deadline=None,
         database=None,
         derandomize=seed is None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[*hypothesis.HealthCheck.__members__.values()],
     )
     @hypothesis.given(strategy)
     def reads(example: Any) -> None:
