@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
     "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
+    "export": ("hypercrl.commands.export", "export", "a run's episodes or model, for others"),
     "bench": ("hypercrl.commands.bench", "", "a grid of runs on all cores or a cluster"),
     "recall": ("hypercrl.commands.recall", "recall", "train one memory encoder to recall pairs"),
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
@@ -30,6 +31,7 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
+  hypercrl export run=DIR task=2 format=minari out=NAME episodes=100
   hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks

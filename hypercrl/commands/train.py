@@ -17,6 +17,7 @@ from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import NAME, measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
@@ -33,6 +34,7 @@ def train(config: DictConfig) -> None:
     if config.resume is None:
         path = _run_dir(config)
         experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
+        recorded_transitions(experiment, 0)  # what is refused, before there is a folder
         with RunFolder.create(path, config) as folder:
             _run(experiment, folder, None, console)
         return

@@ -62,6 +62,16 @@ class ProtocolConfig:
 
 
 @dataclass
+class ReplayConfig:
+    """What the replay begins with: for each task in order a dataset of Minari's, or null.
+
+    Its transitions count as the task's first ones, in place of as many random steps.
+    """
+
+    datasets: list[str | None] = field(default_factory=list)
+
+
+@dataclass
 class TrainConfig:
     """Everything a run depends on.
 
@@ -79,6 +89,7 @@ class TrainConfig:
     planner: PlannerConfig = MISSING
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     seed: int = number(0, least=0)
     device: str = "auto"
     run_dir: str | None = None
@@ -104,6 +115,23 @@ class PlayConfig:
     device: str = "cpu"
     size: int = number(480, least=64, most=4096)
     camera: str = "front"
+
+
+@dataclass
+class ExportConfig:
+    """A run's data or model for other programs; `out` is a folder or file that is not there yet.
+
+    `source` of data: episodes that the agent plays now, or what the replay held at the task's end.
+    """
+
+    run: str = MISSING
+    format: str = choice("minari", "minari")
+    out: str = MISSING
+    task: int = 1
+    source: str = choice("rollout", "rollout", "replay")
+    episodes: int = number(10, least=1)
+    checkpoint: str = "latest"
+    seed: int = number(0, least=0)
 
 
 @dataclass
@@ -139,6 +167,7 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
     store.store(name="recall_schema", node=RecallConfig)
+    store.store(name="export_schema", node=ExportConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in MEMORIES.items():
