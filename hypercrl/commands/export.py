@@ -29,7 +29,8 @@ def export(config: DictConfig) -> None:
     count = len(experiment.sequence)
     if not 1 <= settings.task <= count:
         raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
-    what = _dataset(experiment, settings, out)
+    write = _dataset if settings.format == "minari" else _model
+    what = write(experiment, settings, out)
     Console().print(f"{out}: {what}", highlight=False, soft_wrap=True)
 
 
@@ -53,3 +54,15 @@ def _dataset(experiment: Experiment, settings: ExportConfig, out: Path) -> str:
     steps = sum(map(len, episodes))
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
     return f"{len(episodes)} episodes of {env.caption}, {steps} steps, {solved} solved at the end"
+
+
+def _model(experiment: Experiment, settings: ExportConfig, out: Path) -> str:
+    from hypercrl.training.exported import export_act, export_dynamics
+
+    suffix = {"torch_export": ".pt2", "onnx": ".onnx"}[settings.format]
+    if out.suffix != suffix:
+        raise UserError(f"out={out} must end in {suffix}.")
+    write = export_act if settings.part == "act" else export_dynamics
+    difference = write(experiment, settings.task - 1, out, settings.format)
+    caption = experiment.sequence.captions[settings.task - 1]
+    return f"{settings.part} of {caption}, within {difference:.1e} of the original"

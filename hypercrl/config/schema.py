@@ -122,14 +122,16 @@ class ExportConfig:
     """A run's data or model for other programs; `out` is a folder or file that is not there yet.
 
     `source` of data: episodes that the agent plays now, or what the replay held at the task's end.
+    `part` of a model: the whole of acting, or the dynamics alone.
     """
 
     run: str = MISSING
-    format: str = choice("minari", "minari")
+    format: str = choice("minari", "minari", "torch_export", "onnx")
     out: str = MISSING
     task: int = 1
     source: str = choice("rollout", "rollout", "replay")
     episodes: int = number(10, least=1)
+    part: str = choice("act", "act", "dynamics")
     checkpoint: str = "latest"
     seed: int = number(0, least=0)
 
