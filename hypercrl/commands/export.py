@@ -26,12 +26,13 @@ def export(config: DictConfig) -> None:
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another one.")
     experiment = open_run(Path(settings.run), "cpu", settings.checkpoint)
-    count = len(experiment.sequence)
-    if not 1 <= settings.task <= count:
-        raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
+    task = experiment.index(settings.task)
+    console = Console()
+    if instead := experiment.untrained(task):
+        console.print(f"task {task + 1} was not trained: {instead}", highlight=False)
     write = _dataset if settings.format == "minari" else _model
     what = write(experiment, settings, out)
-    Console().print(f"{out}: {what}", highlight=False, soft_wrap=True)
+    console.print(f"{out}: {what}", highlight=False, soft_wrap=True)
 
 
 def _dataset(experiment: Experiment, settings: ExportConfig, out: Path) -> str:

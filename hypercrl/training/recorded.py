@@ -21,13 +21,11 @@ from hypercrl_envs.gymnasium_ids import IDS
 
 def rolled_out(experiment: Experiment, task: int, episodes: int, seed: int) -> list[Episode]:
     """Episodes of task `task` (from 0) that the agent plays as `hypercrl play` would."""
-    env = experiment.sequence.make(task)
+    env = experiment.robot(task)
     if experiment.plans_with_simulator:
         agent = oracle_agent(experiment.planner, experiment.sequence, task, [env])
     else:
-        generator = torch.Generator(experiment.device)
-        agent = Agent(experiment.planner, env.reward, 1, generator, termination=env.termination)
-        agent.believe(experiment.labels.belief(task, 1))
+        agent = experiment.agent(task, env)
     agent.generator.manual_seed(seed)
     recorded = [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
     env.close()
