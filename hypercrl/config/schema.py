@@ -73,8 +73,7 @@ class ReplayConfig:
 
     datasets: list[str | None] = group(
         list,
-        help="for each task in order a Minari dataset that it begins with, in place of random "
-        "steps, or null",
+        help="for each task in order a Minari dataset in place of its random steps, or null",
     )
 
 
