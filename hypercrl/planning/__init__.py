@@ -18,7 +18,7 @@ from hypercrl.planning.planner import (
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
-PLANNERS: dict[str, tuple[type, type[PlannerConfig]]] = {
+PLANNERS: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
     "icem": (ICEM, ICEMConfig),
     "mppi": (MPPI, MPPIConfig),
