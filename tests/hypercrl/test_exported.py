@@ -146,6 +146,7 @@ def test_a_program_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
     [
         (["memory=gru", "context={burn_in: 4, horizon: 2}"], "act.pt2", "with a memory"),
         (["planner.sampled=true", "dynamics.probabilistic=true"], "act.pt2", "part=dynamics"),
+        (["planner=policy", "planner.horizon=8"], "act.pt2", "part=dynamics"),
         ([], "act.onnx", "must end in .pt2"),
     ],
 )
