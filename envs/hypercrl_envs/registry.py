@@ -9,6 +9,7 @@ from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.door import DoorTask
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
+from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import Task
@@ -22,11 +23,30 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+def find_task(name: str) -> type[Task]:
+    """The class of the task of that name, see `make_task`.
+
+    Raises:
+        ValueError: there is none, or what is found is no task.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    found = plugged_in(name, "tasks", TASKS, "task")
+    if (fault := whole(found, Task)) is not None:
+        raise ValueError(f"task {name!r}: {fault}")
+    if "render_mode" not in inspect.signature(found).parameters:
+        raise ValueError(
+            f"task {name!r}: let {found.__name__}.__init__ take render_mode=None, and hand it on"
+        )
+    return found
+
+
 def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> Task:
     """Make one task.
 
     Args:
-        task: a key of `TASKS`.
+        task: a key of `TASKS`, what an installed package calls one in its entry points
+            "hypercrl.tasks", or "package.module:Class".
         render_mode: "rgb_array" to use `render`, else None.
         parameters: keyword arguments of the task's class, such as the `engine` it runs in.
 
@@ -34,7 +54,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         ValueError: unknown task, engine or parameter, or a value that the task rejects; the
             message names the nearest valid name.
     """
-    task_class = TASKS[known_name(task, TASKS, "task")]
+    task_class = find_task(task)
     accepted = dict(inspect.signature(task_class).parameters)
     del accepted["render_mode"]
     for name in parameters:

@@ -8,22 +8,33 @@ from rich.console import Console
 from rich.table import Table
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.paths import configs_dir
+from hypercrl.config.sources import (
+    ENV,
+    files,
+    load_file,
+    plugged_in_names,
+    plugged_in_sequence,
+)
 
 
 def run(words: Sequence[str]) -> None:
-    """Print every sequence under configs/env, or only those named."""
+    """Print every sequence there is, or only those named: files, and tasks that are plugged in."""
     if any(word in ("-h", "--help") for word in words):
         print("usage: hypercrl tasks [SEQUENCE ...]\n\nLists task sequences and their parameters.")
         return
-    files = {path.stem: path for path in sorted((configs_dir() / "env").glob("*.yaml"))}
+    written, installed = files(ENV), plugged_in_names(ENV)
+    names = [*written, *installed]
     for name in words:
-        if name not in files:
-            raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(files)}.")
+        if name not in names and ":" not in name:
+            raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
     console = Console()
-    for name in words or files:
-        sequence: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
-        console.print(_table(name, _comment(files[name].read_text()), sequence["tasks"]))
+    for name in words or names:
+        if name in written:
+            sequence: Any = OmegaConf.to_container(load_file(written[name]))
+            about = _comment(written[name].read_text(encoding="utf-8"))
+        else:
+            sequence, about = plugged_in_sequence(name), ""
+        console.print(_table(name, about, sequence["tasks"]))
 
 
 def _table(name: str, about: str, tasks: Sequence[Mapping[str, Any]]) -> Table:

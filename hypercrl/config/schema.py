@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, number
+from hypercrl.config.sources import register_sources
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
@@ -134,7 +135,8 @@ def in_groups(command: str, words: Sequence[str]) -> list[str]:
 
 
 def register() -> None:
-    """Put the schemas where the YAML files name them."""
+    """Put the schemas where the YAML files name them, and see what the user has beside these."""
+    register_sources()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)

@@ -23,8 +23,8 @@ class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them."""
 
     name: str
-    learning_rate: float = number(least=0)
-    clip_norm: float = number(least=0)
+    learning_rate: float = number(1e-3, least=0)
+    clip_norm: float = number(5.0, least=0)
 
 
 class Method(nn.Module, ABC):
