@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +20,7 @@ from hypercrl.config.overrides import in_quotes, keys_of
 from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
+_IN_A_FILE = re.compile(r"In '(.+?)': (\w+) raised while [^\n]*\n(.*)\n\s*full_key: (\S+)")
 
 
 @contextmanager
@@ -99,6 +100,10 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
 
 
 def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:
+    if in_a_file := _IN_A_FILE.match(str(error)):
+        file, kind, reason, key = in_a_file.groups()
+        unknown = kind == "ConfigKeyError"
+        return f"{file}: {_no_setting(key, command, words) if unknown else f'{key}: {reason}'}"
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
@@ -128,7 +133,10 @@ def _known_keys(command: str, words: Iterable[str]) -> list[str]:
     chosen = [w for w in words if w.partition("=")[0] in (ENV, *TABLES) and "," not in w]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        return list(_flat(compose(command, chosen)))
+        for choices in (chosen, []):  # what is chosen may be what is wrong
+            with suppress(HydraException, UserError):
+                return list(_flat(compose(command, choices)))
+    return []
 
 
 def _flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
