@@ -2,6 +2,7 @@
 """The arm reaches for a point beside it: reward, success and a solution of an own task."""
 
 import math
+from typing import Unpack
 
 import gymnasium
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hypercrl_envs import Exploration
 from hypercrl_envs.arm_task import ArmTask
+from hypercrl_envs.task import PictureOptions
 from hypercrl_envs.world import Camera, World
 
 HOME = (-0.1, 0.0, 0.1)
@@ -28,20 +30,14 @@ class Reach(ArmTask):
     Args:
         distance: of the point from home, m.
         direction: in degrees from straight ahead.
-        render_mode, width, height, camera: of pictures; every task takes them.
+        picture: what every task takes, and hands on.
     """
 
     engines = ("mujoco",)
     max_episode_steps = 30
 
     def __init__(
-        self,
-        distance: float = 0.1,
-        direction: float = 0.0,
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        self, distance: float = 0.1, direction: float = 0.0, **picture: Unpack[PictureOptions]
     ) -> None:
         if not 0 < distance <= 0.2:
             raise ValueError(f"distance is more than 0 and at most 0.2 m, not {distance}")
@@ -51,7 +47,7 @@ class Reach(ArmTask):
         self.observation_space = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.exploration = Exploration((-0.5, -0.5), (0.5, 0.5))
-        super().__init__(render_mode=render_mode, width=width, height=height, camera=camera)
+        super().__init__(**picture)
 
     def _world(self) -> World:
         """Nothing but the table."""

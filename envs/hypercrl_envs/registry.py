@@ -12,7 +12,7 @@ from hypercrl_envs.names import known_name
 from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
-from hypercrl_envs.task import Task
+from hypercrl_envs.task import PictureOptions, Task
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
@@ -21,6 +21,9 @@ TASKS: dict[str, type[Task]] = {
     "gym": GymTask,
     "slide": SlideTask,
 }
+
+PICTURE = frozenset(PictureOptions.__annotations__)
+"""What every task takes beside its own parameters."""
 
 
 def find_task(name: str) -> type[Task]:
@@ -34,9 +37,10 @@ def find_task(name: str) -> type[Task]:
     found = plugged_in(name, "tasks", TASKS, "task")
     if (fault := whole(found, Task)) is not None:
         raise ValueError(f"task {name!r}: {fault}")
-    if "render_mode" not in inspect.signature(found).parameters:
+    if missing := ", ".join(sorted(PICTURE - task_parameters(found).keys())):
         raise ValueError(
-            f"task {name!r}: let {found.__name__}.__init__ take render_mode=None, and hand it on"
+            f"task {name!r}: let {found.__name__}.__init__ take {missing}, or **picture, and hand "
+            "them on to super().__init__"
         )
     return found
 
@@ -55,7 +59,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
             message names the nearest valid name.
     """
     task_class = find_task(task)
-    accepted = dict(inspect.signature(task_class).parameters)
+    accepted = task_parameters(task_class)
     del accepted["render_mode"]
     for name in parameters:
         known_name(name, accepted, f"parameter of task {task!r}")
@@ -63,3 +67,18 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         if parameter.default is parameter.empty and name not in parameters:
             raise ValueError(f"task {task!r} needs the parameter {name!r}")
     return task_class(render_mode=render_mode, **parameters)
+
+
+def task_parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
+    """What a task can be made with, and what it hands on to the classes that it inherits from."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in task_class.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        own = inspect.signature(owner).parameters.values()
+        for parameter in own:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+            break
+    return found

@@ -5,7 +5,6 @@ GROUP=NAME. Classes of others are choices of their group by path or by the name 
 point, with the settings of their dataclass. Nothing is imported before it is chosen.
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,15 +28,12 @@ from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl_envs import TASKS
 from hypercrl_envs.plugins import installed
-from hypercrl_envs.registry import find_task
+from hypercrl_envs.registry import PICTURE, find_task, task_parameters
 
 TABLES: dict[str, Table] = {"method": METHODS, "memory": MEMORIES, "planner": PLANNERS}
 """By the group of settings that chooses among them."""
 
 ENV = "env"
-
-_PICTURE = ("render_mode", "width", "height", "camera")
-"""What a task is told about pictures, which is no part of a sequence."""
 
 _named: list[Path] = []
 
@@ -109,11 +105,12 @@ def plugged_in_sequence(name: str) -> dict[str, Any]:
         UserError: there is no such task.
     """
     try:
-        parameters = inspect.signature(find_task(name)).parameters.values()
+        parameters = task_parameters(find_task(name)).values()
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    given = {p.name: p.default for p in parameters if p.name not in _PICTURE}
-    usual = {key: value for key, value in given.items() if value is not inspect.Parameter.empty}
+    usual = {
+        p.name: p.default for p in parameters if p.name not in PICTURE and p.default is not p.empty
+    }
     return {"name": name, "tasks": [{"task": name, **usual}]}
 
 
