@@ -1,6 +1,7 @@
 """hypercrl tasks: the task sequences there are, and what varies in them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -29,12 +30,22 @@ def run(words: Sequence[str]) -> None:
             raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
     console = Console()
     for name in words or names:
-        if name in written:
-            sequence: Any = OmegaConf.to_container(load_file(written[name]))
-            about = _comment(written[name].read_text(encoding="utf-8"))
-        else:
-            sequence, about = plugged_in_sequence(name), ""
-        console.print(_table(name, about, sequence["tasks"]))
+        about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
+        console.print(_table(name, about, _tasks(name, written.get(name))))
+
+
+def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
+    """The tasks of a sequence in a file, or of one task that is plugged in.
+
+    Raises:
+        UserError: there are none.
+    """
+    if path is None:
+        return plugged_in_sequence(name)["tasks"]
+    tasks: Any = OmegaConf.to_container(load_file(path)).get("tasks")  # type: ignore[union-attr]
+    if not (isinstance(tasks, list) and all(isinstance(t, dict) and "task" in t for t in tasks)):
+        raise UserError(f"{path} is to have `tasks:`, a list of {{task: NAME, …}}.")
+    return tasks
 
 
 def _table(name: str, about: str, tasks: Sequence[Mapping[str, Any]]) -> Table:

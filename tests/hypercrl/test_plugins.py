@@ -18,7 +18,7 @@ from hypercrl.bench import Cell, Grid
 from hypercrl.cli import main
 from hypercrl.config.sources import config_folder, own_folders
 from hypercrl.methods import METHODS
-from hypercrl.runs.needs import check_needs
+from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import make_task
 from hypercrl_envs.plugins import installed
 
@@ -309,6 +309,23 @@ def test_what_is_shipped_needs_nothing(here):
     assert not (here / "run/needs.json").exists()
 
 
+def test_functions_and_registered_environments_are_needs_too(plugged):
+    tasks = [
+        {"task": "gym", "id": "arm_extras:Arm-v0", "reward": "arm_extras.l2:L2"},
+        {"task": "gym", "id": "Hopper-v5", "reward": "hypercrl_envs.gym_rewards:hopper"},
+        {"task": "arm_extras.reach:Reach", "direction": 90},
+    ]
+    shipped = {"method": "hnet", "memory": "none", "planner": "cem"}
+    config = {group: {"name": name} for group, name in shipped.items()}
+    write_needs(plugged, {**config, "env": {"tasks": tasks}})
+    needs = json.loads((plugged / "needs.json").read_text())
+    assert [(n["setting"], n["module"], n["version"]) for n in needs] == [
+        ("env.tasks.0.id", "arm_extras", "1.2"),
+        ("env.tasks.0.reward", "arm_extras.l2", "1.2"),
+        ("env.tasks.2.task", "arm_extras.reach", "1.2"),
+    ]
+
+
 def test_a_name_in_two_packages_is_refused(plugged, capsys, monkeypatch):
     points = "[hypercrl.methods]\nl2 = more_extras.l2:L2\nhnet = more_extras.l2:L2\n"
     other = install(plugged / "more" / "site", points, package="more-extras", version="0.5")
@@ -399,6 +416,14 @@ def test_files_that_cannot_be(here, capsys):
     said = refused(capsys, *train, "method=much")
     assert "method/much: method.beta: Value 'much'" in said
     assert "no such folder" in refused(capsys, *train, "--config-dir", "gone")
+
+
+@pytest.mark.parametrize(
+    "text", ["name: x\n", "tasks: 3\n", "tasks: [push]\n", "tasks: [{a: 1}]\n"]
+)
+def test_a_sequence_without_tasks_is_one_message(here, capsys, text):
+    write(here / "configs", "env/empty.yaml", text)
+    assert "empty.yaml is to have `tasks:`" in refused(capsys, "tasks", "empty")
 
 
 def test_the_shipped_folder_beside_the_user_is_no_second_one(monkeypatch):
