@@ -17,11 +17,17 @@ from hypercrl.config.sources import (
     plugged_in_sequence,
 )
 
+USAGE = """usage: hypercrl tasks [SEQUENCE ...]
+
+Lists task sequences and their parameters.
+
+  SEQUENCE                a value of env=; by default all of them"""
+
 
 def run(words: Sequence[str]) -> None:
     """Print every sequence there is, or only those named: files, and tasks that are plugged in."""
     if any(word in ("-h", "--help") for word in words):
-        print("usage: hypercrl tasks [SEQUENCE ...]\n\nLists task sequences and their parameters.")
+        print(USAGE)
         return
     written, installed = files(ENV), plugged_in_names(ENV)
     names = [*written, *installed]

@@ -7,6 +7,7 @@ from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
 from hypercrl.planning.mppi import MPPI, MPPIConfig
 from hypercrl.planning.planner import (
+    Follow,
     Planner,
     PlannerConfig,
     Reward,
@@ -15,12 +16,14 @@ from hypercrl.planning.planner import (
     expected_returns,
     trajectory_returns,
 )
-from hypercrl.planning.search import Iteration, Search, Watch
+from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
+from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
 _OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
     "icem": (ICEM, ICEMConfig),
     "mppi": (MPPI, MPPIConfig),
+    "policy": (PolicySearch, PolicySearchConfig),
 }
 
 PLANNERS = Table("planners", "planner", Planner, PlannerConfig, _OWN)
@@ -38,14 +41,18 @@ __all__ = [
     "MPPI",
     "PLANNERS",
     "CEMConfig",
+    "Follow",
     "ICEMConfig",
     "Iteration",
     "MPPIConfig",
     "Planner",
     "PlannerConfig",
+    "PolicySearch",
+    "PolicySearchConfig",
     "Reward",
     "Rollout",
     "Search",
+    "Stop",
     "Termination",
     "Watch",
     "expected_returns",
