@@ -12,13 +12,9 @@ from hypercrl.memory import MemoryConfig, MemoryEncoder, State
 
 @dataclass
 class MeansConfig(MemoryConfig):
-    """`width`, `layers` and `heads` do not matter.
+    """`width`, `layers` and `heads` do not matter."""
 
-    Attributes:
-        spans: transitions that each running mean looks back.
-    """
-
-    spans: list[int] = number([2, 8, 32], least=1)
+    spans: list[int] = number([2, 8, 32], least=1, help="transitions that a mean looks back")
 
 
 class Means(MemoryEncoder):

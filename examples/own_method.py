@@ -16,13 +16,9 @@ from hypercrl.methods.gradient import SharedMethod
 
 @dataclass
 class L2Config(MethodConfig):
-    """Settings of L2.
+    """Settings of L2; `help` is what `hypercrl train method=own_method:L2 --help` says of one."""
 
-    Attributes:
-        strength: λ of the penalty λ Σ_i (θ_i − θ*_i)².
-    """
-
-    strength: float = number(1.0, least=0)
+    strength: float = number(1.0, least=0, help="λ of the penalty λ Σ_i (θ_i − θ*_i)²")
 
 
 class L2(SharedMethod):

@@ -14,13 +14,9 @@ from hypercrl.planning import Planner, PlannerConfig, Search
 
 @dataclass
 class MomentumConfig(PlannerConfig):
-    """Settings of momentum CEM.
+    """Settings of momentum CEM."""
 
-    Attributes:
-        momentum: share of the old mean and deviation in the new ones; 0 is CEM.
-    """
-
-    momentum: float = number(0.1, least=0, most=1)
+    momentum: float = number(0.1, least=0, most=1, help="share of the old mean and deviation")
 
 
 class Momentum(Planner):

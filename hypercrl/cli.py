@@ -38,8 +38,8 @@ examples:
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
 
-Files env/NAME.yaml, method/NAME.yaml, … of configs/ in the current folder, or of
-a folder named by --config-dir DIR, are choices in every command.
+Files env/NAME.yaml, method/NAME.yaml, … of configs/ in the current folder, or
+of a folder named by --config-dir DIR, are choices in every command.
 
 `hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
 version."""
