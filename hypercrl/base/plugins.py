@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from hypercrl.base.errors import UserError
 
+Kind = TypeVar("Kind")
+Settings = TypeVar("Settings")
 
-class Table(dict[str, tuple[type, type[Any]]]):
+
+class Table(dict[str, tuple[type[Kind], type[Settings]]]):
     """Per name a class and the dataclass of its settings: the program's own, and those of others.
 
     A name that is not among its own is the path "package.module:Class", or the name that an
@@ -28,14 +31,14 @@ class Table(dict[str, tuple[type, type[Any]]]):
         self,
         kind: str,
         setting: str,
-        base: type,
-        settings: type,
-        own: Mapping[str, tuple[type, type[Any]]],
+        base: type[Kind],
+        settings: type[Settings],
+        own: Mapping[str, tuple[type[Kind], type[Settings]]],
     ) -> None:
         super().__init__(own)
         self.kind, self.setting, self.base, self.settings = kind, setting, base, settings
 
-    def __missing__(self, name: str) -> tuple[type, type[Any]]:
+    def __missing__(self, name: str) -> tuple[type[Kind], type[Settings]]:
         """
         Raises:
             UserError: there is no such class, or it or its settings are of another kind.
@@ -51,7 +54,7 @@ class Table(dict[str, tuple[type, type[Any]]]):
             raise UserError(f"{self.setting}={name}: {fault}.")
         return found, self._settings(found, name)
 
-    def _settings(self, found: type, name: str) -> type[Any]:
+    def _settings(self, found: type[Kind], name: str) -> type[Settings]:
         """The dataclass of its settings."""
         try:
             hints = get_type_hints(found)

@@ -30,7 +30,7 @@ from hypercrl_envs import TASKS
 from hypercrl_envs.plugins import installed
 from hypercrl_envs.registry import PICTURE, find_task, task_parameters
 
-TABLES: dict[str, Table] = {"method": METHODS, "memory": MEMORIES, "planner": PLANNERS}
+TABLES: dict[str, Table[Any, Any]] = {"method": METHODS, "memory": MEMORIES, "planner": PLANNERS}
 """By the group of settings that chooses among them."""
 
 ENV = "env"

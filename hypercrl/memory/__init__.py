@@ -1,5 +1,7 @@
 """Memory encoders: what an agent infers from its own transitions."""
 
+from typing import Any
+
 import torch
 
 from hypercrl.base.plugins import Table
@@ -36,7 +38,7 @@ _OWN: dict[str, tuple[type, type[MemoryConfig]]] = {
     "hybrid": (Hybrid, HybridConfig),
 }
 
-MEMORIES = Table("memories", "memory", MemoryEncoder, MemoryConfig, _OWN)
+MEMORIES: Table[Any, MemoryConfig] = Table("memories", "memory", MemoryEncoder, MemoryConfig, _OWN)
 """Per name the encoder's class and the dataclass of its settings."""
 
 
