@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, group, number, setting
+from hypercrl.config.sources import register_sources
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
@@ -198,7 +199,8 @@ def in_groups(command: str, words: Sequence[str]) -> list[str]:
 
 
 def register() -> None:
-    """Put the schemas where the YAML files name them."""
+    """Put the schemas where the YAML files name them, and see what the user has beside these."""
+    register_sources()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
