@@ -1,11 +1,13 @@
 """The command line: a table of commands, each imported when it is called."""
 
+import argparse
 import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
     "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
+    "export": ("hypercrl.commands.export", "export", "a run's episodes or model, for others"),
     "bench": ("hypercrl.commands.bench", "", "a grid of runs on all cores or a cluster"),
     "recall": ("hypercrl.commands.recall", "recall", "train one memory encoder to recall pairs"),
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
@@ -53,9 +56,13 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
+  hypercrl export run=DIR task=2 format=minari out=NAME episodes=100
   hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
+
+Files env/NAME.yaml, method/NAME.yaml, … of configs/ in the current folder, or
+of a folder named by --config-dir DIR, are choices in every command.
 
 `hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
 version."""
@@ -68,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, config_dir = _without_config_dir(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
@@ -78,7 +85,12 @@ def _main(arguments: Sequence[str] | None) -> None:
         return
     _make_current_folder_importable()
     try:
-        _run(words[0], words[1:])
+        with ExitStack() as stack:
+            if config_dir is not None:
+                from hypercrl.config.sources import config_folder
+
+                stack.enter_context(config_folder(config_dir))
+            _run(words[0], words[1:])
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
@@ -108,6 +120,14 @@ def _of_the_system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or str(error)
     return f"{where}{reason}. {WHAT_TO_DO.get(error.errno or 0, 'Name a place that can be used.')}"
+
+
+def _without_config_dir(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words but for --config-dir, and what it names."""
+    parser = argparse.ArgumentParser("hypercrl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    known, others = parser.parse_known_args(words)
+    return others, known.config_dir
 
 
 def _make_current_folder_importable() -> None:
@@ -162,7 +182,7 @@ def _run_with_hydra(
     def job(config: "DictConfig") -> None:
         # Hydra prints an account of its own of whatever a job raises.
         try:
-            with explained(command):
+            with explained(command, words):
                 check_composed(command, config, HydraConfig.get().overrides.task)
                 function(config)
         except UserError as error:
@@ -173,7 +193,7 @@ def _run_with_hydra(
             faults.append(fault)
             raise
 
-    with ExitStack() as stack, composing(command, faults):
+    with ExitStack() as stack, composing(command, words, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
 from hypercrl.config.overrides import override
+from hypercrl.config.sources import config_dir_words
 from hypercrl.runs.lock import locked
 from hypercrl.runs.run_folder import FAILURE, RunFolder
 
@@ -51,7 +52,8 @@ class Cell:
             kept = [word for word in self.overrides if word.startswith(("device=", "trust="))]
             return ["train", override("resume", self.folder), *kept]
         # Without a configuration nothing was begun; what is there all the same, the run refuses.
-        return [self.command, *self.overrides, override("run_dir", self.folder)]
+        place = override("run_dir", self.folder)
+        return [self.command, *config_dir_words(), *self.overrides, place]
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""

@@ -20,7 +20,7 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
     """
     register()
     check_choices(command, overrides)
-    with _own_hydra(), composing(command):
+    with _own_hydra(), composing(command, overrides):
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = compose(command, list(overrides))
         check_composed(command, config, overrides)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
@@ -21,6 +21,7 @@ from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.lock import LOCK, locked
+from hypercrl.runs.needs import check_needs, write_needs
 
 LATEST = "latest"
 SCHEMA = 1
@@ -32,8 +33,9 @@ FAILURE = "failure.txt"
 class RunFolder:
     """Paths and writers of one run.
 
-    Layout: config.yaml, metrics.jsonl, tensorboard/, checkpoints/latest.safetensors,
-    checkpoints/after_task_N.safetensors, result.json once the run has ended.
+    Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
+    checkpoints/latest.safetensors, checkpoints/after_task_N.safetensors, result.json once the run
+    has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +55,7 @@ class RunFolder:
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
+            write_needs(path, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
             text = signed(OmegaConf.to_yaml(config, resolve=True))
             write_atomically(path / "config.yaml", text.encode())
             folder.metrics_path.touch()
@@ -101,10 +104,11 @@ class RunFolder:
             trust: whether code that the configuration names may be imported, whoever wrote it.
 
         Raises:
-            UserError: the file is damaged, or does not fit the schema; or code that a stranger's
-                names would be imported.
+            UserError: the file is damaged, or does not fit the schema; code that a stranger's names
+                would be imported; or what it needs of others is not there.
         """
         values = read_stored(self.path / "config.yaml", trust=trust)
+        check_needs(self.path)
         try:
             stored = OmegaConf.create(values)
             typed = OmegaConf.structured(schema)
@@ -112,6 +116,8 @@ class RunFolder:
             typed.planner = PLANNERS[stored.planner.name][1]
             typed.memory = MEMORIES[stored.memory.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{self.path}/config.yaml does not fit this version of the program: "

@@ -16,6 +16,7 @@ from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
@@ -58,6 +59,7 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     settings = cast(TrainConfig, OmegaConf.to_object(config))
     with _in_threads(settings):
         experiment = build(settings)
+        recorded_transitions(experiment, 0)  # what is refused, before there is a folder
         with RunFolder.create(path, config) as folder:
             yield Run(experiment, folder)
 
