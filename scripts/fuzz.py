@@ -259,7 +259,11 @@ def fuzz(name: str, examples: int, seed: int | None = None) -> Counter[str]:
         deadline=None,
         database=None,
         derandomize=seed is None,
-        suppress_health_check=[*hypothesis.HealthCheck.__members__.values()],
+        suppress_health_check=[
+            hypothesis.HealthCheck.too_slow,
+            hypothesis.HealthCheck.filter_too_much,
+            hypothesis.HealthCheck.data_too_large,
+        ],
     )
     @hypothesis.given(strategy)
     def reads(example: Any) -> None:
