@@ -2,9 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "continue with: hypercrl train resume=DIR"
+        with suppress(OSError):  # the terminal may be what has gone
+            print(f"\nhypercrl: interrupted; {said}", file=sys.stderr)
+        sys.exit(128 + getattr(stop, "number", signal.SIGINT))
 
 
 def _make_current_folder_importable() -> None:

@@ -21,7 +21,7 @@ from hypercrl.training.oracle import NAME, measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
 
-MAY_CHANGE_ON_RESUME = {"resume", "device"}
+MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device"}
 
 
 def train(config: DictConfig) -> None:
@@ -31,6 +31,8 @@ def train(config: DictConfig) -> None:
     """
     console = Console()
     if config.resume is None:
+        if config.checkpoint is not None:
+            raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
         path = _run_dir(config)
         experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
         with RunFolder.create(path, config) as folder:
@@ -46,14 +48,20 @@ def train(config: DictConfig) -> None:
             stored.device = config.device
         experiment = build(stored)
         # A run killed before its first checkpoint starts again from its configuration.
-        there = LATEST in folder.checkpoints()
-        _run(experiment, folder, folder.load_checkpoint(LATEST) if there else None, console)
+        if (name := config.checkpoint) is None:
+            saved = folder.newest_checkpoint()
+        else:
+            saved = name, folder.load_checkpoint(name)
+        _run(experiment, folder, saved, console)
 
 
 def _run(
-    experiment: Experiment, folder: RunFolder, resumed: dict[str, Any] | None, console: Console
+    experiment: Experiment,
+    folder: RunFolder,
+    saved: tuple[str, dict[str, Any]] | None,
+    console: Console,
 ) -> None:
-    """Train from the start, or from the state of a checkpoint, to the result and the report."""
+    """Train from the start, or from a checkpoint, its name and its state, to the report."""
     config, tasks = experiment.config, len(experiment.sequence)
     oracle = experiment.plans_with_simulator
     console.print(
@@ -67,7 +75,8 @@ def _run(
             result = measure_oracle(experiment, progress)
         else:
             trainer = Trainer(experiment, folder, progress)
-            trainer.run(resumed)
+            name, state = saved or (LATEST, None)
+            trainer.run(state, name)
             result = summarise(trainer)
         progress.finish()
     folder.write_result(result)
@@ -90,5 +99,5 @@ def _refuse_other_overrides() -> None:
     if others:
         raise UserError(
             f"resume= goes on with the configuration the run was started with; leave out "
-            f"{', '.join(others)} (only device= may be given beside it)."
+            f"{', '.join(others)} (only device= and checkpoint= may be given beside it)."
         )

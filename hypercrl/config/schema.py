@@ -63,7 +63,7 @@ class ProtocolConfig:
 
 @dataclass
 class TrainConfig:
-    """Everything a run depends on.
+    """Everything a run depends on; `resume` and `checkpoint` say what to go on from instead.
 
     `task_id` says whether the agent is given the task's label and boundaries, or infers them.
     """
@@ -83,6 +83,7 @@ class TrainConfig:
     device: str = "auto"
     run_dir: str | None = None
     resume: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass
