@@ -193,7 +193,7 @@ class Method(nn.Module, ABC):
             same_kind(name, state["tensors"][name], own)
         self.load_state_dict(state["tensors"])
         self.model.protect(self.tasks)
-        self.optimisers = self._new_optimisers()
+        self.optimisers = self._new_optimisers() if tasks else []
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
             by_index = {int(index): values for index, values in moments.items()}
             _check_moments(optimiser, by_index)

@@ -91,32 +91,33 @@ class Trainer:
             with self.folder.foreign_state_refused(checkpoint):
                 self._load_state(resumed)
                 log_bytes = same_type("log_bytes", resumed["log_bytes"], int)
+                if self.position.step:
+                    self._prepare(self.position.task, resumed)
             self.folder.make_latest(checkpoint)
         log = MetricsLog(self.folder, log_bytes if resumed is not None else 0)
         with self.interruption.noted(), closing(self.evaluator), log as self.log:
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost
-            self._train(resumed)
+            self._train()
             self._pause()
 
-    def _train(self, resumed: dict[str, Any] | None) -> None:
+    def _train(self) -> None:
         position = self.position
         try:
             for task in range(position.task, len(self.sequence)):
-                self._train_task(task, resumed if position.step else None)
-                resumed = None
+                if not position.step:
+                    self._begin_task(task)
+                    self._prepare(task, None)
+                self._train_task(task)
         except TaskFault as fault:
             raise UserError(
                 f"{fault} That was after {position.env_steps} environment steps, in training of "
                 f"task {position.task + 1}. {self._last_good}"
             ) from fault
 
-    def _train_task(self, task: int, resumed: dict[str, Any] | None) -> None:
+    def _train_task(self, task: int) -> None:
         """A task of the sequence, from its first step or from where a checkpoint was written."""
         schedule, position = self.schedule, self.position
-        if resumed is None:
-            self._begin_task(task)
-        self._prepare(task, resumed)
         self.progress.start_task(task, self.sequence.captions[task], schedule.steps, position.step)
         stages = self._stages()
         while position.step < schedule.steps or position.stage:
@@ -194,8 +195,7 @@ class Trainer:
             if self.schedule.plans(self.learner.age):
                 self._inform_agent()  # it does not know that this is another task
             return
-        with self.folder.foreign_state_refused(LATEST):
-            self._put_back(resumed)
+        self._put_back(resumed)
 
     def _put_back(self, state: dict[str, Any]) -> None:
         """Restore what `_inside` returned."""
@@ -253,6 +253,8 @@ class Trainer:
             self.learner.observe()
             self.learner.end_task()
             self.learner.begin_task()
+            self._collect_memory_seconds()
+            self.belief = None  # it is not asked in random steps, and does not know of the new task
         else:
             self.learner.go_back()
             self._inform_agent()
