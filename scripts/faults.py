@@ -108,7 +108,7 @@ class Faulty(gymnasium.Env):
         return obs, -float(np.abs(self.x).sum()), False, False, {}
 
 
-gymnasium.register("Faults-v0", Faulty, max_episode_steps=30)
+gymnasium.register("Faults-v0", lambda **options: Faulty(**options), max_episode_steps=30)
 
 
 @dataclass
@@ -458,13 +458,17 @@ def table(found: Sequence[Trial]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(found: Sequence[Trial], out: Path) -> None:
-    """`out`.json with every trial that is not among thousands alike, and `out`.md."""
-    about = {
+def about() -> dict[str, str]:
+    """What is run, and on what."""
+    return {
         "command": "python scripts/faults.py " + " ".join(sys.argv[1:]),
         "commit": git_revision(),
         "machine": machine(torch.device("cpu")),
     }
+
+
+def write(found: Sequence[Trial], about: dict[str, str], out: Path) -> None:
+    """`out`.json with every trial that is not among thousands alike, and `out`.md."""
     told = [t for t in found if t.seconds is not None or t.outcome not in (SAME, MESSAGE)]
     rows = {
         fault: {o: sum(t.fault == fault and t.outcome == o for t in found) for o in OUTCOMES}
@@ -495,11 +499,12 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     hypercrl.commands.train.write_report = lambda *_: Path()  # most of a small run's time
     done: list[Trial] = []
+    ran = about()
     with scratch() as place:
         for trial in trials(arguments, place):
             done.append(trial)
             if trial.outcome not in (SAME, MESSAGE):
                 print(trial, flush=True)
     print(table(done))
-    write(done, arguments.out)
+    write(done, ran, arguments.out)
     sys.exit(any(trial.outcome not in (SAME, MESSAGE) for trial in done))

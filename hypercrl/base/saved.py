@@ -52,8 +52,8 @@ def same_type(name: str, value: Any, kind: Any) -> Any:
         for each in fields(kind):
             same_type(f"{name}.{each.name}", value[each.name], types[each.name])
         return value
-    wanted = {float: (float, int)}.get(kind, origin or kind)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+    wanted = (float, int) if kind is float else origin or kind
+    if not isinstance(value, wanted) or (issubclass(type(value), bool) and kind is not bool):
         raise ValueError(f"{name} is {value!r:.40}, which is no {kind}")
     if origin is list:
         for number, each in enumerate(value):

@@ -8,10 +8,14 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+# Protocol buffers make their classes as they are imported.
+Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 NAME = "events.out.tfevents."
 """How the names of its files begin."""
@@ -47,6 +51,6 @@ class EventFile:
         """Flush, and let go of the file."""
         self._file.close()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Any) -> None:
         event.wall_time = time.time()
         self._records.write(event.SerializeToString())

@@ -71,7 +71,8 @@ class Tallies:
         same_type("tallies", state, type(self))
         types = get_type_hints(type(self))
         for each in fields(self):
-            value, kind = state[each.name], types[each.name]
+            value: Any = state[each.name]
+            kind = types[each.name]
             if is_dataclass(kind) and isinstance(kind, type):
                 value = kind(**value)
             record = next(filter(is_dataclass, get_args(kind)), None)

@@ -87,6 +87,7 @@ class Trainer:
             UserError: the model diverged, the environment or its reward failed, or the folder
                 cannot be written to; names the step and the last good checkpoint.
         """
+        log_bytes = 0
         if resumed is not None:
             with self.folder.foreign_state_refused(checkpoint):
                 self._load_state(resumed)
@@ -94,7 +95,7 @@ class Trainer:
                 if self.position.step:
                     self._prepare(self.position.task, resumed)
             self.folder.make_latest(checkpoint)
-        log = MetricsLog(self.folder, log_bytes if resumed is not None else 0)
+        log = MetricsLog(self.folder, log_bytes)
         with self.interruption.noted(), closing(self.evaluator), log as self.log:
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost

@@ -134,7 +134,8 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
         send(number)
 
     with monkeypatch.context() as patch:
-        at_call(patch, *MOMENTS[moment], interrupt)
+        place, name, call = MOMENTS[moment]
+        at_call(patch, place, name, call, interrupt)
         with pytest.raises(SystemExit) as ended:
             main(["train", *SMALL, f"run_dir={run}"])
     assert time.monotonic() - sent[0] < 2
