@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from math import isfinite
 from typing import Any
 
@@ -95,6 +96,8 @@ class Trainer:
                 if self.position.step:
                     self._prepare(self.position.task, resumed)
             self.folder.make_latest(checkpoint)
+        # The first optimiser does so, for a second or more in which no signal would be looked at.
+        import_module("torch._dynamo")
         log = MetricsLog(self.folder, log_bytes)
         with self.interruption.noted(), closing(self.evaluator), log as self.log:
             if resumed is None:
