@@ -10,8 +10,12 @@ from hypercrl.report import write_report
 
 USAGE = """usage: hypercrl report DIR [DIR ...] [out=FOLDER]
 
-Prints the tables of one or several runs and writes their figures (PNG) and one HTML page into
-FOLDER: by default report/ inside the run, or runs/report for several."""
+Prints the tables of one or several runs and writes their figures (PNG) and one
+HTML page.
+
+  DIR                     a run's folder
+  out=FOLDER              where they go; by default report/ inside the run, or
+                          runs/report for several"""
 
 
 def run(words: Sequence[str]) -> None:

@@ -1,25 +1,19 @@
 """hypercrl train: run an experiment, or go on with one."""
 
-import shlex
 from pathlib import Path
-from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.config.overrides import keys_of
-from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
-from hypercrl.runs.run_folder import LATEST, RunFolder
-from hypercrl.training.experiment import Experiment, build
-from hypercrl.training.oracle import NAME, measure_oracle
-from hypercrl.training.result import summarise
-from hypercrl.training.trainer import Trainer
+from hypercrl.training.oracle import NAME
+from hypercrl.training.run import Run, begun, resumed
 
 MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device"}
 
@@ -33,53 +27,28 @@ def train(config: DictConfig) -> None:
     if config.resume is None:
         if config.checkpoint is not None:
             raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
-        path = _run_dir(config)
-        experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
-        with RunFolder.create(path, config) as folder:
-            _run(experiment, folder, None, console)
+        with begun(config, _run_dir(config)) as run:
+            _finish(run, console)
         return
     _refuse_other_overrides()
-    with RunFolder.resume(Path(config.resume)) as folder:
-        if folder.result_path.exists():
-            there = shlex.quote(str(folder.path))
-            raise UserError(f"{folder.path} has ended; see it with: hypercrl report {there}")
-        stored = folder.config(TrainConfig)
-        if "device" in keys_of(HydraConfig.get().overrides.task):
-            stored.device = config.device
-        experiment = build(stored)
-        # A run killed before its first checkpoint starts again from its configuration.
-        if (name := config.checkpoint) is None:
-            saved = folder.newest_checkpoint()
-        else:
-            saved = name, folder.load_checkpoint(name)
-        _run(experiment, folder, saved, console)
+    device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
+    with resumed(Path(config.resume), device, config.checkpoint) as run:
+        _finish(run, console)
 
 
-def _run(
-    experiment: Experiment,
-    folder: RunFolder,
-    saved: tuple[str, dict[str, Any]] | None,
-    console: Console,
-) -> None:
-    """Train from the start, or from a checkpoint, its name and its state, to the report."""
+def _finish(run: Run, console: Console) -> None:
+    """Train to the result and the report."""
+    experiment, folder = run.experiment, run.folder
     config, tasks = experiment.config, len(experiment.sequence)
-    oracle = experiment.plans_with_simulator
+    name = NAME if experiment.plans_with_simulator else config.method.name
     console.print(
-        f"[bold]{NAME if oracle else config.method.name}[/] on [bold]{config.env.name}[/] "
+        f"[bold]{name}[/] on [bold]{config.env.name}[/] "
         f"({tasks} tasks), preset {config.preset}, seed {config.seed}, "
         f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
     with Progress(console, tasks) as progress:
-        if oracle:
-            result = measure_oracle(experiment, progress)
-        else:
-            trainer = Trainer(experiment, folder, progress)
-            name, state = saved or (LATEST, None)
-            trainer.run(state, name)
-            result = summarise(trainer)
-        progress.finish()
-    folder.write_result(result)
+        run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
 
