@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +21,7 @@ from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.events import EventFile
 from hypercrl.runs.lock import LOCK, locked
+from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import TaskFault
 
 LATEST = "latest"
@@ -35,8 +36,9 @@ FAILURE = "failure.txt"
 class RunFolder:
     """Paths and writers of one run.
 
-    Layout: config.yaml, metrics.jsonl, tensorboard/, checkpoints/latest.safetensors and the one
-    before it, previous.safetensors, checkpoints/after_task_N.safetensors, result.json once the run
+    Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
+    checkpoints/latest.safetensors and the one before it, previous.safetensors,
+    checkpoints/after_task_N.safetensors, result.json once the run
     has ended.
     """
 
@@ -59,7 +61,9 @@ class RunFolder:
             folder = cls(path)
             folder._sweep()
             text = OmegaConf.to_yaml(config, resolve=True)
+            values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
             with folder.written():
+                write_needs(path, values)
                 write_atomically(path / "config.yaml", text.encode())
                 folder.metrics_path.touch()
             yield folder
@@ -95,8 +99,9 @@ class RunFolder:
         """The configuration the run was started with, as an instance of the dataclass `schema`.
 
         Raises:
-            UserError: the file does not fit the schema.
+            UserError: the file does not fit the schema, or what it needs of others is not there.
         """
+        check_needs(self.path)
         try:
             stored = OmegaConf.load(self.path / "config.yaml")
             typed = OmegaConf.structured(schema)
@@ -104,6 +109,8 @@ class RunFolder:
             typed.planner = PLANNERS[stored.planner.name][1]
             typed.memory = MEMORIES[stored.memory.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{self.path}/config.yaml does not fit this version of the program: {error}"

@@ -30,7 +30,7 @@ class Position:
         if not (
             ((0 <= task < tasks and 0 <= step <= steps) or (task, step) == (tasks, 0))
             and 0 <= position.stage < (stages if step else 1)
-            and position.env_steps == task * steps + step
+            and 0 <= position.env_steps <= task * steps + step
             and 0 <= position.episode_steps <= position.env_steps
         ):
             raise ValueError(f"no run comes to {position}")

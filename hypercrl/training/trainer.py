@@ -24,10 +24,12 @@ from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.config.overrides import in_shell
 from hypercrl.planning.search import medians
+from hypercrl.replay.transitions import Batch
 from hypercrl.runs.interruption import Interrupted, Interruption
 from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
@@ -75,6 +77,7 @@ class Trainer:
         self.noise: CorrelatedNoise
         self.belief: Belief | None = None
         self.obs: Tensor
+        self.recorded: dict[int, list[Batch]] = {}
 
     def run(self, resumed: dict[str, Any] | None = None, checkpoint: str = LATEST) -> None:
         """Train what is left of the sequence, from the start or from a checkpoint's state.
@@ -96,6 +99,8 @@ class Trainer:
                 if self.position.step:
                     self._prepare(self.position.task, resumed)
             self.folder.make_latest(checkpoint)
+        begun = self.position.task + bool(self.position.step)
+        self.recorded = recorded_transitions(self.experiment, begun)
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
         log = MetricsLog(self.folder, log_bytes)
@@ -112,6 +117,8 @@ class Trainer:
                 if not position.step:
                     self._begin_task(task)
                     self._prepare(task, None)
+                    if task in self.recorded:
+                        self._begin_with(self.recorded[task])
                 self._train_task(task)
         except TaskFault as fault:
             raise UserError(
@@ -176,6 +183,14 @@ class Trainer:
             self.tallies.boundaries.append(self.position.env_steps)
         if self.labels.announces(task):
             self.learner.begin_task()
+
+    def _begin_with(self, episodes: list[Batch]) -> None:
+        """Recorded transitions in place of as many random steps."""
+        self.learner.begin_with(episodes)
+        random = self.protocol.random_steps
+        self.position.step = min(self.learner.age, random)
+        self.learner.replay.begin_episode()
+        self.position.stage = 1 if self.learner.age >= random else 0  # all but the act
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""
@@ -272,18 +287,25 @@ class Trainer:
         self.position.episode_return = 0.0
         self.position.episode_steps = 0
 
+    @property
+    def _random_ends(self) -> bool:
+        """Whether the latest step was the last random one, or a recorded one in its place."""
+        given = self.experiment.config.task_id == "given"
+        return self.schedule.ends_random_steps(self.position.step if given else self.learner.age)
+
     def _end_random_steps(self) -> None:
-        if self.schedule.ends_random_steps(self.learner.age):
+        if self._random_ends:
             self.learner.fit_normalisers()
 
     def _evaluate_untrained(self) -> None:
         first = not self.tallies.matrix["success"]
-        if first and self.schedule.ends_random_steps(self.learner.age):
+        if first and self._random_ends:
             self._evaluate_row(self.protocol.eval_episodes)
 
     def _learn(self) -> None:
         """The round of training steps that is due, or the rest of one that was begun."""
-        updates = self.schedule.updates(self.learner.age)
+        age = self.protocol.random_steps if self._random_ends else self.learner.age
+        updates = self.schedule.updates(age)
         if self.learner.round is not None or (updates and self.labels.learns):
             self._update(updates)
 
