@@ -4,9 +4,10 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -102,9 +103,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     except OSError as error:
         print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "continue with: hypercrl train resume=DIR"
+        with suppress(OSError):  # the terminal may be what has gone
+            print(f"\nhypercrl: interrupted; {said}", file=sys.stderr)
+        sys.exit(128 + getattr(stop, "number", signal.SIGINT))
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -273,8 +273,11 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         Raises:
             ValueError: the state belongs to a different kind of task.
         """
+        elapsed = state["elapsed_steps"]
+        if not 0 <= elapsed <= self.max_episode_steps:
+            raise ValueError(f"elapsed_steps of a state is {elapsed}")
         self._set_physics(np.asarray(state["physics"], dtype=np.float64))
-        self._elapsed_steps = int(state["elapsed_steps"])
+        self._elapsed_steps = int(elapsed)
         # States from before episodes could end have neither.
         self._terminated = bool(state.get("terminated", False))
         self._truncated = bool(state.get("truncated", False))

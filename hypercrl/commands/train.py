@@ -15,7 +15,7 @@ from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
 from hypercrl.training.run import Run, begun, resumed
 
-MAY_CHANGE_ON_RESUME = {"resume", "device", "trust"}
+MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 
 
 def train(config: DictConfig) -> None:
@@ -25,12 +25,14 @@ def train(config: DictConfig) -> None:
     """
     console = Console()
     if config.resume is None:
+        if config.checkpoint is not None:
+            raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
         with begun(config, _run_dir(config)) as run:
             _finish(run, console)
         return
     _refuse_other_overrides()
     device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
-    with resumed(Path(config.resume), device, trust=config.trust) as run:
+    with resumed(Path(config.resume), device, config.checkpoint, trust=config.trust) as run:
         _finish(run, console)
 
 
@@ -66,5 +68,5 @@ def _refuse_other_overrides() -> None:
     if others:
         raise UserError(
             f"resume= goes on with the configuration the run was started with; leave out "
-            f"{', '.join(others)} (only device= and trust= may be given beside it)."
+            f"{', '.join(others)} (only device=, checkpoint= and trust= may be given beside it)."
         )

@@ -67,7 +67,9 @@ class ProtocolConfig:
     heldout_from: int = number(
         0, least=0, help="first step of these episodes at which a prediction may begin"
     )
-    checkpoint_every: int = number(1000, least=1, help="environment steps between checkpoints")
+    checkpoint_every: int = number(
+        1000, least=1, help="environment steps between checkpoints; five minutes at most"
+    )
 
 
 @dataclass
@@ -123,7 +125,11 @@ class TrainConfig:
         None, help="folder of the run; left out, a dated one under runs/train"
     )
     resume: str | None = setting(
-        None, help="folder of a run to go on with; only device=, trust= may be given beside it"
+        None,
+        help="folder of a run to go on with; only device=, checkpoint= and trust= beside it",
+    )
+    checkpoint: str | None = setting(
+        None, help="which one of that run's; left out, the newest sound one"
     )
     trust: bool = setting(
         False, help="resume: import code that the run names, though a stranger wrote it"

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl.base.saved import same_kind, same_type
 from hypercrl.replay.transitions import Batch, tensor_bytes
 
 
@@ -123,12 +124,16 @@ class Replay:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of such a replay.
+        """
         self.clear()
-        n = len(state["obs"])
-        self.obs[:n] = state["obs"]
-        self.action[:n] = state["action"]
-        self.next_obs[:n] = state["next_obs"]
-        self.begins[:n] = state["begins"]
-        self._next_begins = state["next_begins"]
-        self._added = state["added"]
+        self._added = same_type("added", state["added"], int)
+        self._next_begins = same_type("next_begins", state["next_begins"], bool)
+        if self._added < 0:
+            raise ValueError(f"added is {self._added}")
+        for name in ("obs", "action", "next_obs", "begins"):
+            own = getattr(self, name)[: len(self)]
+            own.copy_(same_kind(name, state[name], own))

@@ -3,16 +3,16 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.files import write_atomically
+from hypercrl.base.files import PARTIAL, write_atomically
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import read_stored, signed
@@ -20,10 +20,14 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.runs.events import EventFile
 from hypercrl.runs.lock import LOCK, locked
 from hypercrl.runs.needs import check_needs, write_needs
+from hypercrl_envs import TaskFault
 
 LATEST = "latest"
+PREVIOUS = "previous"
+"""The checkpoint that was the latest before."""
 SCHEMA = 1
 """Of result.json: goes up when a key goes, or means something else. New keys leave it."""
 FAILURE = "failure.txt"
@@ -34,7 +38,8 @@ class RunFolder:
     """Paths and writers of one run.
 
     Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
-    checkpoints/latest.safetensors, checkpoints/after_task_N.safetensors, result.json once the run
+    checkpoints/latest.safetensors and the one before it, previous.safetensors,
+    checkpoints/after_task_N.safetensors, result.json once the run
     has ended.
     """
 
@@ -55,10 +60,13 @@ class RunFolder:
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
-            write_needs(path, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+            folder._sweep()
             text = signed(OmegaConf.to_yaml(config, resolve=True))
-            write_atomically(path / "config.yaml", text.encode())
-            folder.metrics_path.touch()
+            values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+            with folder.written():
+                write_needs(path, values)
+                write_atomically(path / "config.yaml", text.encode())
+                folder.metrics_path.touch()
             yield folder
 
     @classmethod
@@ -72,6 +80,7 @@ class RunFolder:
         folder = cls.open(path)
         with locked(path):
             (path / FAILURE).unlink(missing_ok=True)
+            folder._sweep()
             yield folder
 
     @classmethod
@@ -133,8 +142,19 @@ class RunFolder:
         return sorted(p.stem for p in (self.path / "checkpoints").glob("[!.]*.safetensors"))
 
     def save_checkpoint(self, name: str, tree: dict[str, Any]) -> None:
-        """Write one, atomically."""
-        save_checkpoint(self.checkpoint_path(name), tree)
+        """Write one, atomically; what was the latest one so far is kept as the previous one.
+
+        Raises:
+            UserError: it cannot be written; those that are there are as they were.
+        """
+        path = self.checkpoint_path(name)
+
+        def keep() -> None:
+            if name == LATEST and path.exists():
+                os.replace(path, self.checkpoint_path(PREVIOUS))
+
+        with self.written():
+            save_checkpoint(path, tree, keep)
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:
         """Read one.
@@ -146,7 +166,83 @@ class RunFolder:
         if not path.is_file():
             there = ", ".join(self.checkpoints()) or "none yet"
             raise UserError(f"{self.path} has no checkpoint {name!r}; there are: {there}.")
-        return load_checkpoint(path)
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            raise UserError(f"{error} {self.advice(name)}") from error
+
+    def newest_checkpoint(self) -> tuple[str, dict[str, Any]] | None:
+        """Name and tree of the one to go on from; None: the run is where it began.
+
+        It is the latest one. Where that is missing or damaged it is the newest sound one whose
+        records are all in metrics.jsonl, and a notice says so.
+
+        Raises:
+            UserError: there are records but nothing to go on from.
+        """
+        there = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        if not there and not self.checkpoints():
+            return None
+        try:
+            return LATEST, load_checkpoint(self.checkpoint_path(LATEST))
+        except UserError as error:
+            reason = str(error)
+        newest: tuple[tuple[int, int], str, dict[str, Any]] | None = None
+        for name in self.checkpoints():
+            with suppress(UserError, LookupError, TypeError):
+                tree = load_checkpoint(self.checkpoint_path(name))
+                progress = tree["log_bytes"], tree["position"]["env_steps"]
+                if progress[0] <= there and (newest is None or progress > newest[0]):
+                    newest = progress, name, tree
+        if newest is None:
+            raise UserError(
+                f"{reason} No other one is sound, and {self.path} is left as it is. Put one back, "
+                "or begin a new run."
+            )
+        (_, env_steps), name, tree = newest
+        print(
+            f"hypercrl: {reason} Going on from {name!r}, after {env_steps} environment steps.",
+            file=sys.stderr,
+        )
+        return name, tree
+
+    def make_latest(self, name: str) -> None:
+        """Put a copy of a checkpoint in the latest one's place, which is not kept."""
+        if name != LATEST:
+            with self.written():
+                data = self.checkpoint_path(name).read_bytes()
+                write_atomically(self.checkpoint_path(LATEST), data)
+
+    def advice(self, name: str) -> str:
+        """What to do about a checkpoint that cannot be used."""
+        others = [other for other in self.checkpoints() if other != name]
+        if not others:
+            return "There is no other one; begin a new run."
+        command = f"hypercrl train {in_shell('resume', self.path)}"
+        command += f" {in_shell('checkpoint', others[-1])}"
+        return f"There are also {', '.join(others)}; go on from one of them with: {command}"
+
+    def _sweep(self) -> None:
+        """Remove what killed processes were in the midst of writing."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for partial in folder.glob(PARTIAL):
+                partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Around whatever writes into the folder.
+
+        Raises:
+            UserError: it cannot be written to, most often because the disk is full.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written to: {error.strerror or error}. Its checkpoints are "
+                "as they were; once there is room, go on with: hypercrl train "
+                f"{in_shell('resume', self.path)}"
+            ) from error
 
     @contextmanager
     def foreign_state_refused(self, name: str) -> Iterator[None]:
@@ -157,24 +253,36 @@ class RunFolder:
         """
         try:
             yield
+        except TaskFault:  # of an environment that replays an episode
+            raise
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"The checkpoint {self.checkpoint_path(name)} does not belong to this run: it does "
                 f"not fit {self.path}/config.yaml ({str(error).splitlines()[0]}). "
-                "Use another one from its checkpoints/ folder."
+                f"{self.advice(name)}"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, atomically."""
-        write_json(self.result_path, result, indent=2)
+        """Write result.json, atomically.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.written():
+            write_json(self.result_path, result, indent=2)
 
 
 def _refuse_used(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(p.name != LOCK for p in path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(map(_of_nobody, path.iterdir()))):
         raise UserError(
             f"{path} exists already and is left as it is. Name another run_dir, or continue "
             f"that run with: hypercrl train {in_shell('resume', path)}"
         )
+
+
+def _of_nobody(path: Path) -> bool:
+    """Whether a file is what remains of a process that was killed as it made a run."""
+    return path.name == LOCK or path.match(PARTIAL)
 
 
 class MetricsLog:
@@ -194,24 +302,29 @@ class MetricsLog:
     """
 
     def __init__(self, folder: RunFolder, position: int = 0) -> None:
-        kept = _cut(folder.metrics_path, position)
-        events = folder.path / "tensorboard"
-        for old in events.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._board = SummaryWriter(str(events))
-        for record in kept:
-            self._show(**record)
-        self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
+        self._folder = folder
+        with folder.written():
+            kept = _cut(folder, position)
+            self._board = EventFile(folder.path / "tensorboard")
+            for record in kept:
+                self._show(**record)
+            self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
         """Log one record; `task` is the task in training, counted from 1.
 
         In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
         their kind; one that is not finite, null in metrics.jsonl, is left out.
+
+        Raises:
+            UserError: it cannot be written; so do `flush` and `close`.
         """
         record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        self._file.write(to_json(record) + "\n")
-        self._show(**record)
+        with self._folder.written():
+            self._file.write(to_json(record) + "\n")
+            self._file.flush()
+            self._show(**record)
+            self._board.flush()
 
     def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
         place = f"task_{values['on']}" if "on" in values else kind
@@ -221,20 +334,31 @@ class MetricsLog:
 
     def flush(self) -> int:
         """Bring everything to disk; returns the length of metrics.jsonl in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
-        return self._file.tell()
+        with self._folder.written():
+            self._board.flush()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
-        """Flush and let go of the files."""
-        self.flush()
-        self._file.close()
-        self._board.close()
+        """Let go of the files."""
+        with self._folder.written(), self._file, closing(self._board):
+            pass
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except UserError:
+            if error is None:  # else it is why the block ended
+                raise
 
 
-def _cut(path: Path, position: int) -> list[dict[str, Any]]:
+def _cut(folder: RunFolder, position: int) -> list[dict[str, Any]]:
     """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
+    path = folder.metrics_path
     path.touch()
     with open(path, "rb+") as file:
         kept = file.read(position)
@@ -245,7 +369,8 @@ def _cut(path: Path, position: int) -> list[dict[str, Any]]:
         except ValueError as error:
             raise UserError(
                 f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
-                "had then are cut short or changed. Put the right file back, or begin a new run."
+                "had then are cut short or changed. Put the right file back. "
+                f"{folder.advice(LATEST)}"
             ) from error
         file.truncate(position)
     return records

@@ -11,6 +11,7 @@ from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import RandomStreams
+from hypercrl.base.saved import same_type
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
@@ -46,7 +47,16 @@ class Experiment:
         return self.method.model
 
     def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore what the agent has learned, from the state of a run."""
+        """Restore what the agent has learned, from the state of a run.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: the state does not fit.
+        """
+        tasks = same_type("tasks", checkpoint["method"]["tasks"], int)
+        given = self.config.task_id == "given"
+        most = len(self.sequence) if given else self.config.inference.max_tasks
+        if not 0 <= tasks <= most:
+            raise ValueError(f"an agent of {tasks} tasks")
         self.method.load_state(checkpoint["method"])
         self.labels.load_state(checkpoint["labels"])
 

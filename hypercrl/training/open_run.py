@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hypercrl.base.errors import UserError
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import Experiment, build
@@ -21,7 +22,8 @@ def open_run(
         trust: import code that the run names even where a stranger wrote it.
 
     Raises:
-        UserError: there is no such run, device or checkpoint, or they do not fit one another.
+        UserError: there is no such run, device or checkpoint, they do not fit one another, or
+            nothing is learned yet.
     """
     folder = RunFolder.open(run)
     config = folder.config(TrainConfig, trust=trust)
@@ -30,4 +32,6 @@ def open_run(
     if not experiment.plans_with_simulator:
         with folder.foreign_state_refused(checkpoint):
             experiment.load_agent(folder.load_checkpoint(checkpoint))
+        if not experiment.method.tasks:
+            raise UserError(f"{run} has not begun its first task in checkpoint {checkpoint!r}.")
     return experiment

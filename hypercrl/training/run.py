@@ -24,11 +24,12 @@ from hypercrl.training.trainer import Trainer
 
 @dataclass
 class Run:
-    """An experiment, its folder, and the checkpoint to go on from; None: from the start."""
+    """An experiment, its folder, and the name and state of the checkpoint to go on from; None: from
+    the start."""
 
     experiment: Experiment
     folder: RunFolder
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: tuple[str, dict[str, Any]] | None = None
 
     def finish(self, progress: Progress) -> dict[str, Any]:
         """Train to the end, or measure the oracle where there is nothing to train.
@@ -40,7 +41,8 @@ class Run:
             result = measure_oracle(self.experiment, progress)
         else:
             trainer = Trainer(self.experiment, self.folder, progress)
-            trainer.run(self.checkpoint)
+            name, state = self.checkpoint or (LATEST, None)
+            trainer.run(state, name)
             result = summarise(trainer)
         progress.finish()
         self.folder.write_result(result)
@@ -65,15 +67,19 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
 
 
 @contextmanager
-def resumed(path: Path, device: str | None = None, *, trust: bool = False) -> Iterator[Run]:
+def resumed(
+    path: Path, device: str | None = None, checkpoint: str | None = None, *, trust: bool = False
+) -> Iterator[Run]:
     """A run to go on with, with as many threads, locked against other writers.
 
     Args:
         device: if not the one it was started on.
+        checkpoint: name of the one to go on from; None: the newest sound one.
         trust: import code that the run names even where a stranger wrote it.
 
     Raises:
-        UserError: there is no run, it has ended, or another process goes on with it.
+        UserError: there is no run, it has ended, another process goes on with it, or there is no
+            sound checkpoint.
     """
     with RunFolder.resume(path) as folder:
         if folder.ended:
@@ -83,10 +89,12 @@ def resumed(path: Path, device: str | None = None, *, trust: bool = False) -> It
         if device is not None:
             config.device = device
         # A run killed before its first checkpoint starts again from its configuration.
-        there = LATEST in folder.checkpoints()
-        checkpoint = folder.load_checkpoint(LATEST) if there else None
+        if checkpoint is None:
+            saved = folder.newest_checkpoint()
+        else:
+            saved = checkpoint, folder.load_checkpoint(checkpoint)
         with _in_threads(config):
-            yield Run(build(config), folder, checkpoint)
+            yield Run(build(config), folder, saved)
 
 
 @contextmanager
