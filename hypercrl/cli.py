@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import exit_code, termination_interrupts, told
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _make_current_folder_importable()
     try:
-        _run(words[0], words[1:])
+        with termination_interrupts():
+            _run(words[0], words[1:])
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
+        sys.exit(exit_code(interrupt))
 
 
 def _make_current_folder_importable() -> None:

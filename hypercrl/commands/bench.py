@@ -1,6 +1,7 @@
 """hypercrl bench: a grid of runs, each its own process, and one report over all of them."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
     RECALL,
     TRAINING,
@@ -72,7 +74,8 @@ def run(words: Sequence[str]) -> None:
     grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
     console = Console()
-    with closing(workers), grid.claim():
+    again = f"hypercrl bench {shlex.join(words)}"
+    with continued_with(again), closing(workers), grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
         page = _report([p.cell.folder for p in board], grid, console)
     if page is not None:

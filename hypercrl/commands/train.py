@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
-from hypercrl.config.overrides import keys_of
+from hypercrl.config.overrides import in_shell, keys_of
 from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.runs.run_folder import LATEST, RunFolder
@@ -62,7 +63,8 @@ def _run(
         f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
-    with Progress(console, tasks) as progress:
+    again = f"hypercrl train {in_shell('resume', folder.path)}"
+    with continued_with(again), Progress(console, tasks) as progress:
         if oracle:
             result = measure_oracle(experiment, progress)
         else:
@@ -70,7 +72,7 @@ def _run(
             trainer.run(resumed)
             result = summarise(trainer)
         progress.finish()
-    folder.write_result(result)
+        folder.write_result(result)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
 
