@@ -121,7 +121,7 @@ def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | Non
         results = [RunFolder(folder).result_path for folder in folders]
         return write_recall([r for r in results if r.exists()], grid.out / "report", console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
-    return write_report(begun, grid.out / "report", console) if begun else None
+    return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
 
 
 def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import write_json
+from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
 from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
@@ -37,7 +38,7 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
     records = [json.loads(path.read_text()) for path in results]
     groups = _groups(records)
     table = recall_table(groups)
-    console.print(table.to_rich())
+    console.print(whole(console, table.to_rich()), crop=False)
     write_json(out / "recall.json", records)
     write_atomically(out / "recall.csv", to_csv([table]).encode())
     figure = out / "recall.png"

@@ -149,7 +149,7 @@ def load_run(path: Path) -> Run:
         if not (path / name).is_file():
             raise UserError(
                 f"{path} is not a run folder: it has no {name}. "
-                "Give the run_dir of a `hypercrl train`, not the folder above or below it."
+                "Give the run_dir of a `hypercrl train`, or a folder with such runs in it."
             )
     config_text = (path / "config.yaml").read_text(encoding="utf-8")
     config = OmegaConf.to_container(OmegaConf.create(config_text), resolve=False)

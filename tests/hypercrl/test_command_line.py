@@ -9,6 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
 
@@ -87,3 +88,20 @@ def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch):
     main(["play", "-m", "run=runs/0", "episodes=1", "seed=0,1"])
     assert capsys.readouterr().out.count("episode 1") == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_titles_of_sequences_are_whole_lines(capsys):
+    main(["tasks"])
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("env=")]
+    assert len(titles) == len(list((configs_dir() / "env").glob("*.yaml")))
+    (walkers,) = (title for title in titles if title.startswith("env=walkers "))
+    assert walkers.endswith("They show how far they have come, of which the reward is a function.")
+
+
+def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["tasks", "gymnasium"])
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for header in ("#", "task", "id", "reward", "distance", "solved_within"):
+        assert f" {header} " in said

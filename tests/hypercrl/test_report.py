@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
@@ -275,6 +276,50 @@ OLD_RESULTS = [
     for path in sorted((Path(__file__).parents[2] / "docs/results").rglob("*.json"))
     if '"schema": 1' in path.read_text(encoding="utf-8")
 ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
+    paths = [
+        write_run(tmp_path / f"{method}-{seed}", method=method, seed=seed, memory="gated_deltanet")
+        for method in ("single", "chunked_hnet")
+        for seed in range(3)
+    ]
+    console = Console(file=io.StringIO(), width=width)
+    write_report(paths, tmp_path / "out", console)
+    said = console.file.getvalue()
+    assert "…" not in said
+    words = {word for table in comparison_tables(group([load_run(p) for p in paths])[0])
+             for text in (*table.header, *(cell.text for row in table.rows for cell in row))
+             for word in text.split()}  # fmt: skip
+    assert words <= set(said.split())
+
+
+def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        write_run(tmp_path / f"grid/cells/hnet-{seed}", seed=seed)
+    (tmp_path / "grid/cells/hnet-2").mkdir()
+    (tmp_path / "grid/cells/hnet-2/config.yaml").touch()  # killed as it was made
+    main(["report", "grid"])
+    said = capsys.readouterr().out
+    assert "seed 0" not in said  # only what is put side by side
+    assert said.endswith("figures and page: grid/report/index.html\n")
+    page = (tmp_path / "grid/report/index.html").read_text()
+    assert "hnet, seed 0" in page
+    assert "hnet, seed 1" in page
+    main(["report", "grid", "grid/cells/hnet-0", "out=again"])  # a run given twice counts once
+    assert (tmp_path / "again/index.html").read_text() == page
+
+
+def test_a_folder_of_recall_results_gets_their_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
+    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625}
+    (tmp_path / "grid/cells/gla").mkdir(parents=True)
+    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(record))
+    main(["report", "grid"])
+    assert capsys.readouterr().out.endswith("figures and page: grid/report/recall.png\n")
 
 
 def test_results_of_old_are_read(tmp_path):
