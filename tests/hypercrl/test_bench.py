@@ -295,10 +295,10 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
 
 
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
-    log = """open('{{folder}}/metrics.jsonl', 'a').write('{{{{"task": {}, "env_steps": {}}}}}\\n')\n"""
-    program = "import time\n" + "".join(
-        log.format(task, steps) + "time.sleep(1)\n" for task, steps in ((1, 10), (1, 20), (2, 30))
-    )
+    program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
+    for task, steps in ((1, 10), (1, 20), (2, 30)):
+        record = f"json.dumps(dict(task={task}, env_steps={steps}))"
+        program += f"print({record}, file=file, flush=True)\ntime.sleep(1)\n"
     _, _, said = run_stubs(tmp_path, {"a": program + DONE, "b": DONE}, slots=1)
     *lines, last = said.splitlines()
     assert lines[:2] == ["a (1 of 2): task 1, step 0", "a (1 of 2): task 2, step 30"]
@@ -309,10 +309,10 @@ def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
 
 def test_a_narrow_table_cuts_no_header(tmp_path):
     name = "push-chunked_hnet-0-method.beta=0.05-memory.width=16"
-    board = [Progress(Cell(name, (), tmp_path), Status.FAILED, 3, 0, 0.0, "killed by signal 9")]
+    board = [Progress(Cell(name, (), tmp_path), Status.FAILED, 3, reason="killed by signal 9")]
     console = Console(file=io.StringIO(), width=80)
     console.print(progress_table(board, console))
     said = console.file.getvalue()
     assert "…" not in said
-    for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last trouble"):
+    for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
         assert word in said
