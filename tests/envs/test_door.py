@@ -221,7 +221,7 @@ def share_in_sight(task: DoorTask) -> float:
 
 @pytest.mark.parametrize("camera", ["front", "side", "top"])
 def test_cameras_show_the_whole_arm_and_the_whole_door(door: dict[str, Any], camera: str):
-    """And the front one, before and while the hand comes to it, a part of the handle."""
+    """And the front one a part of the handle, until the hand turns it."""
     task = DoorTask(**door, camera=camera)
     obs, _ = task.reset(seed=0)
     for _ in range(60):
@@ -238,6 +238,6 @@ def test_cameras_show_the_whole_arm_and_the_whole_door(door: dict[str, Any], cam
             corners = np.array([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)])
             points += list(centre[part] + corners * size[part] @ turn[part].reshape(3, 3).T)
         assert all(np.abs(seen(task, point)).max() < 0.99 for point in points)
-        if camera == "front":
+        if camera == "front" and abs(obs[10]) < 0.05:
             assert share_in_sight(task) > 0.1
         obs, *_ = task.step(task.scripted_action(obs))
