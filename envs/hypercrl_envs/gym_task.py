@@ -52,6 +52,8 @@ class GymTask(Task):
         observation_parts: where each part of a dict or tuple lies in the observation, by its name.
     """
 
+    goal_unit = ""
+
     def __init__(
         self,
         id: str,
