@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
 from hypercrl.base.files import write_atomically
@@ -16,7 +15,7 @@ from hypercrl.base.strict_json import write_json
 from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
-from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
+from hypercrl.report.style import INK, OCTAVES, PALETTE, STYLE, WIDTH, log_scale, looks, to_png
 from hypercrl.report.tables import Cell, Table
 
 MARKERS = "os^D"
@@ -92,9 +91,8 @@ def recall_figure(groups: Groups) -> Figure:
             ]
             own, marker = look[label], MARKERS[index // len(PALETTE) % len(MARKERS)]
             axes.plot(x, y, marker, color=own.colour, linestyle=own.dash, label=label, alpha=0.9)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: size(value))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        records = [r for widths in groups.values() for rs in widths.values() for r in rs]
+        log_scale(axes, [r["state_bytes"] for r in records], OCTAVES, size)
         axes.set_ylim(-0.04, 1.04)
         axes.set_xlabel("bytes of a robot's state")
         axes.set_ylabel("recall", color=INK)

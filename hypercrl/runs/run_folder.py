@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,17 @@ class RunFolder:
     def save_checkpoint(self, name: str, tree: dict[str, Any]) -> None:
         """Write one, atomically."""
         save_checkpoint(self.checkpoint_path(name), tree)
+
+    def make_latest(self, name: str) -> None:
+        """Make a checkpoint the latest as well: one file of two names, where that can be."""
+        written, latest = self.checkpoint_path(name), self.checkpoint_path(LATEST)
+        partial = latest.with_name(f".{latest.name}.partial")
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(written, partial)
+        except OSError:  # no hard links there
+            shutil.copyfile(written, partial)
+        os.replace(partial, latest)
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:
         """Read one.

@@ -311,8 +311,8 @@ class Trainer:
         tallies.memory_bytes.append(self.method.memory_bytes() + self.learner.replay.bytes)
         self.position.task += 1
         self.position.step = 0
-        self._checkpoint(f"after_task_{task + 1}")
-        self._checkpoint(LATEST)
+        self._checkpoint(name := f"after_task_{task + 1}")
+        self.folder.make_latest(name)
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)

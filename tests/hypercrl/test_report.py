@@ -4,10 +4,12 @@ import json
 import math
 import shutil
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
@@ -16,7 +18,9 @@ from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
+from hypercrl.report.style import to_png
 from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
+from hypercrl.report.trade_offs import trade_offs
 from hypercrl.training.evaluation import Score
 from hypercrl.training.result import of_matrices
 
@@ -493,6 +497,41 @@ def test_figures_are_pictures_and_not_blank(tmp_path):
             pixels = np.asarray(image.convert("RGB"))
         assert min(pixels.shape[:2]) > 200
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.02, 2, 7, 1e3, 1e7])
+def test_ticks_of_costs_do_not_crowd(tmp_path, spread):
+    """At least two on each axis, and no label touches another one."""
+    runs = [
+        load_run(
+            write_run(
+                tmp_path / f"{method}-{seed}",
+                method=method,
+                seed=seed,
+                memory_bytes=[round(3000 * factor)] * 2,
+                training_seconds=[0.7 * factor] * 2,
+            )
+        )
+        for method, factor in (("single", 1.0), ("hnet", spread**0.5), ("coreset", spread))
+        for seed in range(2)
+    ]
+    figure = trade_offs(group(runs)[0])
+    to_png(figure)
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    boxes = []
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        labels = [
+            label
+            for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if low <= tick <= high and label.get_text()
+        ]
+        assert len(labels) >= (2 if spread > 1.5 else 1)
+        assert len(labels) <= 6
+        boxes += [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    boxes.sort(key=lambda box: box.x0)
+    assert all(a.x1 + 4 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):
