@@ -17,6 +17,7 @@ from hypercrl.config.overrides import in_shell, keys_of
 from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.oracle import NAME, measure_oracle
 from hypercrl.training.result import summarise
@@ -33,6 +34,7 @@ def train(config: DictConfig) -> None:
     console = Console()
     if config.resume is None:
         path = _run_dir(config)
+        chosen(config.logger)
         experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
         with RunFolder.create(path, config) as folder:
             _run(experiment, folder, None, console)

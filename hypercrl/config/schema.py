@@ -65,7 +65,9 @@ class ProtocolConfig:
 class TrainConfig:
     """Everything a run depends on.
 
-    `task_id` says whether the agent is given the task's label and boundaries, or infers them.
+    `task_id` says whether the agent is given the task's label and boundaries, or infers them;
+    `logger` where copies of metrics.jsonl go, one name or a list of those in
+    `hypercrl.runs.trackers.LOGGERS`.
     """
 
     preset: str = MISSING
@@ -81,6 +83,7 @@ class TrainConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     seed: int = number(0, least=0)
     device: str = "auto"
+    logger: Any = field(default_factory=lambda: ["tensorboard"])
     run_dir: str | None = None
     resume: str | None = None
 

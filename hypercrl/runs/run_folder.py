@@ -1,7 +1,5 @@
 """A run on disk: configuration, logs, checkpoints, result."""
 
-import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
-from hypercrl.base.strict_json import to_json, write_json
+from hypercrl.base.strict_json import write_json
 from hypercrl.config.overrides import in_shell
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
@@ -32,7 +29,7 @@ FAILURE = "failure.txt"
 class RunFolder:
     """Paths and writers of one run.
 
-    Layout: config.yaml, metrics.jsonl, tensorboard/, checkpoints/latest.safetensors,
+    Layout: config.yaml, metrics.jsonl, tensorboard/, trackers/, checkpoints/latest.safetensors,
     checkpoints/after_task_N.safetensors, result.json once the run has ended.
     """
 
@@ -163,77 +160,3 @@ def _refuse_used(path: Path) -> None:
             f"{path} exists already and is left as it is. Name another run_dir, or continue "
             f"that run with: hypercrl train {in_shell('resume', path)}"
         )
-
-
-class MetricsLog:
-    """One stream of records into metrics.jsonl and TensorBoard.
-
-    TensorBoard's events are a copy, written anew when a run is resumed: of several files it decides
-    by the clock in their names which comes first, so a killed run's would stay beside the new ones.
-    A TensorBoard that is open follows. The wall time of what came before is that of the resumption.
-
-    Args:
-        folder: the run.
-        position: bytes of metrics.jsonl to keep; what a killed run wrote beyond its checkpoint is
-            dropped and will be written again.
-
-    Raises:
-        UserError: metrics.jsonl is not the one that had so many bytes.
-    """
-
-    def __init__(self, folder: RunFolder, position: int = 0) -> None:
-        kept = _cut(folder.metrics_path, position)
-        events = folder.path / "tensorboard"
-        for old in events.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._board = SummaryWriter(str(events))
-        for record in kept:
-            self._show(**record)
-        self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-
-    def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
-        """Log one record; `task` is the task in training, counted from 1.
-
-        In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
-        their kind; one that is not finite, null in metrics.jsonl, is left out.
-        """
-        record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        self._file.write(to_json(record) + "\n")
-        self._show(**record)
-
-    def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
-        place = f"task_{values['on']}" if "on" in values else kind
-        for name, value in values.items():
-            if name != "on" and value is not None and math.isfinite(value):
-                self._board.add_scalar(f"{place}/{name}", value, env_steps)
-
-    def flush(self) -> int:
-        """Bring everything to disk; returns the length of metrics.jsonl in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Flush and let go of the files."""
-        self.flush()
-        self._file.close()
-        self._board.close()
-
-
-def _cut(path: Path, position: int) -> list[dict[str, Any]]:
-    """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
-    path.touch()
-    with open(path, "rb+") as file:
-        kept = file.read(position)
-        try:
-            if len(kept) < position or kept[-1:] not in (b"\n", b""):
-                raise ValueError
-            records = [json.loads(line) for line in kept.splitlines()]
-        except ValueError as error:
-            raise UserError(
-                f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
-                "had then are cut short or changed. Put the right file back, or begin a new run."
-            ) from error
-        file.truncate(position)
-    return records

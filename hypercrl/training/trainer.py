@@ -18,7 +18,9 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning.search import medians
-from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.learner import Learner
@@ -84,18 +86,20 @@ class Trainer:
                 self._load_state(resumed)
         position = self.position
         log_bytes = resumed["log_bytes"] if resumed is not None else 0
-        self.log = MetricsLog(self.folder, log_bytes)
+        self.log = MetricsLog(self.folder, log_bytes, chosen(self.experiment.config.logger))
+        finished = False
         try:
             for task in range(position.task, len(self.sequence)):
                 self._train_task(task, resumed if position.step else None)
                 resumed = None
+            finished = True
         except TaskFault as fault:
             raise UserError(
                 f"{fault} That was after {position.env_steps} environment steps, in training of "
                 f"task {position.task + 1}. {self._last_good}"
             ) from fault
         finally:
-            self.log.close()
+            self.log.close(finished)
             self.evaluator.close()
 
     def _train_task(self, task: int, resumed: dict[str, Any] | None) -> None:
@@ -313,6 +317,7 @@ class Trainer:
         self.position.step = 0
         self._checkpoint(name := f"after_task_{task + 1}")
         self.folder.make_latest(name)
+        self.log.commit()
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
@@ -320,6 +325,8 @@ class Trainer:
     def _checkpoint(self, name: str) -> None:
         with self.tallies.timed("checkpoint"):
             self.folder.save_checkpoint(name, self._state())
+        if name == LATEST:
+            self.log.commit()
 
     def _state(self) -> dict[str, Any]:
         inside: dict[str, Any] = {}

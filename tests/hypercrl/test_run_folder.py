@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.schema import TrainConfig, register
-from hypercrl.runs.run_folder import MetricsLog, RunFolder
+from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import build
 
 OPTIONS = [
