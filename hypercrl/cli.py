@@ -79,7 +79,7 @@ def _run(command: str, words: list[str]) -> None:
 
 
 def _run_with_hydra(
-    command: str, function: Callable[["DictConfig"], None], words: list[str]
+    command: str, function: Callable[["DictConfig"], float | None], words: list[str]
 ) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -97,23 +97,29 @@ def _run_with_hydra(
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     mistakes: list[UserError] = []
 
-    def job(config: "DictConfig") -> None:
+    def job(config: "DictConfig") -> float | None:
+        """What the command returns is what a sweeper of Hydra's searches by."""
         # Hydra prints an account of its own of whatever a job raises.
         try:
             with explained(command):
                 check_composed(command, config, HydraConfig.get().overrides.task)
-                function(config)
+                return function(config)
         except UserError as error:
             mistakes.append(error)
         except TaskFault as fault:
             mistakes.append(UserError(str(fault)))
+        return None
 
     with ExitStack() as stack, explained(command):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
-        decorate(job)()
+        try:
+            decorate(job)()
+        except Exception:  # such as a sweeper's that got no score
+            if not mistakes:
+                raise
     if mistakes:
         raise mistakes[0]
 

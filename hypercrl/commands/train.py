@@ -26,10 +26,13 @@ from hypercrl.training.trainer import Trainer
 MAY_CHANGE_ON_RESUME = {"resume", "device"}
 
 
-def train(config: DictConfig) -> None:
+def train(config: DictConfig) -> float:
     """Train what `config` describes into a run folder, and print the final table.
 
     With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
+
+    Returns:
+        The score that a sweep maximises: success at the end, the mean over all tasks, in [0, 1].
     """
     console = Console()
     if config.resume is None:
@@ -37,8 +40,7 @@ def train(config: DictConfig) -> None:
         chosen(config.logger)
         experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
         with RunFolder.create(path, config) as folder:
-            _run(experiment, folder, None, console)
-        return
+            return _run(experiment, folder, None, console)
     _refuse_other_overrides()
     with RunFolder.resume(Path(config.resume)) as folder:
         if folder.result_path.exists():
@@ -50,12 +52,12 @@ def train(config: DictConfig) -> None:
         experiment = build(stored)
         # A run killed before its first checkpoint starts again from its configuration.
         there = LATEST in folder.checkpoints()
-        _run(experiment, folder, folder.load_checkpoint(LATEST) if there else None, console)
+        return _run(experiment, folder, folder.load_checkpoint(LATEST) if there else None, console)
 
 
 def _run(
     experiment: Experiment, folder: RunFolder, resumed: dict[str, Any] | None, console: Console
-) -> None:
+) -> float:
     """Train from the start, or from the state of a checkpoint, to the result and the report."""
     config, tasks = experiment.config, len(experiment.sequence)
     oracle = experiment.plans_with_simulator
@@ -77,6 +79,7 @@ def _run(
         folder.write_result(result)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
+    return result["success_average_performance"]
 
 
 def _run_dir(config: DictConfig) -> Path:
