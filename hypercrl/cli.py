@@ -23,6 +23,8 @@ COMMANDS = {
     "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
 }
 
+HELP = {"-h", "--help"}
+
 USAGE = """usage: hypercrl COMMAND [key=value ...]
 
 {commands}
@@ -31,11 +33,12 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
-  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
+  hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
 
-`hypercrl COMMAND --help` shows a command's settings."""
+`hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
+version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
+        return
+    if words[0] == "--version":
+        print(f"hypercrl {sys.modules['hypercrl'].__version__}")
         return
     _make_current_folder_importable()
     try:
@@ -86,11 +92,17 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
+    from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_composed, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
     register()
+    if HELP & set(words):
+        with explained(command):
+            text = command_help(command, COMMANDS[command][2], [w for w in words if w not in HELP])
+        print(text)
+        return
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *in_groups(command, words)]

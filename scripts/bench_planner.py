@@ -66,7 +66,7 @@ def flops(work: Workload) -> float:
 def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
     work, obs = problem.work, problem.state
     functions: dict[str, Callable[[], Any]] = {}
-    agents = {name: ours(problem, name) for name in PLANNERS}
+    agents = {name: ours(problem, name) for name, (kind, _) in PLANNERS.items() if not kind.follows}
     if not clock.cuda:
         agents["cem, bf16"] = ours(problem, "cem", "bf16")
     for name, agent in agents.items():

@@ -17,6 +17,7 @@ PACKAGES = {
 }
 FLOORS = (
     ("__main__", "cli", "commands"),
+    ("api",),
     ("bench", "report", "training"),
     ("runs",),
     ("config",),

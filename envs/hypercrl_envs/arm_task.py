@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -13,8 +13,14 @@ from hypercrl_envs.drawn import Drawn
 from hypercrl_envs.engines import ENGINES
 from hypercrl_envs.names import known_name
 from hypercrl_envs.simulator import ArmSimulator, Simulator
-from hypercrl_envs.task import Task
-from hypercrl_envs.world import CAMERAS, World
+from hypercrl_envs.task import PictureOptions, Task
+from hypercrl_envs.world import World
+
+
+class SimulationOptions(PictureOptions, total=False):
+    """What `SimulatedTask` takes, and tasks hand on to it."""
+
+    engine: str
 
 
 class SimulatedTask(Task):
@@ -29,33 +35,20 @@ class SimulatedTask(Task):
     engines: ClassVar[tuple[str, ...]]
     drawn: tuple[Drawn, ...] = ()
 
-    def __init__(
-        self,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
-    ) -> None:
+    def __init__(self, engine: str = "mujoco", **picture: Unpack[PictureOptions]) -> None:
         """
         Args:
             engine: one of `engines`.
-            render_mode: "rgb_array" to use `render`, else None.
-            width, height: of rendered pictures, in pixels.
-            camera: one of `CAMERAS`.
+            picture: see `Task`.
 
         Raises:
             ValueError: unknown engine, render mode or camera, or a picture without pixels.
         """
-        super().__init__(render_mode)
+        super().__init__(**picture)
         self.engine = known_name(engine, self.engines, f"engine for {self.caption!r}")
         if engine != self.engines[0]:
             self.caption = f"{self.caption}, {engine}"
         self.restores_at_once = engine == "mujoco"
-        self.camera = known_name(camera, CAMERAS, "camera")
-        if width < 1 or height < 1:
-            raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")
-        self.width, self.height = int(width), int(height)
 
     @property
     @abstractmethod
@@ -117,18 +110,13 @@ class ArmTask(SimulatedTask):
 
     engines = tuple(ENGINES)
 
-    def __init__(
-        self,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
-    ) -> None:
+    def __init__(self, **simulation: Unpack[SimulationOptions]) -> None:
         """See `SimulatedTask`."""
-        super().__init__(engine, render_mode, width, height, camera)
-        make_arm = ENGINES[self.engine]
-        self._arm = make_arm(self._world(), self.camera, self.width, self.height)
+        super().__init__(**simulation)
+        self._arm = self._make_arm(self._world())
+
+    def _make_arm(self, world: World) -> ArmSimulator:
+        return ENGINES[self.engine](world, self.camera, self.width, self.height)
 
     @property
     def simulator(self) -> ArmSimulator:

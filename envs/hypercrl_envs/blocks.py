@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from hypercrl_envs.arm_task import ArmTask
+from hypercrl_envs.arm_task import ArmTask, SimulationOptions
 from hypercrl_envs.world import Body, Camera, Colour, Marker, Shape, World
 
 BLOCK = "box"
@@ -64,19 +64,12 @@ class BlockTask(ArmTask):
     observation_size: int = 10
     max_episode_steps = 60
 
-    def __init__(
-        self,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
-    ) -> None:
+    def __init__(self, **simulation: Unpack[SimulationOptions]) -> None:
         """See `SimulatedTask`; subclasses set `caption` before."""
         size = self.observation_size
         self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        super().__init__(engine, render_mode, width, height, camera)
+        super().__init__(**simulation)
         # In the frame of the block, in the order of the observation.
         self._corners = self.half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], np.float64)
         self._goals: dict[tuple[torch.device, torch.dtype], Tensor] = {}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import gymnasium
 import mujoco
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypercrl_envs.arm_task import SimulatedTask
+from hypercrl_envs.arm_task import SimulatedTask, SimulationOptions
 from hypercrl_envs.drawn import Choice
 from hypercrl_envs.mujoco_simulator import MujocoSimulator
 from hypercrl_envs.mujoco_world import add_camera, check_dampers
@@ -102,11 +103,7 @@ class CheetahTask(SimulatedTask):
         body: str = "base",
         becomes: Sequence[str] = (),
         reversed_joints: Sequence[str] = (),
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
         Args:
@@ -115,7 +112,7 @@ class CheetahTask(SimulatedTask):
                 steps 50 and 150; none: it stays as it is.
             reversed_joints: those of `JOINTS` whose motor turns the other way, as one that was
                 connected the wrong way round; hidden from the observation.
-            engine, render_mode, width, height, camera: see `SimulatedTask`.
+            simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
             ValueError: an unknown body or joint.
@@ -134,9 +131,11 @@ class CheetahTask(SimulatedTask):
         self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (20,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (6,), np.float32)
         self.exploration = Exploration((0.0,) * 6, (0.0,) * 6)
-        super().__init__(engine, render_mode, width, height, camera)
+        super().__init__(**simulation)
         self._simulators = [
-            MujocoSimulator(_model(name, self.width, self.height), camera, self.width, self.height)
+            MujocoSimulator(
+                _model(name, self.width, self.height), self.camera, self.width, self.height
+            )
             for name in self._bodies
         ]
         self._mujoco = self._simulators[0]

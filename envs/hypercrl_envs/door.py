@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from hypercrl_envs.arm_task import ArmTask
+from hypercrl_envs.arm_task import ArmTask, SimulationOptions
 from hypercrl_envs.door_world import (
     HAND_FORWARD,
     HINGE,
@@ -29,7 +30,6 @@ from hypercrl_envs.door_world import (
     grip_point,
 )
 from hypercrl_envs.drawn import Choice
-from hypercrl_envs.engines import ENGINES
 from hypercrl_envs.kinematics import quaternion_matrix
 from hypercrl_envs.names import known_name
 from hypercrl_envs.simulator import ArmSimulator
@@ -76,11 +76,7 @@ class DoorTask(ArmTask):
         handle: str | Sequence[str] = "pull",
         turn: int | Sequence[int] = 1,
         mirrored: bool = False,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
         Args:
@@ -88,7 +84,7 @@ class DoorTask(ArmTask):
             turn: the way the handle turns, 1 or -1 about world x; hidden too. From several handles
                 or turns one is drawn at every reset; a pull bar has none.
             mirrored: hinged on the right, seen from the robot, instead of the left; hidden too.
-            engine, render_mode, width, height, camera: see `SimulatedTask`.
+            simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
             ValueError: an unknown handle, a turn that is neither 1 nor -1, or a pull bar that turns
@@ -108,10 +104,9 @@ class DoorTask(ArmTask):
         self.exploration = Exploration(
             (-0.2,) + (0.0,) * 5 + (-1.0,), (0.2,) + (0.0,) * 5 + (-0.2,)
         )
-        super().__init__(engine, render_mode, width, height, camera)
+        super().__init__(**simulation)
         others = (door_world(*door, mirrored) for door in self._doors[1:])
-        make_arm = ENGINES[self.engine]
-        self._arms = [self._arm, *(make_arm(world, camera, width, height) for world in others)]
+        self._arms = [self._arm, *map(self._make_arm, others)]
         self._apply_drawn()
 
     def _describe(self) -> str:

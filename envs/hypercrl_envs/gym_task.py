@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
@@ -16,9 +16,8 @@ from torch import Tensor
 from hypercrl_envs import checked
 from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
-from hypercrl_envs.names import known_name
 from hypercrl_envs.rendering import RenderingUnavailable, import_triton_first
-from hypercrl_envs.task import Exploration, Task
+from hypercrl_envs.task import Exploration, PictureOptions, Task
 from hypercrl_envs.task_functions import TaskFunction
 
 _LARGEST_SEED = 2**31
@@ -53,6 +52,7 @@ class GymTask(Task):
     """
 
     goal_unit = ""
+    cameras = ("front",)
 
     def __init__(
         self,
@@ -62,10 +62,7 @@ class GymTask(Task):
         distance: str | None = None,
         solved_within: float = 0.05,
         options: Mapping[str, Any] | None = None,
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        **picture: Unpack[PictureOptions],
     ) -> None:
         """
         Args:
@@ -78,17 +75,14 @@ class GymTask(Task):
                 it the goal distance is NaN and nothing counts as success.
             solved_within: distance below which the state counts as solved.
             options: keyword arguments of `gymnasium.make`.
-            render_mode: "rgb_array" to use `render`, else None.
-            width, height: of rendered pictures, in pixels.
-            camera: "front": the environment's own.
+            picture: see `Task`; the camera "front" is the environment's own.
 
         Raises:
             ValueError: an environment that cannot be made, without a length of its episodes, or
                 whose spaces are no boxes with bounded actions; or a function that cannot be
                 imported.
         """
-        super().__init__(render_mode)
-        known_name(camera, ("front",), "camera")
+        super().__init__(**picture)
         self._reward = TaskFunction(reward, id) if reward is not None else None
         self._termination = (
             TaskFunction(termination, id, boolean=True) if termination is not None else None
@@ -97,10 +91,9 @@ class GymTask(Task):
         self.ends = self._learns_end or termination is not None
         self._distance = TaskFunction(distance, id) if distance is not None else None
         self.solved_within = float(solved_within)
-        self._size = (int(height), int(width))
-        if render_mode is not None:
+        if self.render_mode is not None:
             import_triton_first()
-        env = _make(id, render_mode, options or {})
+        env = _make(id, self.render_mode, options or {})
         limit = env.spec.max_episode_steps if env.spec else None
         if limit is None or limit < 1:
             raise ValueError(
@@ -234,7 +227,7 @@ class GymTask(Task):
             raise RenderingUnavailable(f"{self.caption} gave no picture")
         rows, columns = (
             np.arange(wanted) * given // wanted
-            for wanted, given in zip(self._size, picture.shape[:2], strict=True)
+            for wanted, given in zip((self.height, self.width), picture.shape[:2], strict=True)
         )
         return picture[rows[:, None], columns]
 

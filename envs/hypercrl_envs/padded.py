@@ -23,7 +23,8 @@ class PaddedTask(Task):
         """
         self.control_rate = task.control_rate
         self.restores_at_once = task.restores_at_once
-        super().__init__(task.render_mode)
+        self.cameras = task.cameras
+        super().__init__(task.render_mode, task.width, task.height, task.camera)
         self._task = task
         (self._observations,), (self._actions,) = (
             task.observation_space.shape,

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 
+from hypercrl_envs.arm_task import SimulationOptions
 from hypercrl_envs.blocks import BLOCK, BlockTask, block_colour
 from hypercrl_envs.control_frame import ControlFrame
 from hypercrl_envs.drawn import LogUniform, Value
@@ -58,11 +60,7 @@ class PushTask(BlockTask):
         frame: Value = 0.0,
         flip_y: bool = False,
         start_yaw: float = BlockTask.start_yaw,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
         Args:
@@ -75,7 +73,7 @@ class PushTask(BlockTask):
             flip_y: mirror the control frame's y axis, before it is turned.
             start_yaw: the box is turned by up to this angle, rad, either way, as an episode begins.
                 The yaw of a box that always starts straight identifies how heavy its halves are.
-            engine, render_mode, width, height, camera: see `SimulatedTask`.
+            simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
             ValueError: densities that are not two numbers, or ranges, within 100 to 1000 kg/m³
@@ -86,8 +84,6 @@ class PushTask(BlockTask):
         self._densities = LogUniform("densities", densities, DENSITY_RANGE, _WANTED, count=2)
         self._frame = ControlFrame(frame, flip_y)
         self.drawn = self._densities, self._frame
-        if self._densities.varies and engine != "mujoco":
-            raise ValueError(f"ranges of densities need engine 'mujoco', not {engine!r}")
         if not isinstance(told, bool):
             raise ValueError(f"told must be true or false, not {told!r}")
         largest = LARGEST_START_YAW
@@ -107,7 +103,9 @@ class PushTask(BlockTask):
         # densities show in long pushes alone: there the drift is stronger.
         ahead, aside = ((0.3, 0.8), 0.1) if self._densities.varies else ((-0.2, 0.6), 0.0)
         self.exploration = self._frame.drift(ahead, aside)
-        super().__init__(engine, render_mode, width, height, camera)
+        super().__init__(**simulation)
+        if self._densities.varies and self.engine != "mujoco":
+            raise ValueError(f"ranges of densities need engine 'mujoco', not {self.engine!r}")
 
     def _describe(self) -> str:
         caption = f"push {self._densities.text()} kg/m³" + (", told" if self.told else "")

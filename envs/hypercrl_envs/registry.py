@@ -35,7 +35,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
             message names the nearest valid name.
     """
     task_class = TASKS[known_name(task, TASKS, "task")]
-    accepted = dict(inspect.signature(task_class).parameters)
+    accepted = _parameters(task_class)
     del accepted["render_mode"]
     for name in parameters:
         known_name(name, accepted, f"parameter of task {task!r}")
@@ -43,3 +43,18 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         if parameter.default is parameter.empty and name not in parameters:
             raise ValueError(f"task {task!r} needs the parameter {name!r}")
     return task_class(render_mode=render_mode, **parameters)
+
+
+def _parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
+    """What a task can be made with, and what it hands on to the classes that it inherits from."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in task_class.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        own = inspect.signature(owner).parameters.values()
+        for parameter in own:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+            break
+    return found

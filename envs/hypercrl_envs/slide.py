@@ -8,11 +8,13 @@ others.
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl_envs.arm_task import SimulationOptions
 from hypercrl_envs.blocks import BlockTask, block_colour
 from hypercrl_envs.drawn import LogUniform
 from hypercrl_envs.task import Exploration
@@ -55,17 +57,13 @@ class SlideTask(BlockTask):
     def __init__(
         self,
         friction: float = 0.07,
-        engine: str = "mujoco",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 480,
-        camera: str = "front",
+        **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
         Args:
             friction: coefficient between block and table, 0.025 to 0.2: hidden from the
                 observation.
-            engine, render_mode, width, height, camera: see `SimulatedTask`.
+            simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
             ValueError: a friction out of range.
@@ -78,7 +76,7 @@ class SlideTask(BlockTask):
         self.friction = fixed.value
         self.caption = f"slide, friction {fixed.text()}"
         self.exploration = Exploration((-0.1, -0.1), (0.7, 0.1))
-        super().__init__(engine, render_mode, width, height, camera)
+        super().__init__(**simulation)
 
     def _block_shapes(self) -> tuple[Shape, ...]:
         size = (self.half, self.half, self.half_height)

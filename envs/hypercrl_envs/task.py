@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, TypedDict
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs import checked
+from hypercrl_envs.names import known_name
+from hypercrl_envs.world import CAMERAS
 
 RENDER_MODES = ["rgb_array"]
 
@@ -29,6 +31,15 @@ class Exploration:
 
     bias_low: tuple[float, ...]
     bias_high: tuple[float, ...]
+
+
+class PictureOptions(TypedDict, total=False):
+    """What `Task` takes, and tasks hand on to it."""
+
+    render_mode: str | None
+    width: int
+    height: int
+    camera: str
 
 
 class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
@@ -49,6 +60,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         exploration: drift that makes random actions useful.
         caption: short text for people, e.g. "push 100 | 500 kg/m³".
         goal_unit: of `goal_distance`; empty where it is the task's own.
+        cameras: names of those that can take the picture.
     """
 
     observation_space: gymnasium.spaces.Box  # type: ignore[reportIncompatibleVariableOverride]
@@ -60,18 +72,34 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     control_rate: float = 10.0
     ends: bool = False
     restores_at_once: bool = False
+    cameras: tuple[str, ...] = CAMERAS
 
-    def __init__(self, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
         """
+        Args:
+            render_mode: "rgb_array" to use `render`, else None.
+            width, height: of rendered pictures, in pixels.
+            camera: one of `cameras`.
+
         Raises:
-            ValueError: `render_mode` is neither None nor "rgb_array".
+            ValueError: unknown render mode or camera, or a picture without pixels.
         """
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(
                 f"unknown render mode {render_mode!r}: use None or "
                 + " or ".join(repr(mode) for mode in RENDER_MODES)
             )
+        if width < 1 or height < 1:
+            raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")
         self.render_mode = render_mode
+        self.width, self.height = int(width), int(height)
+        self.camera = known_name(camera, self.cameras, "camera")
         self._elapsed_steps = 0
         self._terminated = self._truncated = False
         self._observation: np.ndarray | None = None

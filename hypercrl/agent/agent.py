@@ -4,19 +4,23 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import inf
 
 import torch
 from torch import Tensor
 
 from hypercrl.agent.belief import Belief
+from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
-from hypercrl.planning import Iteration, Planner, Reward, Rollout, Termination
+from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
     GaussianLayers,
     Layers,
+    LinearPolicies,
     PackedLayers,
+    follow,
     layer_sizes,
     prepare_layers,
     rollout,
@@ -39,6 +43,11 @@ class Agent:
         termination: the task's, batched as the reward is; None: its episodes do not end.
         watch: keep in `searches` what the iterations of every plan came to, see
             `hypercrl.planning.search.stacked`.
+
+    Attributes:
+        belief: what it knows about the robots, see `believe`.
+        plan_seconds: what every plan took.
+        iterations: of the latest search.
     """
 
     def __init__(
@@ -59,22 +68,25 @@ class Agent:
         self.plan_seconds: list[float] = []
         self.watch = watch
         self.searches: list[Tensor] = []
-        self._belief: Belief | None = None
+        self.iterations = 0
+        self.belief: Belief | None = None
         self._sizes: tuple[int, ...] = ()
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
-        self._rollout = rollout or self._roll_layers_out
+        own = self._follow_layers if planner.follows else self._roll_layers_out
+        self._rollout: Rollout | Follow = rollout or own
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
+        self._replay_seconds = inf
 
     def believe(self, belief: Belief) -> None:
         """Plan through the layers of this belief from now on, and keep it up to date."""
-        self._belief = belief
+        self.belief = belief
         self.set_layers(belief.layers(), belief.hypotheses)
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """What the robots have just done, [B, O], [B, A], [B, O]."""
-        if self._belief is not None:
-            self._belief.observe(obs, action, next_obs)
+        if self.belief is not None:
+            self.belief.observe(obs, action, next_obs)
 
     def set_layers(self, layers: Layers | GaussianLayers, hypotheses: int = 1) -> None:
         """Plan through these layers from now on, see `Belief.layers`."""
@@ -84,63 +96,103 @@ class Agent:
             self._sizes, self._layers, self._plan = sizes, None, self._plan_eagerly
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
-        self._layers = prepare_layers(layers, self.planner.precision, self._layers)
+                self._replay_seconds = inf
+        pack, precision = not self.planner.follows, self.planner.precision
+        self._layers = prepare_layers(layers, precision, self._layers, pack)
 
     def reset(self) -> None:
         """A new episode: start the search from the middle of the action range."""
         self.start = self.planner.initial(len(self.start))
-        if self._belief is not None:
-            self._belief.reset()
+        if self.belief is not None:
+            self.belief.reset()
 
     def warm_up(self, obs: Tensor) -> None:
         """Plan for [B, O] until a plan takes as long as all later ones; leaves no other trace."""
         state = self.generator.get_state()
-        for _ in range(CapturedFunction.EAGER_CALLS + 1):
+        for _ in range(CapturedFunction.EAGER_CALLS + 2):  # the last one is timed as a replay
             self.act(obs)
         self.generator.set_state(state)
         self.reset()
         self.plan_seconds.clear()
         self.searches.clear()
 
-    def act(self, obs: Tensor) -> Tensor:
-        """[B, O] → [B, A] on the CPU; waits for the result and records how long it took."""
+    def act(self, obs: Tensor, end: float | None = None) -> Tensor:
+        """[B, O] → [B, A] on the CPU; waits for the result and records how long it took.
+
+        Args:
+            end: when the action is needed, by `time.perf_counter`: the search stops before an
+                iteration that would end later, but not before its first one. On CUDA a graph that
+                is known to be quick enough is replayed as a whole; otherwise iterations are run
+                operation by operation.
+        """
         started = time.perf_counter()
         inputs = [obs.to(self.start.device, torch.float32), self.start]
-        if self._belief is not None:
-            if self._belief.layers_change:
-                self.set_layers(self._belief.layers(), self._belief.hypotheses)
-            if (probabilities := self._belief.probabilities()) is not None:
+        if self.belief is not None:
+            if self.belief.layers_change:
+                self.set_layers(self.belief.layers(), self.belief.hypotheses)
+            if (probabilities := self.belief.probabilities()) is not None:
                 inputs.append(probabilities)
-        try:
-            action, start, *seen = self._plan(*inputs)
-        except CaptureError as error:
-            _notice_eager_planning(str(error).splitlines()[0])
-            self._plan = self._plan_eagerly
-            action, start, *seen = self._plan(*inputs)
+        replays = isinstance(self._plan, CapturedFunction) and self._plan.captured
+        if end is None or (replays and time.perf_counter() + self._replay_seconds <= end):
+            action, start, *seen = self._plan_whole(inputs)
+            self.iterations = self.planner.config.iterations
+        else:
+            replays, deadline = False, Deadline(end, self._wait_for_device())
+            action, start, *seen = self._plan_eagerly(*inputs, stop=deadline)
+            self.iterations = deadline.iterations
         self.start = start.clone()
         action = action.cpu()
         self.searches += [iterations.cpu() for iterations in seen]
         self.plan_seconds.append(time.perf_counter() - started)
+        if replays:
+            self._replay_seconds = self.plan_seconds[-1]
         return action
 
+    def _plan_whole(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        try:
+            return self._plan(*inputs)
+        except CaptureError as error:
+            _notice_eager_planning(str(error).splitlines()[0])
+            self._plan = self._plan_eagerly
+            return self._plan(*inputs)
+
+    def _wait_for_device(self) -> Callable[[], None] | None:
+        return torch.cuda.synchronize if self.start.is_cuda else None
+
     def _plan_eagerly(
-        self, obs: Tensor, start: Tensor, probabilities: Tensor | None = None
+        self,
+        obs: Tensor,
+        start: Tensor,
+        probabilities: Tensor | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Tensor, ...]:
         """The action, the next start and, if it is watched, what the iterations came to."""
         iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
         watch = iterations.append if self.watch else None
-        plan = self.planner.plan(self._rollout, self.reward, *search, watch)
+        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop)
         return (*plan, stacked(iterations)) if iterations else plan
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
+        noise = self._noise(actions.shape[:3], obs)
+        return rollout(self._prepared(), obs, actions, noise=noise)
+
+    def _follow_layers(self, obs: Tensor, policies: LinearPolicies) -> tuple[Tensor, Tensor]:
+        noise = self._noise((*policies.offsets.shape[:2], policies.horizon), obs)
+        layers = self._prepared()
+        assert not isinstance(layers, PackedLayers)
+        return follow(layers, obs, policies, noise)
+
+    def _prepared(self) -> Layers | GaussianLayers | PackedLayers:
         if self._layers is None:
             raise RuntimeError("call set_layers before the first act")
-        noise = None
-        if self.planner.config.sampled:
-            shape = (*actions.shape[:3], obs.shape[1])
-            noise = torch.randn(shape, device=obs.device, generator=self.generator)
-        return rollout(self._layers, obs, actions, noise=noise)
+        return self._layers
+
+    def _noise(self, shape: Sequence[int], obs: Tensor) -> Tensor | None:
+        if not self.planner.config.sampled:
+            return None
+        width = obs.shape[1]
+        return torch.randn((*shape, width), device=obs.device, generator=self.generator)
 
 
 def oracle_agent(

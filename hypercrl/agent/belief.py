@@ -12,7 +12,7 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.replay.transitions import Batch
-from hypercrl_kernels import rollout
+from hypercrl_kernels import GaussianLayers, rollout
 
 
 class Belief(ABC):
@@ -49,10 +49,37 @@ class Belief(ABC):
         probabilities = self.probabilities()
         if probabilities is None:
             return rollout(self.layers(), obs, actions[:, None], "tf32x3")[:, 0]
+        states = self._under_each_hypothesis(obs, actions)
+        return (probabilities[:, :, None, None] * states).sum(1)
+
+    @torch.no_grad()
+    def spread(
+        self, obs: Tensor, actions: Tensor, samples: int, generator: torch.Generator
+    ) -> Tensor | None:
+        """Standard deviation [B, H + 1, O] of the states that `predict` expects.
+
+        Between the hypotheses, weighted by their probabilities; else, of a model that predicts a
+        variance, between `samples` trajectories drawn from it. None where there is neither.
+        """
+        probabilities = self.probabilities()
+        if probabilities is not None:
+            weights = probabilities[:, :, None, None]
+            states = self._under_each_hypothesis(obs, actions)
+            mean = (weights * states).sum(1, keepdim=True)
+            return (weights * (states - mean).square()).sum(1).sqrt()
+        layers = self.layers()
+        if not isinstance(layers, GaussianLayers):
+            return None
+        each = actions[:, None].expand(-1, samples, -1, -1).contiguous()
+        shape = (*each.shape[:3], obs.shape[1])
+        noise = torch.randn(shape, device=obs.device, generator=generator)
+        return rollout(layers, obs, each, "tf32x3", noise).std(1, correction=0)
+
+    def _under_each_hypothesis(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """[B, M, H + 1, O] from [B, O] and [B, H, A]."""
         starts, controls = (p.repeat_interleave(self.hypotheses, 0) for p in (obs, actions))
         states = rollout(self.layers(), starts, controls[:, None], "tf32x3")[:, 0]
-        states = states.reshape(*probabilities.shape, *states.shape[1:])
-        return (probabilities[:, :, None, None] * states).sum(1)
+        return states.view(len(obs), self.hypotheses, *states.shape[1:])
 
     @abstractmethod
     def reset(self) -> None:

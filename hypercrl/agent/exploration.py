@@ -16,9 +16,11 @@ from hypercrl_envs import Task
 class ExplorationConfig:
     """Noise; standard deviations in units of half the action range."""
 
-    correlation: float = number(0.8, least=0, most=0.999)
-    random_std: float = number(0.8, least=0)
-    planned_std: float = number(0.25, least=0)
+    correlation: float = number(
+        0.8, least=0, most=0.999, help="ρ of the noise from one step to the next"
+    )
+    random_std: float = number(0.8, least=0, help="standard deviation in random steps")
+    planned_std: float = number(0.25, least=0, help="standard deviation beside planned actions")
 
 
 class CorrelatedNoise:

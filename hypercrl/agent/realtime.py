@@ -1,7 +1,7 @@
-"""Playing at the pace of a real robot: ticks of a clock, and who answered in time."""
+"""The pace of a real robot: ticks of a clock, deadlines of plans, and who answered in time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,6 +23,38 @@ class Pacer:
             time.sleep(self._next - now)
             now = self._next
         self._next = now + self._period
+
+
+class Deadline:
+    """Says between the iterations of a search whether the next one would end too late.
+
+    The next one is taken to last as long as the longest one so far, so what is stopped by it ends
+    in time unless an iteration takes longer than all before it. The first is not asked about.
+
+    Args:
+        end: when the search should be over, by `time.perf_counter`.
+        wait: for the device, before a look at the clock.
+
+    Attributes:
+        iterations: how many the search has begun.
+    """
+
+    def __init__(self, end: float, wait: Callable[[], None] | None = None) -> None:
+        self.iterations = 1
+        self._end = end
+        self._wait = wait
+        self._last = time.perf_counter()
+        self._longest = 0.0
+
+    def __call__(self) -> bool:
+        if self._wait is not None:
+            self._wait()
+        now = time.perf_counter()
+        self._longest = max(self._longest, now - self._last)
+        self._last = now
+        over = now + self._longest > self._end
+        self.iterations += not over
+        return over
 
 
 def deadlines_met(seconds: Sequence[float]) -> dict[int, int]:

@@ -22,32 +22,38 @@ in pushing."""
 
 @dataclass
 class InferenceConfig:
-    """When the agent infers that the task has changed.
+    """When the agent infers that the task has changed; errors are squared, and in levels.
 
     Attributes:
-        max_tasks: how many tasks it may distinguish, at most.
-        window: planned steps over which a level follows the errors of its model.
-        allowance: squared errors of so many times their level are not held against a model.
-        alarm: sum of what is beyond the allowance, in levels, that alarms the agent.
-        patience: further steps that it observes, without learning, before it decides.
         familiar: a known task is gone back to if the logarithm of how many times their level its
-            model's squared errors were during the doubt is at most this share of the present
-            one's; else a new task begins. Where the wrong model drives, even the right one is less
-            sure.
-        settle: planned steps with a new task before it is doubted, and before it is a hypothesis
-            in evaluation: its model has to learn first.
-        margin: where no further task is allowed, a known one is gone back to only if its errors, in
-            levels, are less than this share of the present one's.
+            model's errors were during the doubt is at most this share of the present one's; else a
+            new task begins. Where the wrong model drives, even the right one is less sure.
+        settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
-    max_tasks: int = number(10, least=1)
-    window: int = number(100, least=1)
-    allowance: float = number(4.0, least=1)
-    alarm: float = number(600.0, least=0)
-    patience: int = number(60, least=0)
-    familiar: float = number(0.4, least=0, most=1)
-    settle: int = number(500, least=1)
-    margin: float = number(0.65, least=0, most=1)
+    max_tasks: int = number(10, least=1, help="how many tasks may be distinguished, at most")
+    window: int = number(
+        100, least=1, help="planned steps over which a level follows its model's errors"
+    )
+    allowance: float = number(
+        4.0, least=1, help="errors of so many times their level are not held against a model"
+    )
+    alarm: float = number(
+        600.0, least=0, help="sum of errors beyond the allowance that alarms the agent"
+    )
+    patience: int = number(
+        60, least=0, help="steps observed without learning, between alarm and decision"
+    )
+    familiar: float = number(
+        0.4, least=0, most=1, help="back to a known task if its log error is this share at most"
+    )
+    settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
+    margin: float = number(
+        0.65,
+        least=0,
+        most=1,
+        help="the share of the present error that a known task needs at max_tasks",
+    )
 
 
 class TaskInference:

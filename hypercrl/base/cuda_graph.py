@@ -42,6 +42,11 @@ class CapturedFunction:
         self._inputs: list[Tensor] = []
         self._outputs: tuple[Tensor, ...] = ()
 
+    @property
+    def captured(self) -> bool:
+        """Whether the next call is nothing but a replay."""
+        return self._graph is not None
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         if self._graph is None:
             if self._calls < self.EAGER_CALLS:

@@ -1,5 +1,9 @@
-"""Limits of settings, written where the setting is, checked before a run begins."""
+"""What a setting means and what it may be, written where the setting is.
 
+The meaning is one line, which `hypercrl COMMAND --help` and the documentation show.
+"""
+
+from collections.abc import Callable
 from dataclasses import Field, field, fields, is_dataclass
 from math import inf
 from typing import Any
@@ -9,17 +13,40 @@ from omegaconf import MISSING
 from hypercrl.base.errors import UserError
 
 
-def number(default: Any = MISSING, *, least: float = -inf, most: float = inf) -> Any:
+def setting(default: Any = MISSING, *, help: str = "") -> Any:
+    """A dataclass field that holds any value of its type; MISSING has to be given."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+def group(factory: Callable[[], Any], *, help: str = "") -> Any:
+    """A dataclass field that holds settings of its own."""
+    return field(default_factory=factory, metadata={"help": help})
+
+
+def number(
+    default: Any = MISSING, *, least: float = -inf, most: float = inf, help: str = ""
+) -> Any:
     """A dataclass field that holds a number, or a list of numbers, from `least` to `most`."""
-    limits = {"least": least, "most": most}
+    limits = {"least": least, "most": most, "help": help}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=limits)
     return field(default=default, metadata=limits)
 
 
-def choice(default: Any, *values: str) -> Any:
+def choice(default: Any, *values: str, help: str = "") -> Any:
     """A dataclass field that holds one of `values`."""
-    return field(default=default, metadata={"values": values})
+    return field(default=default, metadata={"values": values, "help": help})
+
+
+def meaning(schema: Any, name: str) -> str:
+    """What the field `name` of a dataclass is for; a field without a text has that of its base."""
+    for kind in schema.__mro__:
+        own = kind.__dict__.get("__dataclass_fields__", {}).get(name)
+        if own is not None and (text := own.metadata.get("help")):
+            return text
+    return ""
 
 
 def check(config: Any, prefix: str = "") -> None:

@@ -29,28 +29,32 @@ from hypercrl.runs.run_folder import RunFolder
 
 USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
 
-Runs every combination of the given values of `hypercrl train`'s settings, each in a process of its
-own, then reports on all of them. What is there already is skipped: the same command again goes on
-where it was killed.
+Runs every combination of the given values of `hypercrl train`'s settings, each
+in a process of its own, then reports on all of them. What is there already is
+skipped: the same command again goes on where it was killed.
 
-  method=hnet,single       several values make an axis; method=all is every method
-  seed=range(5)            as in Hydra's multirun
+  method=hnet,single      several values make an axis; method=all is every one
+  seed=range(5)           as in Hydra's multirun
 
-With suite=recall the cells are memory encoders instead, that learn to recall pairs: settings are
-those of `hypercrl recall`, preset=quick or smoke; if not given, memory=all memory.width=16,32,64.
+What they mean: `hypercrl train --help`. With suite=recall the cells are memory
+encoders instead, which learn to recall pairs: settings are those of `hypercrl
+recall --help`; if not given, memory=all memory.width=16,32,64.
 
-bench's own settings:
-  suite=train|recall       what the cells do (default: train)
-  out=FOLDER               where the runs and the report go
-  workers=N                cells at a time (default: the number of cores; on Ray: what has room)
-  retries=N                further attempts of a cell that crashed (default: 2)
-  cluster=local|ray        where cells run (default: local)
-  address=ADDRESS          of the Ray cluster (default: the one on this machine, else a new one)
-  cpus=X gpus=X            what a cell takes of a Ray node (default: 1 and 0)
+bench's own settings
+  suite=train             what the cells do: train or recall
+  out=FOLDER              where the runs and the report go; required
+  workers=N               cells at a time; by default the number of cores, on
+                          Ray what has room
+  retries=2               further attempts of a cell that crashed
+  cluster=local           where cells run: local or ray
+  address=HOST:PORT       of the Ray cluster; by default the one on this
+                          machine, else a new one
+  cpus=1                  what a cell takes of a Ray node
+  gpus=0                  what a cell takes of a Ray node
 
-examples:
-  hypercrl bench env=push method=hnet,coreset,single seed=0,1,2 preset=quick out=runs/bench
-  hypercrl bench suite=recall memory=gla,mom,transformer seed=0,1 out=runs/recall"""
+examples
+  hypercrl bench method=hnet,ewc,single seed=0,1,2 preset=quick out=runs/grid
+  hypercrl bench suite=recall memory=gla,mom,transformer out=runs/recall"""
 
 RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
 

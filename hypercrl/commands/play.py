@@ -38,13 +38,14 @@ def play(config: DictConfig) -> None:
     if video and video.suffix != ".mp4":
         raise UserError(f"video={video} must end in .mp4.")
     experiment = open_run(Path(settings.run), settings.device, settings.checkpoint)
-    count = len(experiment.sequence)
-    if not 1 <= settings.task <= count:
-        raise UserError(f"task={settings.task}: this run has the tasks 1 to {count}.")
-    numbers = range(1, count + 1) if settings.tiled else [settings.task]
+    task = experiment.index(settings.task)
+    tasks = range(len(experiment.sequence)) if settings.tiled else [task]
     console = Console()
-    _name_untrained(experiment, settings, numbers, console)
-    stages = [_stage(experiment, settings, number) for number in numbers]
+    for task in tasks:
+        if instead := experiment.untrained(task):
+            where = f"was not trained in checkpoint {settings.checkpoint!r}"
+            console.print(f"task {task + 1} {where}: {instead}")
+    stages = [_stage(experiment, settings, task) for task in tasks]
     if video is None:
         _run_episodes(stages, settings, None, console)
         return
@@ -54,20 +55,6 @@ def play(config: DictConfig) -> None:
     except RenderingUnavailable as error:
         raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
-
-
-def _name_untrained(
-    experiment: Experiment, settings: PlayConfig, numbers: Sequence[int], console: Console
-) -> None:
-    """Say which of the tasks are played with another one's model."""
-    if experiment.plans_with_simulator or experiment.config.task_id != "given":
-        return
-    for number in numbers:
-        if number > experiment.method.tasks:
-            console.print(
-                f"task {number} was not trained in checkpoint {settings.checkpoint!r}: "
-                f"playing it with the model of task {experiment.method.tasks}"
-            )
 
 
 @dataclass
@@ -131,33 +118,16 @@ class _Stage:
         return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
 
 
-def _stage(experiment: Experiment, settings: PlayConfig, number: int) -> _Stage:
-    try:
-        env = experiment.sequence.make(
-            number - 1,
-            render_mode="rgb_array" if settings.video else None,
-            width=settings.size,
-            height=settings.size,
-            camera=settings.camera,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+def _stage(experiment: Experiment, settings: PlayConfig, task: int) -> _Stage:
+    picture = {"width": settings.size, "height": settings.size, "camera": settings.camera}
+    env = experiment.robot(task, "rgb_array" if settings.video else None, **picture)
     if experiment.plans_with_simulator:
-        task = (experiment.sequence, number - 1, [env])
-        agent = oracle_agent(experiment.planner, *task, watch=settings.watch)
+        planned = (experiment.sequence, task, [env])
+        agent = oracle_agent(experiment.planner, *planned, watch=settings.watch)
     else:
-        generator = torch.Generator(experiment.device)
-        agent = Agent(
-            experiment.planner,
-            env.reward,
-            1,
-            generator,
-            termination=env.termination,
-            watch=settings.watch,
-        )
-        agent.believe(experiment.labels.belief(number - 1, 1))
+        agent = experiment.agent(task, env, watch=settings.watch)
     agent.generator.manual_seed(settings.seed)
-    return _Stage(env, agent, f"task {number}/{len(experiment.sequence)}  {env.caption}")
+    return _Stage(env, agent, f"task {task + 1}/{len(experiment.sequence)}  {env.caption}")
 
 
 def _frame_rate(stages: Sequence[_Stage]) -> float:

@@ -11,10 +11,14 @@ from hypercrl.report.recall import write_recall
 
 USAGE = """usage: hypercrl report DIR [DIR ...] [out=FOLDER]
 
-Prints the tables of one or several runs and writes their figures (PNG) and one HTML page into
-FOLDER: by default report/ inside the run, or runs/report for several. A folder of runs, such as
-out= of a bench or run_dir= of a multirun, stands for all runs in it, and only what puts them side
-by side is printed."""
+Prints the tables of one or several runs and writes their figures (PNG) and one
+HTML page.
+
+  DIR                     a run's folder; or a folder of runs, such as out= of a
+                          bench or run_dir= of a multirun, for all in it: then
+                          only what puts them side by side is printed
+  out=FOLDER              where they go; by default report/ inside the run, or
+                          runs/report for several"""
 
 
 def run(words: Sequence[str]) -> None:

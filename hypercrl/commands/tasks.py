@@ -12,11 +12,17 @@ from rich.table import Table
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 
+USAGE = """usage: hypercrl tasks [SEQUENCE ...]
+
+Lists task sequences and their parameters.
+
+  SEQUENCE                a value of env=; by default all of them"""
+
 
 def run(words: Sequence[str]) -> None:
     """Print every sequence under configs/env, or only those named."""
     if any(word in ("-h", "--help") for word in words):
-        print("usage: hypercrl tasks [SEQUENCE ...]\n\nLists task sequences and their parameters.")
+        print(USAGE)
         return
     files = {path.stem: path for path in sorted((configs_dir() / "env").glob("*.yaml"))}
     for name in words:

@@ -1,15 +1,48 @@
 """Hydra's override strings, KEY=VALUE: written so that every value comes through, and read."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from hypercrl.base.errors import UserError
+
+
+def setting(key: str, value: Any) -> str:
+    """KEY=VALUE of a Python value: text, number, boolean, None, or lists and mappings of these.
+
+    Raises:
+        UserError: something else, or a text that `override` refuses.
+    """
+    if isinstance(value, str | Path):
+        return override(key, value)
+    return f"{key}={_literal(key, value)}"
+
+
+def _literal(key: str, value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return in_quotes(_no_reference(str(value)))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_literal(key, v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_literal(key, each) for each in value) + "]"
+    raise UserError(
+        f"{key} takes text, numbers, booleans, None, lists and mappings, no {type(value).__name__}."
+    )
 
 
 def override(key: str, text: str | Path) -> str:
@@ -18,14 +51,18 @@ def override(key: str, text: str | Path) -> str:
     Raises:
         UserError: the text holds "${", a reference to another setting even in quotes.
     """
-    text = str(text)
-    if "${" in text:
-        raise UserError(f'{text} has "${{" in it, which Hydra takes for a reference to a setting.')
+    text = _no_reference(str(text))
     plain = f"{key}={text}"
     with suppress(HydraException):
         if OverridesParser.create().parse_override(plain).value() == text:
             return plain
     return f"{key}={in_quotes(text)}"
+
+
+def _no_reference(text: str) -> str:
+    if "${" in text:
+        raise UserError(f'{text} has "${{" in it, which Hydra takes for a reference to a setting.')
+    return text
 
 
 def in_quotes(text: str) -> str:

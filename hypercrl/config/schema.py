@@ -1,15 +1,14 @@
 """Typed configuration: dataclasses give names and types, YAML in configs/ gives values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
-from hypercrl.base.settings import choice, number
+from hypercrl.base.settings import choice, group, number, setting
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
@@ -18,112 +17,139 @@ from hypercrl.planning import PLANNERS, PlannerConfig
 
 @dataclass
 class EnvConfig:
-    """A task sequence: a name and, in order, each task's name and parameters.
+    """A task sequence."""
 
-    `pad` brings tasks of different sizes to the largest.
-    """
-
-    name: str = MISSING
-    tasks: list[Any] = MISSING
-    pad: bool = False
+    name: str = setting(help="of the sequence, as reports show it")
+    tasks: list[Any] = setting(help="in order, each task's name and parameters")
+    pad: bool = setting(False, help="bring tasks of different sizes to the largest")
 
 
 @dataclass
 class DynamicsConfig:
     """The main network."""
 
-    hidden: list[int] = number([200, 200], least=1)
-    probabilistic: bool = False
+    hidden: list[int] = number([200, 200], least=1, help="width of each hidden layer")
+    probabilistic: bool = setting(False, help="predict a log-variance beside the mean")
 
 
 @dataclass
 class ProtocolConfig:
-    """What every method is given alike; counts are per task.
+    """What every method is given alike; counts are per task."""
 
-    The prediction error is over the windows of held-out episodes that begin at step `heldout_from`
-    or later: what came before, a memory may have seen.
-    """
-
-    num_tasks: int | None = number(None, least=1)
-    random_steps: int = number(least=1)
-    planned_steps: int = number(least=0)
-    update_every: int = number(least=1)
-    updates: int = number(least=1)
-    first_updates: int | None = number(None, least=1)
-    batch_size: int = number(100, least=1)
-    replay_capacity: int = number(10_000, least=1)
-    eval_every: int = number(least=1)
-    eval_episodes: int = number(5, least=1)
-    final_episodes: int = number(10, least=1)
-    prediction_horizon: int = number(10, least=1)
-    heldout_episodes: int = number(10, least=1)
-    heldout_from: int = number(0, least=0)
-    checkpoint_every: int = number(1000, least=1)
+    num_tasks: int | None = number(
+        None, least=1, help="the first so many tasks of the sequence; null is all of them"
+    )
+    random_steps: int = number(least=1, help="steps of exploration before anything is planned")
+    planned_steps: int = number(least=0, help="steps with the planner, which follow")
+    update_every: int = number(least=1, help="planned steps between rounds of training")
+    updates: int = number(least=1, help="training steps in a round")
+    first_updates: int | None = number(
+        None, least=1, help="training steps in a task's first round; null is `updates`"
+    )
+    batch_size: int = number(100, least=1, help="transitions in a training step")
+    replay_capacity: int = number(
+        10_000, least=1, help="transitions of the present task that are kept to train on"
+    )
+    eval_every: int = number(least=1, help="planned steps between evaluations on all tasks")
+    eval_episodes: int = number(5, least=1, help="episodes a task in these evaluations")
+    final_episodes: int = number(
+        10, least=1, help="episodes a task in the evaluation at a task's end"
+    )
+    prediction_horizon: int = number(
+        10, least=1, help="open-loop steps that the prediction error is measured over"
+    )
+    heldout_episodes: int = number(
+        10, least=1, help="random episodes a task for the prediction error, never trained on"
+    )
+    heldout_from: int = number(
+        0, least=0, help="first step of these episodes at which a prediction may begin"
+    )
+    checkpoint_every: int = number(1000, least=1, help="environment steps between checkpoints")
 
 
 @dataclass
 class TrainConfig:
-    """Everything a run depends on.
+    """Everything a run depends on."""
 
-    `task_id` says whether the agent is given the task's label and boundaries, or infers them;
-    `logger` where copies of metrics.jsonl go, one name or a list of those in
-    `hypercrl.runs.trackers.LOGGERS`.
-    """
-
-    preset: str = MISSING
-    env: EnvConfig = MISSING
-    method: MethodConfig = MISSING
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    memory: MemoryConfig = MISSING
-    context: ContextConfig = field(default_factory=ContextConfig)
-    task_id: str = choice("given", "given", "inferred")
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    planner: PlannerConfig = MISSING
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    seed: int = number(0, least=0)
-    device: str = "auto"
-    logger: Any = field(default_factory=lambda: ["tensorboard"])
-    run_dir: str | None = None
-    resume: str | None = None
+    preset: str = setting(help="how long, and how the planner searches")
+    env: EnvConfig = setting(help="the task sequence")
+    method: MethodConfig = setting(help="how parameters survive a change of task")
+    dynamics: DynamicsConfig = group(DynamicsConfig, help="the main network")
+    memory: MemoryConfig = setting(help="what the agent remembers of its episode")
+    context: ContextConfig = group(
+        ContextConfig, help="how a memory is trained, and how its context reaches the dynamics"
+    )
+    task_id: str = choice(
+        "given",
+        "given",
+        "inferred",
+        help="whether the agent is told the task and its boundaries, or infers them",
+    )
+    inference: InferenceConfig = group(
+        InferenceConfig, help="when the agent infers a change; with task_id=inferred"
+    )
+    planner: PlannerConfig = setting(help="how action sequences are searched")
+    exploration: ExplorationConfig = group(
+        ExplorationConfig, help="noise; deviations are in units of half the action range"
+    )
+    protocol: ProtocolConfig = group(
+        ProtocolConfig, help="what every method is given alike; counts are per task"
+    )
+    seed: int = number(
+        0, least=0, help="of everything: initial weights, exploration, planner, start states"
+    )
+    device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
+    logger: Any = setting(
+        ["tensorboard"],
+        help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
+    )
+    run_dir: str | None = setting(
+        None, help="folder of the run; left out, a dated one under runs/train"
+    )
+    resume: str | None = setting(
+        None, help="folder of a run to go on with; only device= may be given beside it"
+    )
 
 
 @dataclass
 class PlayConfig:
-    """Replaying a checkpoint; `realtime` is at the pace of the task, with a look at the clock.
+    """Replaying a checkpoint."""
 
-    `watch` prints at the end what the iterations of the planner's searches came to.
-    """
-
-    run: str = MISSING
-    task: int = 1
-    tiled: bool = False
-    realtime: bool = False
-    watch: bool = False
-    checkpoint: str = "latest"
-    episodes: int = number(3, least=1)
-    video: str | None = None
-    seed: int = number(0, least=0)
-    device: str = "cpu"
-    size: int = number(480, least=64, most=4096)
-    camera: str = "front"
+    run: str = setting(help="the run's folder")
+    task: int = setting(1, help="which task of the sequence, from 1")
+    tiled: bool = setting(False, help="show all tasks side by side instead")
+    realtime: bool = setting(
+        False, help="at the task's control rate, with a count of the deadlines that were met"
+    )
+    watch: bool = setting(
+        False, help="print at the end what each iteration of the planner's searches came to"
+    )
+    checkpoint: str = setting("latest", help="latest, or after_task_N")
+    episodes: int = number(3, least=1, help="how many are played")
+    video: str | None = setting(None, help="file to write, .mp4; null draws nothing")
+    seed: int = number(0, least=0, help="of start states and of the planner")
+    device: str = setting("cpu", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
+    size: int = number(480, least=64, most=4096, help="width and height of a task, pixels")
+    camera: str = setting("front", help="front, side or top")
 
 
 @dataclass
 class RecallConfig:
-    """One memory encoder on associative recall: `pairs` are written, then as many asked for."""
+    """One memory encoder on associative recall."""
 
-    preset: str = MISSING
-    memory: MemoryConfig = MISSING
-    pairs: int = number(least=8)
-    steps: int = number(least=1)
-    batch_size: int = number(least=1)
-    learning_rate: float = number(0.006, least=0)
-    clip_norm: float = number(1.0, least=0)
-    test_sequences: int = number(least=1)
-    seed: int = number(0, least=0)
-    device: str = "auto"
-    run_dir: str = MISSING
+    preset: str = setting(help="how long")
+    memory: MemoryConfig = setting(help="the encoder")
+    pairs: int = number(least=8, help="of a key and a value, written and then asked for")
+    steps: int = number(least=1, help="training steps")
+    batch_size: int = number(least=1, help="sequences in a training step")
+    learning_rate: float = number(0.006, least=0, help="of Adam")
+    clip_norm: float = number(
+        1.0, least=0, help="largest norm of a gradient, which is scaled down to it"
+    )
+    test_sequences: int = number(least=1, help="sequences that recall is counted on")
+    seed: int = number(0, least=0, help="of initial weights and sequences")
+    device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
+    run_dir: str = setting(help="folder for the result")
 
 
 def in_groups(command: str, words: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hypercrl.base.settings import choice, number
+from hypercrl.base.settings import choice, number, setting
 from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.model import DynamicsModel, Layers, PlanningLayers
@@ -19,29 +19,30 @@ from hypercrl_kernels import GaussianLayers
 class ContextConfig:
     """How a memory is trained, and how its context reaches the dynamics.
 
-    Attributes:
-        into: what the context is an input of: the main network's first layer, all of its hidden
-            layers (FiLM), or the hypernetwork.
-        protect: what is held against forgetting of encoder and FiLM: "freeze" them after the first
-            task, or "none".
-        learning_rate: of encoder and FiLM.
-        burn_in: transitions of a window that are read before its last open-loop prediction begins.
-        horizon: transitions that are predicted open loop.
-        stride: open-loop predictions begin at the end of the burn-in and every so many transitions
-            before it, so that a memory learns to speak early; more than burn_in for the last one
-            alone.
-        windows: in a batch.
-        always: train on windows without a memory too: the reference that differs in it alone.
+    Open-loop predictions begin at the end of the burn-in and every `stride` transitions before it,
+    so that a memory learns to speak early; a stride beyond the burn-in leaves the last one alone.
     """
 
-    into: str = choice("input", *CONDITIONINGS)
-    protect: str = choice("freeze", "freeze", "none")
-    learning_rate: float = number(1e-3, least=0)
-    burn_in: int = number(20, least=1)
-    horizon: int = number(10, least=1)
-    stride: int = number(3, least=1)
-    windows: int = number(32, least=1)
-    always: bool = False
+    into: str = choice(
+        "input",
+        *CONDITIONINGS,
+        help="what takes the context in: first layer, all hidden layers, or hypernetwork",
+    )
+    protect: str = choice(
+        "freeze", "freeze", "none", help="freeze encoder and FiLM after the first task, or not"
+    )
+    learning_rate: float = number(1e-3, least=0, help="of encoder and FiLM")
+    burn_in: int = number(
+        20, least=1, help="transitions of a window read before its last open-loop prediction"
+    )
+    horizon: int = number(10, least=1, help="transitions that are predicted open loop")
+    stride: int = number(
+        3, least=1, help="transitions between the beginnings of open-loop predictions"
+    )
+    windows: int = number(32, least=1, help="in a training step")
+    always: bool = setting(
+        False, help="train on windows without a memory too: the reference for one"
+    )
 
     @property
     def length(self) -> int:

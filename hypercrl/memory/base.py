@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor, nn
 
-from hypercrl.base.settings import number
+from hypercrl.base.settings import number, setting
 from hypercrl.replay.transitions import tensor_bytes
 
 State = dict[str, Tensor]
@@ -16,16 +15,13 @@ State = dict[str, Tensor]
 
 @dataclass
 class MemoryConfig:
-    """Fields that every encoder has; an encoder's own dataclass adds to them.
+    """Fields that every encoder has; an encoder's own dataclass adds to them."""
 
-    `width` is that of the encoder's layers, divided among `heads`; `context` is what it hands on.
-    """
-
-    name: str = MISSING
-    width: int = number(64, least=1)
-    layers: int = number(2, least=1)
-    heads: int = number(2, least=1)
-    context: int = number(32, least=1)
+    name: str = setting(help="set by memory=NAME")
+    width: int = number(64, least=1, help="of each layer, divided among the heads")
+    layers: int = number(2, least=1, help="how many there are, one after another")
+    heads: int = number(2, least=1, help="memories of a layer, side by side; not of gru and hgrn")
+    context: int = number(32, least=1, help="width of what is handed on to the dynamics")
 
 
 class MemoryEncoder(nn.Module, ABC):

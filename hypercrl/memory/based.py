@@ -19,11 +19,11 @@ from hypercrl_kernels import based, based_step
 
 @dataclass
 class BasedConfig(MemoryConfig):
-    """`features` is d, the width of q and k of a head, and `window` that of the windows."""
+    """Sizes of its two kinds of layers."""
 
     name: str = "based"
-    features: int = number(16, least=1, most=64)
-    window: int = number(16, least=1)
+    features: int = number(16, least=1, most=64, help="d, width of q and k of a head")
+    window: int = number(16, least=1, help="transitions that sliding attention sees")
 
 
 class TaylorLayer(MemoryLayer):

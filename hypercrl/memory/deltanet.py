@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import setting
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, split_unit
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
@@ -17,10 +18,12 @@ from hypercrl_kernels import chunk_memory, memory_step
 
 @dataclass
 class DeltaNetConfig(MemoryConfig):
-    """`negative_eigenvalues` doubles β: a write can turn what it finds (Grazzi et al. 2025)."""
+    """Negative eigenvalues are those of Grazzi et al. 2025."""
 
     name: str = "deltanet"
-    negative_eigenvalues: bool = False
+    negative_eigenvalues: bool = setting(
+        False, help="double β, so that a write can turn what it finds"
+    )
 
 
 class DeltaNetLayer(MemoryLayer):

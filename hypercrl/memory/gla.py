@@ -20,10 +20,10 @@ from hypercrl_kernels import chunk_gla, gla_step
 
 @dataclass
 class GLAConfig(MemoryConfig):
-    """`rank` is that of the decay's projection."""
+    """Settings of its decay."""
 
     name: str = "gla"
-    rank: int = number(16, least=1)
+    rank: int = number(16, least=1, help="of the decay's projection")
 
 
 class VectorDecayLayer(MemoryLayer):

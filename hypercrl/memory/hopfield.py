@@ -19,19 +19,27 @@ from hypercrl_kernels import attention_step, hopfield_retrieval
 
 @dataclass
 class HopfieldConfig(MemoryConfig):
-    """`window` transitions are stored, and retrieved from in `updates` steps.
+    """What is stored, and how it is retrieved.
 
-    `form` hopfield: the present transition is the state pattern; pooling: a learned one is, the
-    same at all times; layer: what was retrieved is the state pattern of a second retrieval, from
-    `patterns` learned ones. `beta` is the inverse temperature, null for (width / heads)^-½.
+    Of the forms, hopfield: the present transition is the state pattern; pooling: a learned one is,
+    the same at all times; layer: what was retrieved is the state pattern of a second retrieval,
+    from learned ones.
     """
 
     name: str = "hopfield"
-    form: str = choice("hopfield", "hopfield", "pooling", "layer")
-    window: int = number(256, least=1)
-    updates: int = number(2, least=1)
-    beta: float | None = number(None, least=0)
-    patterns: int = number(32, least=1)
+    form: str = choice(
+        "hopfield",
+        "hopfield",
+        "pooling",
+        "layer",
+        help="what asks: the present transition, a learned pattern, or learned ones after it",
+    )
+    window: int = number(256, least=1, help="transitions that are stored")
+    updates: int = number(2, least=1, help="steps of a retrieval")
+    beta: float | None = number(
+        None, least=0, help="β, inverse temperature; null is (width / heads)^-½"
+    )
+    patterns: int = number(32, least=1, help="learned patterns of form=layer")
 
 
 class HopfieldLayer(MemoryLayer):

@@ -32,16 +32,13 @@ LINEAR: dict[str, tuple[type[MemoryStack], type[MemoryConfig]]] = {
 
 @dataclass
 class HybridConfig(MemoryConfig):
-    """`ratio` linear layers of the family `linear` come before each layer of attention.
-
-    `window` is the number of transitions that attention keeps.
-    """
+    """Which layers, and how many of each."""
 
     name: str = "hybrid"
     layers: int = number(4, least=1)
-    linear: str = choice("gated_deltanet", *LINEAR)
-    ratio: int = number(3, least=1)
-    window: int = number(256, least=1)
+    linear: str = choice("gated_deltanet", *LINEAR, help="family of the linear layers")
+    ratio: int = number(3, least=1, help="linear layers before each layer of attention")
+    window: int = number(256, least=1, help="transitions that attention keeps")
 
 
 class Hybrid(MemoryStack):

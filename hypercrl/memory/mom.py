@@ -19,15 +19,15 @@ from hypercrl_kernels import chunk_memory, memory_step
 
 @dataclass
 class MoMConfig(MemoryConfig):
-    """`memories` that are routed to, `selected` of them at each step.
+    """Memories, and how steps are routed to them.
 
-    `balance` weighs the routing loss, its mean over the layers: the authors' `aux_loss_scale`.
+    `balance` is the authors' `aux_loss_scale`; the loss is a mean over the layers.
     """
 
     name: str = "mom"
-    memories: int = number(4, least=2)
-    selected: int = number(2, least=1)
-    balance: float = number(0.01, least=0)
+    memories: int = number(4, least=2, help="memories beside the shared one")
+    selected: int = number(2, least=1, help="memories that a step writes and reads")
+    balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")
 
 
 class MoMLayer(MemoryLayer):

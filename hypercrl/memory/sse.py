@@ -20,12 +20,12 @@ from hypercrl_kernels import chunk_gla, gla_step
 
 @dataclass
 class SSEConfig(GLAConfig):
-    """`partitions` of the state, `selected` of them at each step; `balance` weighs the loss."""
+    """Partitions of the state, and how steps are routed to them."""
 
     name: str = "sse"
-    partitions: int = number(4, least=2)
-    selected: int = number(1, least=1)
-    balance: float = number(0.01, least=0)
+    partitions: int = number(4, least=2, help="parts of the state beside the one always on")
+    selected: int = number(1, least=1, help="parts that a step writes and reads")
+    balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")
 
 
 class SSELayer(MemoryLayer):

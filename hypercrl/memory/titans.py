@@ -19,16 +19,16 @@ from hypercrl_kernels import attention_step, hopfield_retrieval, linear_step
 
 @dataclass
 class TitansConfig(MemoryConfig):
-    """`inner` is the memory's form, `persistent` the number of learned tokens.
+    """Settings of all three."""
 
-    `window` is what attention sees of the past; of titans_mac the length of a segment. `chunk` is
-    for inner=mlp: steps whose gradients are taken at the same weights when training.
-    """
-
-    inner: str = choice("linear", "linear", "mlp")
-    persistent: int = number(4, least=1)
-    window: int = number(16, least=1)
-    chunk: int = number(1, least=1)
+    inner: str = choice("linear", "linear", "mlp", help="form of the memory: a matrix or an MLP")
+    persistent: int = number(4, least=1, help="learned tokens before the first transition")
+    window: int = number(
+        16, least=1, help="transitions that attention sees; of titans_mac a segment"
+    )
+    chunk: int = number(
+        1, least=1, help="steps whose gradients are taken at the same weights; of inner=mlp"
+    )
 
 
 @dataclass

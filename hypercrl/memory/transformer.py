@@ -12,10 +12,10 @@ from hypercrl.memory.stack import MemoryLayer, MemoryStack
 
 @dataclass
 class TransformerConfig(MemoryConfig):
-    """`window` is the number of transitions that are kept."""
+    """What is kept."""
 
     name: str = "transformer"
-    window: int = number(256, least=1)
+    window: int = number(256, least=1, help="transitions that are kept")
 
 
 class Transformer(MemoryStack):

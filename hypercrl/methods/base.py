@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from hypercrl.base.settings import number
+from hypercrl.base.settings import number, setting
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch, tensor_bytes
@@ -22,9 +22,11 @@ StepReport = dict[str, Tensor]
 class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them."""
 
-    name: str
-    learning_rate: float = number(least=0)
-    clip_norm: float = number(least=0)
+    name: str = setting(help="set by method=NAME")
+    learning_rate: float = number(least=0, help="of Adam")
+    clip_norm: float = number(
+        least=0, help="largest norm of a gradient, which is scaled down to it"
+    )
 
 
 class Method(nn.Module, ABC):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hypercrl.base.settings import choice, number
+from hypercrl.base.settings import choice, number, setting
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods.base import MethodConfig
 from hypercrl.methods.budget import rows_at_equal_bytes, transition_bytes
@@ -16,16 +16,16 @@ from hypercrl.replay.transitions import Batch, MixedBatch, tensor_bytes
 
 @dataclass
 class CoresetConfig(MethodConfig):
-    """How many transitions are kept, and which.
+    """How many transitions are kept, and which."""
 
-    `per_task` null keeps all of a task; `capacity` limits all tasks together, and with
-    `equal_bytes` it is what fits into the bytes that hnet keeps.
-    """
-
-    per_task: int | None = number(None, least=1)
-    capacity: int | None = number(None, least=1)
-    equal_bytes: bool = False
-    selection: str = choice("random", *SELECTIONS)
+    per_task: int | None = number(
+        None, least=1, help="transitions kept of each old task; null keeps all"
+    )
+    capacity: int | None = number(
+        None, least=1, help="transitions kept of all old tasks together; null is no limit"
+    )
+    equal_bytes: bool = setting(False, help="capacity is what fits into the bytes hnet keeps")
+    selection: str = choice("random", *SELECTIONS, help="how the kept ones are chosen")
 
 
 class TaskMemory(nn.Module):

@@ -18,8 +18,8 @@ from hypercrl.replay.transitions import Batch, MixedBatch
 class DERConfig(ReservoirConfig):
     """Weights of the stored outputs (α of the paper) and of the stored targets (β)."""
 
-    outputs_weight: float = number(0.5, least=0)
-    targets_weight: float = number(0.5, least=0)
+    outputs_weight: float = number(0.5, least=0, help="α, of the distance to stored outputs")
+    targets_weight: float = number(0.5, least=0, help="β, of the loss on stored targets")
 
 
 class DERpp(Reservoir):

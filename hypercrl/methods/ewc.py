@@ -18,14 +18,15 @@ from hypercrl.replay.transitions import Batch
 
 @dataclass
 class EWCConfig(MethodConfig):
-    """Strength 1 is the quadratic model of the old tasks' losses, had they been averaged in.
+    """Strength 1 is the quadratic model of the old tasks' losses, had they been averaged in."""
 
-    `decay` is what is left of the old Fisher information after a new task (online alone).
-    """
-
-    strength: float = number(10.0, least=0)
-    fisher_samples: int = number(1000, least=1)
-    decay: float = number(1.0, least=0, most=1)
+    strength: float = number(10.0, least=0, help="λ of the penalty")
+    fisher_samples: int = number(
+        1000, least=1, help="transitions that the Fisher information is the mean over"
+    )
+    decay: float = number(
+        1.0, least=0, most=1, help="of old Fisher information at a task's end; online_ewc alone"
+    )
 
 
 class EWC(SharedMethod):

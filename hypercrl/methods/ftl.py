@@ -23,18 +23,20 @@ from hypercrl.replay.transitions import Batch
 
 @dataclass
 class FTLConfig(MethodConfig):
-    """Number of random features, the share of them active at a time, and the ridge.
+    """Random features, and the ridge regression on them.
 
     The ridge is what keeps a rollout of many steps from running away where there is little data.
-
-    With an `embedding_size` the features read a fixed random vector per task beside the input;
-    with 0 there is one model for whatever comes, and no label is needed.
+    Without an embedding there is one model for whatever comes, and no label is needed.
     """
 
-    features: int = number(1000, least=1)
-    active: float = number(0.1, least=0.001, most=0.999)
-    ridge: float = number(30.0, least=1e-12)
-    embedding_size: int = number(0, least=0)
+    features: int = number(1000, least=1, help="how many random features there are")
+    active: float = number(
+        0.1, least=0.001, most=0.999, help="share of the features that is active at a time"
+    )
+    ridge: float = number(30.0, least=1e-12, help="weight of the squared norm of the solution")
+    embedding_size: int = number(
+        0, least=0, help="width of a fixed random vector per task beside the input; 0: none"
+    )
 
 
 class FTL(Method):

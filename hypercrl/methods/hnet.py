@@ -24,19 +24,23 @@ from hypercrl.replay.transitions import Batch
 class HnetConfig(MethodConfig):
     """Settings of the hypernetwork and of its regulariser.
 
-    Attributes:
-        regularised_tasks: how many old tasks, drawn anew at every step, R is the mean over; None
-            is all of them. The mean over the draws is R, so that β keeps its meaning.
+    The mean of R over the draws of `regularised_tasks` is R, so that β keeps its meaning.
     """
 
-    beta: float = number(0.05, least=0)
-    regularised_tasks: int | None = number(None, least=1)
-    l1: float = number(0.0, least=0)
-    embedding_size: int = number(10, least=1)
-    hidden: list[int] = number([50, 50], least=1)
-    activation: str = choice("elu", *ACTIVATIONS)
-    chunk_size: int | None = number(None, least=1)
-    chunk_embedding_size: int = number(20, least=1)
+    beta: float = number(0.05, least=0, help="β, strength of the regulariser R")
+    regularised_tasks: int | None = number(
+        None, least=1, help="old tasks, drawn at every step, that R is the mean over; null: all"
+    )
+    l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")
+    embedding_size: int = number(10, least=1, help="width of a task embedding")
+    hidden: list[int] = number(
+        [50, 50], least=1, help="width of each hidden layer of the hypernetwork"
+    )
+    activation: str = choice("elu", *ACTIVATIONS, help="of these layers")
+    chunk_size: int | None = number(
+        None, least=1, help="weights that are written at a time; null writes all at once"
+    )
+    chunk_embedding_size: int = number(20, least=1, help="width of a chunk's embedding")
 
 
 class Hnet(Method):

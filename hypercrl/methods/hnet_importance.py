@@ -46,7 +46,9 @@ class HnetImportance(Hnet):
 class HnetFisherConfig(HnetConfig):
     """Settings of hnet, and of how many transitions the Fisher information is the mean."""
 
-    fisher_samples: int = number(1000, least=1)
+    fisher_samples: int = number(
+        1000, least=1, help="transitions that the Fisher information is the mean over"
+    )
 
 
 class HnetFisher(HnetImportance):
@@ -69,7 +71,7 @@ class HnetFisher(HnetImportance):
 class HnetSIConfig(HnetConfig):
     """Settings of hnet, and the damping ξ of written weights that hardly moved."""
 
-    damping: float = number(1e-3, least=1e-12)
+    damping: float = number(1e-3, least=1e-12, help="ξ of written weights that hardly moved")
 
 
 class HnetSI(HnetImportance):

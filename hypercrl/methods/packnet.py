@@ -17,11 +17,13 @@ from hypercrl.replay.transitions import Batch, random_rows
 
 @dataclass
 class PackNetConfig(MethodConfig):
-    """`keep` is the share of the free weights that a task keeps; then so many updates on them."""
+    """What a task keeps, and how it is trained on."""
 
-    keep: float = number(0.5, least=0, most=1)
-    retrain_updates: int = number(500, least=0)
-    retrain_batch: int = number(100, least=1)
+    keep: float = number(0.5, least=0, most=1, help="share of the free weights that a task keeps")
+    retrain_updates: int = number(
+        500, least=0, help="training steps at a task's end on what it keeps"
+    )
+    retrain_batch: int = number(100, least=1, help="transitions in each of them")
 
 
 class PackNet(SharedMethod):

@@ -19,11 +19,15 @@ from hypercrl.replay.transitions import Batch, tensor_bytes
 
 @dataclass
 class ReservoirConfig(MethodConfig):
-    """Transitions kept (null: at equal bytes with hnet), and the width of a task embedding."""
+    """What is kept of the stream, and the network that reads the task."""
 
-    capacity: int | None = number(None, least=1)
-    policy: str = choice("reservoir", *POLICIES)
-    embedding_size: int = number(10, least=1)
+    capacity: int | None = number(
+        None, least=1, help="transitions kept; null is what fits into the bytes hnet keeps"
+    )
+    policy: str = choice(
+        "reservoir", *POLICIES, help="keep a uniform sample of the stream, or its end"
+    )
+    embedding_size: int = number(10, least=1, help="width of a task embedding")
 
 
 class Reservoir(SharedMethod):

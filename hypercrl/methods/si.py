@@ -19,8 +19,8 @@ from hypercrl.replay.transitions import Batch
 class SIConfig(MethodConfig):
     """Strength c of the penalty, and the damping ξ of weights that hardly moved."""
 
-    strength: float = number(1.0, least=0)
-    damping: float = number(1e-3, least=1e-12)
+    strength: float = number(1.0, least=0, help="c of the penalty")
+    damping: float = number(1e-3, least=1e-12, help="ξ of weights that hardly moved")
 
 
 class SI(SharedMethod):

@@ -6,6 +6,7 @@ from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
 from hypercrl.planning.mppi import MPPI, MPPIConfig
 from hypercrl.planning.planner import (
+    Follow,
     Planner,
     PlannerConfig,
     Reward,
@@ -14,12 +15,14 @@ from hypercrl.planning.planner import (
     expected_returns,
     trajectory_returns,
 )
-from hypercrl.planning.search import Iteration, Search, Watch
+from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
+from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
-PLANNERS: dict[str, tuple[type, type[PlannerConfig]]] = {
+PLANNERS: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
     "icem": (ICEM, ICEMConfig),
     "mppi": (MPPI, MPPIConfig),
+    "policy": (PolicySearch, PolicySearchConfig),
 }
 """Per name the planner's class and the dataclass of its settings."""
 
@@ -35,14 +38,18 @@ __all__ = [
     "MPPI",
     "PLANNERS",
     "CEMConfig",
+    "Follow",
     "ICEMConfig",
     "Iteration",
     "MPPIConfig",
     "Planner",
     "PlannerConfig",
+    "PolicySearch",
+    "PolicySearchConfig",
     "Reward",
     "Rollout",
     "Search",
+    "Stop",
     "Termination",
     "Watch",
     "expected_returns",

@@ -21,20 +21,25 @@ from hypercrl_kernels import elite_statistics, sample_actions
 class ICEMConfig(PlannerConfig):
     """Settings of iCEM beyond those of CEM.
 
-    Attributes:
-        noise_beta: exponent β of the noise's power spectrum 1/f^β; 0 is white. The paper tunes it
-            to the task, from 0.25 to 3.5: colour pays where a horizon is short beside the time in
-            which the system answers, and costs where it is not.
-        kept: share of the elites that joins the next samples, also of the next control step.
-        decay: γ, samples of iteration i are samples · γ^−i, but at least twice the elites.
-        momentum: share of the old mean and standard deviation in the new ones.
+    The paper tunes `noise_beta` to the task, from 0.25 to 3.5: colour pays where a horizon is short
+    beside the time in which the system answers, and costs where it is not.
     """
 
     name: str = "icem"
-    noise_beta: float = number(0.0, least=0)
-    kept: float = number(0.3, least=0, most=1)
-    decay: float = number(1.25, least=1)
-    momentum: float = number(0.1, least=0, most=1)
+    noise_beta: float = number(
+        0.0, least=0, help="exponent β of the noise's power spectrum 1/f^β; 0 is white"
+    )
+    kept: float = number(
+        0.3, least=0, most=1, help="share of the elites that joins the next samples"
+    )
+    decay: float = number(
+        1.25,
+        least=1,
+        help="γ: iteration i draws samples · γ^−i, but at least twice the elites",
+    )
+    momentum: float = number(
+        0.1, least=0, most=1, help="share of the old mean and deviation in the new ones"
+    )
 
 
 class ICEM(Planner):

@@ -20,15 +20,14 @@ from hypercrl_kernels import sample_actions
 
 @dataclass
 class MPPIConfig(PlannerConfig):
-    """Settings of MPPI.
-
-    Attributes:
-        temperature: λ, in units of the return. None: in each iteration the mean distance of the
-            elites' returns from the best one; the reward's unit and zero then change no plan.
-    """
+    """Settings of MPPI; with a `temperature` of None the reward's unit and zero change no plan."""
 
     name: str = "mppi"
-    temperature: float | None = number(None, least=1e-6)
+    temperature: float | None = number(
+        None,
+        least=1e-6,
+        help="λ, in units of the return; null is the elites' mean distance from the best",
+    )
 
 
 class MPPI(Planner):

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
-from hypercrl.base.settings import choice, number
-from hypercrl.planning.search import Iteration, Search, Watch
-from hypercrl_kernels import Precision
+from hypercrl.base.settings import choice, number, setting
+from hypercrl.planning.search import Iteration, Search, Stop, Watch
+from hypercrl_kernels import LinearPolicies, Precision
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
+
+Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
+"""(obs [B, O], policies) → states [B, K, H + 1, O], the start included, and the actions
+[B, K, H, A] that the policies took."""
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
@@ -27,33 +30,35 @@ Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 class PlannerConfig:
     """Settings of every planner; standard deviations are in units of half the action range.
 
-    `dynamics` is what plans are rolled out with: the learned model, or the simulator itself, the
-    upper bound (see `hypercrl.training.oracle`).
-
-    `precision` is that of the model's products: bf16, tf32x3 or ieee (see
-    `hypercrl_kernels.Precision`); null is bf16 on CUDA and float32 on a CPU, where only bf16 is
-    anything else.
-
-    `sampled` rolls out states drawn from a probabilistic model instead of its mean ones, with fresh
-    noise for every particle, step and iteration.
-
-    `watch` adds to the "plan" records of training what the last iteration of a search came to, see
-    `Iteration`: medians over the plans since the last record.
+    What plans are rolled out with beside the learned model, see `hypercrl.training.oracle`; of a
+    precision, `hypercrl_kernels.Precision`; what is watched, `Iteration`.
     """
 
-    name: str = MISSING
-    samples: int = number(200, least=1)
-    horizon: int = number(20, least=1)
-    iterations: int = number(3, least=1)
-    elites: int = number(20, least=1)
-    std: float = number(0.7, least=0)
-    min_std: float = number(0.05, least=0)
-    warm_start: bool = True
-    execute: str = choice("mean", "mean", "best")
-    dynamics: str = choice("model", "model", "simulator")
-    precision: str | None = choice(None, *get_args(Precision))
-    sampled: bool = False
-    watch: bool = False
+    name: str = setting(help="set by planner=NAME")
+    samples: int = number(200, least=1, help="action sequences tried in an iteration")
+    horizon: int = number(20, least=1, help="steps of a sequence")
+    iterations: int = number(3, least=1, help="times that the Gaussian is refitted in a search")
+    elites: int = number(20, least=1, help="the best samples, which it is refitted to")
+    std: float = number(0.7, least=0, help="standard deviation that a search begins with")
+    min_std: float = number(0.05, least=0, help="least standard deviation after a refit")
+    warm_start: bool = setting(True, help="begin at the last plan, moved on by one step")
+    execute: str = choice(
+        "mean", "mean", "best", help="what acts: the mean of the last elites, or the best sample"
+    )
+    dynamics: str = choice(
+        "model", "model", "simulator", help="what plans are rolled out with; simulator: the oracle"
+    )
+    precision: str | None = choice(
+        None,
+        *get_args(Precision),
+        help="of the model's products; null is bf16 on CUDA and float32 on a CPU",
+    )
+    sampled: bool = setting(
+        False, help="roll out states drawn from a probabilistic model, not its mean ones"
+    )
+    watch: bool = setting(
+        False, help="log what the last iteration of a search came to, medians over plans"
+    )
 
 
 class Planner(ABC):
@@ -76,6 +81,9 @@ class Planner(ABC):
     carried = 1
     """N, sequences carried from one control step to the next."""
 
+    follows = False
+    """Whether it searches for policies, and imagines with `Follow` instead of `Rollout`."""
+
     def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor) -> None:
         if config.elites > config.samples:
             raise ValueError(
@@ -87,18 +95,28 @@ class Planner(ABC):
         self.low = low
         self.high = high
         self.half_range = (high - low) / 2
+        self.length = config.horizon
+        self.standards: tuple[Tensor, Tensor] | None = None
         self.std = config.std * self.half_range
         self.min_std = config.min_std * self.half_range
+
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """Say how observations are standardised, (x − mean) / scale, to planners that look at them.
+
+        Args:
+            mean, scale: [O], on the planner's device; where they change in place, so do they here.
+        """
+        self.standards = mean, scale
 
     def initial(self, robots: int) -> Tensor:
         """[B, N, H, A]: the middle of the action range at every step."""
         middle = (self.high + self.low) / 2
-        return middle.expand(robots, self.carried, self.config.horizon, -1).clone()
+        return middle.expand(robots, self.carried, self.length, -1).clone()
 
     @torch.no_grad()
     def plan(
         self,
-        rollout: Rollout,
+        rollout: Rollout | Follow,
         reward: Reward,
         obs: Tensor,
         start: Tensor,
@@ -106,6 +124,7 @@ class Planner(ABC):
         probabilities: Tensor | None = None,
         termination: Termination | None = None,
         watch: Watch | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -117,6 +136,7 @@ class Planner(ABC):
                 mean over them, and `rollout` is of B M robots, those of one robot together.
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
+            stop: asked before every iteration but the first; the search ends where it says so.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
@@ -125,18 +145,34 @@ class Planner(ABC):
 
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                return trajectory_returns(rollout(obs, actions), actions, reward, termination)
+                imagined = self.imagine(rollout, obs, actions)
+                return trajectory_returns(*imagined, reward, termination)
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = trajectory_returns(rollout(starts, each), each, reward, termination)
-            return expected_returns(of_each, probabilities)
+            of_each = self.imagine(rollout, starts, each)
+            return expected_returns(
+                trajectory_returns(*of_each, reward, termination), probabilities
+            )
 
-        found = self._search(evaluate, start, generator, watch)
-        action = (found.mean if self.config.execute == "mean" else found.best)[:, 0]
+        found = self._search(evaluate, start, generator, watch, stop)
+        action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)
         if not self.config.warm_start:
             return action, self.initial(len(obs))
-        carried = found.carried
-        return action, torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
+        return action, self.moved_on(found.carried)
+
+    def imagine(
+        self, rollout: Rollout | Follow, obs: Tensor, samples: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """States [B, K, H + 1, O] and actions [B, K, H, A] that samples [B, K, H, A] lead to."""
+        return cast(Rollout, rollout)(obs, samples), samples
+
+    def first(self, sequence: Tensor, obs: Tensor) -> Tensor:  # noqa: ARG002
+        """The action [B, A] now, of what a search found, [B, H, A]."""
+        return sequence[:, 0]
+
+    def moved_on(self, carried: Tensor) -> Tensor:
+        """[B, N, H, A] one control step later: the last action is repeated."""
+        return torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
 
     def _search(
         self,
@@ -144,11 +180,14 @@ class Planner(ABC):
         start: Tensor,
         generator: torch.Generator,
         watch: Watch | None,
+        stop: Stop | None,
     ) -> Search:
         """The loop; `evaluate` maps actions [B, K, H, A] to returns [B, K]."""
         mean = start[:, 0].contiguous()
         search = Search(mean, self.std.expand_as(mean).contiguous(), mean, start[:, 1:])
         for noise in self.noise(len(start), generator):
+            if search.iteration and stop is not None and stop():
+                break
             actions = self.sample(search, noise)
             returns = evaluate(actions)
             fitted = replace(self.fit(search, returns, actions), iteration=search.iteration + 1)
@@ -161,7 +200,7 @@ class Planner(ABC):
         """Standard normal noise [B, K, H, A] of each iteration: all that is random in a search."""
         config = self.config
         # One draw for all iterations: one kernel where there would be one an iteration.
-        shape = (config.iterations, robots, config.samples, config.horizon, len(self.low))
+        shape = (config.iterations, robots, config.samples, self.length, len(self.low))
         return torch.randn(shape, device=self.low.device, generator=generator)
 
     @abstractmethod

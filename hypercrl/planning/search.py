@@ -53,6 +53,9 @@ class Iteration:
 Watch = Callable[[Iteration], None]
 """Called after every iteration, in order. In a CUDA graph it must not wait for the device."""
 
+Stop = Callable[[], bool]
+"""Whether a search ends with the iterations that it has had; may wait for the device."""
+
 VALUES = tuple(field.name for field in fields(Iteration))
 
 

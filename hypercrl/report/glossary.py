@@ -1,4 +1,4 @@
-"""What the columns of a report mean and who defined them; docs/guide.md has the same table."""
+"""What the columns of a report mean and who defined them; docs/metrics.md has the same table."""
 
 from hypercrl.report.tables import Cell, Table
 

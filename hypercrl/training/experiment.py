@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.base.errors import UserError
@@ -19,7 +20,7 @@ from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.training.evaluation import Evaluator
-from hypercrl_envs import TaskFault, TaskSequence
+from hypercrl_envs import Task, TaskFault, TaskSequence
 
 
 @dataclass
@@ -47,6 +48,61 @@ class Experiment:
         """Restore what the agent has learned, from the state of a run."""
         self.method.load_state(checkpoint["method"])
         self.labels.load_state(checkpoint["labels"])
+
+    def index(self, number: int) -> int:
+        """From 0, of the task that people count as `number`, from 1.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        count = len(self.sequence)
+        if not 1 <= number <= count:
+            raise UserError(f"task={number}: this run has the tasks 1 to {count}.")
+        return number - 1
+
+    def untrained(self, task: int) -> str | None:
+        """What to say where task `task` (from 0) is met with the model of another one."""
+        given = self.config.task_id == "given" and not self.plans_with_simulator
+        if not given or task < self.method.tasks:
+            return None
+        return f"playing it with the model of task {self.method.tasks}"
+
+    def robot(self, task: int, render_mode: str | None = None, **picture: Any) -> Task:
+        """A robot in task `task` (from 0), see `TaskSequence.make`.
+
+        Raises:
+            UserError: pictures that it cannot make.
+        """
+        try:
+            return self.sequence.make(task, render_mode, **picture)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def agent(
+        self,
+        task: int,
+        env: Task,
+        robots: int = 1,
+        generator: torch.Generator | None = None,
+        watch: bool = False,
+    ) -> Agent:
+        """Plans for so many robots with what has been learned.
+
+        Args:
+            task: number of the task, from 0; env: one robot in it.
+            generator: of the planner's noise; by default a new one, to be seeded.
+            watch: see `Agent`.
+        """
+        agent = Agent(
+            self.planner,
+            env.reward,
+            robots,
+            generator or torch.Generator(self.device),
+            termination=env.termination,
+            watch=watch,
+        )
+        agent.believe(self.labels.belief(task, robots))
+        return agent
 
     def evaluator(self, planner: Planner | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own."""
@@ -88,6 +144,13 @@ def build(config: TrainConfig) -> Experiment:
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
+    scales = method.model.input_normaliser
+    planner.standardise(*(x[: sequence.observation_size] for x in (scales.mean, scales.scale)))
+    if planner.follows and config.planner.dynamics == "simulator":
+        raise UserError(
+            f"planner={config.planner.name} imagines with the learned model alone: use "
+            "planner.dynamics=model, or another planner."
+        )
     labels = _make_labels(config, method)
     return Experiment(config, device, sequence, streams, method, planner, labels)
 

@@ -102,6 +102,8 @@ def test_options_and_pictures():
         ({"id": "Reacher-v5", "reward": "reacher"}, "no function"),
         ({"id": "CartPole-v1", "reward": f"{REWARDS}:reacher"}, "one-dimensional boxes"),
         ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "camera": "top"}, "camera"),
+        ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "width": 0}, "at least 1 pixel"),
+        ({"id": "Reacher-v5", "camra": "front"}, "did you mean 'camera'"),
     ],
 )
 def test_wrong_environments_are_refused(wrong, message):

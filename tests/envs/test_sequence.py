@@ -46,12 +46,27 @@ def test_make_task_passes_parameters_on():
             {"task": "push", "density": [1, 2]},
             r"unknown parameter of task 'push': 'density'; did you mean 'densities'\?",
         ),
+        ({"task": "slide", "camra": "top"}, r"parameter of task 'slide': 'camra'; did you mean"),
         ({"task": "push", "densities": [1, 2]}, r"densities must be two numbers from 100 to 1000"),
     ],
 )
 def test_make_task_names_the_nearest(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_task(**arguments)
+
+
+def test_a_task_takes_what_it_hands_on(monkeypatch):
+    class HalfPush(PushTask):
+        def __init__(self, heavy: bool, **simulation):
+            densities = (1000.0, 500.0) if heavy else (500.0, 500.0)
+            super().__init__(densities, told=False, **simulation)
+
+    monkeypatch.setitem(TASKS, "half", HalfPush)
+    task = make_task("half", heavy=True, width=64, start_yaw=0.2)
+    assert isinstance(task, PushTask)
+    assert (task.densities, task.width, task.start_yaw) == ((1000.0, 500.0), 64, 0.2)
+    with pytest.raises(ValueError, match="needs the parameter 'heavy'"):
+        make_task("half")
 
 
 def test_sequence_makes_its_tasks_in_order():

@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import time
 
 import pytest
 import torch
@@ -126,6 +127,31 @@ def test_warming_up_leaves_no_trace():
     for _ in range(3):
         obs = torch.randn(3, 10, generator=g)
         torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plan_with_a_deadline_is_the_graph_where_that_is_quick_enough():
+    g = torch.Generator().manual_seed(2)
+    obs = torch.randn(3, 10, generator=g)
+    bounded, free = make_agent(), make_agent()
+    for agent in (bounded, free):
+        agent.warm_up(obs)
+    for _ in range(3):
+        assert torch.equal(bounded.act(obs, time.perf_counter() + 60), free.act(obs))
+        assert bounded.iterations == 3
+    assert bounded.act(obs, time.perf_counter()).isfinite().all()
+    assert bounded.iterations == 1  # there is no looking into a graph
+    bounded.act(obs, time.perf_counter() + 60)
+    assert bounded.iterations == 3
+
+
+def test_without_time_for_a_graph_a_search_is_stopped_between_iterations():
+    obs = torch.randn(3, 10, generator=torch.Generator().manual_seed(2))
+    late, short = make_agent(), make_agent()
+    drawn = late.planner.noise(3, torch.Generator("cuda").manual_seed(0))
+    short.planner.noise = lambda *_: drawn[:1]
+    short._plan = short._plan_eagerly
+    torch.testing.assert_close(late.act(obs, time.perf_counter()), short.act(obs))
+    assert late.iterations == 1
 
 
 def test_a_graph_that_dies_leaves_the_capture_of_another_alone():

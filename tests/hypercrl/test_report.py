@@ -350,13 +350,13 @@ def test_results_of_old_are_read(tmp_path):
             assert table["Success"][column] == ("—" if said is None else f"{said:z.2f}"), old
 
 
-def test_the_glossary_of_the_guide_is_that_of_the_report(tmp_path):
-    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+def test_the_glossary_of_the_documentation_is_that_of_the_report(tmp_path):
+    written = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
     _, page = report([write_run(tmp_path / "a")], tmp_path / "out")
     keys = of_matrices({field.name: SUCCESS for field in fields(Score)})
     for name, key, *rest in DEFINITIONS:
         cells = (name, key if key == "–" else f"`{key}`", *rest)
-        assert "| " + " | ".join(cells) + " |" in guide
+        assert "| " + " | ".join(cells) + " |" in written
         assert key == "–" or {key, f"success_{key}"} <= keys.keys()
         assert name in page
 

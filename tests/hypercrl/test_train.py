@@ -136,6 +136,7 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
         ),
         *((*way, *A_SMALL_MEMORY) for way in WITH_A_MEMORY),
         ("env=walkers", "method=single"),
+        ("planner=policy", "method=single"),
         *(
             pytest.param((f"memory={m}", "method=hnet", *A_SMALL_MEMORY), marks=pytest.mark.slow)
             for m in MEMORIES

@@ -9,17 +9,19 @@ from hypercrl_kernels.planning.packed_layers import (
     mean_layers,
     pack_layers,
 )
-from hypercrl_kernels.planning.rollout import prepare_layers, rollout
-from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers
+from hypercrl_kernels.planning.rollout import follow, prepare_layers, rollout
+from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers, LinearPolicies
 from hypercrl_kernels.planning.sampling import sample_actions
 
 __all__ = [
     "Elites",
     "GaussianLayers",
     "Layers",
+    "LinearPolicies",
     "PackedLayers",
     "Precision",
     "elite_statistics",
+    "follow",
     "layer_sizes",
     "mean_layers",
     "pack_layers",

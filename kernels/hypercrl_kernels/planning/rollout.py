@@ -17,6 +17,8 @@ from hypercrl_kernels.planning.packed_layers import (
 from hypercrl_kernels.planning.rollout_reference import (
     GaussianLayers,
     Layers,
+    LinearPolicies,
+    follow_reference,
     rollout_reference,
 )
 
@@ -66,10 +68,47 @@ def rollout(
     return launch_rollout(layers, state, controls, noise)
 
 
+@torch.no_grad()
+def follow(
+    layers: Layers | GaussianLayers,
+    state: Tensor,
+    policies: LinearPolicies,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Closed-loop trajectories s_{t+1} = s_t + f([s_t, u_t]) with u_t = clip(G s_t + o).
+
+    Torch operations on every device.
+
+    Args:
+        layers, noise: see `rollout`; layers are not packed.
+        state: [B, O], one start per robot.
+        policies: of K particles per robot, and how long they are followed, H.
+
+    Returns:
+        States [B, K, H + 1, O], the start included, and controls [B, K, H, A].
+
+    Raises:
+        ValueError: shapes that do not fit together, with both named; noise for layers without a
+            log-variance.
+    """
+    robots, particles, size, width = policies.gains.shape
+    controls = policies.offsets[:, :, None].expand(-1, -1, policies.horizon, -1)
+    if state.shape != (robots, width) or policies.offsets.shape != (robots, particles, size):
+        raise ValueError(
+            f"follow needs state [B, O], gains [B, K, A, O] and offsets [B, K, A]; got "
+            f"{tuple(state.shape)}, {tuple(policies.gains.shape)} and "
+            f"{tuple(policies.offsets.shape)}"
+        )
+    _check_shapes(layers, state, controls)
+    _check_noise(layers, state, controls, noise)
+    return follow_reference(layers, state, policies, noise)
+
+
 def prepare_layers(
     layers: Layers | GaussianLayers,
     precision: Precision | None = None,
     out: Layers | GaussianLayers | PackedLayers | None = None,
+    pack: bool = True,
 ) -> Layers | GaussianLayers | PackedLayers:
     """What `rollout` is fastest with: packed on CUDA where the kernel takes it, else plain copies.
 
@@ -78,11 +117,12 @@ def prepare_layers(
             operations. These take "bf16" as bfloat16 weights beyond the first layer: it adds up
             positions, and the others what follows from them.
         out: of an earlier call, written in place, so that a captured CUDA graph sees new weights.
+        pack: false for plain copies everywhere, which `follow` needs.
 
     Raises:
         ValueError: layers of other shapes than `out` holds.
     """
-    if _kernel_takes(layers, precision):
+    if pack and _kernel_takes(layers, precision):
         packed = out if isinstance(out, PackedLayers) else None
         return pack_layers(layers, precision or "bf16", packed)
     layers = _rounded(layers, precision)

@@ -30,6 +30,28 @@ class GaussianLayers:
     bounds: Tensor
 
 
+@dataclass(frozen=True)
+class LinearPolicies:
+    """K policies u = clip(G s + o, low, high) for each of B robots, followed for H steps.
+
+    Attributes:
+        gains: G, [B, K, A, O]; offsets: o, [B, K, A].
+        low, high: [A] bounds of the controls.
+        horizon: H.
+    """
+
+    gains: Tensor
+    offsets: Tensor
+    low: Tensor
+    high: Tensor
+    horizon: int
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Controls [B, K, A] in states [B, K, O]."""
+        controls = (self.gains * states[..., None, :]).sum(-1) + self.offsets
+        return controls.clamp(self.low, self.high)
+
+
 def rollout_reference(
     layers: Layers | GaussianLayers,
     state: Tensor,
@@ -42,23 +64,54 @@ def rollout_reference(
     """
     robots, particles, horizon, _ = controls.shape
     width = state.shape[-1]
+    inputs = controls.new_empty(horizon + 1, robots, particles, width + controls.shape[-1])
+    inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
+    _unroll(layers, state, inputs, noise)
+    return inputs[..., :width].permute(1, 2, 0, 3)
+
+
+def follow_reference(
+    layers: Layers | GaussianLayers,
+    state: Tensor,
+    policies: LinearPolicies,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Trajectories [B, K, H + 1, O] and the controls [B, K, H, A] along them; see `follow`."""
+    robots, particles, size, width = policies.gains.shape
+    inputs = state.new_empty(policies.horizon + 1, robots, particles, width + size)
+    _unroll(layers, state, inputs, noise, policies)
+    inputs = inputs.permute(1, 2, 0, 3)
+    return inputs[..., :width], inputs[:, :, :-1, width:]
+
+
+def _unroll(
+    layers: Layers | GaussianLayers,
+    state: Tensor,
+    inputs: Tensor,
+    noise: Tensor | None,
+    policies: LinearPolicies | None = None,
+) -> None:
+    """Fill in the states of `inputs` [H + 1, B, K, O + A], and with policies the controls.
+
+    One buffer holds [state, control] for every step: a layer reads a row block of it in place.
+    """
+    horizon, robots, particles, _ = inputs.shape
+    width = state.shape[-1]
     gaussian = layers if isinstance(layers, GaussianLayers) else None
     layers = layers.mean if isinstance(layers, GaussianLayers) else layers
     per_robot = layers[0][0].dim() == 3
     rows = (robots, particles) if per_robot else (robots * particles,)
-
-    # One buffer holds [state, control] for every step: a layer reads a row block of it in place.
-    inputs = controls.new_empty(horizon + 1, robots, particles, width + controls.shape[-1])
-    inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
     inputs[0, ..., :width] = state[:, None]
-    flat = inputs.view(horizon + 1, *rows, -1)
+    flat = inputs.view(horizon, *rows, -1)
     steps, states = flat.unbind(), flat[..., :width].unbind()
     *hidden, (weight, bias) = layers
     units = [(w.mT, b[..., None, :], w.dtype, w.new_empty(*rows, w.shape[-2])) for w, b in hidden]
     # Few outputs are multiplied faster as the rows of a product than as its columns.
     offset, change = bias[..., None], weight.new_empty(*weight.shape[:-2], width, rows[-1])
     affine = torch.baddbmm if per_robot else torch.addmm
-    for t in range(horizon):
+    for t in range(horizon - 1):
+        if policies is not None:
+            inputs[t, ..., width:] = policies(inputs[t, ..., :width])
         x = steps[t]
         for matrix, shift, dtype, out in units:
             x = affine(shift, x.to(dtype), matrix, out=out).relu_()
@@ -66,9 +119,8 @@ def rollout_reference(
         affine(offset, weight, x, out=change)
         torch.add(states[t], change.mT, out=states[t + 1])
         if gaussian is not None and noise is not None:
-            deviation = _deviation(gaussian, x).mT.to(controls.dtype)
+            deviation = _deviation(gaussian, x).mT.to(inputs.dtype)
             states[t + 1].addcmul_(deviation, noise[:, :, t].reshape(*rows, width))
-    return inputs[..., :width].permute(1, 2, 0, 3)
 
 
 def _deviation(layers: GaussianLayers, x: Tensor) -> Tensor:

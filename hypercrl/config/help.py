@@ -1,0 +1,133 @@
+"""`hypercrl COMMAND --help`: every setting with its value and its meaning, in 80 columns."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, dataclass, fields
+from math import inf
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from hypercrl.base.paths import configs_dir
+from hypercrl.base.settings import meaning
+from hypercrl.config.schema import in_groups
+
+WIDTH = 80
+TEXT_FROM = 32
+LONGEST_VALUE = 24
+"""Longer ones, such as the tasks of a sequence, are left to `--cfg job`."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: where it is, what it is at, and what it is for."""
+
+    key: str
+    value: str
+    """As one would give it; empty where it has to be given, or is too long to show."""
+    about: str
+    limits: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.about} ({self.limits})".lstrip() if self.limits else self.about
+
+
+def command_help(command: str, about: str, words: Sequence[str]) -> str:
+    """The settings of a command, with the values that these words, KEY=VALUE, make of them.
+
+    Raises:
+        HydraException, OmegaConfBaseException: words that make no configuration.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose(command, in_groups(command, words), return_hydra_config=True)
+        choices = list(_choices(command, config))
+    parts = [f"usage: hypercrl {command} [KEY=VALUE ...]\n\n{about[0].upper()}{about[1:]}."]
+    schema: Any = OmegaConf.get_type(config)
+    if choices:
+        rows = [_row(f"{k}={now}", f"{meaning(schema, k)}: {all_}") for k, now, all_ in choices]
+        parts.append("\n".join(["choices, and what else there is", *rows]))
+    names = {name for name, _, _ in choices}
+    for heading, settings in sections(config):
+        rows = [_row(_given(s), s.text) for s in settings if s.key not in names]
+        parts.append("\n".join([heading, *rows]))
+    if choices:
+        example = "method=ewc" if "method" in names else "memory=gla"
+        parts.append(
+            f"Another choice has other settings: hypercrl {command} {example} --help\n"
+            f"The whole configuration as YAML: hypercrl {command} --cfg job"
+        )
+    return "\n\n".join(parts)
+
+
+def sections(config: DictConfig) -> Iterator[tuple[str, list[Setting]]]:
+    """A heading and its settings: first those that stand alone, then group by group."""
+    schema: Any = OmegaConf.get_type(config)
+    groups = [f.name for f in fields(schema) if _is_group(config, f.name)]
+    alone = [f for f in fields(schema) if f.name not in groups]
+    yield "settings", [describe(config, f) for f in alone]
+    for name in groups:
+        node: Any = config[name]
+        inner: Any = OmegaConf.get_type(node)
+        text = meaning(schema, name)
+        yield f"{name}: {text}", [describe(node, f, f"{name}.") for f in fields(inner)]
+
+
+def describe(node: DictConfig, f: "Field[Any]", prefix: str = "") -> Setting:
+    """A field of a configuration's dataclass, with the value that it has there."""
+    schema: Any = OmegaConf.get_type(node)
+    value = ""
+    if not OmegaConf.is_missing(node, f.name):
+        inner: Any = node._get_node(f.name)  # raw: the time of day is not asked for
+        value = shown(
+            OmegaConf.to_container(inner) if OmegaConf.is_config(inner) else inner._value()
+        )
+    return Setting(prefix + f.name, value, meaning(schema, f.name), limits(f))
+
+
+def shown(value: Any) -> str:
+    """A value as one would give it, or nothing where that is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = f"{value}".replace(" ", "") if isinstance(value, list) else f"{value}"
+    return text if len(text) <= LONGEST_VALUE else ""
+
+
+def limits(f: "Field[Any]") -> str:
+    """What the field may be: "≥1", "0 to 1", "mean, best"; or nothing."""
+    if values := f.metadata.get("values"):
+        return ", ".join(values)
+    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
+    if least > -inf and most < inf:
+        return f"{least:g} to {most:g}"
+    return f"≥{least:g}" if least > -inf else f"≤{most:g}" if most < inf else ""
+
+
+def _is_group(config: DictConfig, name: str) -> bool:
+    return not OmegaConf.is_missing(config, name) and isinstance(config._get_node(name), DictConfig)
+
+
+def _choices(command: str, config: DictConfig) -> Iterator[tuple[str, str, str]]:
+    """Names of the groups, what is chosen, and what else there is."""
+    schema: Any = OmegaConf.get_type(config)
+    chosen, loader = config.hydra.runtime.choices, GlobalHydra.instance().config_loader()
+    for name in (f.name for f in fields(schema)):
+        (group,) = in_groups(command, [f"{name}="])
+        if (group := group.rstrip("=")) in chosen:
+            there = [o for o in loader.get_group_options(group) if not o.endswith("_schema")]
+            yield name, chosen[group], ", ".join(there)
+
+
+def _given(setting: Setting) -> str:
+    return f"{setting.key}={setting.value}" if setting.value else setting.key
+
+
+def _row(left: str, text: str) -> str:
+    lines = textwrap.wrap(text, WIDTH - TEXT_FROM, break_on_hyphens=False) or [""]
+    head = f"  {left}"
+    if len(head) < TEXT_FROM - 1:
+        head = f"{head:{TEXT_FROM}}{lines.pop(0)}".rstrip()
+    return "\n".join([head, *(" " * TEXT_FROM + line for line in lines)])

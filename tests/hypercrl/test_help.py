@@ -1,0 +1,126 @@
+"""Help pages: every setting with its meaning, within 80 columns."""
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+import hypercrl
+from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.base.settings import choice, meaning, number
+from hypercrl.cli import COMMANDS, main
+from hypercrl.commands.bench import OWN
+from hypercrl.config.help import Setting, limits
+from hypercrl.config.schema import PlayConfig, RecallConfig, TrainConfig
+from hypercrl.memory import MEMORIES
+from hypercrl.methods import METHODS
+from hypercrl.planning import PLANNERS
+
+
+def schemas():
+    """Every dataclass of settings, and those that are fields of one."""
+    found = {TrainConfig, PlayConfig, RecallConfig}
+    found |= {schema for kinds in (METHODS, MEMORIES, PLANNERS) for _, schema in kinds.values()}
+    for schema in tuple(found):
+        found |= {f.type for f in fields(schema) if is_dataclass(f.type)}
+    return sorted(found, key=lambda schema: schema.__name__)
+
+
+def page(capsys, *words):
+    main(words)
+    return capsys.readouterr().out
+
+
+def test_schemas_are_found():
+    assert InferenceConfig in schemas()
+    assert len(schemas()) > 35
+
+
+@pytest.mark.parametrize("schema", schemas())
+def test_every_setting_has_a_meaning_of_one_line(schema):
+    for f in fields(schema):
+        text = meaning(schema, f.name)
+        assert text, f"{schema.__name__}.{f.name} says nowhere what it means: help=..."
+        assert "\n" not in text
+        assert len(text) <= 90, f"{schema.__name__}.{f.name}: {text}"
+        assert not text.endswith("."), text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_names_no_schema(capsys, command):
+    text = page(capsys, command, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "_schema" not in text
+    assert "hydra" not in text.replace("Hydra's multirun", "")
+    assert text.startswith(f"usage: hypercrl {command}")
+
+
+def test_the_first_page_fits_80_columns(capsys):
+    assert max(map(len, page(capsys, "--help").splitlines())) <= 80
+
+
+def test_help_of_train_has_every_setting(capsys):
+    text = page(capsys, "train", "--help")
+    for f in fields(TrainConfig):
+        if not is_dataclass(f.type) or f.name in ("env", "method", "memory", "planner"):
+            assert f"\n  {f.name}" in text
+            continue
+        for inner in fields(f.type):
+            assert f"\n  {f.name}.{inner.name}" in text
+
+
+def test_help_has_the_values_of_the_words_beside_it(capsys):
+    words = ("method=ewc", "method.strength=3", "memory=titans_mac", "preset=smoke")
+    text = page(capsys, "train", *words, "--help")
+    for shown in (
+        "method.strength=3.0",
+        "method.fisher_samples=1000",
+        "memory.persistent=4",
+        "planner.samples=32",
+        "protocol.num_tasks=2",
+    ):
+        assert f"\n  {shown} " in text or f"\n  {shown}\n" in text
+    assert "method.beta" not in text
+
+
+def test_a_mistake_beside_help_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "method=nothing", "--help"])
+    assert end.value.code == 2
+    assert "there is no method=nothing" in capsys.readouterr().err
+
+
+def test_help_of_recall_knows_its_own_presets(capsys):
+    text = page(capsys, "recall", "--help", "preset=smoke")
+    assert "preset=smoke" in text
+    assert "paper" not in text
+    assert "\n  steps=5 " in text
+
+
+def test_help_of_bench_has_its_own_settings(capsys):
+    text = page(capsys, "bench", "--help")
+    assert [key for key in OWN if f"\n  {key}=" not in text] == []
+
+
+def test_version(capsys):
+    assert page(capsys, "--version") == f"hypercrl {hypercrl.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        (number(1, least=1), "≥1"),
+        (number(0.5, least=0, most=1), "0 to 1"),
+        (number(0.5, most=2), "≤2"),
+        (number(0.5), ""),
+        (choice("a", "a", "b"), "a, b"),
+    ],
+)
+def test_limits_in_words(field, text):
+    assert limits(field) == text
+
+
+def test_a_setting_without_a_meaning_shows_its_limits():
+    """Of a dataclass of one's own, which need not say what its fields mean."""
+    assert Setting("method.own", "1.0", "", "≥0").text == "(≥0)"
+    assert Setting("method.own", "1.0", "of mine", "≥0").text == "of mine (≥0)"
+    assert Setting("method.own", "1.0", "of mine", "").text == "of mine"
