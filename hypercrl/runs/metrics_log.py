@@ -35,8 +35,9 @@ class MetricsLog:
         kept = _cut(folder.metrics_path, position)
         self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = TensorBoard(folder.path / "tensorboard") if TENSORBOARD in loggers else None
-        for record in kept if self._board else ():
-            self._board.show(record)
+        if self._board:
+            for record in kept:
+                self._board.show(record)
         self._followers = []
         for name in loggers:
             if name != TENSORBOARD:

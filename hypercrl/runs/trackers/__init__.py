@@ -58,7 +58,7 @@ def chosen(logger: Any) -> list[str]:
         UserError: one that there is not, or whose package is not installed.
     """
     several = isinstance(logger, Sequence) and not isinstance(logger, str)
-    names = list(logger) if several else [logger]
+    names: list[Any] = list(logger) if several else [logger]
     for name in names:
         if name not in LOGGERS:
             near = get_close_matches(str(name), LOGGERS, 1)

@@ -3,6 +3,7 @@
 Resumed, it goes on under the same run id at the same address.
 """
 
+import importlib
 import os
 import time
 from collections.abc import Sequence
@@ -30,20 +31,21 @@ class MLflow:
     anew = False
 
     def __init__(self, run: TrackedRun) -> None:
-        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
-        from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
-
+        mlflow: Any = importlib.import_module("mlflow")
+        self._entities: Any = importlib.import_module("mlflow.entities")
         identity = run.identity
         here = f"sqlite:///{Path('mlflow.db').resolve()}"
         identity.setdefault("uri", os.environ.get("MLFLOW_TRACKING_URI") or here)
-        self._client = MlflowClient(identity["uri"])
+        self._client = mlflow.MlflowClient(identity["uri"])
         if "run_id" in identity:
             self._client.update_run(identity["run_id"], status="RUNNING")
         else:
             experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "hypercrl"))
             begun = self._client.create_run(experiment, run_name=run.path.name)
             identity["run_id"] = begun.info.run_id
-            texts = [Param(key, text[:LONGEST]) for key, text in flat(run.config).items()]
+            texts = [
+                self._entities.Param(key, text[:LONGEST]) for key, text in flat(run.config).items()
+            ]
             for first in range(0, len(texts), MOST_PARAMETERS):
                 part = texts[first : first + MOST_PARAMETERS]
                 self._client.log_batch(identity["run_id"], params=part)
@@ -54,11 +56,9 @@ class MLflow:
         return there.experiment_id if there else self._client.create_experiment(name)
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
-
         now = round(1000 * time.time())
         metrics = [
-            Metric(name, value, now, record["env_steps"])
+            self._entities.Metric(name, value, now, record["env_steps"])
             for record in records
             for name, value in scalars(**record).items()
         ]

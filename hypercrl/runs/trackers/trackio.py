@@ -4,6 +4,7 @@ Resumed, it goes on under the same name, which has an id behind that of the fold
 are one.
 """
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ class Trackio:
     anew = False
 
     def __init__(self, run: TrackedRun) -> None:
-        import trackio  # pyright: ignore[reportMissingImports]
+        trackio: Any = importlib.import_module("trackio")
 
         run.identity.setdefault("name", f"{run.path.name}-{uuid4().hex[:8]}")
         self._run = trackio.init(

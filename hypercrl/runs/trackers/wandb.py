@@ -4,6 +4,7 @@ Resumed, it goes on under the same id. Offline (WANDB_MODE=offline) it then begi
 id anew: what a killed process logged is held back in its memory, and never reaches the disk.
 """
 
+import importlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ class WeightsAndBiases:
     """Steps are environment steps; records of one step make one point."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import wandb  # pyright: ignore[reportMissingImports]
+        wandb: Any = importlib.import_module("wandb")
 
         run.identity.setdefault("id", uuid4().hex[:8])
         self._run = wandb.init(
