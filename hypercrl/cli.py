@@ -1,10 +1,12 @@
 """The command line: a table of commands, each imported when it is called."""
 
+import argparse
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
     "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
+    "export": ("hypercrl.commands.export", "export", "a run's episodes or model, for others"),
     "bench": ("hypercrl.commands.bench", "", "a grid of runs on all cores or a cluster"),
     "recall": ("hypercrl.commands.recall", "recall", "train one memory encoder to recall pairs"),
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
@@ -33,9 +36,13 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
+  hypercrl export run=DIR task=2 format=minari out=NAME episodes=100
   hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
+
+Files env/NAME.yaml, method/NAME.yaml, … of configs/ in the current folder, or
+of a folder named by --config-dir DIR, are choices in every command.
 
 `hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
 version."""
@@ -43,7 +50,7 @@ version."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user's ends with one message and exit code 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, config_dir = _without_config_dir(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
@@ -53,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _make_current_folder_importable()
     try:
-        with termination_interrupts():
+        with termination_interrupts(), ExitStack() as stack:
+            if config_dir is not None:
+                from hypercrl.config.sources import config_folder
+
+                stack.enter_context(config_folder(config_dir))
             _run(words[0], words[1:])
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
@@ -61,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as interrupt:
         print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
         sys.exit(exit_code(interrupt))
+
+
+def _without_config_dir(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words but for --config-dir, and what it names."""
+    parser = argparse.ArgumentParser("hypercrl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    known, others = parser.parse_known_args(words)
+    return others, known.config_dir
 
 
 def _make_current_folder_importable() -> None:
@@ -113,7 +132,7 @@ def _run_with_hydra(
         """What the command returns is what a sweeper of Hydra's searches by."""
         # Hydra prints an account of its own of whatever a job raises.
         try:
-            with explained(command):
+            with explained(command, words):
                 check_composed(command, config, HydraConfig.get().overrides.task)
                 return function(config)
         except UserError as error:
@@ -122,7 +141,7 @@ def _run_with_hydra(
             mistakes.append(UserError(str(fault)))
         return None
 
-    with ExitStack() as stack, explained(command):
+    with ExitStack() as stack, explained(command, words):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True

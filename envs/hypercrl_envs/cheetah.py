@@ -218,7 +218,7 @@ class CheetahTask(SimulatedTask):
     def success(self, obs: Tensor) -> Tensor:
         return obs[..., 19] > RUNNING_SPEED
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray | None:
         """See `SimulatedTask.render`; the torso is green while the task is solved."""
         solved = bool(self.success(torch.from_numpy(self._observe())))
         colour = SUCCESS_COLOUR if solved else _TORSO_COLOUR
@@ -226,7 +226,8 @@ class CheetahTask(SimulatedTask):
         return super().render()
 
     def close(self) -> None:
-        """Free the renderers, if there are any."""
+        """See `SimulatedTask.close`, for all bodies."""
+        super().close()
         for simulator in self._simulators:
             simulator.close()
 

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from hypercrl.config.overrides import override
+from hypercrl.config.sources import config_dir_words
 from hypercrl.runs.run_folder import FAILURE, RunFolder
 
 _TAIL = 4096
@@ -50,7 +51,8 @@ class Cell:
             return ["train", override("resume", self.folder), *device]
         # Without a configuration nothing was begun: a run that was killed in the act of creation.
         shutil.rmtree(self.folder, ignore_errors=True)
-        return [self.command, *self.overrides, override("run_dir", self.folder)]
+        place = override("run_dir", self.folder)
+        return [self.command, *config_dir_words(), *self.overrides, place]
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""

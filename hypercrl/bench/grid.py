@@ -103,7 +103,7 @@ class Grid:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
-                with explained(self.suite.command):
+                with explained(self.suite.command, overrides):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
 

@@ -107,7 +107,9 @@ class _Stage:
     def picture(self, episode: int) -> np.ndarray:
         success = "  success" if self.info["success"] else ""
         text = f"{self.label}  episode {episode + 1}  step {self.steps}{success}"
-        return caption(self.env.render(), text)
+        frame = self.env.render()
+        assert frame is not None
+        return caption(frame, text)
 
     def outcome(self) -> str:
         success = "success" if self.info["success"] else "no success"

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, group, number, setting
+from hypercrl.config.sources import register_sources
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
@@ -68,6 +69,16 @@ class ProtocolConfig:
 
 
 @dataclass
+class ReplayConfig:
+    """What the replay begins with."""
+
+    datasets: list[str | None] = group(
+        list,
+        help="for each task in order a Minari dataset in place of its random steps, or null",
+    )
+
+
+@dataclass
 class TrainConfig:
     """Everything a run depends on."""
 
@@ -95,6 +106,7 @@ class TrainConfig:
     protocol: ProtocolConfig = group(
         ProtocolConfig, help="what every method is given alike; counts are per task"
     )
+    replay: ReplayConfig = group(ReplayConfig, help="what the replay begins with")
     seed: int = number(
         0, least=0, help="of everything: initial weights, exploration, planner, start states"
     )
@@ -134,6 +146,34 @@ class PlayConfig:
 
 
 @dataclass
+class ExportConfig:
+    """A run's data or model for other programs."""
+
+    run: str = setting(help="the run's folder")
+    out: str = setting(help="what to write, not there yet: a folder, or a .pt2 or .onnx file")
+    format: str = choice(
+        "minari",
+        "minari",
+        "torch_export",
+        "onnx",
+        help="episodes as a dataset, or a model as a program",
+    )
+    task: int = setting(1, help="which task of the sequence, from 1")
+    source: str = choice(
+        "rollout",
+        "rollout",
+        "replay",
+        help="of episodes: played by the agent now, or what the replay held at the task's end",
+    )
+    episodes: int = number(10, least=1, help="how many to play")
+    part: str = choice(
+        "act", "act", "dynamics", help="of a model: the whole of acting, or the dynamics alone"
+    )
+    checkpoint: str = setting("latest", help="name of a checkpoint of the run")
+    seed: int = number(0, least=0, help="of the start states and the planner's noise")
+
+
+@dataclass
 class RecallConfig:
     """One memory encoder on associative recall."""
 
@@ -163,11 +203,13 @@ def in_groups(command: str, words: Sequence[str]) -> list[str]:
 
 
 def register() -> None:
-    """Put the schemas where the YAML files name them."""
+    """Put the schemas where the YAML files name them, and see what the user has beside these."""
+    register_sources()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
     store.store(name="recall_schema", node=RecallConfig)
+    store.store(name="export_schema", node=ExportConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in MEMORIES.items():

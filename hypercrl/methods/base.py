@@ -23,9 +23,9 @@ class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them."""
 
     name: str = setting(help="set by method=NAME")
-    learning_rate: float = number(least=0, help="of Adam")
+    learning_rate: float = number(1e-3, least=0, help="of Adam")
     clip_norm: float = number(
-        least=0, help="largest norm of a gradient, which is scaled down to it"
+        5.0, least=0, help="largest norm of a gradient, which is scaled down to it"
     )
 
 

@@ -73,6 +73,13 @@ class Replay:
         starts = self.begins[slots].nonzero()[:, 0].tolist()
         return self.gather(slots[starts[-1] if starts else 0 :])
 
+    def episodes(self) -> list[Batch]:
+        """All that is held, episode by episode; the beginning of the first one may be gone."""
+        slots = self._by_age()
+        starts = self.begins[slots].nonzero()[:, 0].tolist()
+        parts = slots.tensor_split([start for start in starts if start])
+        return [self.gather(part) for part in parts if len(part)]
+
     def windows(self, generator: torch.Generator, count: int, length: int) -> Tensor:
         """Slots [count, length] of random windows: consecutive transitions of one episode.
 

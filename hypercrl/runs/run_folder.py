@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,7 @@ from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.lock import LOCK, locked
+from hypercrl.runs.needs import check_needs, write_needs
 
 LATEST = "latest"
 SCHEMA = 1
@@ -29,8 +30,9 @@ FAILURE = "failure.txt"
 class RunFolder:
     """Paths and writers of one run.
 
-    Layout: config.yaml, metrics.jsonl, tensorboard/, trackers/, checkpoints/latest.safetensors,
-    checkpoints/after_task_N.safetensors, result.json once the run has ended.
+    Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
+    trackers/, checkpoints/latest.safetensors, checkpoints/after_task_N.safetensors, result.json
+    once the run has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +52,7 @@ class RunFolder:
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
+            write_needs(path, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
             write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
             folder.metrics_path.touch()
             yield folder
@@ -84,8 +87,9 @@ class RunFolder:
         """The configuration the run was started with, as an instance of the dataclass `schema`.
 
         Raises:
-            UserError: the file does not fit the schema.
+            UserError: the file does not fit the schema, or what it needs of others is not there.
         """
+        check_needs(self.path)
         try:
             stored = OmegaConf.load(self.path / "config.yaml")
             typed = OmegaConf.structured(schema)
@@ -93,6 +97,8 @@ class RunFolder:
             typed.planner = PLANNERS[stored.planner.name][1]
             typed.memory = MEMORIES[stored.memory.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{self.path}/config.yaml does not fit this version of the program: {error}"

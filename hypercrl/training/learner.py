@@ -1,6 +1,6 @@
 """The learning half of the loop: what the agent lives through is stored, and trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.errors import UserError
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.replay import Replay
+from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
@@ -66,6 +67,13 @@ class Learner:
         """Store one step, [O], [A], [O]."""
         self.replay.add(obs, action, next_obs)
         self.age += 1
+
+    def begin_with(self, episodes: Iterable[Batch]) -> None:
+        """Store episodes that were recorded elsewhere as the task's first steps."""
+        for episode in episodes:
+            self.replay.begin_episode()
+            for transition in zip(episode.obs, episode.action, episode.next_obs, strict=True):
+                self.add(*transition)
 
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""

@@ -15,6 +15,7 @@ from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
@@ -54,6 +55,7 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     """
     chosen(config.logger)
     experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
+    recorded_transitions(experiment, 0)  # what is refused, before there is a folder
     with RunFolder.create(path, config) as folder:
         yield Run(experiment, folder)
 

@@ -18,11 +18,13 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning.search import medians
+from hypercrl.replay.transitions import Batch
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
@@ -73,6 +75,7 @@ class Trainer:
         self.noise: CorrelatedNoise
         self.belief: Belief | None = None
         self.obs: Tensor
+        self.recorded: dict[int, list[Batch]] = {}
 
     def run(self, resumed: dict[str, Any] | None = None) -> None:
         """Train what is left of the sequence, from the start or from a checkpoint's state.
@@ -85,6 +88,8 @@ class Trainer:
             with self.folder.foreign_state_refused(LATEST):
                 self._load_state(resumed)
         position = self.position
+        begun = position.task + bool(position.step)
+        self.recorded = recorded_transitions(self.experiment, begun)
         log_bytes = resumed["log_bytes"] if resumed is not None else 0
         self.log = MetricsLog(self.folder, log_bytes, chosen(self.experiment.config.logger))
         finished = False
@@ -108,6 +113,8 @@ class Trainer:
         if resumed is None:
             self._begin_task(task)
         self._prepare(task, resumed)
+        if resumed is None and task in self.recorded:
+            self._begin_with(self.recorded[task])
         self.progress.start_task(task, self.sequence.captions[task], schedule.steps, position.step)
         while position.step < schedule.steps:
             self._act(planned=schedule.plans(learner.age))
@@ -128,6 +135,16 @@ class Trainer:
             self.tallies.boundaries.append(self.position.env_steps)
         if self.labels.announces(task):
             self.learner.begin_task()
+
+    def _begin_with(self, episodes: list[Batch]) -> None:
+        """Recorded transitions in place of as many random steps."""
+        self.learner.begin_with(episodes)
+        random = self.protocol.random_steps
+        self.position.step = min(self.learner.age, random)
+        self.learner.replay.begin_episode()
+        if self.learner.age >= random:
+            self._end_of_random_steps()
+            self._update(self.schedule.updates(random))
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""
