@@ -4,7 +4,6 @@ import argparse
 import errno
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import exit_code, termination_interrupts, told
 from hypercrl.base.streams import outlived
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         return
     _make_current_folder_importable()
     try:
-        with ExitStack() as stack:
+        with termination_interrupts(), ExitStack() as stack:
             if config_dir is not None:
                 from hypercrl.config.sources import config_folder
 
@@ -103,11 +103,10 @@ def _main(arguments: Sequence[str] | None) -> None:
     except OSError as error:
         print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        said = str(stop) or "continue with: hypercrl train resume=DIR"
+    except KeyboardInterrupt as interrupt:
         with suppress(OSError):  # the terminal may be what has gone
-            print(f"\nhypercrl: interrupted; {said}", file=sys.stderr)
-        sys.exit(128 + getattr(stop, "number", signal.SIGINT))
+            print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
+        sys.exit(exit_code(interrupt))
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -155,7 +154,7 @@ def _run(command: str, words: list[str]) -> None:
 
 
 def _run_with_hydra(
-    command: str, function: Callable[["DictConfig"], None], words: list[str]
+    command: str, function: Callable[["DictConfig"], float | None], words: list[str]
 ) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -182,12 +181,13 @@ def _run_with_hydra(
     mistakes: list[UserError] = []
     faults: list[Exception] = []
 
-    def job(config: "DictConfig") -> None:
+    def job(config: "DictConfig") -> float | None:
+        """What the command returns is what a sweeper of Hydra's searches by."""
         # Hydra prints an account of its own of whatever a job raises.
         try:
             with explained(command, words):
                 check_composed(command, config, HydraConfig.get().overrides.task)
-                function(config)
+                return function(config)
         except UserError as error:
             mistakes.append(error)
         except TaskFault as fault:
@@ -195,13 +195,18 @@ def _run_with_hydra(
         except Exception as fault:
             faults.append(fault)
             raise
+        return None
 
     with ExitStack() as stack, composing(command, words, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
-        decorate(job)()
+        try:
+            decorate(job)()
+        except Exception:  # such as a sweeper's that got no score
+            if not mistakes:
+                raise
     if mistakes:
         raise mistakes[0]
 

@@ -51,6 +51,7 @@ class GymTask(Task):
         observation_parts: where each part of a dict or tuple lies in the observation, by its name.
     """
 
+    goal_unit = ""
     cameras = ("front",)
 
     def __init__(

@@ -40,7 +40,7 @@ class PaddedTask(Task):
         self.exploration = Exploration(bias.bias_low + idle, bias.bias_high + idle)
         self.max_episode_steps = task.max_episode_steps
         self.ends = task.ends
-        self.caption = task.caption
+        self.caption, self.goal_unit = task.caption, task.goal_unit
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         return self._task.reward(*self._without_padding(obs, action, next_obs))

@@ -58,6 +58,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
         caption: short text for people, e.g. "push 100 | 500 kg/m³".
+        goal_unit: of `goal_distance`; empty where it is the task's own.
         cameras: names of those that can take the picture.
         render_modes: ways of rendering.
     """
@@ -67,6 +68,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     max_episode_steps: int
     exploration: Exploration
     caption: str
+    goal_unit: str = "m"
     control_rate: float = 10.0
     ends: bool = False
     restores_at_once: bool = False
@@ -132,7 +134,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
     @abstractmethod
     def goal_distance(self, obs: Tensor) -> Tensor:
-        """How far from done, in metres: [..., O] → [...]."""
+        """How far from done, in units of `goal_unit`: [..., O] → [...]."""
 
     @abstractmethod
     def success(self, obs: Tensor) -> Tensor:
@@ -188,7 +190,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         """Begin an episode; the same seed gives the same episode, bit for bit.
 
         Returns:
-            obs [O] and info {"success": bool, "goal_distance": m}.
+            obs [O] and info {"success": bool, "goal_distance": in `goal_unit`}.
 
         Raises:
             TaskFault: the simulator failed, or what it returned cannot be used.
@@ -211,8 +213,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
         Returns:
             obs [O], reward, terminated, truncated (from step `max_episode_steps` on), info
-            {"success": bool, "goal_distance": m} of the new state. After the end of an episode
-            the simulator is left alone: nothing moves, nothing is paid, and a warning says so.
+            {"success": bool, "goal_distance": in `goal_unit`} of the new state. After the end of an
+            episode the simulator is left alone: nothing moves, nothing is paid, and a warning says
+            so.
 
         Raises:
             ValueError: an action of another shape, or with NaN.

@@ -31,10 +31,10 @@ def write_atomically(path: Path, data: bytes, before: Callable[[], object] = lam
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Bring a folder's names to disk: without it a rename may be lost with the power."""
     folder = os.open(path, os.O_RDONLY)
     try:

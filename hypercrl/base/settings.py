@@ -18,6 +18,8 @@ MOST = 10**9
 
 def setting(default: Any = MISSING, *, help: str = "") -> Any:
     """A dataclass field that holds any value of its type; MISSING has to be given."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
 
 

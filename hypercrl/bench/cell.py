@@ -87,11 +87,12 @@ class Cell:
 
 @dataclass
 class Progress:
-    """How a cell stands: attempts begun, seconds of the present one, and the last exit code."""
+    """How a cell stands: attempts begun, the task last told of, seconds, and the last trouble."""
 
     cell: Cell
     status: Status
     attempts: int = 0
+    task: int = 0
     started: float = 0.0
     seconds: float = 0.0
     reason: str = ""

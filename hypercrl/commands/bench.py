@@ -1,6 +1,7 @@
 """hypercrl bench: a grid of runs, each its own process, and one report over all of them."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
     RECALL,
     TRAINING,
@@ -77,7 +79,8 @@ def run(words: Sequence[str]) -> None:
     grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
     console = Console()
-    with closing(workers), grid.claim():
+    again = f"hypercrl bench {shlex.join(words)}"
+    with continued_with(again), closing(workers), grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
         page = _report([p.cell.folder for p in board], grid, console)
     if page is not None:
@@ -123,7 +126,7 @@ def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | Non
         ended = [run.result_path for run in map(RunFolder, folders) if run.ended]
         return write_recall(ended, grid.out / "report", console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
-    return write_report(begun, grid.out / "report", console) if begun else None
+    return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
 
 
 def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:

@@ -117,7 +117,8 @@ class _Stage:
         success = "success" if self.info["success"] else "no success"
         distance = self.info["goal_distance"]
         # NaN: the task does not say how far its goal is.
-        away = "" if isnan(distance) else f", {1e3 * distance:.0f} mm from the goal"
+        unit = f" {self.env.goal_unit}".rstrip()
+        away = "" if isnan(distance) else f", {distance:.3g}{unit} from the goal"
         return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
 
 

@@ -1,11 +1,13 @@
 """hypercrl tasks: the task sequences there are, and what varies in them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hypercrl.base.errors import UserError
@@ -37,7 +39,9 @@ def run(words: Sequence[str]) -> None:
     console = Console()
     for name in words or names:
         about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
-        console.print(_table(name, about, _tasks(name, written.get(name))))
+        title = f"[bold]env={escape(name)}[/]  {escape(about)}"
+        console.print(title, highlight=False, soft_wrap=True)
+        console.print(_table(_tasks(name, written.get(name))))
 
 
 def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
@@ -54,16 +58,19 @@ def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
     return tasks
 
 
-def _table(name: str, about: str, tasks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title=f"[bold]env={name}[/]  {about}", title_justify="left", title_style="")
+def _table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table()
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
     for column in ("#", "task", *parameters):
-        table.add_column(column, justify="right" if column == "#" else "left")
+        side = "right" if column == "#" else "left"
+        table.add_column(column, justify=side, overflow="fold", min_width=len(column))
     for i, task in enumerate(tasks, 1):
-        table.add_row(str(i), task["task"], *(str(task.get(key, "")) for key in parameters))
+        values = (str(task.get(key, "")) for key in parameters)
+        table.add_row(str(i), task["task"], *map(escape, values))
     return table
 
 
 def _comment(text: str) -> str:
-    first = text.splitlines()[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
+    """What the file says of itself before anything else, as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)

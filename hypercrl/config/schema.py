@@ -121,6 +121,10 @@ class TrainConfig:
     threads: int | None = number(
         None, least=1, most=1024, help="of the processor; null is what torch takes, and is kept"
     )
+    logger: Any = setting(
+        ["tensorboard"],
+        help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
+    )
     run_dir: str | None = setting(
         None, help="folder of the run; left out, a dated one under runs/train"
     )

@@ -156,7 +156,7 @@ def load_run(path: Path) -> Run:
         if not (path / name).is_file():
             raise UserError(
                 f"{path} is not a run folder: it has no {name}. "
-                "Give the run_dir of a `hypercrl train`, not the folder above or below it."
+                "Give the run_dir of a `hypercrl train`, or a folder with such runs in it."
             )
     config, config_text = parse_stored(path / "config.yaml")
     written = _read_result(path / "result.json")

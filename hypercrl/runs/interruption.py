@@ -13,19 +13,6 @@ SAVE_SECONDS = 300.0
 """Most time between two checkpoints."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """A run ends because of a signal, and is saved.
-
-    Args:
-        number: of the signal.
-        message: how far the run is, and how it goes on.
-    """
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
-
-
 class Interruption:
     """Notes signals while a block runs, instead of dying of them.
 

@@ -1,26 +1,24 @@
 """A run on disk: configuration, logs, checkpoints, result."""
 
-import json
-import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.files import PARTIAL, write_atomically
-from hypercrl.base.strict_json import from_json, to_json, write_json
+from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
+from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import read_stored, signed
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
-from hypercrl.runs.events import EventFile
 from hypercrl.runs.lock import LOCK, locked
 from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import TaskFault
@@ -38,7 +36,7 @@ class RunFolder:
     """Paths and writers of one run.
 
     Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
-    checkpoints/latest.safetensors and the one before it, previous.safetensors,
+    trackers/, checkpoints/latest.safetensors and the one before it, previous.safetensors,
     checkpoints/after_task_N.safetensors, result.json once the run
     has ended.
     """
@@ -206,12 +204,29 @@ class RunFolder:
         )
         return name, tree
 
-    def make_latest(self, name: str) -> None:
-        """Put a copy of a checkpoint in the latest one's place, which is not kept."""
-        if name != LATEST:
-            with self.written():
-                data = self.checkpoint_path(name).read_bytes()
-                write_atomically(self.checkpoint_path(LATEST), data)
+    def make_latest(self, name: str, keep: bool = False) -> None:
+        """Put a checkpoint in the latest one's place as well.
+
+        Args:
+            keep: what was the latest one so far, as the previous one. Both names then are of one
+                file, where that can be; without a previous one, damage to it would cost them both.
+        """
+        if name == LATEST:
+            return
+        written, latest = self.checkpoint_path(name), self.checkpoint_path(LATEST)
+        with self.written():
+            if not keep:
+                write_atomically(latest, written.read_bytes())
+                return
+            partial = latest.with_name(f".{latest.name}.{os.getpid()}.partial")
+            try:
+                os.link(written, partial)
+            except OSError:  # no hard links there
+                shutil.copyfile(written, partial)
+            if latest.exists():
+                os.replace(latest, self.checkpoint_path(PREVIOUS))
+            os.replace(partial, latest)
+            sync_folder(latest.parent)
 
     def advice(self, name: str) -> str:
         """What to do about a checkpoint that cannot be used."""
@@ -283,94 +298,3 @@ def _refuse_used(path: Path) -> None:
 def _of_nobody(path: Path) -> bool:
     """Whether a file is what remains of a process that was killed as it made a run."""
     return path.name == LOCK or path.match(PARTIAL)
-
-
-class MetricsLog:
-    """One stream of records into metrics.jsonl and TensorBoard.
-
-    TensorBoard's events are a copy, written anew when a run is resumed: of several files it decides
-    by the clock in their names which comes first, so a killed run's would stay beside the new ones.
-    A TensorBoard that is open follows. The wall time of what came before is that of the resumption.
-
-    Args:
-        folder: the run.
-        position: bytes of metrics.jsonl to keep; what a killed run wrote beyond its checkpoint is
-            dropped and will be written again.
-
-    Raises:
-        UserError: metrics.jsonl is not the one that had so many bytes.
-    """
-
-    def __init__(self, folder: RunFolder, position: int = 0) -> None:
-        self._folder = folder
-        with folder.written():
-            kept = _cut(folder, position)
-            self._board = EventFile(folder.path / "tensorboard")
-            for record in kept:
-                self._show(**record)
-            self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-
-    def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
-        """Log one record; `task` is the task in training, counted from 1.
-
-        In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
-        their kind; one that is not finite, null in metrics.jsonl, is left out.
-
-        Raises:
-            UserError: it cannot be written; so do `flush` and `close`.
-        """
-        record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        with self._folder.written():
-            self._file.write(to_json(record) + "\n")
-            self._file.flush()
-            self._show(**record)
-            self._board.flush()
-
-    def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
-        place = f"task_{values['on']}" if "on" in values else kind
-        for name, value in values.items():
-            if name != "on" and value is not None and math.isfinite(value):
-                self._board.add_scalar(f"{place}/{name}", value, env_steps)
-
-    def flush(self) -> int:
-        """Bring everything to disk; returns the length of metrics.jsonl in bytes."""
-        with self._folder.written():
-            self._board.flush()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            return self._file.tell()
-
-    def close(self) -> None:
-        """Let go of the files."""
-        with self._folder.written(), self._file, closing(self._board):
-            pass
-
-    def __enter__(self) -> "MetricsLog":
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except UserError:
-            if error is None:  # else it is why the block ended
-                raise
-
-
-def _cut(folder: RunFolder, position: int) -> list[dict[str, Any]]:
-    """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
-    path = folder.metrics_path
-    path.touch()
-    with open(path, "rb+") as file:
-        kept = file.read(position)
-        try:
-            if len(kept) < position or kept[-1:] not in (b"\n", b""):
-                raise ValueError
-            records = [json.loads(line) for line in kept.splitlines()]
-        except ValueError as error:
-            raise UserError(
-                f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
-                "had then are cut short or changed. Put the right file back. "
-                f"{folder.advice(LATEST)}"
-            ) from error
-        file.truncate(position)
-    return records

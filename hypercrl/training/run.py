@@ -15,6 +15,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
@@ -56,6 +57,7 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     Raises:
         UserError: a setting that cannot be, or something is at `path` already.
     """
+    chosen(config.logger)
     if config.threads is None:
         config.threads = torch.get_num_threads()
     settings = cast(TrainConfig, OmegaConf.to_object(config))

@@ -19,14 +19,16 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import CorrelatedNoise, make_noise
 from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import Interrupted
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
-from hypercrl.config.overrides import in_shell
 from hypercrl.planning.search import medians
 from hypercrl.replay.transitions import Batch
-from hypercrl.runs.interruption import Interrupted, Interruption
-from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl.runs.interruption import Interruption
+from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
@@ -103,7 +105,7 @@ class Trainer:
         self.recorded = recorded_transitions(self.experiment, begun)
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
-        log = MetricsLog(self.folder, log_bytes)
+        log = MetricsLog(self.folder, log_bytes, chosen(self.experiment.config.logger))
         with self.interruption.noted(), closing(self.evaluator), log as self.log:
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost
@@ -173,9 +175,8 @@ class Trainer:
 
     def _saved_and_goes_on(self) -> str:
         return (
-            f"saved after {self.position.env_steps} environment steps, in training of task "
-            f"{self.position.task + 1}; go on with: hypercrl train "
-            f"{in_shell('resume', self.folder.path)}"
+            f"interrupted; saved after {self.position.env_steps} environment steps, in training of "
+            f"task {self.position.task + 1}"
         )
 
     def _begin_task(self, task: int) -> None:
@@ -430,8 +431,9 @@ class Trainer:
         tallies.memory_bytes.append(self.method.memory_bytes() + self.learner.replay.bytes)
         self.position.task += 1
         self.position.step = 0
-        self._checkpoint(f"after_task_{task + 1}")
-        self._checkpoint(LATEST)
+        self._checkpoint(name := f"after_task_{task + 1}")
+        self.folder.make_latest(name, keep=True)
+        self.log.commit()
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
@@ -440,6 +442,8 @@ class Trainer:
         with self.tallies.timed("checkpoint"):
             self.folder.save_checkpoint(name, self._state())
         self.interruption.saved()
+        if name == LATEST:
+            self.log.commit()
 
     def _state(self) -> dict[str, Any]:
         self._collect_memory_seconds()

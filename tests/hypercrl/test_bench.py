@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
+from hypercrl.bench.cell import Progress
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
 from hypercrl.runs.lock import locked
@@ -284,10 +285,16 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     for key in ("scores", "success", "prediction_error", "updates"):
         assert got[key] == wanted[key]
     assert victim.progress() == (2, 180)
-    assert "2 done" in progress_table(board).title
+    assert "2 done" in progress_table(board, Console()).title
+    capsys.readouterr()
     main(["bench", *words, f"out={out}"])
-    assert "2 of 2 cells are there already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 2 cells are there already" in said
+    # A line or two for each task, a few for each method: not a page for each run.
+    assert len(said.splitlines()) < 40
     assert (out / "report" / "index.html").exists()
+    main(["report", str(out)])  # the grid's folder stands for its runs
+    assert capsys.readouterr().out == said.partition("already\n")[2]
 
 
 def test_what_bench_did_not_make_it_does_not_touch(tmp_path):
@@ -375,3 +382,27 @@ def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch)
     assert "2 of 2 cells failed" in printed
     assert printed.count("the arm fell off") == 2
     assert "given up" in (tmp_path / "grid" / "report" / "index.html").read_text()
+
+
+def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
+    program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
+    for task, steps in ((1, 10), (1, 20), (2, 30)):
+        record = f"json.dumps(dict(task={task}, env_steps={steps}))"
+        program += f"print({record}, file=file, flush=True)\ntime.sleep(1)\n"
+    _, _, said = run_stubs(tmp_path, {"a": program + DONE, "b": DONE}, slots=1)
+    *lines, last = said.splitlines()
+    assert lines[:2] == ["a (1 of 2): task 1, step 0", "a (1 of 2): task 2, step 30"]
+    assert lines[2].startswith("a: done after")
+    assert lines[3] == "b (2 of 2): task 1, step 0"
+    assert last.startswith("b: done after")
+
+
+def test_a_narrow_table_cuts_no_header(tmp_path):
+    name = "push-chunked_hnet-0-method.beta=0.05-memory.width=16"
+    board = [Progress(Cell(name, (), tmp_path), Status.FAILED, 3, reason="killed by signal 9")]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(progress_table(board, console))
+    said = console.file.getvalue()
+    assert "…" not in said
+    for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
+        assert word in said

@@ -11,6 +11,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
 
@@ -176,3 +177,20 @@ def test_memory_that_runs_out_is_no_mistake_but_one_message(error, capsys, monke
 def test_a_group_takes_settings_of_its_own_at_once(capsys):
     main(["train", "--cfg=job", "planner={samples: 40}"])
     assert "samples: 40" in capsys.readouterr().out
+
+
+def test_titles_of_sequences_are_whole_lines(capsys):
+    main(["tasks"])
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("env=")]
+    assert len(titles) == len(list((configs_dir() / "env").glob("*.yaml")))
+    (walkers,) = (title for title in titles if title.startswith("env=walkers "))
+    assert walkers.endswith("They show how far they have come, of which the reward is a function.")
+
+
+def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["tasks", "gymnasium"])
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for header in ("#", "task", "id", "reward", "distance", "solved_within"):
+        assert f" {header} " in said

@@ -142,7 +142,7 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
     assert ended.value.code == 128 + number
     said = capsys.readouterr().err
     assert "hypercrl: interrupted; saved after " in said
-    assert said.strip().endswith(f"go on with: hypercrl train resume={run}")
+    assert said.strip().endswith(f"continue with: hypercrl train resume={run}")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     main(["train", f"resume={run}"])
     assert outcome(run) == outcome(straight)

@@ -62,6 +62,8 @@ def test_a_run_leaves_what_the_docs_promise(hnet_run):
         assert result[name] is not None
     names = sorted(p.stem for p in (hnet_run / "checkpoints").iterdir())
     assert names == ["after_task_1", "after_task_2", "latest", "previous"]
+    last, latest = (hnet_run / f"checkpoints/{n}.safetensors" for n in ("after_task_2", "latest"))
+    assert last.samefile(latest)
     assert list((hnet_run / "tensorboard").iterdir())
     assert "densities" in (hnet_run / "config.yaml").read_text()
 
