@@ -1,14 +1,19 @@
 """The command line: a table of commands, each imported when it is called."""
 
+import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import exit_code, termination_interrupts, told
+from hypercrl.base.streams import outlived
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,12 +21,32 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": ("hypercrl.commands.train", "train", "train a continual agent, or resume a run"),
     "play": ("hypercrl.commands.play", "play", "replay a trained agent on a task, to mp4"),
+    "export": ("hypercrl.commands.export", "export", "a run's episodes or model, for others"),
     "bench": ("hypercrl.commands.bench", "", "a grid of runs on all cores or a cluster"),
     "recall": ("hypercrl.commands.recall", "recall", "train one memory encoder to recall pairs"),
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
     "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
 }
 
+_FULL = (
+    "Make room, then go on with what there is: hypercrl train resume=DIR, or the same hypercrl "
+    "bench again."
+)
+WHAT_TO_DO = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: "Name another folder, or change who may write there.",
+    errno.EROFS: "That disk is read only; name a folder on another one.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.EIO: "The disk or the connection to it fails; name a folder on another one.",
+}
+"""By errno; a full disk leaves the last checkpoint as it was."""
+
+OUT_OF_MEMORY = (
+    "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, planner.samples, "
+    "protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
+)
 HELP = {"-h", "--help"}
 
 USAGE = """usage: hypercrl COMMAND [key=value ...]
@@ -32,9 +57,13 @@ examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
+  hypercrl export run=DIR task=2 format=minari out=NAME episodes=100
   hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR
   hypercrl report DIR [DIR ...] [out=FOLDER]
   hypercrl tasks
+
+Files env/NAME.yaml, method/NAME.yaml, … of configs/ in the current folder, or
+of a folder named by --config-dir DIR, are choices in every command.
 
 `hypercrl COMMAND --help` shows a command's settings, `hypercrl --version` the
 version."""
@@ -42,7 +71,12 @@ version."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user's ends with one message and exit code 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with outlived():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    words, config_dir = _without_config_dir(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         rows = (f"  {name:8}{text}" for name, (_, _, text) in COMMANDS.items())
         print(USAGE.format(commands="\n".join(rows)))
@@ -52,19 +86,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _make_current_folder_importable()
     try:
-        _run(words[0], words[1:])
+        with termination_interrupts(), ExitStack() as stack:
+            if config_dir is not None:
+                from hypercrl.config.sources import config_folder
+
+                stack.enter_context(config_folder(config_dir))
+            _run(words[0], words[1:])
     except UserError as error:
         print(f"hypercrl: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nhypercrl: interrupted; continue with: hypercrl train resume=DIR", file=sys.stderr)
-        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"hypercrl: out of memory: {OUT_OF_MEMORY}", file=sys.stderr)
+        sys.exit(1)  # at another time, or on another machine, there may be enough
+    except OSError as error:
+        print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        with suppress(OSError):  # the terminal may be what has gone
+            print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
+        sys.exit(exit_code(interrupt))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the machine's, or a GPU's (torch.OutOfMemoryError, a RuntimeError), is used up."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+    )
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the disk or the system refused, and what to do about it."""
+    where = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error)
+    return f"{where}{reason}. {WHAT_TO_DO.get(error.errno or 0, 'Name a place that can be used.')}"
+
+
+def _without_config_dir(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words but for --config-dir, and what it names."""
+    parser = argparse.ArgumentParser("hypercrl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    known, others = parser.parse_known_args(words)
+    return others, known.config_dir
 
 
 def _make_current_folder_importable() -> None:
-    """For "module:function" in a configuration; as `python -m hypercrl` does, and so bench."""
+    """For "module:function" in a configuration; last, so that it hides nothing installed."""
     if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
 
 
 def _run(command: str, words: list[str]) -> None:
@@ -83,7 +154,7 @@ def _run(command: str, words: list[str]) -> None:
 
 
 def _run_with_hydra(
-    command: str, function: Callable[["DictConfig"], None], words: list[str]
+    command: str, function: Callable[["DictConfig"], float | None], words: list[str]
 ) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -91,7 +162,7 @@ def _run_with_hydra(
 
     from hypercrl.base.paths import configs_dir
     from hypercrl.config.help import command_help
-    from hypercrl.config.messages import check_composed, explained
+    from hypercrl.config.messages import check_choices, check_composed, composing, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
@@ -101,29 +172,41 @@ def _run_with_hydra(
             text = command_help(command, COMMANDS[command][2], [w for w in words if w not in HELP])
         print(text)
         return
+    words = in_groups(command, words)
+    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"hypercrl {command}", *in_groups(command, words)]
+    sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     mistakes: list[UserError] = []
+    faults: list[Exception] = []
 
-    def job(config: "DictConfig") -> None:
+    def job(config: "DictConfig") -> float | None:
+        """What the command returns is what a sweeper of Hydra's searches by."""
         # Hydra prints an account of its own of whatever a job raises.
         try:
-            with explained(command):
+            with explained(command, words):
                 check_composed(command, config, HydraConfig.get().overrides.task)
-                function(config)
+                return function(config)
         except UserError as error:
             mistakes.append(error)
         except TaskFault as fault:
             mistakes.append(UserError(str(fault)))
+        except Exception as fault:
+            faults.append(fault)
+            raise
+        return None
 
-    with ExitStack() as stack, explained(command):
+    with ExitStack() as stack, composing(command, words, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
-        decorate(job)()
+        try:
+            decorate(job)()
+        except Exception:  # such as a sweeper's that got no score
+            if not mistakes:
+                raise
     if mistakes:
         raise mistakes[0]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import cast
 
 import torch
@@ -90,7 +90,7 @@ def compare(
             planner.config.elites,
             [[score.success for score in row] for row in scores],
             [[score.episode_return for score in row] for row in scores],
-            1e3 * median(evaluator.plan_seconds),
+            1e3 * evaluator.plan_seconds.median(),
         )
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
 from hypercrl.config.help import Setting, describe
-from hypercrl.config.schema import PlayConfig, RecallConfig, TrainConfig
+from hypercrl.config.schema import ExportConfig, PlayConfig, RecallConfig, TrainConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS, PlannerConfig
@@ -30,6 +30,7 @@ def settings_tables() -> str:
                 columns |= {name: rows(f.type, f.name, _preset(name)) for name in PRESETS}
             parts += [f"## {f.name}", f"{_sentence(meaning(TrainConfig, f.name))}", table(columns)]
     parts += ["## Of play", table({"default": rows(PlayConfig)})]
+    parts += ["## Of export", table({"default": rows(ExportConfig)})]
     recall = {"default": rows(RecallConfig)}
     recall |= {name: rows(RecallConfig, "", _yaml("recall", name)) for name in ("smoke", "quick")}
     parts += ["## Of recall", table(recall)]

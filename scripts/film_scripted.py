@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from hypercrl.base.paths import configs_dir
@@ -35,7 +36,10 @@ def film(sequence: TaskSequence, video: Path, size: int, seed: int, every: int) 
                 writer.add(
                     tile(
                         [
-                            caption(task.render(), task.caption + "  success" * info["success"])
+                            caption(
+                                np.asarray(task.render()),
+                                task.caption + "  success" * info["success"],
+                            )
                             for task, (_, info) in zip(tasks, states, strict=True)
                         ]
                     )

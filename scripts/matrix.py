@@ -133,7 +133,7 @@ def try_cell(interpreter: str, end: str, wheel: Path, index: list[str], cuda: bo
 def main(arguments: list[str]) -> int:
     cuda, index = "cuda" in arguments, options("cpu")
     interpreters = [word for word in arguments if word != "cuda"] or PYTHONS
-    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
     with TemporaryDirectory(prefix="wheel-") as name:
         run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", name, ROOT], Path(name))
         (wheel,) = Path(name).glob("*.whl")
@@ -141,8 +141,10 @@ def main(arguments: list[str]) -> int:
             for end in ("lowest", "newest"):
                 try:
                     outcome, detail = "passed", try_cell(interpreter, end, wheel, index, cuda)
-                except (Skipped, Failed) as error:
-                    outcome, detail = type(error).__name__.lower(), str(error)
+                except Skipped as error:
+                    outcome, detail = "skipped", str(error)
+                except Failed as error:
+                    outcome, detail = "failed", str(error)
                 counts[outcome] += 1
                 print(f"{interpreter}, {end}: {outcome}: {detail}", flush=True)
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

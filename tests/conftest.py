@@ -22,6 +22,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(NO_BULLET)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own(tmp_path_factory):
+    """The key that configurations are signed with is not the one of who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def device():
     pytest.importorskip("triton")

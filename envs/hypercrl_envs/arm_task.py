@@ -11,9 +11,11 @@ import torch
 
 from hypercrl_envs.drawn import Drawn
 from hypercrl_envs.engines import ENGINES
+from hypercrl_envs.mujoco_simulator import MujocoSimulator
 from hypercrl_envs.names import known_name
 from hypercrl_envs.simulator import ArmSimulator, Simulator
 from hypercrl_envs.task import PictureOptions, Task
+from hypercrl_envs.window import Window
 from hypercrl_envs.world import World
 
 
@@ -33,6 +35,7 @@ class SimulatedTask(Task):
     """
 
     engines: ClassVar[tuple[str, ...]]
+    render_modes = ("rgb_array", "human")
     drawn: tuple[Drawn, ...] = ()
 
     def __init__(self, engine: str = "mujoco", **picture: Unpack[PictureOptions]) -> None:
@@ -42,13 +45,19 @@ class SimulatedTask(Task):
             picture: see `Task`.
 
         Raises:
-            ValueError: unknown engine, render mode or camera, or a picture without pixels.
+            ValueError: unknown engine, render mode or camera, a picture without pixels, or a window
+                on another engine than MuJoCo.
+            RenderingUnavailable: a window without a display.
         """
         super().__init__(**picture)
         self.engine = known_name(engine, self.engines, f"engine for {self.caption!r}")
         if engine != self.engines[0]:
             self.caption = f"{self.caption}, {engine}"
         self.restores_at_once = engine == "mujoco"
+        if self.render_mode == "human" and engine != "mujoco":
+            raise ValueError(f"render_mode 'human' needs engine 'mujoco', not {engine!r}")
+        human = self.render_mode == "human"
+        self._window = Window(self.camera, self.control_rate) if human else None
 
     @property
     @abstractmethod
@@ -89,19 +98,25 @@ class SimulatedTask(Task):
     def _simulation_fault(self) -> str | None:
         return self.simulator.fault()
 
-    def render(self) -> np.ndarray:
-        """A picture from `camera`: uint8 [height, width, 3].
+    def render(self) -> np.ndarray | None:
+        """A picture from `camera`, uint8 [height, width, 3]; None where a window shows it.
 
         Raises:
-            RuntimeError: the task was not made with `render_mode="rgb_array"`.
+            RuntimeError: the task was made without a render mode.
             RenderingUnavailable: this machine cannot draw; the message says what to install.
         """
+        if self._window is not None:
+            assert isinstance(self.simulator, MujocoSimulator)
+            self._window.show(self.simulator.model, self.simulator.data)
+            return None
         if self.render_mode != "rgb_array":
             raise RuntimeError('make the task with render_mode="rgb_array" to render it')
         return self.simulator.render()
 
     def close(self) -> None:
-        """Free the renderer, if there is one."""
+        """Close the window and free the renderer, if there are any."""
+        if self._window is not None:
+            self._window.close()
         self.simulator.close()
 
 
@@ -127,7 +142,7 @@ class ArmTask(SimulatedTask):
     def _world(self) -> World:
         """The world of this task; it is asked for once."""
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray | None:
         """See `SimulatedTask.render`; the goal is green while the task is solved."""
         self.simulator.show_success(bool(self.success(torch.from_numpy(self._observe()))))
         return super().render()

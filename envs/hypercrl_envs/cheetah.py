@@ -87,7 +87,7 @@ class CheetahTask(SimulatedTask):
     Action (6): torques of the joints, in units of their limits.
 
     Reward: forward speed over the step - 0.1 ‖a‖². Success: a pace of more than 1 m/s. The goal
-    distance is how many metres too few a second at this pace brings.
+    distance is what it is short of that, m/s.
 
     Attributes:
         body: what it is at present.
@@ -96,6 +96,7 @@ class CheetahTask(SimulatedTask):
     engines = ("mujoco",)
     max_episode_steps = 200
     control_rate = 1.0 / CONTROL_PERIOD
+    goal_unit = "m/s"
 
     def __init__(
         self,
@@ -211,12 +212,13 @@ class CheetahTask(SimulatedTask):
         return next_obs[..., 18] - EFFORT_WEIGHT * action.square().sum(dim=-1)
 
     def goal_distance(self, obs: Tensor) -> Tensor:
+        """What is missing of the mean speed to be reached, m/s."""
         return (RUNNING_SPEED - obs[..., 19]).clamp(min=0.0)
 
     def success(self, obs: Tensor) -> Tensor:
         return obs[..., 19] > RUNNING_SPEED
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray | None:
         """See `SimulatedTask.render`; the torso is green while the task is solved."""
         solved = bool(self.success(torch.from_numpy(self._observe())))
         colour = SUCCESS_COLOUR if solved else _TORSO_COLOUR
@@ -224,7 +226,8 @@ class CheetahTask(SimulatedTask):
         return super().render()
 
     def close(self) -> None:
-        """Free the renderers, if there are any."""
+        """See `SimulatedTask.close`, for all bodies."""
+        super().close()
         for simulator in self._simulators:
             simulator.close()
 

@@ -130,7 +130,8 @@ class DoorTask(ArmTask):
         self._grip_point = np.array(point)
 
     def close(self) -> None:
-        """Free the renderers, if there are any."""
+        """See `SimulatedTask.close`, for all doors."""
+        super().close()
         for arm in self._arms:
             arm.close()
 

@@ -51,11 +51,6 @@ _WOOD: Colour = (0.62, 0.45, 0.30, 1.0)
 _METAL: Colour = (0.75, 0.77, 0.80, 1.0)
 _FRAME: Colour = (0.86, 0.85, 0.82, 1.0)
 _PEG: Colour = (0.98, 0.55, 0.08, 1.0)
-_CAMERAS = {
-    "front": Camera((-0.9, -1.15, 1.35), (-0.05, 0.05, 0.72)),
-    "side": Camera((-0.35, -1.9, 1.0), (-0.2, 0.0, 0.7)),
-    "top": Camera((-0.25, 0.0, 2.2), (-0.15, 0.0, 0.7)),
-}
 
 
 def door_world(handle: str, turn: int, mirrored: bool) -> World:
@@ -91,12 +86,21 @@ def door_world(handle: str, turn: int, mirrored: bool) -> World:
     return World(
         bodies=(door,),
         markers=_frame(side),
-        cameras=_CAMERAS,
+        cameras=_cameras(side),
         home=HOME,
         hand=HAND_FORWARD,
         posture=POSTURE,
         latch=None if handle == "pull" else Latch(HINGE, KNOB, UNLATCH_ANGLE),
     )
+
+
+def _cameras(side: float) -> dict[str, Camera]:
+    """The whole arm and the whole door, seen past the edge that opens: in front the handle too."""
+    return {
+        "front": Camera((-1.35, -1.5 * side, 1.4), (-0.25, 0.12 * side, 0.68)),
+        "side": Camera((-0.3, -2.1 * side, 1.0), (-0.25, 0.0, 0.68)),
+        "top": Camera((-0.35, 0.15 * side, 2.75), (-0.25, 0.15 * side, 0.7)),
+    }
 
 
 def grip_point(handle: str, mirrored: bool) -> tuple[str, Vector3]:

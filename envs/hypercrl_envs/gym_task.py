@@ -51,6 +51,7 @@ class GymTask(Task):
         observation_parts: where each part of a dict or tuple lies in the observation, by its name.
     """
 
+    goal_unit = ""
     cameras = ("front",)
 
     def __init__(
@@ -92,6 +93,8 @@ class GymTask(Task):
         self.solved_within = float(solved_within)
         if self.render_mode is not None:
             import_triton_first()
+        if not isinstance(options or {}, Mapping):
+            raise ValueError(f"{id}: options are a mapping of keyword arguments, not {options!r}")
         env = _make(id, self.render_mode, options or {})
         limit = env.spec.max_episode_steps if env.spec else None
         if limit is None or limit < 1:

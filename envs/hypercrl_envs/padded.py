@@ -23,7 +23,7 @@ class PaddedTask(Task):
         """
         self.control_rate = task.control_rate
         self.restores_at_once = task.restores_at_once
-        self.cameras = task.cameras
+        self.cameras, self.render_modes = task.cameras, task.render_modes
         super().__init__(task.render_mode, task.width, task.height, task.camera)
         self._task = task
         (self._observations,), (self._actions,) = (
@@ -40,7 +40,7 @@ class PaddedTask(Task):
         self.exploration = Exploration(bias.bias_low + idle, bias.bias_high + idle)
         self.max_episode_steps = task.max_episode_steps
         self.ends = task.ends
-        self.caption = task.caption
+        self.caption, self.goal_unit = task.caption, task.goal_unit
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         return self._task.reward(*self._without_padding(obs, action, next_obs))
@@ -87,7 +87,7 @@ class PaddedTask(Task):
     def _set_physics(self, physics: np.ndarray) -> None:
         self._task._set_physics(physics)
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray | None:
         """See the padded task."""
         return self._task.render()
 

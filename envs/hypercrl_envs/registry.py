@@ -9,9 +9,10 @@ from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.door import DoorTask
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
+from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
-from hypercrl_envs.task import Task
+from hypercrl_envs.task import PictureOptions, Task
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
@@ -21,12 +22,35 @@ TASKS: dict[str, type[Task]] = {
     "slide": SlideTask,
 }
 
+PICTURE = frozenset(PictureOptions.__annotations__)
+"""What every task takes beside its own parameters."""
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of the task of that name, see `make_task`.
+
+    Raises:
+        ValueError: there is none, or what is found is no task.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    found = plugged_in(name, "tasks", TASKS, "task")
+    if (fault := whole(found, Task)) is not None:
+        raise ValueError(f"task {name!r}: {fault}")
+    if missing := ", ".join(sorted(PICTURE - task_parameters(found).keys())):
+        raise ValueError(
+            f"task {name!r}: let {found.__name__}.__init__ take {missing}, or **picture, and hand "
+            "them on to super().__init__"
+        )
+    return found
+
 
 def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> Task:
     """Make one task.
 
     Args:
-        task: a key of `TASKS`.
+        task: a key of `TASKS`, what an installed package calls one in its entry points
+            "hypercrl.tasks", or "package.module:Class".
         render_mode: "rgb_array" to use `render`, else None.
         parameters: keyword arguments of the task's class, such as the `engine` it runs in.
 
@@ -34,8 +58,8 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         ValueError: unknown task, engine or parameter, or a value that the task rejects; the
             message names the nearest valid name.
     """
-    task_class = TASKS[known_name(task, TASKS, "task")]
-    accepted = _parameters(task_class)
+    task_class = find_task(task)
+    accepted = task_parameters(task_class)
     del accepted["render_mode"]
     for name in parameters:
         known_name(name, accepted, f"parameter of task {task!r}")
@@ -45,7 +69,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
     return task_class(render_mode=render_mode, **parameters)
 
 
-def _parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
+def task_parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
     """What a task can be made with, and what it hands on to the classes that it inherits from."""
     found: dict[str, inspect.Parameter] = {}
     for owner in task_class.__mro__:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypercrl_envs.padded import PaddedTask
@@ -16,7 +17,7 @@ class TaskSequence:
     Attributes:
         name: of the sequence.
         specs: one mapping of `make_task` arguments per task.
-        captions: short text per task.
+        captions: short text per task, of those with the same one with what else differs.
         episode_steps: steps of an episode, per task.
         observation_size, action_size: O and A, shared by all tasks that `make` returns.
     """
@@ -36,6 +37,12 @@ class TaskSequence:
         """
         if not specs:
             raise ValueError(f"sequence {name!r} has no tasks")
+        for index, spec in enumerate(specs):
+            if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
+                raise ValueError(
+                    f"sequence {name!r}, task {index}: a task is a mapping such as "
+                    f"{{task: push, densities: [100, 500]}}, not {spec!r}"
+                )
         self.name = name
         self.specs: tuple[dict[str, Any], ...] = tuple(dict(spec) for spec in specs)
         captions: list[str] = []
@@ -57,7 +64,7 @@ class TaskSequence:
                     f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both unless the "
                     "sequence says pad: true"
                 )
-        self.captions = tuple(captions)
+        self.captions = told_apart(captions, self.specs)
         self.episode_steps = tuple(steps)
         self.observation_size, self.action_size = map(max, zip(*sizes, strict=True))
 
@@ -78,6 +85,7 @@ class TaskSequence:
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {self.name!r} has tasks 0 to {len(self) - 1}, not {index}")
         task = self._make(index, render_mode, **picture)
+        task.caption = self.captions[index]
         if _sizes(task) == (self.observation_size, self.action_size):
             return task
         return PaddedTask(task, self.observation_size, self.action_size)
@@ -99,3 +107,32 @@ class TaskSequence:
 
 def _sizes(task: Task) -> tuple[int, int]:
     return task.observation_space.shape[0], task.action_space.shape[0]
+
+
+def told_apart(captions: Sequence[str], specs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Captions, and where several are the same, behind them the parameters that differ.
+
+    Tasks that are the same in all of them keep the same caption.
+    """
+    told = list(captions)
+    for caption in set(captions):
+        same = [index for index, other in enumerate(captions) if other == caption]
+        flat = [dict(_flat(specs[index])) for index in same]
+        differ = [
+            key
+            for key in dict.fromkeys(itertools.chain(*flat))
+            if any(other.get(key) != flat[0].get(key) for other in flat)
+        ]
+        for index, values in zip(same, flat, strict=True):
+            added = [f"{key} {values[key]}" for key in differ if key in values]
+            told[index] = ", ".join([caption, *added])
+    return tuple(told)
+
+
+def _flat(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Parameters, those inside of another one like options by their own names."""
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, value

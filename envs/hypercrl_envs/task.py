@@ -15,9 +15,8 @@ from torch import Tensor
 
 from hypercrl_envs import checked
 from hypercrl_envs.names import known_name
+from hypercrl_envs.window import has_display
 from hypercrl_envs.world import CAMERAS
-
-RENDER_MODES = ["rgb_array"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
         caption: short text for people, e.g. "push 100 | 500 kg/m³".
+        goal_unit: of `goal_distance`; empty where it is the task's own.
         cameras: names of those that can take the picture.
+        render_modes: ways of rendering.
     """
 
     observation_space: gymnasium.spaces.Box  # type: ignore[reportIncompatibleVariableOverride]
@@ -67,10 +68,12 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     max_episode_steps: int
     exploration: Exploration
     caption: str
+    goal_unit: str = "m"
     control_rate: float = 10.0
     ends: bool = False
     restores_at_once: bool = False
     cameras: tuple[str, ...] = CAMERAS
+    render_modes: tuple[str, ...] = ("rgb_array",)
 
     def __init__(
         self,
@@ -81,17 +84,18 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     ) -> None:
         """
         Args:
-            render_mode: "rgb_array" to use `render`, else None.
+            render_mode: one of `render_modes`, "rgb_array" for pictures by `render`, "human" for a
+                window that follows every step; None: neither.
             width, height: of rendered pictures, in pixels.
             camera: one of `cameras`.
 
         Raises:
             ValueError: unknown render mode or camera, or a picture without pixels.
         """
-        if render_mode not in (None, *RENDER_MODES):
+        if render_mode not in (None, *self.render_modes):
             raise ValueError(
                 f"unknown render mode {render_mode!r}: use None or "
-                + " or ".join(repr(mode) for mode in RENDER_MODES)
+                + " or ".join(repr(mode) for mode in self.render_modes)
             )
         if width < 1 or height < 1:
             raise ValueError(f"width and height must be at least 1 pixel, not {width} × {height}")
@@ -104,8 +108,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
     @property
     def metadata(self) -> dict[str, Any]:  # type: ignore[reportIncompatibleVariableOverride]
-        """What Gymnasium asks about pictures."""
-        return {"render_modes": RENDER_MODES, "render_fps": self.control_rate}
+        """What Gymnasium asks about pictures: a window is named where there is a display."""
+        modes = [mode for mode in self.render_modes if mode != "human" or has_display()]
+        return {"render_modes": modes, "render_fps": self.control_rate}
 
     @abstractmethod
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
     @abstractmethod
     def goal_distance(self, obs: Tensor) -> Tensor:
-        """How far from done, in metres: [..., O] → [...]."""
+        """How far from done, in units of `goal_unit`: [..., O] → [...]."""
 
     @abstractmethod
     def success(self, obs: Tensor) -> Tensor:
@@ -176,8 +181,8 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         self.reset(seed=0)
 
     @abstractmethod
-    def render(self) -> np.ndarray:  # type: ignore[reportIncompatibleMethodOverride]
-        """A picture, uint8 [height, width, 3]; needs `render_mode="rgb_array"`."""
+    def render(self) -> np.ndarray | None:  # type: ignore[reportIncompatibleMethodOverride]
+        """By `render_mode`: a picture, uint8 [height, width, 3], or None and a window."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -185,7 +190,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         """Begin an episode; the same seed gives the same episode, bit for bit.
 
         Returns:
-            obs [O] and info {"success": bool, "goal_distance": m}.
+            obs [O] and info {"success": bool, "goal_distance": in `goal_unit`}.
 
         Raises:
             TaskFault: the simulator failed, or what it returned cannot be used.
@@ -195,6 +200,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         self._terminated = self._truncated = False
         self._reset_simulation()
         self._observation = self._checked_observation(f"{self.caption}, reset")
+        self._follow()
         return self._observation.copy(), self._info(torch.from_numpy(self._observation))
 
     def step(
@@ -207,8 +213,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
         Returns:
             obs [O], reward, terminated, truncated (from step `max_episode_steps` on), info
-            {"success": bool, "goal_distance": m} of the new state. After the end of an episode
-            the simulator is left alone: nothing moves, nothing is paid, and a warning says so.
+            {"success": bool, "goal_distance": in `goal_unit`} of the new state. After the end of an
+            episode the simulator is left alone: nothing moves, nothing is paid, and a warning says
+            so.
 
         Raises:
             ValueError: an action of another shape, or with NaN.
@@ -228,8 +235,14 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         reward = checked.number(self.reward(*transition), f"{where}: reward")
         self._terminated, cut = self._ending(*transition)
         self._truncated = cut or self._elapsed_steps >= self.max_episode_steps
+        self._follow()
         end = self._terminated, self._truncated
         return self._observation.copy(), reward, *end, self._info(transition[-1])
+
+    def _follow(self) -> None:
+        """Show the new state in the window, where there is one."""
+        if self.render_mode == "human":
+            self.render()
 
     def _stand_still(
         self, observation: np.ndarray
@@ -263,8 +276,11 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         Raises:
             ValueError: the state belongs to a different kind of task.
         """
+        elapsed = state["elapsed_steps"]
+        if not 0 <= elapsed <= self.max_episode_steps:
+            raise ValueError(f"elapsed_steps of a state is {elapsed}")
         self._set_physics(np.asarray(state["physics"], dtype=np.float64))
-        self._elapsed_steps = int(state["elapsed_steps"])
+        self._elapsed_steps = int(elapsed)
         # States from before episodes could end have neither.
         self._terminated = bool(state.get("terminated", False))
         self._truncated = bool(state.get("truncated", False))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hypercrl_envs.checked import TaskFault, calls_into, shown, told
+from hypercrl_envs.checked import TaskFault, calls_into, shown
+from hypercrl_envs.plugins import HINT, imported
 
 _ROWS = 8
 """Of the batch on which a function is tried."""
@@ -126,14 +126,12 @@ def _close(values: Tensor, others: Tensor) -> bool:
 
 
 def _imported(path: str) -> Callable[..., Any]:
-    module, colon, name = path.partition(":")
-    hint = 'write "package.module:function", of an installed package or of the current folder'
-    if not (module and colon and name):
-        raise ValueError(f"{path!r} names no function: {hint}")
+    if not isinstance(path, str):
+        raise ValueError(f"{path!r} names no function: {HINT}")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"no function {path!r}: importing it {told(error)}; {hint}") from error
+        found = imported(path)
+    except ValueError as error:
+        raise ValueError(f"no function {path!r}: {error}") from error
     if not callable(found):
-        raise ValueError(f"no function {path!r}: it is {shown(found)}; {hint}")
+        raise ValueError(f"no function {path!r}: it is {shown(found)}; {HINT}")
     return found

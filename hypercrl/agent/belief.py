@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.saved import same_kind
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.replay.transitions import Batch
@@ -182,7 +183,8 @@ class EpisodeMemory(Belief):
         return dict(self._state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._write({name: value.to(self._device) for name, value in state.items()})
+        own = self._state.items()
+        self._write({name: same_kind(name, state[name], value) for name, value in own})
 
     @torch.no_grad()
     def _initial(self, robots: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl.base.saved import same_kind
 from hypercrl.base.settings import number
 from hypercrl_envs import Task
 
@@ -73,8 +74,13 @@ class CorrelatedNoise:
         return {"value": self.value, "bias": self.bias}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
-        self.value, self.bias = state["value"], state["bias"]
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of such a process.
+        """
+        self.value = same_kind("value", state["value"], self.value)
+        self.bias = same_kind("bias", state["bias"], self.bias)
 
 
 def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.task_inference import SMALLEST
+from hypercrl.base.saved import same_kind
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import mean_layers, rollout
@@ -156,7 +157,7 @@ class TaskPosterior(KnownTasks):
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self.evidence.copy_(state["evidence"])
+        self.evidence.copy_(same_kind("evidence", state["evidence"], self.evidence))
 
 
 def _together(tensors: Sequence[Tensor], robots: int, dims: int) -> Tensor:

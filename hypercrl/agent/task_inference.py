@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from hypercrl.base.saved import same_type
 from hypercrl.base.settings import number
 
 SMALLEST = 1e-6
@@ -182,7 +183,14 @@ class TaskInference:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of an inference.
+        """
+        for name, own in self.state().items():
+            kind = list if isinstance(own, list) else type(own)
+            same_type(name, state[name], kind)
         self.current, self.levels = state["current"], list(state["levels"])
         self.learned, self.sum = state["learned"], state["sum"]
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]

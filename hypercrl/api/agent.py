@@ -262,6 +262,7 @@ def load(
     checkpoint: str = LATEST,
     device: str = "cpu",
     seed: int = 0,
+    trust: bool = False,
 ) -> TrainedAgent:
     """The agent of a run, to act in one of its tasks; the run may still go on.
 
@@ -272,12 +273,13 @@ def load(
         checkpoint: "latest", or "after_task_2" for what the agent could then.
         device: cpu, cuda, cuda:1 or auto, whatever the run was trained on.
         seed: of the planner's noise: the same as `hypercrl play seed=` takes.
+        trust: import code that the run names even where a stranger wrote it (SECURITY.md).
 
     Raises:
         UserError: no such run, task, checkpoint or device; or a run that has learned nothing, of
             `planner.dynamics=simulator`.
     """
-    experiment = open_run(Path(run), device, checkpoint)
+    experiment = open_run(Path(run), device, checkpoint, trust=trust)
     index = experiment.index(task)
     if experiment.plans_with_simulator:
         raise UserError(

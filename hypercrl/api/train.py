@@ -90,6 +90,7 @@ def train(
     device: str | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
+    trust: bool = False,
     verbose: bool = False,
     overrides: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -109,7 +110,9 @@ def train(
         seed: of everything.
         device: cpu, cuda, cuda:1 or auto.
         run_dir: a new folder; by default a dated one under runs/train.
-        resume: folder of a run to go on with; only `device` and `verbose` may be given beside it.
+        resume: folder of a run to go on with; only `device`, `trust` and `verbose` may be given
+            beside it.
+        trust: import code that this run names even where a stranger wrote it (SECURITY.md).
         verbose: show progress on standard output.
         overrides: any other settings; they win over those before.
         settings: any other settings, such as memory="gru" or **{"planner.samples": 100}.
@@ -127,7 +130,7 @@ def train(
                 "resume= goes on with the configuration the run was started with; leave out "
                 f"{', '.join(given)} (only device= may be given beside it)."
             )
-        with resumed(Path(resume), device) as run:
+        with resumed(Path(resume), device, trust=trust) as run:
             return _finish(run, verbose)
     if device is not None:
         given = {"device": device, **given}

@@ -7,6 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl.base.saved import same_kind
+
+CUDA_STATE_BYTES = 16
+"""Of a CUDA generator's state: seed and offset. A CPU's has thousands."""
+
 
 def derive_seed(seed: int, *keys: int | str) -> int:
     """A 32-bit seed that depends on `seed` and on every key, for draws that need no memory.
@@ -43,10 +48,15 @@ class RandomStreams:
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state` returned.
 
-        A CUDA state is 16 bytes and a CPU state thousands: a state from another kind of device
-        cannot be set, so that stream keeps its seed's start.
+        A state from another kind of device cannot be set, so that stream keeps its seed's start.
+
+        Raises:
+            RuntimeError, ValueError: one that is no state of a generator.
         """
+        of_cpu = torch.Generator().get_state()
+        of_cuda = of_cpu.new_zeros(CUDA_STATE_BYTES)
         for name, value in state.items():
-            on_cpu = len(value) > 64
-            if on_cpu or device.type == "cuda":
-                self.get(name, "cpu" if on_cpu else device).set_state(value)
+            on_cuda = isinstance(value, Tensor) and value.shape == of_cuda.shape
+            same_kind(f"random state {name!r}", value, of_cuda if on_cuda else of_cpu)
+            if not on_cuda or device.type == "cuda":
+                self.get(name, device if on_cuda else "cpu").set_state(value)

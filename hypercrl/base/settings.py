@@ -5,16 +5,21 @@ The meaning is one line, which `hypercrl COMMAND --help` and the documentation s
 
 from collections.abc import Callable
 from dataclasses import Field, field, fields, is_dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from omegaconf import MISSING
 
 from hypercrl.base.errors import UserError
 
+MOST = 10**9
+"""The largest whole number that a setting takes which does not say otherwise."""
+
 
 def setting(default: Any = MISSING, *, help: str = "") -> Any:
     """A dataclass field that holds any value of its type; MISSING has to be given."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
 
 
@@ -68,6 +73,17 @@ def _check_value(f: "Field[Any]", value: Any, key: str) -> None:
         return
     least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, int | float) and not least <= number <= most:
-            limit = f"at least {least:g}" if number < least or most == inf else f"at most {most:g}"
-            raise UserError(f"{key} must be {limit}, not {number:g}.")
+        if not isinstance(number, int | float):
+            continue
+        if isinstance(number, float) and not isfinite(number):
+            raise UserError(f"{key} must be a finite number, not {number:g}.")
+        largest = MOST if most == inf and isinstance(number, int) else most
+        if not least <= number <= largest:
+            limit = f"at least {least:g}" if number < least else f"at most {largest:g}"
+            raise UserError(f"{key} must be {limit}, not {_short(number)}.")
+
+
+def _short(number: float) -> str:
+    """Whole numbers as they were given; those of hundreds of digits, which no float holds, not."""
+    text = str(number) if isinstance(number, int) else f"{number:g}"
+    return text if len(text) < 40 else f"a number of {len(text)} digits"

@@ -18,6 +18,18 @@ def to_json(values: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(values), indent=indent, allow_nan=False)
 
 
+def from_json(text: str | bytes) -> Any:
+    """What JSON says, NaN and infinities of old files too.
+
+    Raises:
+        ValueError: it is no JSON, no UTF-8, or nested too deep to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def write_json(path: Path, values: Any, indent: int = 1) -> None:
     """Write a file of JSON, atomically.
 

@@ -2,12 +2,16 @@
 
 import json
 import os
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from hypercrl.base.errors import UserError
+from hypercrl.base.files import write_atomically
 from hypercrl.config.overrides import override
+from hypercrl.config.sources import config_dir_words
+from hypercrl.runs.lock import locked
 from hypercrl.runs.run_folder import FAILURE, RunFolder
 
 _TAIL = 4096
@@ -35,7 +39,7 @@ class Cell:
     @property
     def done(self) -> bool:
         """Whether its result is there."""
-        return RunFolder(self.folder).result_path.exists()
+        return RunFolder(self.folder).ended
 
     @property
     def log(self) -> Path:
@@ -45,12 +49,11 @@ class Cell:
     def words(self) -> list[str]:
         """The arguments of `hypercrl` that start this run, or go on with what is there of it."""
         if (self.folder / "config.yaml").exists():
-            (self.folder / FAILURE).unlink(missing_ok=True)
-            device = [word for word in self.overrides if word.startswith("device=")]
-            return ["train", override("resume", self.folder), *device]
-        # Without a configuration nothing was begun: a run that was killed in the act of creation.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return [self.command, *self.overrides, override("run_dir", self.folder)]
+            kept = [word for word in self.overrides if word.startswith(("device=", "trust="))]
+            return ["train", override("resume", self.folder), *kept]
+        # Without a configuration nothing was begun; what is there all the same, the run refuses.
+        place = override("run_dir", self.folder)
+        return [self.command, *config_dir_words(), *self.overrides, place]
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""
@@ -64,9 +67,14 @@ class Cell:
             return None
 
     def fail(self, reason: str) -> None:
-        """Leave word, for the report, that this run was given up."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / FAILURE).write_text(reason + "\n", encoding="utf-8")
+        """Leave word, for the report, that this run was given up.
+
+        In a run that was begun and that nobody else writes to; in no other folder.
+        """
+        if not (self.folder / "config.yaml").is_file():
+            return
+        with suppress(UserError, OSError), locked(self.folder):
+            write_atomically(self.folder / FAILURE, f"{reason}\n".encode())
 
     def last_words(self) -> str:
         """The last line of its log."""
@@ -79,11 +87,12 @@ class Cell:
 
 @dataclass
 class Progress:
-    """How a cell stands: attempts begun, seconds of the present one, and the last exit code."""
+    """How a cell stands: attempts begun, the task last told of, seconds, and the last trouble."""
 
     cell: Cell
     status: Status
     attempts: int = 0
+    task: int = 0
     started: float = 0.0
     seconds: float = 0.0
     reason: str = ""

@@ -1,10 +1,9 @@
 """From settings with several values to one cell for every combination of them."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +13,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
-from hypercrl.base.strict_json import write_json
+from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
-from hypercrl.config.messages import check_composed, explained
+from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import register
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.lock import LOCK, locked
 
-FREE = ("device",)
+FREE = ("device", "trust")
 """Settings that may change between calls: a result does not depend on them."""
 
 EVERYTHING = "all"
@@ -72,7 +71,8 @@ class Grid:
     def __init__(self, words: Sequence[str], out: Path, suite: Suite = TRAINING) -> None:
         self.out = out.resolve()
         self.suite = suite
-        with explained(suite.command):
+        check_choices(suite.command, words)
+        with composing(suite.command):
             axes = _axes(words, suite)
         for key in ("run_dir", "resume"):
             if key in keys_of(words):
@@ -103,7 +103,7 @@ class Grid:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
-                with explained(self.suite.command):
+                with composing(self.suite.command, overrides):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
 
@@ -120,10 +120,20 @@ class Grid:
             write_json(self.out / "grid.json", self.fixed, indent=2)
             yield
 
+    def _read(self, file: Path) -> dict[str, str]:
+        with suppress(ValueError):
+            settings = from_json(file.read_bytes())
+            if isinstance(settings, dict) and all(isinstance(v, str) for v in settings.values()):
+                return settings
+        raise UserError(
+            f"{file} is damaged. If the runs beside it have the settings of this grid, write "
+            f"into it: {to_json(self.fixed)}; otherwise name another out=."
+        )
+
     def _check_folder(self) -> None:
         file = self.out / "grid.json"
         if file.exists():
-            before = json.loads(file.read_text())
+            before = self._read(file)
             if before != self.fixed:
                 raise UserError(
                     f"{self.out} holds a grid with {_listed(before)}, and now it is "

@@ -15,6 +15,13 @@ from hypercrl.bench.cell import Cell
 CRASHED = -9
 """Exit code of a cell whose worker process is gone."""
 
+HOW_TO_JOIN = (
+    "Once Ray was started without a cluster it keeps a token in ~/.ray/auth_token, and what "
+    "`ray start` begins from then on asks for it: set RAY_AUTH_MODE=token here; on another "
+    "machine copy that file there too."
+)
+"""Ray logs why it was turned away, and does not raise it."""
+
 
 class RayWorkers:
     """Cells as Ray tasks, wherever the cluster has room; each in a worker process of its own.
@@ -44,14 +51,20 @@ class RayWorkers:
                 'cluster=ray needs Ray; install it with: pip install "hypercrl[ray]"'
             ) from error
         self.ray = ray
+        where = address or "this machine"
         try:
             _check_reachable(address)
+        except OSError as error:
+            raise UserError(
+                f"There is no Ray cluster at {where} ({error}). Start one with: ray start --head"
+            ) from error
+        try:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"There is no Ray cluster at {address or 'this machine'} ({reason}). "
-                "Start one with: ray start --head"
+                f"The Ray cluster at {where} cannot be joined ({reason}). {HOW_TO_JOIN} "
+                f"It has to run this machine's version of Ray, {ray.__version__}."
             ) from error
         need = {"CPU": cpus, "GPU": gpus}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -82,15 +95,23 @@ class RayWorkers:
         if not self._running:
             return []
         ready, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [(self._running.pop(task), self._exit_code(task)) for task in ready]
+        ended = [(self._running.pop(task), task) for task in ready]
+        return [(cell, self._exit_code(cell, task)) for cell, task in ended]
 
-    def _exit_code(self, task: Any) -> int:
+    def _exit_code(self, cell: Cell, task: Any) -> int:
+        """A cell's own, or what stands for a worker that did not get so far; then the log says why.
+
+        A worker that cannot import this package has written no log.
+        """
         try:
             return self.ray.get(task)
-        except self.ray.exceptions.RayTaskError:
-            return 1
-        except self.ray.exceptions.RayError:
-            return CRASHED
+        except self.ray.exceptions.RayTaskError as error:
+            code, reason = 1, error
+        except self.ray.exceptions.RayError as error:
+            code, reason = CRASHED, error
+        with open(cell.log, "a", encoding="utf-8") as log:
+            log.write(f"{reason}\n")
+        return code
 
     def close(self) -> None:
         for task in self._running:

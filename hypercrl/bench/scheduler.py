@@ -29,7 +29,8 @@ def run_grid(
         cells: in the order in which they are started.
         workers: who runs them.
         retries: further attempts after a crash.
-        console: a live table on a terminal, else one line per cell that ends.
+        console: a live table on a terminal, else one line where a cell begins, goes on to its next
+            task, or ends.
     """
     board = {
         cell.name: Progress(cell, Status.DONE if cell.done else Status.WAITING) for cell in cells
@@ -42,8 +43,13 @@ def run_grid(
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while waiting or running:
             while waiting and workers.free:
-                _start(waiting.popleft(), workers)
-                running += 1
+                progress = waiting.popleft()
+                if _start(progress, workers):
+                    running += 1
+                else:
+                    _tell(progress, console)
+            if not console.is_terminal:
+                _tell_steps(list(board.values()), console)
             for cell, code in workers.finished():
                 progress = board[cell.name]
                 running -= 1
@@ -52,17 +58,25 @@ def run_grid(
                     waiting.append(progress)
                 _tell(progress, console)
             if console.is_terminal:
-                live.update(progress_table(list(board.values())), refresh=True)
+                live.update(progress_table(list(board.values()), console), refresh=True)
             if waiting or running:
                 time.sleep(POLL_SECONDS)
     return list(board.values())
 
 
-def _start(progress: Progress, workers: Workers) -> None:
+def _start(progress: Progress, workers: Workers) -> bool:
+    """Begin an attempt; whether it has begun. A full disk costs its cell and no other."""
     progress.status = Status.RUNNING
     progress.attempts += 1
     progress.started = time.monotonic()
-    workers.start(progress.cell, progress.cell.words())
+    try:
+        workers.start(progress.cell, progress.cell.words())
+    except OSError as error:
+        progress.status = Status.FAILED
+        progress.reason = f"cannot be started: {error}"
+        progress.cell.fail(progress.reason)
+        return False
+    return True
 
 
 def _judge(progress: Progress, code: int, retries: int) -> None:
@@ -82,6 +96,18 @@ def _judge(progress: Progress, code: int, retries: int) -> None:
     cell.fail(progress.reason)
 
 
+def _tell_steps(board: Sequence[Progress], console: Console) -> None:
+    """What began, or came to its next task, since the last call."""
+    for number, progress in enumerate(board, start=1):
+        if progress.status is not Status.RUNNING:
+            continue
+        task, steps = progress.cell.progress() or (1, 0)
+        if task > progress.task:
+            progress.task = task
+            line = f"{progress.cell.name} ({number} of {len(board)}): task {task}, step {steps}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _tell(progress: Progress, console: Console) -> None:
     took = f"{progress.seconds:.0f} s, attempt {progress.attempts}"
     said = {
@@ -89,4 +115,5 @@ def _tell(progress: Progress, console: Console) -> None:
         Status.WAITING: f"to be tried again ({progress.reason})",
         Status.FAILED: f"given up ({progress.reason})",
     }[progress.status]
-    console.print(f"{progress.cell.name}: {said} after {took}", markup=False, highlight=False)
+    line = f"{progress.cell.name}: {said} after {took}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

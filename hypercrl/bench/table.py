@@ -4,8 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
+from hypercrl.base.terminal import whole
 from hypercrl.bench.cell import Progress, Status
 
 STYLE = {
@@ -18,12 +20,12 @@ ORDER = (Status.RUNNING, Status.FAILED, Status.DONE, Status.WAITING)
 """What moves, and what went wrong, comes first: a long table is cut at its end."""
 
 
-def progress_table(board: Sequence[Progress]) -> Table:
+def progress_table(board: Sequence[Progress], console: Console) -> Table:
     """All cells, those that run first, with how far each is."""
     counts = Counter(progress.status for progress in board)
     title = ", ".join(f"{counts[status]} {status.value}" for status in ORDER if counts[status])
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("cell", no_wrap=True)
+    table.add_column("cell", overflow="fold")
     for name in ("status", "attempt", "task", "steps", "seconds", "last trouble"):
         table.add_column(name, justify="left" if name in ("status", "last trouble") else "right")
     for progress in sorted(board, key=lambda p: ORDER.index(p.status)):
@@ -43,4 +45,4 @@ def progress_table(board: Sequence[Progress]) -> Table:
             progress.reason[:60],
             style=STYLE[progress.status],
         )
-    return table
+    return whole(console, table)

@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from hypercrl.bench.cell import Cell
 
 PR_SET_PDEATHSIG = 1
+GRACE = 10.0
+"""Seconds that cells have to save and end."""
 
 
 class Workers(Protocol):
@@ -37,8 +40,8 @@ class Workers(Protocol):
 class LocalWorkers:
     """Processes of this machine, with its cores and GPUs shared among them.
 
-    GPUs go round: the process of slot i sees the GPU i mod n alone. Processes die with the one
-    that started them (Linux), so that no two ever write to one run.
+    GPUs go round: the process of slot i sees the GPU i mod n alone. Processes save and end with the
+    one that started them (Linux).
 
     Args:
         slots: most processes at a time.
@@ -56,7 +59,7 @@ class LocalWorkers:
         return len(self._free_slots)
 
     def start(self, cell: Cell, words: Sequence[str]) -> None:
-        slot = self._free_slots.pop(0)
+        slot = self._free_slots[0]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -71,6 +74,7 @@ class LocalWorkers:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self._running[slot] = (cell, process)
+        self._free_slots.remove(slot)
 
     def finished(self) -> list[tuple[Cell, int]]:
         ended = []
@@ -84,9 +88,14 @@ class LocalWorkers:
 
     def close(self) -> None:
         for _, process in self._running.values():
-            process.kill()
+            process.terminate()  # a run saves before it ends
+        deadline = time.monotonic() + GRACE
         for _, process in self._running.values():
-            process.wait()
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self._running.clear()
 
 
@@ -98,4 +107,4 @@ def cores() -> int:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

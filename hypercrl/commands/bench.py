@@ -1,14 +1,17 @@
 """hypercrl bench: a grid of runs, each its own process, and one report over all of them."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
     RECALL,
     TRAINING,
@@ -71,12 +74,13 @@ def run(words: Sequence[str]) -> None:
     own, settings = _split(words)
     if "out" not in own:
         raise UserError(f"bench needs out=FOLDER for its runs.\n\n{USAGE}")
-    retries = _number(own, "retries", 2, least=0)
+    retries = _number(own, "retries", 2, least=0, whole=True)
     suite, settings = _suite(own, settings)
     grid = Grid(settings, Path(own["out"]), suite)
     workers = _workers(own, settings)
     console = Console()
-    with closing(workers), grid.claim():
+    again = f"hypercrl bench {shlex.join(words)}"
+    with continued_with(again), closing(workers), grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
         page = _report([p.cell.folder for p in board], grid, console)
     if page is not None:
@@ -119,10 +123,10 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
 def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:
     """Report on the cells that came far enough; where the figures are, if any did."""
     if grid.suite is RECALL:
-        results = [RunFolder(folder).result_path for folder in folders]
-        return write_recall([r for r in results if r.exists()], grid.out / "report", console)
+        ended = [run.result_path for run in map(RunFolder, folders) if run.ended]
+        return write_recall(ended, grid.out / "report", console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
-    return write_report(begun, grid.out / "report", console) if begun else None
+    return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
 
 
 def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
@@ -131,7 +135,7 @@ def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
         for key in ("address", "cpus", "gpus"):
             if key in own:
                 raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
-        slots = int(_number(own, "workers", cores(), least=1))
+        slots = int(_number(own, "workers", cores(), least=1, whole=True))
         on_gpu = any(word.startswith("device=cuda") for word in settings)
         return LocalWorkers(slots, _visible_gpus() if on_gpu else ())
     if cluster == "ray":
@@ -141,16 +145,20 @@ def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
             own.get("address"),
             _number(own, "cpus", 1, least=0.01),
             _number(own, "gpus", 0, least=0),
-            int(_number(own, "workers", 0, least=0)) or None,
+            int(_number(own, "workers", 0, least=0, whole=True)) or None,
         )
     raise UserError(f"cluster is one of local, ray, not {cluster!r}.")
 
 
-def _number(own: dict[str, str], key: str, default: float, least: float) -> float:
+def _number(
+    own: dict[str, str], key: str, default: float, least: float, *, whole: bool = False
+) -> float:
     try:
         value = float(own.get(key, default))
     except ValueError as error:
         raise UserError(f"{key} is a number, not {own[key]!r}.") from error
+    if not isfinite(value) or (whole and value != int(value)):
+        raise UserError(f"{key} is a {'whole' if whole else 'finite'} number, not {own[key]!r}.")
     if value < least:
         raise UserError(f"{key} must be at least {least:g}, not {value:g}.")
     return value

@@ -37,7 +37,9 @@ def play(config: DictConfig) -> None:
         raise UserError(f"{video} exists already and is left as it is; name another video.")
     if video and video.suffix != ".mp4":
         raise UserError(f"video={video} must end in .mp4.")
-    experiment = open_run(Path(settings.run), settings.device, settings.checkpoint)
+    experiment = open_run(
+        Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
+    )
     task = experiment.index(settings.task)
     tasks = range(len(experiment.sequence)) if settings.tiled else [task]
     console = Console()
@@ -107,13 +109,16 @@ class _Stage:
     def picture(self, episode: int) -> np.ndarray:
         success = "  success" if self.info["success"] else ""
         text = f"{self.label}  episode {episode + 1}  step {self.steps}{success}"
-        return caption(self.env.render(), text)
+        frame = self.env.render()
+        assert frame is not None
+        return caption(frame, text)
 
     def outcome(self) -> str:
         success = "success" if self.info["success"] else "no success"
         distance = self.info["goal_distance"]
         # NaN: the task does not say how far its goal is.
-        away = "" if isnan(distance) else f", {1e3 * distance:.0f} mm from the goal"
+        unit = f" {self.env.goal_unit}".rstrip()
+        away = "" if isnan(distance) else f", {distance:.3g}{unit} from the goal"
         return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
 
 

@@ -20,8 +20,9 @@ def recall(config: DictConfig) -> None:
     """
     if OmegaConf.is_missing(config, "run_dir"):
         raise UserError("recall needs run_dir=FOLDER for its result.")
-    path = RunFolder(Path(config.run_dir)).result_path
-    if path.exists():
+    folder = RunFolder(Path(config.run_dir))
+    path = folder.result_path
+    if folder.ended:
         raise UserError(f"{path} exists already and is left as it is. Name another run_dir.")
     result = measure_recall(cast(RecallConfig, OmegaConf.to_object(config)))
     write_json(path, result, indent=2)

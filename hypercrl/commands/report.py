@@ -7,13 +7,16 @@ from rich.console import Console
 
 from hypercrl.base.errors import UserError
 from hypercrl.report import write_report
+from hypercrl.report.recall import write_recall
 
 USAGE = """usage: hypercrl report DIR [DIR ...] [out=FOLDER]
 
 Prints the tables of one or several runs and writes their figures (PNG) and one
 HTML page.
 
-  DIR                     a run's folder
+  DIR                     a run's folder; or a folder of runs, such as out= of a
+                          bench or run_dir= of a multirun, for all in it: then
+                          only what puts them side by side is printed
   out=FOLDER              where they go; by default report/ inside the run, or
                           runs/report for several"""
 
@@ -35,5 +38,23 @@ def run(words: Sequence[str]) -> None:
     if out is None:
         out = runs[0] / "report" if len(runs) == 1 else Path("runs/report")
     console = Console()
-    page = write_report(runs, out, console)
+    if len(runs) == 1 and (results := _recall_results(runs[0])):
+        page = write_recall(results, out, console)
+    else:
+        inside = [run for given in runs for run in _runs_in(given)]
+        page = write_report(inside, out, console, each_run=len(inside) == len(runs))
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
+
+
+def _runs_in(given: Path) -> list[Path]:
+    """A run, or all that have begun in a folder of runs."""
+    if (given / "config.yaml").is_file():
+        return [given]
+    configs = sorted(given.rglob("config.yaml"))
+    return [c.parent for c in configs if (c.parent / "metrics.jsonl").is_file()] or [given]
+
+
+def _recall_results(given: Path) -> list[Path]:
+    """Those of a grid of suite=recall, whose cells are no training runs."""
+    cells = sorted((given / "cells").glob("*/result.json"))
+    return [c for c in cells if not (c.parent / "config.yaml").exists()]

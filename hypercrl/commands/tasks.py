@@ -1,14 +1,23 @@
 """hypercrl tasks: the task sequences there are, and what varies in them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.paths import configs_dir
+from hypercrl.config.sources import (
+    ENV,
+    files,
+    load_file,
+    plugged_in_names,
+    plugged_in_sequence,
+)
 
 USAGE = """usage: hypercrl tasks [SEQUENCE ...]
 
@@ -18,30 +27,50 @@ Lists task sequences and their parameters.
 
 
 def run(words: Sequence[str]) -> None:
-    """Print every sequence under configs/env, or only those named."""
+    """Print every sequence there is, or only those named: files, and tasks that are plugged in."""
     if any(word in ("-h", "--help") for word in words):
         print(USAGE)
         return
-    files = {path.stem: path for path in sorted((configs_dir() / "env").glob("*.yaml"))}
+    written, installed = files(ENV), plugged_in_names(ENV)
+    names = [*written, *installed]
     for name in words:
-        if name not in files:
-            raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(files)}.")
+        if name not in names and ":" not in name:
+            raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
     console = Console()
-    for name in words or files:
-        sequence: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
-        console.print(_table(name, _comment(files[name].read_text()), sequence["tasks"]))
+    for name in words or names:
+        about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
+        title = f"[bold]env={escape(name)}[/]  {escape(about)}"
+        console.print(title, highlight=False, soft_wrap=True)
+        console.print(_table(_tasks(name, written.get(name))))
 
 
-def _table(name: str, about: str, tasks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title=f"[bold]env={name}[/]  {about}", title_justify="left", title_style="")
+def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
+    """The tasks of a sequence in a file, or of one task that is plugged in.
+
+    Raises:
+        UserError: there are none.
+    """
+    if path is None:
+        return plugged_in_sequence(name)["tasks"]
+    tasks: Any = OmegaConf.to_container(load_file(path)).get("tasks")  # type: ignore[union-attr]
+    if not (isinstance(tasks, list) and all(isinstance(t, dict) and "task" in t for t in tasks)):
+        raise UserError(f"{path} is to have `tasks:`, a list of {{task: NAME, …}}.")
+    return tasks
+
+
+def _table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table()
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
     for column in ("#", "task", *parameters):
-        table.add_column(column, justify="right" if column == "#" else "left")
+        side = "right" if column == "#" else "left"
+        table.add_column(column, justify=side, overflow="fold", min_width=len(column))
     for i, task in enumerate(tasks, 1):
-        table.add_row(str(i), task["task"], *(str(task.get(key, "")) for key in parameters))
+        values = (str(task.get(key, "")) for key in parameters)
+        table.add_row(str(i), task["task"], *map(escape, values))
     return table
 
 
 def _comment(text: str) -> str:
-    first = text.splitlines()[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
+    """What the file says of itself before anything else, as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)

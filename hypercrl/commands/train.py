@@ -9,33 +9,38 @@ from rich.console import Console
 from rich.markup import escape
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
-from hypercrl.config.overrides import keys_of
+from hypercrl.config.overrides import in_shell, keys_of
 from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
 from hypercrl.training.run import Run, begun, resumed
 
-MAY_CHANGE_ON_RESUME = {"resume", "device"}
+MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 
 
-def train(config: DictConfig) -> None:
+def train(config: DictConfig) -> float:
     """Train what `config` describes into a run folder, and print the final table.
 
     With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
+
+    Returns:
+        The score that a sweep maximises: success at the end, the mean over all tasks, in [0, 1].
     """
     console = Console()
     if config.resume is None:
+        if config.checkpoint is not None:
+            raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
         with begun(config, _run_dir(config)) as run:
-            _finish(run, console)
-        return
+            return _finish(run, console)
     _refuse_other_overrides()
     device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
-    with resumed(Path(config.resume), device) as run:
-        _finish(run, console)
+    with resumed(Path(config.resume), device, config.checkpoint, trust=config.trust) as run:
+        return _finish(run, console)
 
 
-def _finish(run: Run, console: Console) -> None:
-    """Train to the result and the report."""
+def _finish(run: Run, console: Console) -> float:
+    """Train to the result and the report; the score."""
     experiment, folder = run.experiment, run.folder
     config, tasks = experiment.config, len(experiment.sequence)
     name = NAME if experiment.plans_with_simulator else config.method.name
@@ -45,10 +50,12 @@ def _finish(run: Run, console: Console) -> None:
         f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
-    with Progress(console, tasks) as progress:
-        run.finish(progress)
+    again = f"hypercrl train {in_shell('resume', folder.path)}"
+    with continued_with(again), Progress(console, tasks) as progress:
+        result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
+    return result["success_average_performance"]
 
 
 def _run_dir(config: DictConfig) -> Path:
@@ -66,5 +73,5 @@ def _refuse_other_overrides() -> None:
     if others:
         raise UserError(
             f"resume= goes on with the configuration the run was started with; leave out "
-            f"{', '.join(others)} (only device= may be given beside it)."
+            f"{', '.join(others)} (only device=, checkpoint= and trust= may be given beside it)."
         )

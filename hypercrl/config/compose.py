@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hypercrl.base.paths import configs_dir
-from hypercrl.config.messages import check_composed, explained
+from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.schema import register
 
 
@@ -19,7 +19,8 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
         UserError: as on the command line.
     """
     register()
-    with _own_hydra(), explained(command):
+    check_choices(command, overrides)
+    with _own_hydra(), composing(command, overrides):
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = compose(command, list(overrides))
         check_composed(command, config, overrides)

@@ -2,14 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -17,13 +19,20 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.overrides import in_quotes, keys_of
+from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
+_IN_A_FILE = re.compile(r"In '(.+?)': (\w+) raised while [^\n]*\n(.*)\n\s*full_key: (\S+)")
 
 
 @contextmanager
-def explained(command: str) -> Iterator[None]:
-    """Turn a configuration error inside the block into a UserError."""
+def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
+    """Turn a configuration error inside the block into a UserError.
+
+    Args:
+        command: of `hypercrl`.
+        words: the settings given; what they choose is what a message may suggest settings of.
+    """
     try:
         yield
     except MissingConfigException as error:
@@ -31,7 +40,58 @@ def explained(command: str) -> Iterator[None]:
     except OverrideParseException as error:
         raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_wrong_key_or_value(error, command)) from error
+        raise UserError(_wrong_key_or_value(error, command, words)) from error
+
+
+@contextmanager
+def composing(
+    command: str, words: Iterable[str] = (), faults: Sequence[Exception] = ()
+) -> Iterator[None]:
+    """`explained`, and whatever else Hydra raises over words that it did not expect.
+
+    Args:
+        command: of `hypercrl`.
+        words: the settings given.
+        faults: what was raised by what was composed for; that is none of Hydra's.
+    """
+    with explained(command, words):
+        try:
+            yield
+        except (UserError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            if faults:
+                raise
+            raise UserError(f"the settings cannot be read: {_first_line(error)}") from error
+
+
+def check_choices(command: str, words: Iterable[str]) -> None:
+    """Refuse a value that is neither a group's choice nor settings of it, which Hydra relies on.
+
+    Args:
+        command: of `hypercrl`.
+        words: KEY=VALUE.
+
+    Raises:
+        UserError: names the group and its choices; or a word cannot be read.
+    """
+    with explained(command):
+        overrides = OverridesParser.create().parse_overrides(list(words))
+    groups = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in configs_dir().iterdir()
+        if folder.is_dir()
+    }
+    for given in overrides:
+        group, value = given.key_or_group, given.value()
+        if given.is_delete() or not (group in groups or group.startswith("hydra/")):
+            continue
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        if not all(isinstance(one, str | QuotedString | Glob | dict) for one in values):
+            name = "preset" if group == command else group
+            known = f" Choices: {', '.join(groups[group])}." if group in groups else ""
+            said = (given.input_line or "").partition("=")[2]
+            raise UserError(f"{name} is the name of one choice, not {said}.{known}")
 
 
 def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:
@@ -46,7 +106,7 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
         UserError: names the key.
     """
     for key in _unknown_keys(config):
-        raise UserError(_no_setting(key, command))
+        raise UserError(_no_setting(key, command, overrides))
     schema: Any = OmegaConf.get_type(config)
     for key in {f.name for f in fields(schema)} - set(config):
         raise UserError(f"{key} cannot be taken away.")
@@ -92,13 +152,17 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
     return f"there is no {group}={choice}.{_hint(choice, options)} Choices: {', '.join(options)}."
 
 
-def _wrong_key_or_value(error: Exception, command: str) -> str:
+def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:
+    if in_a_file := _IN_A_FILE.match(str(error)):
+        file, kind, reason, key = in_a_file.groups()
+        unknown = kind == "ConfigKeyError"
+        return f"{file}: {_no_setting(key, command, words) if unknown else f'{key}: {reason}'}"
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
-        return _no_setting(key, command)
+        return _no_setting(key, command, words)
     if isinstance(cause, OmegaConfBaseException) and key:
         return f"{key}: {_first_line(cause)}"
     if ambiguous := _AMBIGUOUS.match(str(error)):
@@ -111,17 +175,21 @@ def _wrong_key_or_value(error: Exception, command: str) -> str:
     return _first_line(error)
 
 
-def _no_setting(key: str, command: str) -> str:
+def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
     return (
-        f"there is no setting {key!r}.{_hint(key, _known_keys(command))} "
+        f"there is no setting {key!r}.{_hint(key, _known_keys(command, words))} "
         f"See: hypercrl {command} --help"
     )
 
 
-def _known_keys(command: str) -> list[str]:
+def _known_keys(command: str, words: Iterable[str]) -> list[str]:
+    chosen = [w for w in words if w.partition("=")[0] in (ENV, *TABLES) and "," not in w]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        return list(_flat(compose(command)))
+        for choices in (chosen, []):  # what is chosen may be what is wrong
+            with suppress(HydraException, UserError):
+                return list(_flat(compose(command, choices)))
+    return []
 
 
 def _flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -142,4 +210,5 @@ def _hint(word: str, known: list[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

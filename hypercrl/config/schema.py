@@ -9,10 +9,13 @@ from hydra.core.config_store import ConfigStore
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, group, number, setting
+from hypercrl.config.sources import register_sources
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS, MethodConfig
 from hypercrl.planning import PLANNERS, PlannerConfig
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass
@@ -64,7 +67,19 @@ class ProtocolConfig:
     heldout_from: int = number(
         0, least=0, help="first step of these episodes at which a prediction may begin"
     )
-    checkpoint_every: int = number(1000, least=1, help="environment steps between checkpoints")
+    checkpoint_every: int = number(
+        1000, least=1, help="environment steps between checkpoints; five minutes at most"
+    )
+
+
+@dataclass
+class ReplayConfig:
+    """What the replay begins with."""
+
+    datasets: list[str | None] = group(
+        list,
+        help="for each task in order a Minari dataset in place of its random steps, or null",
+    )
 
 
 @dataclass
@@ -95,15 +110,33 @@ class TrainConfig:
     protocol: ProtocolConfig = group(
         ProtocolConfig, help="what every method is given alike; counts are per task"
     )
+    replay: ReplayConfig = group(ReplayConfig, help="what the replay begins with")
     seed: int = number(
-        0, least=0, help="of everything: initial weights, exploration, planner, start states"
+        0,
+        least=0,
+        most=LARGEST_SEED,
+        help="of everything: initial weights, exploration, planner, start states",
     )
     device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
+    threads: int | None = number(
+        None, least=1, most=1024, help="of the processor; null is what torch takes, and is kept"
+    )
+    logger: Any = setting(
+        ["tensorboard"],
+        help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
+    )
     run_dir: str | None = setting(
         None, help="folder of the run; left out, a dated one under runs/train"
     )
     resume: str | None = setting(
-        None, help="folder of a run to go on with; only device= may be given beside it"
+        None,
+        help="folder of a run to go on with; only device=, checkpoint= and trust= beside it",
+    )
+    checkpoint: str | None = setting(
+        None, help="which one of that run's; left out, the newest sound one"
+    )
+    trust: bool = setting(
+        False, help="resume: import code that the run names, though a stranger wrote it"
     )
 
 
@@ -121,12 +154,41 @@ class PlayConfig:
         False, help="print at the end what each iteration of the planner's searches came to"
     )
     checkpoint: str = setting("latest", help="latest, or after_task_N")
+    trust: bool = setting(False, help="import code that the run names, though a stranger wrote it")
     episodes: int = number(3, least=1, help="how many are played")
     video: str | None = setting(None, help="file to write, .mp4; null draws nothing")
-    seed: int = number(0, least=0, help="of start states and of the planner")
+    seed: int = number(0, least=0, most=LARGEST_SEED, help="of start states and of the planner")
     device: str = setting("cpu", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     size: int = number(480, least=64, most=4096, help="width and height of a task, pixels")
     camera: str = setting("front", help="front, side or top")
+
+
+@dataclass
+class ExportConfig:
+    """A run's data or model for other programs."""
+
+    run: str = setting(help="the run's folder")
+    out: str = setting(help="what to write, not there yet: a folder, or a .pt2 or .onnx file")
+    format: str = choice(
+        "minari",
+        "minari",
+        "torch_export",
+        "onnx",
+        help="episodes as a dataset, or a model as a program",
+    )
+    task: int = setting(1, help="which task of the sequence, from 1")
+    source: str = choice(
+        "rollout",
+        "rollout",
+        "replay",
+        help="of episodes: played by the agent now, or what the replay held at the task's end",
+    )
+    episodes: int = number(10, least=1, help="how many to play")
+    part: str = choice(
+        "act", "act", "dynamics", help="of a model: the whole of acting, or the dynamics alone"
+    )
+    checkpoint: str = setting("latest", help="name of a checkpoint of the run")
+    seed: int = number(0, least=0, help="of the start states and the planner's noise")
 
 
 @dataclass
@@ -143,7 +205,7 @@ class RecallConfig:
         1.0, least=0, help="largest norm of a gradient, which is scaled down to it"
     )
     test_sequences: int = number(least=1, help="sequences that recall is counted on")
-    seed: int = number(0, least=0, help="of initial weights and sequences")
+    seed: int = number(0, least=0, most=LARGEST_SEED, help="of initial weights and sequences")
     device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     run_dir: str = setting(help="folder for the result")
 
@@ -159,11 +221,13 @@ def in_groups(command: str, words: Sequence[str]) -> list[str]:
 
 
 def register() -> None:
-    """Put the schemas where the YAML files name them."""
+    """Put the schemas where the YAML files name them, and see what the user has beside these."""
+    register_sources()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="play_schema", node=PlayConfig)
     store.store(name="recall_schema", node=RecallConfig)
+    store.store(name="export_schema", node=ExportConfig)
     for name, (_, schema) in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=schema)
     for name, (_, schema) in MEMORIES.items():

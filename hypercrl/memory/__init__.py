@@ -1,7 +1,10 @@
 """Memory encoders: what an agent infers from its own transitions."""
 
+from typing import Any
+
 import torch
 
+from hypercrl.base.plugins import Table
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
 from hypercrl.memory.based import Based, BasedConfig
 from hypercrl.memory.gru import GRU, GRUConfig
@@ -20,7 +23,7 @@ from hypercrl.memory.titans import (
 )
 from hypercrl.memory.transformer import Transformer, TransformerConfig
 
-MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
+_OWN: dict[str, tuple[type, type[MemoryConfig]]] = {
     "none": (NoMemory, NoMemoryConfig),
     "gru": (GRU, GRUConfig),
     "transformer": (Transformer, TransformerConfig),
@@ -34,6 +37,8 @@ MEMORIES: dict[str, tuple[type, type[MemoryConfig]]] = {
     "hopfield": (Hopfield, HopfieldConfig),
     "hybrid": (Hybrid, HybridConfig),
 }
+
+MEMORIES: Table[Any, MemoryConfig] = Table("memories", "memory", MemoryEncoder, MemoryConfig, _OWN)
 """Per name the encoder's class and the dataclass of its settings."""
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.plugins import Table
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.methods.agem import AGEM
@@ -23,7 +24,7 @@ from hypercrl.methods.si import SI, SIConfig
 from hypercrl.methods.single import Single
 from hypercrl.replay.transitions import Batch
 
-METHODS: dict[str, tuple[type, type[MethodConfig]]] = {
+_OWN: dict[str, tuple[type[Method], type[MethodConfig]]] = {
     "hnet": (Hnet, HnetConfig),
     "chunked_hnet": (Hnet, HnetConfig),
     "hnet_replay": (HnetReplay, HnetReplayConfig),
@@ -45,6 +46,8 @@ METHODS: dict[str, tuple[type, type[MethodConfig]]] = {
     "ftl": (FTL, FTLConfig),
     "ftl_task": (FTL, FTLConfig),
 }
+
+METHODS = Table("methods", "method", Method, MethodConfig, _OWN)
 """Per name the method's class and the dataclass of its settings."""
 
 

@@ -1,7 +1,7 @@
 """How parameters survive a change of task: the interface of every continual-learning method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from hypercrl.base.saved import same_kind, same_type
 from hypercrl.base.settings import number, setting
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.dynamics.model import Layers, PlanningLayers
@@ -23,9 +24,9 @@ class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them."""
 
     name: str = setting(help="set by method=NAME")
-    learning_rate: float = number(least=0, help="of Adam")
+    learning_rate: float = number(1e-3, least=0, help="of Adam")
     clip_norm: float = number(
-        least=0, help="largest norm of a gradient, which is scaled down to it"
+        5.0, least=0, help="largest norm of a gradient, which is scaled down to it"
     )
 
 
@@ -178,22 +179,48 @@ class Method(nn.Module, ABC):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned into a freshly built method."""
-        for _ in range(state["tasks"]):
+        """Restore what `state` returned into a freshly built method.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is not of such a method.
+        """
+        tasks = same_type("tasks", state["tasks"], int)
+        growing = {name for name, buffer in self.named_buffers() if not buffer.numel()}
+        for _ in range(tasks):
             self._add_task()
-        self.tasks = state["tasks"]
-        self.extra_updates = state["extra_updates"]
-        self._make_room(state["tensors"])
+        self.tasks = tasks
+        self.extra_updates = same_type("extra_updates", state["extra_updates"], int)
+        self._make_room(state["tensors"], growing)
+        for name, own in self.state_dict().items():
+            same_kind(name, state["tensors"][name], own)
         self.load_state_dict(state["tensors"])
         self.model.protect(self.tasks)
-        self.optimisers = self._new_optimisers()
+        self.optimisers = self._new_optimisers() if tasks else []
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
             by_index = {int(index): values for index, values in moments.items()}
+            _check_moments(optimiser, by_index)
             optimiser.load_state_dict({**optimiser.state_dict(), "state": by_index})
 
-    def _make_room(self, tensors: dict[str, Tensor]) -> None:
-        """Give every buffer the shape that was saved: what is stored grows with the tasks."""
+    def _make_room(self, tensors: dict[str, Tensor], growing: Collection[str]) -> None:
+        """Give the buffers that grow with the tasks, empty at first, as many rows as were saved."""
         for name, buffer in list(self.named_buffers()):
             path, _, leaf = name.rpartition(".")
-            if name in tensors and tensors[name].shape != buffer.shape:
-                setattr(self.get_submodule(path), leaf, buffer.new_empty(tensors[name].shape))
+            if name in tensors and name in growing:
+                rows = len(same_kind(name, tensors[name], buffer, rows=True))
+                room = buffer.new_empty((rows, *buffer.shape[1:]))
+                setattr(self.get_submodule(path), leaf, room)
+
+
+def _check_moments(optimiser: torch.optim.Optimizer, moments: Mapping[int, Any]) -> None:
+    """Torch takes those of any shape.
+
+    Raises:
+        ValueError: they are not of the optimiser's parameters.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for index, values in moments.items():
+        if not 0 <= index < len(parameters):
+            raise ValueError(f"an optimiser of {len(parameters)} parameters has no {index}")
+        for name, value in values.items():
+            own = parameters[index].new_zeros(()) if name == "step" else parameters[index]
+            same_kind(f"{name} of parameter {index}", value, own)

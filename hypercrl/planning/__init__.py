@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from hypercrl.base.plugins import Table
 from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
 from hypercrl.planning.mppi import MPPI, MPPIConfig
@@ -18,12 +19,14 @@ from hypercrl.planning.planner import (
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
-PLANNERS: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
+_OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
     "icem": (ICEM, ICEMConfig),
     "mppi": (MPPI, MPPIConfig),
     "policy": (PolicySearch, PolicySearchConfig),
 }
+
+PLANNERS = Table("planners", "planner", Planner, PlannerConfig, _OWN)
 """Per name the planner's class and the dataclass of its settings."""
 
 

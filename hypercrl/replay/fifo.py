@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl.base.saved import same_kind, same_type
 from hypercrl.replay.transitions import Batch, tensor_bytes
 
 
@@ -73,6 +74,13 @@ class Replay:
         starts = self.begins[slots].nonzero()[:, 0].tolist()
         return self.gather(slots[starts[-1] if starts else 0 :])
 
+    def episodes(self) -> list[Batch]:
+        """All that is held, episode by episode; the beginning of the first one may be gone."""
+        slots = self._by_age()
+        starts = self.begins[slots].nonzero()[:, 0].tolist()
+        parts = slots.tensor_split([start for start in starts if start])
+        return [self.gather(part) for part in parts if len(part)]
+
     def windows(self, generator: torch.Generator, count: int, length: int) -> Tensor:
         """Slots [count, length] of random windows: consecutive transitions of one episode.
 
@@ -116,12 +124,16 @@ class Replay:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of such a replay.
+        """
         self.clear()
-        n = len(state["obs"])
-        self.obs[:n] = state["obs"]
-        self.action[:n] = state["action"]
-        self.next_obs[:n] = state["next_obs"]
-        self.begins[:n] = state["begins"]
-        self._next_begins = state["next_begins"]
-        self._added = state["added"]
+        self._added = same_type("added", state["added"], int)
+        self._next_begins = same_type("next_begins", state["next_begins"], bool)
+        if self._added < 0:
+            raise ValueError(f"added is {self._added}")
+        for name in ("obs", "action", "next_obs", "begins"):
+            own = getattr(self, name)[: len(self)]
+            own.copy_(same_kind(name, state[name], own))

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.terminal import whole
 from hypercrl.report.benchmark import Benchmark, group
 from hypercrl.report.curves import error_curves, learning_curves
 from hypercrl.report.export import FORMATS
@@ -20,6 +21,7 @@ from hypercrl.report.page import Picture, render_page, run_status
 from hypercrl.report.runs import Run, load_run
 from hypercrl.report.style import to_png
 from hypercrl.report.tables import (
+    Table,
     comparison_tables,
     cost_table,
     matrix_tables,
@@ -30,7 +32,7 @@ from hypercrl.report.trade_offs import trade_offs
 __all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]
 
 
-def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
+def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: bool = True) -> Path:
     """Print the tables of these runs, and write their figures, one page and the tables as files.
 
     Files of an earlier report in `out` are replaced, each in one step; others are left alone.
@@ -39,6 +41,7 @@ def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
         paths: run folders; one given twice counts once.
         out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex; made if need be.
         console: where the tables go.
+        each_run: print those of every run; else, of several, only what puts them side by side.
 
     Returns:
         Path of the page.
@@ -53,7 +56,7 @@ def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
         raise UserError(f"{out} is a file. Give a folder for the report.")
     benchmarks = group([load_run(path) for path in {p.resolve(): p for p in paths}.values()])
     for benchmark in benchmarks:
-        _print(benchmark, console)
+        _print(benchmark, console, each_run or len(benchmark.runs) == 1)
     pictures = [_pictures(benchmark) for benchmark in benchmarks]
     out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for shown in pictures for picture in shown):
@@ -67,27 +70,38 @@ def write_report(paths: Sequence[Path], out: Path, console: Console) -> Path:
     return page
 
 
-def _print(benchmark: Benchmark, console: Console) -> None:
+def _print(benchmark: Benchmark, console: Console, each_run: bool) -> None:
     """Each run, then all methods side by side, so that the conclusion is nearest to the prompt."""
     console.rule(Text(benchmark.title, "bold"), align="left", style="default")
     for number, task in enumerate(benchmark.tasks, start=1):
         console.print(Text.assemble((f"task {number}", "bold"), f"  {task}"))
-    for run in benchmark.runs:
+    for run in benchmark.runs if each_run else ():
         console.print()
         console.print(Text.assemble((run.label, "bold cyan"), f"  {run_status(run)}"))
         if run.result is not None:
-            matrices = [table.to_rich() for table in matrix_tables(benchmark, run.result)]
-            console.print(Padding(Columns(matrices, padding=(1, 5)), (1, 0)))
-            console.print(metrics_table(benchmark, run.result).to_rich(), "")
-            console.print(cost_table(run.result).to_rich())
+            matrices = matrix_tables(benchmark, run.result)
+            _print_beside(matrices, console)
+            for table in (metrics_table(benchmark, run.result), cost_table(run.result)):
+                console.print(whole(console, table.to_rich()), "", crop=False)
     if len(benchmark.runs) > 1:
         console.print()
         console.print(Text(f"{benchmark.title}: methods side by side", "bold cyan"))
         for table in comparison_tables(benchmark):
-            console.print("", table.to_rich())
+            console.print("", whole(console, table.to_rich()), crop=False)
     console.print()
     for note in benchmark.notes:
         console.print(Text.assemble(("note  ", "yellow"), note))
+
+
+def _print_beside(tables: Sequence[Table], console: Console) -> None:
+    """As many side by side as there is room for."""
+    shown = [whole(console, table.to_rich()) for table in tables]
+    if any(table.width for table in shown):  # wider than the console
+        for table in shown:
+            console.print("", table, crop=False)
+        console.print()
+    else:
+        console.print(Padding(Columns(shown, padding=(1, 5)), (1, 0)))
 
 
 def _pictures(benchmark: Benchmark) -> list[Picture]:

@@ -21,7 +21,7 @@ from hypercrl.report.runs import Result, Run
 REFERENCE = "single"
 """The method that normalised scores are relative to: each task learnt by an agent of its own."""
 
-_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume"}
+_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume", "trust", "threads"}
 """Config keys in which the seeds of one method may differ."""
 
 
@@ -45,11 +45,13 @@ class Benchmark:
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """Captions; plain numbers while no run has ended."""
+        """Captions; plain numbers, for one task at least, while no run has ended."""
         for run in self.runs:
             if run.result is not None:
                 return run.result.tasks
-        return tuple(f"task {j + 1}" for j in range(max(r.tasks_evaluated for r in self.runs)))
+        return tuple(
+            f"task {j + 1}" for j in range(max(1, *(r.tasks_evaluated for r in self.runs)))
+        )
 
     @cached_property
     def error_name(self) -> str:

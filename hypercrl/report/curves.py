@@ -160,7 +160,7 @@ def _scale_axes(axes: Axes, quantity: Quantity) -> None:
     if quantity.scale == "share":
         axes.set_ylim(-0.04, 1.04)
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    elif quantity.scale == "log":
+    elif quantity.scale == "log" and math.isfinite(axes.yaxis.get_minpos()):  # of what is shown
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         decades = math.log10(high / low)

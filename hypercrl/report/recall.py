@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import write_json
+from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
-from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks, to_png
+from hypercrl.report.style import INK, OCTAVES, PALETTE, STYLE, WIDTH, log_scale, looks, to_png
 from hypercrl.report.tables import Cell, Table
 
 MARKERS = "os^D"
@@ -37,7 +37,7 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
     records = [json.loads(path.read_text()) for path in results]
     groups = _groups(records)
     table = recall_table(groups)
-    console.print(table.to_rich())
+    console.print(whole(console, table.to_rich()), crop=False)
     write_json(out / "recall.json", records)
     write_atomically(out / "recall.csv", to_csv([table]).encode())
     figure = out / "recall.png"
@@ -91,9 +91,8 @@ def recall_figure(groups: Groups) -> Figure:
             ]
             own, marker = look[label], MARKERS[index // len(PALETTE) % len(MARKERS)]
             axes.plot(x, y, marker, color=own.colour, linestyle=own.dash, label=label, alpha=0.9)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: size(value))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        records = [r for widths in groups.values() for rs in widths.values() for r in rs]
+        log_scale(axes, [r["state_bytes"] for r in records], OCTAVES, size)
         axes.set_ylim(-0.04, 1.04)
         axes.set_xlabel("bytes of a robot's state")
         axes.set_ylabel("recall", color=INK)

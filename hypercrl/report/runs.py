@@ -1,6 +1,5 @@
 """A run folder, read back: what a trainer wrote, checked once and typed."""
 
-import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.strict_json import from_json
+from hypercrl.config.overrides import in_shell
+from hypercrl.config.stored import parse_stored
 from hypercrl.metrics import Array, as_matrix
 from hypercrl.runs.run_folder import FAILURE, SCHEMA
+
+MOST_STEPS = 10**15
+MOST_TASKS = 10_000
+"""Beyond these a record is no record of a run."""
+BIG = 10**300
+"""Whole numbers below it are floats too."""
 
 
 @dataclass(frozen=True)
@@ -149,22 +156,18 @@ def load_run(path: Path) -> Run:
         if not (path / name).is_file():
             raise UserError(
                 f"{path} is not a run folder: it has no {name}. "
-                "Give the run_dir of a `hypercrl train`, not the folder above or below it."
+                "Give the run_dir of a `hypercrl train`, or a folder with such runs in it."
             )
-    config_text = (path / "config.yaml").read_text(encoding="utf-8")
-    config = OmegaConf.to_container(OmegaConf.create(config_text), resolve=False)
-    if not isinstance(config, dict):
-        raise UserError(f"{path / 'config.yaml'} is not a mapping; the run folder is damaged.")
-    names: dict[str, Any] = {str(key): value for key, value in config.items()}
+    config, config_text = parse_stored(path / "config.yaml")
     written = _read_result(path / "result.json")
-    identity = names if written is None else written
+    identity = config if written is None else written
     return Run(
         path=path,
         method=_contender(identity, path),
         env=_identity(identity, "env", path),
         preset=_identity(identity, "preset", path),
-        seed=int(_identity(identity, "seed", path)),
-        config=names,
+        seed=_seed(identity, path),
+        config=config,
         config_text=config_text,
         result=None if written is None else _result(written, path / "result.json"),
         failure=_read_failure(path) if written is None else None,
@@ -194,13 +197,23 @@ def _identity(values: dict[str, Any], key: str, path: Path) -> str:
     return str(value)
 
 
+def _seed(identity: dict[str, Any], path: Path) -> int:
+    try:
+        return int(_identity(identity, "seed", path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: its seed is no whole number.") from error
+
+
 def _read_result(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
+        written = from_json(file.read_bytes())
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}). Move it away to see the curves.") from error
+        raise UserError(
+            f"{file} is damaged ({error}). Write it anew from the last checkpoint: hypercrl train "
+            f"{in_shell('resume', file.parent)}; or move it away to see the curves."
+        ) from error
     if not isinstance(written, dict) or written.get("schema") != SCHEMA:
         found = written.get("schema") if isinstance(written, dict) else None
         raise UserError(
@@ -237,7 +250,7 @@ def _result(written: dict[str, Any], file: Path) -> Result:
         )
     except KeyError as error:
         raise UserError(f"{file} lacks {error}; it was written by another version.") from error
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}.") from error
     shapes = {result.scores.shape, result.success.shape, result.prediction_error.shape}
     if shapes != {(len(result.tasks) + 1, len(result.tasks))}:
@@ -264,11 +277,27 @@ def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:
 def _event(line: bytes) -> dict[str, Any] | None:
     """The event that a line holds; None when the line is not a whole event."""
     try:
-        event = json.loads(line)
+        event = from_json(line)
     except ValueError:
         return None
-    complete = isinstance(event, dict) and {"kind", "env_steps", "task"} <= event.keys()
-    return event if complete and (event["kind"] != "eval" or "on" in event) else None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    counts = ["env_steps", "task", *(["on"] if event["kind"] == "eval" else [])]
+    if not all(type(event.get(key)) is int for key in counts):
+        return None
+    if not 0 <= event["env_steps"] <= MOST_STEPS or not 1 <= event["task"] <= MOST_TASKS:
+        return None
+    if not 1 <= event.get("on", 1) <= MOST_TASKS:
+        return None
+    figures = (value for key, value in event.items() if key != "kind")
+    return event if all(map(_is_figure, figures)) else None
+
+
+def _is_figure(value: Any) -> bool:
+    """A number that a float holds, yes or no, or nothing."""
+    if value is None or isinstance(value, float):
+        return True
+    return isinstance(value, int) and abs(value) < BIG
 
 
 def _number(value: Any) -> float:

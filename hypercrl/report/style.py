@@ -1,12 +1,16 @@
 """How every figure of a report looks, and how it becomes a file."""
 
 import io
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from hypercrl.report.benchmark import REFERENCE
 
@@ -45,6 +49,17 @@ STYLE: dict[Any, Any] = {
 WIDTH = 9.6
 """Inches; every figure of curves is as wide."""
 
+MOST_TICKS = 5
+"""Of a scale of costs, whose labels are long."""
+OCTAVES = tuple(2.0**power for power in range(61))
+"""Round numbers of bytes."""
+CLOCK = (*(m * 10.0**k for k in (-1, 0) for m in (1, 2, 5)), 10.0, 20.0, 30.0)
+CLOCK += tuple(60.0 * m for m in (1, 2, 5, 10, 20, 30))
+CLOCK += tuple(3600.0 * m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+"""Round numbers of seconds."""
+
+_ZEROS = re.compile(r"\.0(?= )| 00 (s|min)$")
+
 
 class Look(NamedTuple):
     """How the line of one method is drawn."""
@@ -63,6 +78,25 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
         dash = dashes[index // len(PALETTE) % len(dashes)]
         chosen[method] = Look(PALETTE[index % len(PALETTE)], dash)
     return chosen
+
+
+def log_scale(
+    axes: Axes, values: Sequence[float], round_numbers: Sequence[float], write: Callable[..., str]
+) -> None:
+    """Logarithmic x, with room beside the values and few ticks, at numbers that are round.
+
+    Where fewer than two of those are among the values, the least and the largest one are marked.
+    """
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    axes.set_xscale("log")
+    margin = max((high / low) ** 0.1, 1.02)
+    axes.set_xlim(low / margin, high * margin)
+    inside = [n for n in round_numbers if low / margin <= n <= high * margin]
+    ticks = inside[:: math.ceil(len(inside) / MOST_TICKS)] if len(inside) > 1 else [low, high]
+    ticks = sorted(set(ticks))
+    axes.set_xticks(ticks, [_ZEROS.sub("", write(tick)) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def to_png(figure: Figure) -> bytes:

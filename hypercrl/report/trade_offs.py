@@ -1,18 +1,26 @@
 """What a method's success costs: against bytes kept and against seconds of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import duration, size
 from hypercrl.report.runs import Result
-from hypercrl.report.style import INK, PALETTE, STYLE, WIDTH, looks
+from hypercrl.report.style import (
+    CLOCK,
+    INK,
+    OCTAVES,
+    PALETTE,
+    STYLE,
+    WIDTH,
+    log_scale,
+    looks,
+)
 
 MARKERS = "os^D"
 
@@ -22,29 +30,28 @@ def trade_offs(benchmark: Benchmark) -> Figure:
 
     Bars are 95 % bootstrap intervals over seeds × tasks. Left and up is better.
     """
-    costs: tuple[tuple[str, Callable[[Result], float], Callable[[float], str]], ...] = (
-        ("bytes kept after the last task", lambda r: r.memory_bytes[-1], size),
-        ("seconds of training", lambda r: sum(r.training_seconds), duration),
+    costs: tuple[tuple[str, Callable[[Result], float], Sequence[float], Callable], ...] = (
+        ("bytes kept after the last task", lambda r: r.memory_bytes[-1], OCTAVES, size),
+        ("time of training", lambda r: sum(r.training_seconds), CLOCK, duration),
     )
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        for axes, (name, cost, write) in zip(
+        for axes, (name, cost, round_numbers, write) in zip(
             figure.subplots(1, 2, sharey=True), costs, strict=True
         ):
-            _panel(axes, benchmark, cost)
-            axes.set_xscale("log")
+            shown = _panel(axes, benchmark, cost)
+            log_scale(axes, shown, round_numbers, write)
             axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel(name)
-            axes.xaxis.set_major_formatter(lambda value, _, write=write: write(value))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.margins(x=0.2)
         figure.axes[0].set_ylabel("success at the end (IQM)", color=INK)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
     return figure
 
 
-def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) -> None:
+def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) -> list[float]:
+    """Draws a point for each method; their costs."""
+    shown: list[float] = []
     look = looks(tuple(benchmark.methods))
     for index, method in enumerate(benchmark.methods):
         final = benchmark.matrices(method, "success")[:, -1]
@@ -57,4 +64,6 @@ def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) ->
             axes.plot([x, x], [low, high], color=look[method].colour, linewidth=1.2, alpha=0.6)
         # Colours come back after seven methods; the marker tells them apart.
         marker = MARKERS[index // len(PALETTE) % len(MARKERS)]
+        shown.append(x)
         axes.plot([x], [y], marker, color=look[method].colour, label=method, alpha=0.85)
+    return shown

@@ -1,11 +1,14 @@
 """Checkpoints: one safetensors file, its tensors beside a JSON tree; no pickle.
 
-The tree goes into the file's own header, so a checkpoint is one file and one atomic rename.
+Tree and checksum go into the file's own header, so a checkpoint is one file and one atomic rename.
+The checksum is the SHA-256 of the whole file, header included, with zeros in the checksum's place.
 """
 
+import hashlib
 import json
 import math
-import zlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +21,51 @@ from torch import Tensor
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
 
-FORMAT = "hypercrl-checkpoint-1"
+FORMAT = "hypercrl-checkpoint-2"
 _TENSOR, _ARRAY, _FLOAT = "__tensor__", "__array__", "__float__"
+FAILURES = (
+    *(OSError, ValueError, LookupError, TypeError, RecursionError),
+    safetensors.SafetensorError,
+)
+"""What reading a file that somebody else made may raise."""
+_BLANK = b"0" * 64
+# Inside the tree, which is a string in the header, every quote has a backslash before it.
+_DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
-def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, tree: dict[str, Any], before: Callable[[], object] = lambda: None
+) -> None:
     """Save nested dicts and lists of tensors, arrays and JSON values.
 
     Dict keys become strings; tensors come back on the CPU.
 
+    Args:
+        path: of the file.
+        tree: what to save.
+        before: is called as the new file is about to take the old one's place.
+
     Raises:
         TypeError: the tree holds something else.
+        OSError: it cannot be written; an old file is as it was.
     """
+    write_atomically(path, _pack(tree), before)
+
+
+def _pack(tree: dict[str, Any]) -> bytes:
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(tree, tensors)
     header = {
         "format": FORMAT,
         "tree": json.dumps(skeleton, allow_nan=False),
-        "crc32": str(_checksum(tensors)),
+        "sha256": _BLANK.decode(),
     }
-    write_atomically(path, safetensors.torch.save(tensors, header))
+    data = safetensors.torch.save(tensors, header)
+    found = _DIGEST.search(data)
+    assert found is not None
+    return b"".join(
+        (data[: found.start(1)], hashlib.sha256(data).hexdigest().encode(), data[found.end(1) :])
+    )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -49,25 +77,49 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"The checkpoint {path} cannot be read ({error}). It is cut short or not a checkpoint; "
-            "use another one from the run's checkpoints/ folder."
-        ) from error
-    if header.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is a safetensors file, but not a checkpoint of this program "
-            f"(format {header.get('format')!r}, wanted {FORMAT!r})."
-        )
-    if int(header["crc32"]) != _checksum(tensors):
-        raise UserError(
-            f"The checkpoint {path} is damaged: its checksum does not fit its contents. Use "
-            "another one from the run's checkpoints/ folder."
-        )
-    return _fill(json.loads(header["tree"]), tensors)
+        return _unpack(path.read_bytes())
+    except FAILURES as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"The checkpoint {path} cannot be used: {reason}.") from error
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: the data are no checkpoint of this version's, or not as they were written.
+    """
+    found = _DIGEST.search(data)
+    if found is None:
+        raise ValueError(_what_else(data))
+    digest = hashlib.sha256(data[: found.start(1)])
+    digest.update(_BLANK)
+    digest.update(memoryview(data)[found.end(1) :])
+    if digest.hexdigest().encode() != found[1]:
+        raise ValueError("it is cut short or damaged, its checksum does not fit its contents")
+    header = _header(data)
+    if header["format"] != FORMAT:
+        raise ValueError(f"its format is {header['format']!r}, wanted {FORMAT!r}")
+    tree = _fill(json.loads(header["tree"]), safetensors.torch.load(data))
+    if not isinstance(tree, dict):
+        raise ValueError("its tree is not a mapping")
+    return tree
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """What a safetensors file says beside its tensors."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size])["__metadata__"]
+
+
+def _what_else(data: bytes) -> str:
+    """What data without a checksum are."""
+    try:
+        kind = _header(data)["format"]
+    except FAILURES:
+        kind = FORMAT
+    if kind == FORMAT:
+        return "it is cut short or damaged, or not a checkpoint of this program"
+    return f"it is not a checkpoint of this version (format {kind!r}, wanted {FORMAT!r})"
 
 
 def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -99,11 +151,3 @@ def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_fill(value, tensors) for value in node]
     return node
-
-
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    crc = 0
-    for key in sorted(tensors):
-        data = tensors[key].reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(data.numpy().data, crc)
-    return crc

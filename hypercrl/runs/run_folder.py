@@ -1,27 +1,31 @@
 """A run on disk: configuration, logs, checkpoints, result."""
 
-import json
-import math
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.files import write_atomically
-from hypercrl.base.strict_json import to_json, write_json
+from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
+from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.overrides import in_shell
+from hypercrl.config.stored import read_stored, signed
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.lock import LOCK, locked
+from hypercrl.runs.needs import check_needs, write_needs
+from hypercrl_envs import TaskFault
 
 LATEST = "latest"
+PREVIOUS = "previous"
+"""The checkpoint that was the latest before."""
 SCHEMA = 1
 """Of result.json: goes up when a key goes, or means something else. New keys leave it."""
 FAILURE = "failure.txt"
@@ -31,8 +35,10 @@ FAILURE = "failure.txt"
 class RunFolder:
     """Paths and writers of one run.
 
-    Layout: config.yaml, metrics.jsonl, tensorboard/, checkpoints/latest.safetensors,
-    checkpoints/after_task_N.safetensors, result.json once the run has ended.
+    Layout: config.yaml, needs.json if it names anything of others, metrics.jsonl, tensorboard/,
+    trackers/, checkpoints/latest.safetensors and the one before it, previous.safetensors,
+    checkpoints/after_task_N.safetensors, result.json once the run
+    has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,8 +58,13 @@ class RunFolder:
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
-            write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
-            folder.metrics_path.touch()
+            folder._sweep()
+            text = signed(OmegaConf.to_yaml(config, resolve=True))
+            values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+            with folder.written():
+                write_needs(path, values)
+                write_atomically(path / "config.yaml", text.encode())
+                folder.metrics_path.touch()
             yield folder
 
     @classmethod
@@ -66,6 +77,8 @@ class RunFolder:
         """
         folder = cls.open(path)
         with locked(path):
+            (path / FAILURE).unlink(missing_ok=True)
+            folder._sweep()
             yield folder
 
     @classmethod
@@ -82,22 +95,40 @@ class RunFolder:
             )
         return cls(path)
 
-    def config(self, schema: type) -> Any:
+    @property
+    def ended(self) -> bool:
+        """Whether its result is there, and whole."""
+        try:
+            return isinstance(from_json(self.result_path.read_bytes()), dict)
+        except (OSError, ValueError):
+            return False
+
+    def config(self, schema: type, *, trust: bool = False) -> Any:
         """The configuration the run was started with, as an instance of the dataclass `schema`.
 
+        Args:
+            schema: a dataclass.
+            trust: whether code that the configuration names may be imported, whoever wrote it.
+
         Raises:
-            UserError: the file does not fit the schema.
+            UserError: the file is damaged, or does not fit the schema; code that a stranger's names
+                would be imported; or what it needs of others is not there.
         """
+        values = read_stored(self.path / "config.yaml", trust=trust)
+        check_needs(self.path)
         try:
-            stored = OmegaConf.load(self.path / "config.yaml")
+            stored = OmegaConf.create(values)
             typed = OmegaConf.structured(schema)
             typed.method = METHODS[stored.method.name][1]
             typed.planner = PLANNERS[stored.planner.name][1]
             typed.memory = MEMORIES[stored.memory.name][1]
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
-                f"{self.path}/config.yaml does not fit this version of the program: {error}"
+                f"{self.path}/config.yaml does not fit this version of the program: "
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
 
     def checkpoint_path(self, name: str) -> Path:
@@ -109,8 +140,19 @@ class RunFolder:
         return sorted(p.stem for p in (self.path / "checkpoints").glob("[!.]*.safetensors"))
 
     def save_checkpoint(self, name: str, tree: dict[str, Any]) -> None:
-        """Write one, atomically."""
-        save_checkpoint(self.checkpoint_path(name), tree)
+        """Write one, atomically; what was the latest one so far is kept as the previous one.
+
+        Raises:
+            UserError: it cannot be written; those that are there are as they were.
+        """
+        path = self.checkpoint_path(name)
+
+        def keep() -> None:
+            if name == LATEST and path.exists():
+                os.replace(path, self.checkpoint_path(PREVIOUS))
+
+        with self.written():
+            save_checkpoint(path, tree, keep)
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:
         """Read one.
@@ -122,7 +164,100 @@ class RunFolder:
         if not path.is_file():
             there = ", ".join(self.checkpoints()) or "none yet"
             raise UserError(f"{self.path} has no checkpoint {name!r}; there are: {there}.")
-        return load_checkpoint(path)
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            raise UserError(f"{error} {self.advice(name)}") from error
+
+    def newest_checkpoint(self) -> tuple[str, dict[str, Any]] | None:
+        """Name and tree of the one to go on from; None: the run is where it began.
+
+        It is the latest one. Where that is missing or damaged it is the newest sound one whose
+        records are all in metrics.jsonl, and a notice says so.
+
+        Raises:
+            UserError: there are records but nothing to go on from.
+        """
+        there = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        if not there and not self.checkpoints():
+            return None
+        try:
+            return LATEST, load_checkpoint(self.checkpoint_path(LATEST))
+        except UserError as error:
+            reason = str(error)
+        newest: tuple[tuple[int, int], str, dict[str, Any]] | None = None
+        for name in self.checkpoints():
+            with suppress(UserError, LookupError, TypeError):
+                tree = load_checkpoint(self.checkpoint_path(name))
+                progress = tree["log_bytes"], tree["position"]["env_steps"]
+                if progress[0] <= there and (newest is None or progress > newest[0]):
+                    newest = progress, name, tree
+        if newest is None:
+            raise UserError(
+                f"{reason} No other one is sound, and {self.path} is left as it is. Put one back, "
+                "or begin a new run."
+            )
+        (_, env_steps), name, tree = newest
+        print(
+            f"hypercrl: {reason} Going on from {name!r}, after {env_steps} environment steps.",
+            file=sys.stderr,
+        )
+        return name, tree
+
+    def make_latest(self, name: str, keep: bool = False) -> None:
+        """Put a checkpoint in the latest one's place as well.
+
+        Args:
+            keep: what was the latest one so far, as the previous one. Both names then are of one
+                file, where that can be; without a previous one, damage to it would cost them both.
+        """
+        if name == LATEST:
+            return
+        written, latest = self.checkpoint_path(name), self.checkpoint_path(LATEST)
+        with self.written():
+            if not keep:
+                write_atomically(latest, written.read_bytes())
+                return
+            partial = latest.with_name(f".{latest.name}.{os.getpid()}.partial")
+            try:
+                os.link(written, partial)
+            except OSError:  # no hard links there
+                shutil.copyfile(written, partial)
+            if latest.exists():
+                os.replace(latest, self.checkpoint_path(PREVIOUS))
+            os.replace(partial, latest)
+            sync_folder(latest.parent)
+
+    def advice(self, name: str) -> str:
+        """What to do about a checkpoint that cannot be used."""
+        others = [other for other in self.checkpoints() if other != name]
+        if not others:
+            return "There is no other one; begin a new run."
+        command = f"hypercrl train {in_shell('resume', self.path)}"
+        command += f" {in_shell('checkpoint', others[-1])}"
+        return f"There are also {', '.join(others)}; go on from one of them with: {command}"
+
+    def _sweep(self) -> None:
+        """Remove what killed processes were in the midst of writing."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for partial in folder.glob(PARTIAL):
+                partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Around whatever writes into the folder.
+
+        Raises:
+            UserError: it cannot be written to, most often because the disk is full.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written to: {error.strerror or error}. Its checkpoints are "
+                "as they were; once there is room, go on with: hypercrl train "
+                f"{in_shell('resume', self.path)}"
+            ) from error
 
     @contextmanager
     def foreign_state_refused(self, name: str) -> Iterator[None]:
@@ -133,95 +268,33 @@ class RunFolder:
         """
         try:
             yield
+        except TaskFault:  # of an environment that replays an episode
+            raise
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"The checkpoint {self.checkpoint_path(name)} does not belong to this run: it does "
                 f"not fit {self.path}/config.yaml ({str(error).splitlines()[0]}). "
-                "Use another one from its checkpoints/ folder."
+                f"{self.advice(name)}"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, atomically."""
-        write_json(self.result_path, result, indent=2)
+        """Write result.json, atomically.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.written():
+            write_json(self.result_path, result, indent=2)
 
 
 def _refuse_used(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(p.name != LOCK for p in path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(map(_of_nobody, path.iterdir()))):
         raise UserError(
             f"{path} exists already and is left as it is. Name another run_dir, or continue "
             f"that run with: hypercrl train {in_shell('resume', path)}"
         )
 
 
-class MetricsLog:
-    """One stream of records into metrics.jsonl and TensorBoard.
-
-    TensorBoard's events are a copy, written anew when a run is resumed: of several files it decides
-    by the clock in their names which comes first, so a killed run's would stay beside the new ones.
-    A TensorBoard that is open follows. The wall time of what came before is that of the resumption.
-
-    Args:
-        folder: the run.
-        position: bytes of metrics.jsonl to keep; what a killed run wrote beyond its checkpoint is
-            dropped and will be written again.
-
-    Raises:
-        UserError: metrics.jsonl is not the one that had so many bytes.
-    """
-
-    def __init__(self, folder: RunFolder, position: int = 0) -> None:
-        kept = _cut(folder.metrics_path, position)
-        events = folder.path / "tensorboard"
-        for old in events.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._board = SummaryWriter(str(events))
-        for record in kept:
-            self._show(**record)
-        self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-
-    def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
-        """Log one record; `task` is the task in training, counted from 1.
-
-        In TensorBoard the numbers of kind "eval" go under the task they are on, all others under
-        their kind; one that is not finite, null in metrics.jsonl, is left out.
-        """
-        record = {"kind": kind, "env_steps": env_steps, "task": task, **values}
-        self._file.write(to_json(record) + "\n")
-        self._show(**record)
-
-    def _show(self, kind: str, env_steps: int, task: int, **values: float | bool | None) -> None:  # noqa: ARG002
-        place = f"task_{values['on']}" if "on" in values else kind
-        for name, value in values.items():
-            if name != "on" and value is not None and math.isfinite(value):
-                self._board.add_scalar(f"{place}/{name}", value, env_steps)
-
-    def flush(self) -> int:
-        """Bring everything to disk; returns the length of metrics.jsonl in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Flush and let go of the files."""
-        self.flush()
-        self._file.close()
-        self._board.close()
-
-
-def _cut(path: Path, position: int) -> list[dict[str, Any]]:
-    """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
-    path.touch()
-    with open(path, "rb+") as file:
-        kept = file.read(position)
-        try:
-            if len(kept) < position or kept[-1:] not in (b"\n", b""):
-                raise ValueError
-            records = [json.loads(line) for line in kept.splitlines()]
-        except ValueError as error:
-            raise UserError(
-                f"{path} does not belong to the latest checkpoint: the {position} bytes that it "
-                "had then are cut short or changed. Put the right file back, or begin a new run."
-            ) from error
-        file.truncate(position)
-    return records
+def _of_nobody(path: Path) -> bool:
+    """Whether a file is what remains of a process that was killed as it made a run."""
+    return path.name == LOCK or path.match(PARTIAL)

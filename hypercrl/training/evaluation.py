@@ -14,6 +14,7 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import ExplorationConfig, random_episode
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
+from hypercrl.training.durations import Durations
 from hypercrl_envs import Task, TaskSequence
 
 HELDOUT_DRAWS = 20
@@ -45,6 +46,10 @@ class Evaluator:
         heldout_episodes: random episodes per task that the prediction error is measured on. Where
             they end too early for a window, others are drawn in their place.
         heldout_from: step of these episodes from which on windows of it begin.
+
+    Attributes:
+        plan_seconds: of each plan.
+        pause: called again and again, at most a few steps of a robot apart.
     """
 
     def __init__(
@@ -65,7 +70,8 @@ class Evaluator:
         self.heldout_episodes = heldout_episodes
         self.heldout_from = heldout_from
         self.device = planner.low.device
-        self.plan_seconds: list[float] = []
+        self.plan_seconds = Durations()
+        self.pause: Callable[[], None] = lambda: None
         self._robots: dict[int, list[Task]] = {}
         self._agents: dict[tuple[int, int], Agent] = {}
         self._heldout: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -114,6 +120,7 @@ class Evaluator:
         infos: list[dict] = [{} for _ in tasks]
         going = list(enumerate(tasks))
         while going:
+            self.pause()
             before, actions = torch.tensor(obs), agent.act(torch.from_numpy(obs))
             ended = []
             for e, env in going:
@@ -124,7 +131,7 @@ class Evaluator:
             # Robots that have ended stay in the batch and stand still; nobody looks at them.
             agent.observe(before, actions, torch.from_numpy(obs))
             going = [robot for robot in going if robot[0] not in ended]
-        self.plan_seconds += agent.plan_seconds
+        self.plan_seconds.extend(agent.plan_seconds)
         agent.plan_seconds = []
         return (
             float(returns.mean()),
@@ -147,7 +154,7 @@ class Evaluator:
             windows = obs.unfold(1, self.horizon + 1, 1).transpose(2, 3)[inside]
             pushes = actions.unfold(1, self.horizon, 1).transpose(2, 3)[inside]
             return float(_errors(belief, windows, pushes).square().mean().sqrt())
-        errors = open_loop_errors(belief, obs, actions, self.horizon, self.heldout_from)
+        errors = open_loop_errors(belief, obs, actions, self.horizon, self.heldout_from, self.pause)
         return float(errors[inside.T].square().mean().sqrt())
 
     def close(self) -> None:
@@ -202,6 +209,7 @@ class Evaluator:
         for number in range(HELDOUT_DRAWS * wanted):
             if len(found) == wanted:
                 break
+            self.pause()
             seed = derive_seed(self.seed, "held-out", task, number)
             episode = random_episode(env, self.exploration, seed)
             (found if len(episode[1]) >= needed else short).append(episode)
@@ -217,7 +225,12 @@ class Evaluator:
 
 
 def open_loop_errors(
-    belief: Belief, obs: Tensor, actions: Tensor, horizon: int, first: int = 0
+    belief: Belief,
+    obs: Tensor,
+    actions: Tensor,
+    horizon: int,
+    first: int = 0,
+    pause: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Errors of predictions `horizon` steps ahead, open loop, from each step of E episodes.
 
@@ -225,6 +238,7 @@ def open_loop_errors(
         belief: of one robot for each episode; it sees what came before a prediction.
         obs, actions: [E, T + 1, O], [E, T, A].
         first: step from which on predictions begin.
+        pause: called before each step.
 
     Returns:
         [T − horizon + 1 − first, E, O].
@@ -232,6 +246,7 @@ def open_loop_errors(
     belief.reset()
     errors = []
     for t in range(actions.shape[1] - horizon + 1):
+        pause()
         end = t + horizon
         if t >= first:
             errors.append(_errors(belief, obs[:, t : end + 1], actions[:, t:end]))

@@ -11,6 +11,7 @@ from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import RandomStreams
+from hypercrl.base.saved import same_type
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
@@ -20,6 +21,7 @@ from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.footprint import check_fits
 from hypercrl_envs import Task, TaskFault, TaskSequence
 
 
@@ -45,7 +47,16 @@ class Experiment:
         return self.method.model
 
     def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore what the agent has learned, from the state of a run."""
+        """Restore what the agent has learned, from the state of a run.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: the state does not fit.
+        """
+        tasks = same_type("tasks", checkpoint["method"]["tasks"], int)
+        given = self.config.task_id == "given"
+        most = len(self.sequence) if given else self.config.inference.max_tasks
+        if not 0 <= tasks <= most:
+            raise ValueError(f"an agent of {tasks} tasks")
         self.method.load_state(checkpoint["method"])
         self.labels.load_state(checkpoint["labels"])
 
@@ -123,7 +134,7 @@ def build(config: TrainConfig) -> Experiment:
 
     Raises:
         UserError: a setting out of its limits, no such device, tasks that cannot be made or begun,
-            functions of theirs that do not do what they are to.
+            functions of theirs that do not do what they are to, more memory needed than there is.
     """
     check(config)
     device = choose_device(config.device)
@@ -140,6 +151,7 @@ def build(config: TrainConfig) -> Experiment:
     except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
     _check_heldout(config, sequence)
+    check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)

@@ -1,6 +1,6 @@
 """The learning half of the loop: what the agent lives through is stored, and trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -8,8 +8,10 @@ from torch import Tensor
 
 from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.errors import UserError
+from hypercrl.base.saved import same_kind, same_type
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.replay import Replay
+from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
 
 STEP_REPORT = ("loss", "regulariser", "gradient_norm")
@@ -27,6 +29,9 @@ class Learner:
             agent infers the task and has not noticed, or has begun one in between.
         observed: of these, how many the method has taken note of.
         first_loss: of the run's first training step.
+        round: slots of the training steps that are left of a round, [count, N(, L)]; None: none is
+            begun.
+        report: of the latest training step, see `STEP_REPORT`; empty before the first one.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -45,6 +50,8 @@ class Learner:
         self.age = 0
         self.observed = 0
         self.first_loss: float | None = None
+        self.round: Tensor | None = None
+        self.report: dict[str, Tensor] = {}
         self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
         self.prepare()
 
@@ -67,28 +74,45 @@ class Learner:
         self.replay.add(obs, action, next_obs)
         self.age += 1
 
+    def begin_with(self, episodes: Iterable[Batch]) -> None:
+        """Store episodes that were recorded elsewhere as the task's first steps."""
+        for episode in episodes:
+            self.replay.begin_episode()
+            for transition in zip(episode.obs, episode.action, episode.next_obs, strict=True):
+                self.add(*transition)
+
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""
         self.model.fit_normalisers(self.replay.contents())
 
-    def train(self, steps: int, caption: str) -> dict[str, float]:
-        """So many training steps; returns the report of the last one.
+    def train(self, steps: int, caption: str, pause: Callable[[], None]) -> dict[str, float]:
+        """A round of so many training steps, or what is left of one; the report of the last one.
 
         Args:
             steps: how many.
             caption: of the task, for the message.
+            pause: called before each step, where `state` can be saved and gone on from.
 
         Raises:
             UserError: there is no window for a memory in the replay.
         """
-        self._follow()
-        report: tuple[Tensor, ...] = ()
-        for slots in self._draw_batches(steps, caption):
-            report = self._training_step(slots)
+        if self.round is None:
+            self._follow()
+            self.round = self._draw_batches(steps, caption)
+        while len(self.round):
+            pause()
+            report = self._training_step(self.round[0])
+            self.report = dict(zip(STEP_REPORT, report, strict=True))
+            self.round = self.round[1:]
             if self.first_loss is None:
                 self.first_loss = float(report[0])
+        self.round = None
         self.observe()
-        return dict(zip(STEP_REPORT, (float(value) for value in report), strict=True))
+        return self.latest_report()
+
+    def latest_report(self) -> dict[str, float]:
+        """Numbers of the latest training step; waits for the device."""
+        return {name: float(value) for name, value in self.report.items()}
 
     def observe(self) -> None:
         """Show the method what has come since it was last shown something."""
@@ -130,6 +154,18 @@ class Learner:
         shape = (count, self.batch_size)
         return torch.randint(len(self.replay), shape, generator=generator, device=self.device)
 
+    def _checked_round(self, slots: Tensor) -> Tensor:
+        """
+        Raises:
+            ValueError: not slots of the replay.
+        """
+        own = torch.zeros((0, *slots.shape[1:]), dtype=torch.int64, device=self.replay.obs.device)
+        slots = same_kind("round", slots, own, rows=True)
+        possible = slots.dim() in (2, 3) and slots.numel() > 0
+        if not possible or slots.min() < 0 or slots.max() >= len(self.replay):
+            raise ValueError("round holds slots that the replay does not")
+        return slots
+
     def _step_on_slots(self, slots: Tensor) -> tuple[Tensor, ...]:
         report = self.method.training_step(self.replay.gather(slots))
         return tuple(report[name] for name in STEP_REPORT)
@@ -141,11 +177,22 @@ class Learner:
             "age": self.age,
             "observed": self.observed,
             "first_loss": self.first_loss,
+            "round": self.round,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned, once the method has been."""
+        """Restore what `state` returned, once the method has been.
+
+        Raises:
+            KeyError, ValueError: it is not of such a learner.
+        """
         self.replay.load_state(state["replay"])
-        self.age, self.observed = state["age"], state["observed"]
-        self.first_loss = state["first_loss"]
+        self.age = same_type("age", state["age"], int)
+        self.observed = same_type("observed", state["observed"], int)
+        if not 0 <= self.observed <= self.age:
+            raise ValueError(f"age is {self.age} and observed {self.observed}")
+        self.first_loss = same_type("first_loss", state["first_loss"], float | None)
+        self.round = None
+        if state["round"] is not None:
+            self.round = self._checked_round(state["round"])
         self.prepare()

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from hypercrl.base.errors import UserError
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import Experiment, build
 
 
-def open_run(run: Path, device: str, checkpoint: str = LATEST) -> Experiment:
+def open_run(
+    run: Path, device: str, checkpoint: str = LATEST, *, trust: bool = False
+) -> Experiment:
     """The experiment that a run folder describes, its agent as the checkpoint has it.
 
     With `planner.dynamics=simulator` nothing was learned, and no checkpoint is read.
@@ -16,15 +19,19 @@ def open_run(run: Path, device: str, checkpoint: str = LATEST) -> Experiment:
         run: the folder.
         device: where the parts live, whatever the run was trained on.
         checkpoint: name of one in the run's checkpoints/.
+        trust: import code that the run names even where a stranger wrote it.
 
     Raises:
-        UserError: there is no such run, device or checkpoint, or they do not fit one another.
+        UserError: there is no such run, device or checkpoint, they do not fit one another, or
+            nothing is learned yet.
     """
     folder = RunFolder.open(run)
-    config = folder.config(TrainConfig)
+    config = folder.config(TrainConfig, trust=trust)
     config.device = device
     experiment = build(config)
     if not experiment.plans_with_simulator:
         with folder.foreign_state_refused(checkpoint):
             experiment.load_agent(folder.load_checkpoint(checkpoint))
+        if not experiment.method.tasks:
+            raise UserError(f"{run} has not begun its first task in checkpoint {checkpoint!r}.")
     return experiment

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypercrl import metrics
 from hypercrl.agent.task_inference import score_decisions
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.runs.run_folder import SCHEMA
+from hypercrl.training.durations import Durations
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.trainer import Trainer
 
@@ -30,10 +30,10 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         "seconds": sum(tallies.seconds.values()),
         "seconds_by": dict(tallies.seconds),
         "plans": len(tallies.plan_seconds),
-        "plan_milliseconds": 1e3 * median(tallies.plan_seconds) if tallies.plan_seconds else None,
+        "plan_milliseconds": _milliseconds(tallies.plan_seconds),
         "updates": tallies.updates,
         "extra_updates": trainer.method.extra_updates,
-        "update_milliseconds": 1e3 * median(tallies.update_seconds),
+        "update_milliseconds": _milliseconds(tallies.update_seconds),
         "env_steps": trainer.position.env_steps,
         "memory_bytes": tallies.memory_bytes,
         **_of_memory(trainer),
@@ -43,12 +43,17 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _milliseconds(durations: Durations) -> float | None:
+    """The median; None: there were none."""
+    return 1e3 * durations.median() if len(durations) else None
+
+
 def _of_memory(trainer: Trainer) -> dict[str, Any]:
     """What a robot's memory takes, in bytes and in time for each control step."""
     model, seconds = trainer.experiment.model, trainer.tallies.memory_seconds
     return {
         "memory_state_bytes": model.encoder.state_bytes() if isinstance(model, ContextModel) else 0,
-        "memory_step_milliseconds": 1e3 * median(seconds) if seconds else None,
+        "memory_step_milliseconds": _milliseconds(seconds),
     }
 
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
+from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
@@ -21,11 +25,12 @@ from hypercrl.training.trainer import Trainer
 
 @dataclass
 class Run:
-    """An experiment, its folder, and the checkpoint to go on from; None: from the start."""
+    """An experiment, its folder, and the name and state of the checkpoint to go on from; None: from
+    the start."""
 
     experiment: Experiment
     folder: RunFolder
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: tuple[str, dict[str, Any]] | None = None
 
     def finish(self, progress: Progress) -> dict[str, Any]:
         """Train to the end, or measure the oracle where there is nothing to train.
@@ -37,7 +42,8 @@ class Run:
             result = measure_oracle(self.experiment, progress)
         else:
             trainer = Trainer(self.experiment, self.folder, progress)
-            trainer.run(self.checkpoint)
+            name, state = self.checkpoint or (LATEST, None)
+            trainer.run(state, name)
             result = summarise(trainer)
         progress.finish()
         self.folder.write_result(result)
@@ -51,29 +57,55 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     Raises:
         UserError: a setting that cannot be, or something is at `path` already.
     """
-    experiment = build(cast(TrainConfig, OmegaConf.to_object(config)))
-    with RunFolder.create(path, config) as folder:
-        yield Run(experiment, folder)
+    chosen(config.logger)
+    if config.threads is None:
+        config.threads = torch.get_num_threads()
+    settings = cast(TrainConfig, OmegaConf.to_object(config))
+    with _in_threads(settings):
+        experiment = build(settings)
+        recorded_transitions(experiment, 0)  # what is refused, before there is a folder
+        with RunFolder.create(path, config) as folder:
+            yield Run(experiment, folder)
 
 
 @contextmanager
-def resumed(path: Path, device: str | None = None) -> Iterator[Run]:
-    """A run to go on with, locked against other writers.
+def resumed(
+    path: Path, device: str | None = None, checkpoint: str | None = None, *, trust: bool = False
+) -> Iterator[Run]:
+    """A run to go on with, with as many threads, locked against other writers.
 
     Args:
         device: if not the one it was started on.
+        checkpoint: name of the one to go on from; None: the newest sound one.
+        trust: import code that the run names even where a stranger wrote it.
 
     Raises:
-        UserError: there is no run, it has ended, or another process goes on with it.
+        UserError: there is no run, it has ended, another process goes on with it, or there is no
+            sound checkpoint.
     """
     with RunFolder.resume(path) as folder:
-        if folder.result_path.exists():
+        if folder.ended:
             there = shlex.quote(str(folder.path))
             raise UserError(f"{folder.path} has ended; see it with: hypercrl report {there}")
-        config = folder.config(TrainConfig)
+        config = folder.config(TrainConfig, trust=trust)
         if device is not None:
             config.device = device
         # A run killed before its first checkpoint starts again from its configuration.
-        there = LATEST in folder.checkpoints()
-        checkpoint = folder.load_checkpoint(LATEST) if there else None
-        yield Run(build(config), folder, checkpoint)
+        if checkpoint is None:
+            saved = folder.newest_checkpoint()
+        else:
+            saved = checkpoint, folder.load_checkpoint(checkpoint)
+        with _in_threads(config):
+            yield Run(build(config), folder, saved)
+
+
+@contextmanager
+def _in_threads(config: TrainConfig) -> Iterator[None]:
+    """Let torch use a run's threads, which the last digits of its sums depend on; None: its own."""
+    check(config)
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

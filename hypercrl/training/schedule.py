@@ -35,11 +35,8 @@ class Schedule:
     def evaluates(self, step: int) -> bool:
         """Whether the tasks so far are evaluated in the midst of one."""
         planned = step - self.protocol.random_steps
-        return self._midst(step) and planned % self.protocol.eval_every == 0
+        return planned > 0 and step < self.steps and planned % self.protocol.eval_every == 0
 
     def checkpoints(self, step: int) -> bool:
-        """Whether a checkpoint is due in the midst of a task."""
-        return self._midst(step) and step % self.protocol.checkpoint_every == 0
-
-    def _midst(self, step: int) -> bool:
-        return self.protocol.random_steps < step < self.steps
+        """Whether a checkpoint is due in the midst of a task, the random steps included."""
+        return 0 < step < self.steps and step % self.protocol.checkpoint_every == 0

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from hypercrl.agent.task_inference import Decision
+from hypercrl.base.saved import same_type
+from hypercrl.training.durations import Durations
 from hypercrl.training.evaluation import Score
 
 
@@ -18,7 +20,7 @@ def _empty_matrices() -> dict[str, list[list[float]]]:
 class Tallies:
     """Saved and loaded by its fields, so that what is counted is what is saved.
 
-    A field is made of JSON values, or a list of a dataclass of them.
+    A field is made of JSON values, or a dataclass of them, or a list of a dataclass.
 
     Attributes:
         matrix: of every quantity of a `Score`, a row of all tasks before the first and after each.
@@ -37,9 +39,9 @@ class Tallies:
     memory_bytes: list[int] = field(default_factory=list)
     training_seconds: list[float] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    plan_seconds: list[float] = field(default_factory=list)
-    memory_seconds: list[float] = field(default_factory=list)
-    update_seconds: list[float] = field(default_factory=list)
+    plan_seconds: Durations = field(default_factory=Durations)
+    memory_seconds: Durations = field(default_factory=Durations)
+    update_seconds: Durations = field(default_factory=Durations)
     updates: int = 0
     decisions: list[Decision] = field(default_factory=list)
     boundaries: list[int] = field(default_factory=list)
@@ -64,11 +66,16 @@ class Tallies:
 
         Raises:
             KeyError: a field that was not saved.
+            ValueError: one of another type.
         """
+        same_type("tallies", state, type(self))
         types = get_type_hints(type(self))
         for each in fields(self):
-            value = state[each.name]
-            record = next(filter(is_dataclass, get_args(types[each.name])), None)
+            value: Any = state[each.name]
+            kind = types[each.name]
+            if is_dataclass(kind) and isinstance(kind, type):
+                value = kind(**value)
+            record = next(filter(is_dataclass, get_args(kind)), None)
             if isinstance(record, type):
                 value = [record(**saved) for saved in value]
             setattr(self, each.name, value)

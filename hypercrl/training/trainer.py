@@ -1,8 +1,12 @@
 """The one training loop: act, store, update, evaluate, checkpoint, task after task."""
 
+import signal
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from math import isfinite
 from typing import Any
 
@@ -15,13 +19,21 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import CorrelatedNoise, make_noise
 from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import Interrupted
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
+from hypercrl.base.saved import same_kind, same_type
 from hypercrl.planning.search import medians
-from hypercrl.runs.run_folder import LATEST, MetricsLog, RunFolder
+from hypercrl.replay.transitions import Batch
+from hypercrl.runs.interruption import Interruption
+from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.runs.trackers import chosen
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
+from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
+from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import Task, TaskFault
@@ -29,23 +41,16 @@ from hypercrl_envs import Task, TaskFault
 DIVERGED = 1e9
 """Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
 
-
-@dataclass
-class Position:
-    """Where the loop stands: `step` steps of task `task` (from 0) are done."""
-
-    task: int = 0
-    step: int = 0
-    env_steps: int = 0
-    episode_return: float = 0.0
-    episode_steps: int = 0
+SECONDS = torch.zeros(0, dtype=torch.float64)
 
 
 class Trainer:
     """Trains one method on one task sequence.
 
     Whatever `state` returns is the whole truth about a run in progress: a trainer that loads it
-    goes on exactly (bit for bit on a CPU) as the one that saved it would have.
+    goes on exactly (bit for bit on a CPU) as the one that saved it would have. It holds between the
+    stages of a step, between the training steps of one of them, and anywhere in an evaluation, of
+    which the tasks that are done count: there a run is saved on a signal and by the clock.
 
     Args:
         experiment: the parts.
@@ -64,6 +69,9 @@ class Trainer:
         self.learner = Learner(experiment)
         self.schedule = Schedule(self.protocol)
         self.evaluator = experiment.evaluator()
+        self.evaluator.pause = self._pause
+        self.interruption = Interruption()
+        self.scores: list[Score] = []
         self.position = Position()
         self.tallies = Tallies()
         self.env: Task
@@ -71,59 +79,119 @@ class Trainer:
         self.noise: CorrelatedNoise
         self.belief: Belief | None = None
         self.obs: Tensor
+        self.recorded: dict[int, list[Batch]] = {}
 
-    def run(self, resumed: dict[str, Any] | None = None) -> None:
+    def run(self, resumed: dict[str, Any] | None = None, checkpoint: str = LATEST) -> None:
         """Train what is left of the sequence, from the start or from a checkpoint's state.
 
+        Args:
+            resumed: the state; None: from the start.
+            checkpoint: its name. Another one than the latest takes that one's place.
+
         Raises:
-            UserError: the model diverged, or the environment or its reward failed; names the step
-                and the last good checkpoint.
+            Interrupted: a signal came, and the latest checkpoint is of that moment.
+            UserError: the model diverged, the environment or its reward failed, or the folder
+                cannot be written to; names the step and the last good checkpoint.
         """
+        log_bytes = 0
         if resumed is not None:
-            with self.folder.foreign_state_refused(LATEST):
+            with self.folder.foreign_state_refused(checkpoint):
                 self._load_state(resumed)
+                log_bytes = same_type("log_bytes", resumed["log_bytes"], int)
+                if self.position.step:
+                    self._prepare(self.position.task, resumed)
+            self.folder.make_latest(checkpoint)
+        begun = self.position.task + bool(self.position.step)
+        self.recorded = recorded_transitions(self.experiment, begun)
+        # The first optimiser does so, for a second or more in which no signal would be looked at.
+        import_module("torch._dynamo")
+        log = MetricsLog(self.folder, log_bytes, chosen(self.experiment.config.logger))
+        with self.interruption.noted(), closing(self.evaluator), log as self.log:
+            if resumed is None:
+                self._checkpoint(LATEST)  # so that who finds none knows that it was lost
+            self._train()
+            self._pause()
+
+    def _train(self) -> None:
         position = self.position
-        log_bytes = resumed["log_bytes"] if resumed is not None else 0
-        self.log = MetricsLog(self.folder, log_bytes)
         try:
             for task in range(position.task, len(self.sequence)):
-                self._train_task(task, resumed if position.step else None)
-                resumed = None
+                if not position.step:
+                    self._begin_task(task)
+                    self._prepare(task, None)
+                    if task in self.recorded:
+                        self._begin_with(self.recorded[task])
+                self._train_task(task)
         except TaskFault as fault:
             raise UserError(
                 f"{fault} That was after {position.env_steps} environment steps, in training of "
                 f"task {position.task + 1}. {self._last_good}"
             ) from fault
-        finally:
-            self.log.close()
-            self.evaluator.close()
 
-    def _train_task(self, task: int, resumed: dict[str, Any] | None) -> None:
+    def _train_task(self, task: int) -> None:
         """A task of the sequence, from its first step or from where a checkpoint was written."""
-        schedule, position, learner = self.schedule, self.position, self.learner
-        if resumed is None:
-            self._begin_task(task)
-        self._prepare(task, resumed)
+        schedule, position = self.schedule, self.position
         self.progress.start_task(task, self.sequence.captions[task], schedule.steps, position.step)
-        while position.step < schedule.steps:
-            self._act(planned=schedule.plans(learner.age))
-            if schedule.ends_random_steps(learner.age):
-                self._end_of_random_steps()
-            if self.labels.learns and (updates := schedule.updates(learner.age)):
-                self._update(updates)
-            if schedule.evaluates(position.step):
-                for on in range(task + 1):
-                    self._evaluate(on, self.protocol.eval_episodes)
-            if schedule.checkpoints(position.step):
+        stages = self._stages()
+        while position.step < schedule.steps or position.stage:
+            stages[position.stage]()
+            position.stage = (position.stage + 1) % len(stages)
+            if not position.stage and schedule.checkpoints(position.step):
                 self._checkpoint(LATEST)
+            self._pause()
             self.progress.advance(position.step)
         self._end_task(task)
+
+    def _stages(self) -> tuple[Callable[[], None], ...]:
+        """What a step may bring with it, in order; most often only the first is due.
+
+        A stage that is entered anew after it was saved in its midst goes on from there.
+        """
+        return (
+            lambda: self._act(planned=self.schedule.plans(self.learner.age)),
+            self._end_random_steps,
+            self._evaluate_untrained,
+            self._learn,
+            self._evaluate_so_far,
+            self._consolidate,
+            self._evaluate_trained,
+        )
+
+    def _pause(self) -> None:
+        """Save if it is time to, and end if that was asked for.
+
+        Raises:
+            Interrupted: it was.
+            UserError: what would be saved has diverged.
+        """
+        interruption = self.interruption
+        if not interruption.due:
+            return
+        if self.learner.round is not None and (report := self.learner.latest_report()):
+            self._stop_if_diverged(**report)
+        self._checkpoint(LATEST)
+        if interruption.number is not None:
+            raise Interrupted(interruption.number, self._saved_and_goes_on())
+
+    def _saved_and_goes_on(self) -> str:
+        return (
+            f"interrupted; saved after {self.position.env_steps} environment steps, in training of "
+            f"task {self.position.task + 1}"
+        )
 
     def _begin_task(self, task: int) -> None:
         if task:
             self.tallies.boundaries.append(self.position.env_steps)
         if self.labels.announces(task):
             self.learner.begin_task()
+
+    def _begin_with(self, episodes: list[Batch]) -> None:
+        """Recorded transitions in place of as many random steps."""
+        self.learner.begin_with(episodes)
+        random = self.protocol.random_steps
+        self.position.step = min(self.learner.age, random)
+        self.learner.replay.begin_episode()
+        self.position.stage = 1 if self.learner.age >= random else 0  # all but the act
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
         """Environment, agent and noise of the task: new, or where a checkpoint left them."""
@@ -147,12 +215,20 @@ class Trainer:
             if self.schedule.plans(self.learner.age):
                 self._inform_agent()  # it does not know that this is another task
             return
-        self.env.set_state(resumed["env"])
-        self.noise.load_state(resumed["noise"])
-        self.obs = resumed["obs"]
-        self.agent.start = resumed["plan_start"].to(device)
-        self.agent.searches = resumed.get("searches", [])
-        self._inform_agent(resumed.get("belief"))
+        self._put_back(resumed)
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        """Restore what `_inside` returned."""
+        agent = self.agent
+        self.env.set_state(state["env"])
+        self.noise.load_state(state["noise"])
+        self.obs = same_kind("obs", state["obs"], self.learner.replay.obs[0].cpu())
+        agent.start = same_kind("plan_start", state["plan_start"], agent.start)
+        agent.searches = same_type("searches", state["searches"], list[Tensor])
+        seconds = same_kind("plan_seconds", state["plan_seconds"], SECONDS, rows=True)
+        agent.plan_seconds = seconds.tolist()
+        if "belief" in state:  # not before the first planned step
+            self._inform_agent(state["belief"])
 
     def _act(self, planned: bool) -> None:
         """One environment step with a planned, or a random, action."""
@@ -197,6 +273,8 @@ class Trainer:
             self.learner.observe()
             self.learner.end_task()
             self.learner.begin_task()
+            self._collect_memory_seconds()
+            self.belief = None  # it is not asked in random steps, and does not know of the new task
         else:
             self.learner.go_back()
             self._inform_agent()
@@ -210,25 +288,68 @@ class Trainer:
         self.position.episode_return = 0.0
         self.position.episode_steps = 0
 
-    def _end_of_random_steps(self) -> None:
-        self.learner.fit_normalisers()
-        if not self.tallies.matrix["success"]:
+    @property
+    def _random_ends(self) -> bool:
+        """Whether the latest step was the last random one, or a recorded one in its place."""
+        given = self.experiment.config.task_id == "given"
+        return self.schedule.ends_random_steps(self.position.step if given else self.learner.age)
+
+    def _end_random_steps(self) -> None:
+        if self._random_ends:
+            self.learner.fit_normalisers()
+
+    def _evaluate_untrained(self) -> None:
+        first = not self.tallies.matrix["success"]
+        if first and self._random_ends:
             self._evaluate_row(self.protocol.eval_episodes)
+
+    def _learn(self) -> None:
+        """The round of training steps that is due, or the rest of one that was begun."""
+        age = self.protocol.random_steps if self._random_ends else self.learner.age
+        updates = self.schedule.updates(age)
+        if self.learner.round is not None or (updates and self.labels.learns):
+            self._update(updates)
+
+    def _evaluate_so_far(self) -> None:
+        if self.schedule.evaluates(self.position.step):
+            self._evaluate_first(self.position.task + 1, self.protocol.eval_episodes)
+
+    def _consolidate(self) -> None:
+        """The method's end of a task, which may take minutes and is saved before: a signal breaks
+        it off."""
+        if self.position.step < self.schedule.steps:
+            return
+        self._checkpoint(LATEST)
+        try:
+            with self.interruption.breaking_off():
+                self._pause()
+                with self.tallies.timed("update"):
+                    self.learner.observe()
+                    if self.labels.announces(self.position.task + 1):
+                        self.learner.end_task()
+        except KeyboardInterrupt as stop:
+            number = self.interruption.number or signal.SIGINT
+            raise Interrupted(number, self._saved_and_goes_on()) from stop
+
+    def _evaluate_trained(self) -> None:
+        if self.position.step == self.schedule.steps:
+            self._evaluate_row(self.protocol.final_episodes)
+            self._log_forgetting(self.position.task + 1)
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
         tallies, started = self.tallies, time.perf_counter()
-        values = self.learner.train(updates, self.env.caption)
+        values = self.learner.train(updates, self.env.caption, self._pause)
         seconds = time.perf_counter() - started
         tallies.spend("update", seconds)
-        tallies.update_seconds.append(seconds / updates)
+        tallies.update_seconds.add(seconds / updates)
         tallies.updates += updates
         self._stop_if_diverged(**values)
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
         self._inform_agent()
         if plans := self.agent.plan_seconds:
-            tallies.plan_seconds += plans
+            tallies.plan_seconds.extend(plans)
             median = 1e3 * sorted(plans)[len(plans) // 2]
             seen = medians(self.agent.searches)
             self._log("plan", milliseconds=median, **(seen[-1] if seen else {}))
@@ -248,7 +369,7 @@ class Trainer:
 
     def _collect_memory_seconds(self) -> None:
         if self.belief is not None:
-            self.tallies.memory_seconds += self.belief.seconds
+            self.tallies.memory_seconds.extend(self.belief.seconds)
             self.belief.seconds = []
 
     def _stop_if_diverged(self, loss: float, **others: float) -> None:
@@ -266,15 +387,20 @@ class Trainer:
 
     @property
     def _last_good(self) -> str:
-        there = LATEST in self.folder.checkpoints()
-        path = self.folder.checkpoint_path(LATEST) if there else "none was written yet"
-        return f"Last good checkpoint: {path}."
+        return f"Last good checkpoint: {self.folder.checkpoint_path(LATEST)}."
 
     def _evaluate_row(self, episodes: int) -> None:
         """One row of every matrix: all tasks of the sequence, those to come included."""
-        scores = [self._evaluate(on, episodes) for on in range(len(self.sequence))]
+        scores = self._evaluate_first(len(self.sequence), episodes)
         for name, rows in self.tallies.matrix.items():
             rows.append([getattr(score, name) for score in scores])
+
+    def _evaluate_first(self, count: int, episodes: int) -> list[Score]:
+        """Scores of so many tasks; where this was saved in its midst, of the rest anew."""
+        while len(self.scores) < count:
+            self.scores.append(self._evaluate(len(self.scores), episodes))
+        scores, self.scores = self.scores, []
+        return scores
 
     def _log_forgetting(self, trained: int) -> None:
         """Average performance and forgetting over the tasks trained so far."""
@@ -299,20 +425,15 @@ class Trainer:
     def _end_task(self, task: int) -> None:
         self.env.close()
         tallies = self.tallies
-        tallies.plan_seconds += self.agent.plan_seconds
+        tallies.plan_seconds.extend(self.agent.plan_seconds)
         self.agent.plan_seconds = []
-        with tallies.timed("update"):
-            self.learner.observe()
-            if self.labels.announces(task + 1):
-                self.learner.end_task()
-        self._evaluate_row(self.protocol.final_episodes)
-        self._log_forgetting(task + 1)
         tallies.training_seconds.append(tallies.seconds["update"] - sum(tallies.training_seconds))
         tallies.memory_bytes.append(self.method.memory_bytes() + self.learner.replay.bytes)
         self.position.task += 1
         self.position.step = 0
-        self._checkpoint(f"after_task_{task + 1}")
-        self._checkpoint(LATEST)
+        self._checkpoint(name := f"after_task_{task + 1}")
+        self.folder.make_latest(name, keep=True)
+        self.log.commit()
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)
@@ -320,34 +441,42 @@ class Trainer:
     def _checkpoint(self, name: str) -> None:
         with self.tallies.timed("checkpoint"):
             self.folder.save_checkpoint(name, self._state())
+        self.interruption.saved()
+        if name == LATEST:
+            self.log.commit()
 
     def _state(self) -> dict[str, Any]:
-        inside: dict[str, Any] = {}
-        if self.position.step:
-            inside = {
-                "env": self.env.get_state(),
-                "noise": self.noise.state(),
-                "obs": self.obs,
-                "plan_start": self.agent.start,
-                "searches": self.agent.searches,
-            }
-            if self.belief is not None:
-                inside["belief"] = self.belief.state()
         self._collect_memory_seconds()
-        plan_seconds = [*self.tallies.plan_seconds, *self.agent.plan_seconds]
         return {
             "position": asdict(self.position),
+            "scores": [asdict(score) for score in self.scores],
             "method": self.method.state(),
             "learner": self.learner.state(),
             "streams": self.experiment.streams.state(),
-            "tallies": replace(self.tallies, plan_seconds=plan_seconds).state(),
+            "tallies": self.tallies.state(),
             "labels": self.labels.state(),
             "log_bytes": self.log.flush(),
-            **inside,
+            **(self._inside() if self.position.step else {}),
+        }
+
+    def _inside(self) -> dict[str, Any]:
+        """What there is within a task."""
+        belief = {} if self.belief is None else {"belief": self.belief.state()}
+        return {
+            "env": self.env.get_state(),
+            "noise": self.noise.state(),
+            "obs": self.obs,
+            "plan_start": self.agent.start,
+            "plan_seconds": SECONDS.new_tensor(self.agent.plan_seconds),
+            "searches": self.agent.searches,
+            **belief,
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        self.position = Position(**state["position"])
+        size = len(self.sequence), self.schedule.steps, len(self._stages())
+        self.position = Position.of(state["position"], *size)
+        scores = same_type("scores", state["scores"], list[Score])
+        self.scores = [Score(**score) for score in scores]
         self.experiment.load_agent(state)
         self.learner.load_state(state["learner"])
         self.experiment.streams.load_state(state["streams"], self.experiment.device)

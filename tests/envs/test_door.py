@@ -187,3 +187,57 @@ def test_reward_by_hand():
 def test_wrong_parameters_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         make_task("door", **wrong)
+
+
+HANDLE = ("bar", "stem", "lever", "spindle", "round", "ridge")
+
+
+def seen(task: DoorTask, point: np.ndarray) -> np.ndarray:
+    """Where in the picture of the task's camera a point is; inside it both numbers are in ±1."""
+    arm = mujoco_arm(task)
+    camera = arm.model.camera(task.camera).id
+    x, y, z = arm.data.cam_xmat[camera].reshape(3, 3).T @ (point - arm.data.cam_xpos[camera])
+    half = math.tan(math.radians(arm.model.cam_fovy[camera]) / 2)
+    return np.array([x, y]) / (-z * half)
+
+
+def share_in_sight(task: DoorTask) -> float:
+    """How many of the points along the handle nothing solid stands in front of."""
+    arm = mujoco_arm(task)
+    model, data = arm.model, arm.data
+    eye = data.cam_xpos[model.camera(task.camera).id]
+    handle = [i for i in range(model.ngeom) if model.geom(i).name.startswith(HANDLE)]
+    parts = [i for i in handle if model.geom(i).name in ("bar", "lever", "round")]
+    hits = []
+    for part in parts:
+        axis = data.geom_xmat[part].reshape(3, 3)[:, 2]
+        for along in np.linspace(-1.0, 1.0, 9):
+            point = data.geom_xpos[part] + along * model.geom_size[part, 1] * axis
+            met = np.zeros(1, np.int32)
+            mujoco.mj_ray(model, data, eye, point - eye, None, True, -1, met)
+            hits.append(met[0] in handle)
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("camera", ["front", "side", "top"])
+def test_cameras_show_the_whole_arm_and_the_whole_door(door: dict[str, Any], camera: str):
+    """And the front one a part of the handle, until the hand turns it."""
+    task = DoorTask(**door, camera=camera)
+    obs, _ = task.reset(seed=0)
+    for _ in range(60):
+        arm = mujoco_arm(task)
+        model, data = arm.model, arm.data
+        mujoco.mj_forward(model, data)
+        names = [model.geom(i).name for i in range(model.ngeom)]
+        points = [data.geom_xpos[i] for i, name in enumerate(names) if "table" not in name]
+        panel, lintel = model.geom("panel").id, model.site("lintel").id
+        for part, centre, turn, size in (
+            (panel, data.geom_xpos, data.geom_xmat, model.geom_size),
+            (lintel, data.site_xpos, data.site_xmat, model.site_size),
+        ):
+            corners = np.array([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)])
+            points += list(centre[part] + corners * size[part] @ turn[part].reshape(3, 3).T)
+        assert all(np.abs(seen(task, point)).max() < 0.99 for point in points)
+        if camera == "front" and abs(obs[10]) < 0.05:
+            assert share_in_sight(task) > 0.1
+        obs, *_ = task.step(task.scripted_action(obs))

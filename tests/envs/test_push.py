@@ -227,7 +227,7 @@ def test_random_actions_stay_on_the_table():
         {"start_yaw": "far"},
         {"camera": "behind"},
         {"width": 0},
-        {"render_mode": "human"},
+        {"render_mode": "humn"},
     ],
     ids=str,
 )

@@ -12,6 +12,7 @@ import yaml
 
 from hypercrl_envs import TASKS, TaskSequence, make_task
 from hypercrl_envs.push import PushTask
+from hypercrl_envs.sequence import told_apart
 
 SPECS: list[dict[str, Any]] = [
     {"task": "push", "densities": [500, 500]},
@@ -181,3 +182,25 @@ def test_a_shipped_sequence_can_be_made(path: Path):
     sequence = TaskSequence(config["tasks"], config["name"], config.get("pad", False))
     assert config["name"] == path.stem
     assert len(set(sequence.captions)) == len(sequence)
+
+
+def test_captions_tell_tasks_of_one_environment_apart():
+    reacher = {"task": "gym", "id": "Reacher-v5", "reward": "hypercrl_envs.gym_rewards:reacher"}
+    specs = [
+        reacher | {"options": {"max_episode_steps": 50, "reward_control_weight": 1}},
+        reacher | {"options": {"max_episode_steps": 50, "reward_control_weight": 0.1}},
+        reacher | {"reward": "hypercrl_envs.gym_rewards:goal_distance"},
+        {"task": "push"},
+        {"task": "push"},
+    ]
+    sequence = TaskSequence(specs[:2], "options")
+    assert sequence.captions == (
+        "Reacher-v5, reward_control_weight 1",
+        "Reacher-v5, reward_control_weight 0.1",
+    )
+    task = sequence.make(1)
+    assert task.caption == sequence.captions[1]
+    captions = ["Reacher-v5"] * 3 + ["push 500 | 500 kg/m³"] * 2
+    *_, other, push, same = told_apart(captions, specs)
+    assert other == "Reacher-v5, reward hypercrl_envs.gym_rewards:goal_distance"
+    assert push == same == "push 500 | 500 kg/m³"

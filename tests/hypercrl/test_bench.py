@@ -13,8 +13,11 @@ from rich.console import Console
 
 from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
+from hypercrl.bench.cell import Progress
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
+from hypercrl.runs.lock import locked
+from hypercrl.runs.run_folder import FAILURE
 
 SMALL = (
     "preset=smoke",
@@ -159,7 +162,7 @@ class StubWorkers(LocalWorkers):
 DONE = "open('{folder}/result.json', 'w').write('{{}}')"
 DIES_ONCE = f"import os\nif {{attempt}} == 1: os.kill(os.getpid(), 9)\n{DONE}"
 ALWAYS_DIES = "import os; os.kill(os.getpid(), 9)"
-DIVERGES = "print('the model diverged'); raise SystemExit(2)"
+DIVERGES = "open('{folder}/config.yaml', 'w'); print('the model diverged'); raise SystemExit(2)"
 CRASHES = "raise RuntimeError('a bug')"
 ENDS_WITHOUT_RESULT = "pass"
 
@@ -191,7 +194,8 @@ def test_a_crash_loses_only_its_cell_and_attempts_are_bounded(tmp_path):
     assert reasons["diverges"] == "exit code 2: the model diverged"
     assert "a bug" in reasons["crashes"]
     assert "the model diverged" in (tmp_path / "cells/diverges/failure.txt").read_text()
-    assert not (tmp_path / "cells/fine/failure.txt").exists()
+    # Word is left in runs that were begun, and nowhere else.
+    assert [p.parent.name for p in tmp_path.rglob("failure.txt")] == ["diverges"]
     assert "killed_once: to be tried again (killed by signal 9)" in said
 
 
@@ -281,7 +285,124 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     for key in ("scores", "success", "prediction_error", "updates"):
         assert got[key] == wanted[key]
     assert victim.progress() == (2, 180)
-    assert "2 done" in progress_table(board).title
+    assert "2 done" in progress_table(board, Console()).title
+    capsys.readouterr()
     main(["bench", *words, f"out={out}"])
-    assert "2 of 2 cells are there already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 2 cells are there already" in said
+    # A line or two for each task, a few for each method: not a page for each run.
+    assert len(said.splitlines()) < 40
     assert (out / "report" / "index.html").exists()
+    main(["report", str(out)])  # the grid's folder stands for its runs
+    assert capsys.readouterr().out == said.partition("already\n")[2]
+
+
+def test_what_bench_did_not_make_it_does_not_touch(tmp_path):
+    """A cell's folder with files of someone else: the cell fails, the files stay."""
+    words = ["method=finetune", "seed=0", *SMALL]
+    grid = Grid(words, tmp_path)
+    folder = grid.cells[0].folder
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine" / "notes").write_text("kept")
+    board = run_grid(grid.cells, LocalWorkers(1), 2, Console(file=io.StringIO()))
+    assert [(p.status, p.attempts) for p in board] == [(Status.FAILED, 1)]
+    assert "exists already and is left as it is" in board[0].reason
+    assert [p.name for p in folder.iterdir()] == ["mine"]
+    assert (folder / "mine" / "notes").read_text() == "kept"
+
+
+def test_no_word_is_left_in_a_run_that_someone_else_goes_on_with(tmp_path):
+    cell = Cell("x", (), tmp_path / "x")
+    cell.folder.mkdir()
+    (cell.folder / "config.yaml").touch()
+    with locked(cell.folder):
+        cell.fail("it is being written to")
+        assert not (cell.folder / FAILURE).exists()
+    cell.fail("it diverged")
+    assert (cell.folder / FAILURE).read_text() == "it diverged\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', "[" * 100_000, "\xff"])
+def test_a_damaged_grid_says_what_to_write(tmp_path, text):
+    with Grid(["seed=0", "preset=smoke"], tmp_path).claim():
+        pass
+    (tmp_path / "grid.json").write_text(text, encoding="latin-1")
+    with (
+        pytest.raises(UserError, match=r'damaged.*write into it: \{"preset": "smoke"\}'),
+        Grid(["seed=0", "preset=smoke"], tmp_path).claim(),
+    ):
+        pass
+
+
+def test_an_empty_result_is_no_end(tmp_path):
+    cell = Cell("x", (), tmp_path)
+    for text, done in (("", False), ("{", False), ("[]", False), ("{}", True)):
+        (tmp_path / "result.json").write_text(text)
+        assert cell.done is done
+
+
+def test_a_cell_that_cannot_be_started_costs_no_other(tmp_path):
+    (tmp_path / "cells" / "blocked.log").mkdir(parents=True)
+    board, workers, said = run_stubs(tmp_path, {"blocked": DONE, "fine": DONE}, slots=1)
+    assert board["blocked"].status is Status.FAILED
+    assert board["fine"].status is Status.DONE
+    assert workers.free == 1
+    assert "blocked: given up (cannot be started: [Errno 21] Is a directory" in said
+
+
+BREAKS = """
+import gymnasium
+from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
+
+
+class Breaks(ReacherEnv):
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 10:
+            raise RuntimeError("the arm fell off")
+        return super().step(action)
+
+
+gymnasium.register("Breaks-v0", Breaks, max_episode_steps=50)
+"""
+
+
+def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "breaking_module.py").write_text(BREAKS)
+    tasks = 'env.tasks=[{task: gym, id: "breaking_module:Breaks-v0"}]'
+    words = ("env=gymnasium_learned", tasks, "protocol.num_tasks=1", *SMALL)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "method=finetune", "seed=0,1", "workers=2", *words, "out=grid"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "2 of 2 cells failed" in printed
+    assert printed.count("the arm fell off") == 2
+    assert "given up" in (tmp_path / "grid" / "report" / "index.html").read_text()
+
+
+def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
+    program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
+    for task, steps in ((1, 10), (1, 20), (2, 30)):
+        record = f"json.dumps(dict(task={task}, env_steps={steps}))"
+        program += f"print({record}, file=file, flush=True)\ntime.sleep(1)\n"
+    _, _, said = run_stubs(tmp_path, {"a": program + DONE, "b": DONE}, slots=1)
+    *lines, last = said.splitlines()
+    assert lines[:2] == ["a (1 of 2): task 1, step 0", "a (1 of 2): task 2, step 30"]
+    assert lines[2].startswith("a: done after")
+    assert lines[3] == "b (2 of 2): task 1, step 0"
+    assert last.startswith("b: done after")
+
+
+def test_a_narrow_table_cuts_no_header(tmp_path):
+    name = "push-chunked_hnet-0-method.beta=0.05-memory.width=16"
+    board = [Progress(Cell(name, (), tmp_path), Status.FAILED, 3, reason="killed by signal 9")]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(progress_table(board, console))
+    said = console.file.getvalue()
+    assert "…" not in said
+    for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
+        assert word in said

@@ -3,14 +3,18 @@
 import io
 import os
 import signal
+import socket
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
-from hypercrl.bench import Grid, Status, run_grid
+from hypercrl.bench import Cell, Grid, Status, run_grid
 from hypercrl.bench.ray_workers import RayWorkers
 from hypercrl.cli import main
 
@@ -93,3 +97,61 @@ def test_no_cluster_at_that_address():
     pytest.importorskip("ray")
     with pytest.raises(UserError, match="ray start --head"):
         RayWorkers("127.0.0.1:1", cpus=1, gpus=0)
+
+
+@pytest.mark.slow
+def test_why_a_worker_could_not_begin_is_in_the_log(cluster, tmp_path, monkeypatch):
+    """The function lies in a module that the driver has and the nodes have not."""
+    import ray
+
+    (tmp_path / "on_the_driver_alone.py").write_text("def run(words, log, folder):\n    return 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    workers = RayWorkers(cluster.address, cpus=1, gpus=0)
+    try:
+        import on_the_driver_alone  # pyright: ignore[reportMissingImports]
+
+        workers._run = ray.remote(max_retries=0)(on_the_driver_alone.run)
+        cell = Cell("x", (), tmp_path / "cells" / "x")
+        workers.start(cell, ["train"])
+        while not (ended := workers.finished()):
+            time.sleep(0.1)
+    finally:
+        workers.close()
+    assert ended == [(cell, 1)]
+    assert cell.last_words() == "ModuleNotFoundError: No module named 'on_the_driver_alone'"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_tokens_says_what_to_set(tmp_path):
+    """In processes of their own, with a home of their own: the token stays there."""
+    pytest.importorskip("ray")
+    environment = {**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_AUTH_MODE", None)
+    port = "6391"
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    begin = ["start", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+    head = subprocess.Popen(
+        [*ray, *begin, "--block"], env={**environment, "RAY_AUTH_MODE": "token"}
+    )
+    try:
+        for _ in range(300):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+                break
+            time.sleep(0.1)
+        words = ["cluster=ray", f"address=127.0.0.1:{port}", "seed=0", f"out={tmp_path / 'grid'}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "hypercrl", "bench", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+    finally:
+        head.terminate()  # it ends what it has begun
+        head.wait(60)
+    assert done.returncode == 2
+    assert "cannot be joined" in done.stderr
+    assert "set RAY_AUTH_MODE=token here" in done.stderr

@@ -1,5 +1,7 @@
+import hashlib
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -59,22 +61,80 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(path, {"x": 2})
     assert load_checkpoint(path) == {"x": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_folder_is_brought_to_disk_after_the_file_has_its_name(tmp_path, monkeypatch):
+    path, synced, fsync = tmp_path / "c", [], os.fsync
+
+    def seen(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    save_checkpoint(path, {"x": 1})
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def refused(path, data):
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot be used: it is .*damaged"):
+        load_checkpoint(path)
+
+
+def test_every_bit_of_the_file_counts(tmp_path):
+    """Header, padding and tensors alike; a letter's case is a bit too."""
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"success": [0.0, 1.0], "x": torch.arange(5.0), "text": "sha256"})
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            refused(path, bytes(changed))
+
+
+def test_every_length_but_the_right_one_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TREE)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        refused(path, data[:length])
+    refused(path, data + b"\0")
+    refused(path, b"not a checkpoint at all")
+
+
+def deep(levels):
+    return "[" * levels + "]" * levels
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    "header",
     [
-        (lambda data: data[: len(data) // 2], "cut short"),
-        (lambda data: b"", "cut short"),
-        (lambda data: b"not a checkpoint at all", "cut short"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "damaged"),
+        {},
+        {"format": "hypercrl-checkpoint-2"},
+        {"format": "hypercrl-checkpoint-2", "tree": "no JSON"},
+        {"format": "hypercrl-checkpoint-2", "tree": "[]"},
+        {"format": "hypercrl-checkpoint-2", "tree": deep(100_000)},
+        {"format": "hypercrl-checkpoint-2", "tree": '{"x": {"__tensor__": []}}'},
+        {"format": "hypercrl-checkpoint-2", "tree": '{"x": {"__tensor__": "7"}}'},
+        {"format": "hypercrl-checkpoint-2", "tree": '{"x": {"__float__": "seven"}}'},
+        {"format": "hypercrl-checkpoint-1", "tree": "{}", "crc32": "0"},
+        {"format": "hypercrl-checkpoint-9", "tree": "{}"},
     ],
 )
-def test_damage_is_named(tmp_path, damage, message):
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_somebody_else_wrote_is_refused_even_with_a_checksum_that_fits(
+    tmp_path, header, signed
+):
     path = tmp_path / "c.safetensors"
-    save_checkpoint(path, TREE)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=message):
+    data = safetensors.torch.save(
+        {"w": torch.zeros(2)}, {**header, "sha256": "0" * 64} if signed else header
+    )
+    if signed:
+        data = data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"^The checkpoint .* cannot be used: .*\.$"):
         load_checkpoint(path)
 
 

@@ -1,14 +1,17 @@
 """How the program is called, and the override strings it builds and reads."""
 
+import errno
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
 
@@ -87,3 +90,107 @@ def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch):
     main(["play", "-m", "run=runs/0", "episodes=1", "seed=0,1"])
     assert capsys.readouterr().out.count("episode 1") == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def message(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    line = printed.strip().splitlines()[-1]
+    assert line.startswith("hypercrl: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("memory=null", "memory is the name of one choice, not null. Choices: based, "),
+        ("memory=[8,8]", "not [8,8]. Choices: based, "),
+        ("env=1", "env is the name of one choice, not 1. Choices: cheetah"),
+        ("planner=1e3", "planner is the name of one choice, not 1e3. Choices: cem, icem, mppi"),
+        (
+            "preset=true",
+            "preset is the name of one choice, not true. Choices: paper, quick, ",
+        ),
+        ("hydra/launcher=null", "hydra/launcher is the name of one choice"),
+        ("env.tasks=[1]", "task 0: a task is a mapping such as {task: push"),
+        ("env.tasks=[{1: push}]", "task 0: a task is a mapping such as {task: push"),
+        ("env.tasks=[{task: gym, id: Reacher-v5, reward: 5}]", "5 names no function"),
+        ("env.tasks=[{task: gym, id: Reacher-v5, options: 5}]", "options are a mapping"),
+        ("planner.std=inf", "planner.std must be a finite number, not inf."),
+        ("planner.std=1e400", "planner.std must be a finite number, not inf."),
+        ("exploration.planned_std=nan", "exploration.planned_std must be a finite number"),
+        ("planner.samples=1000000000000", "planner.samples must be at most 1e+09, not 10000000000"),
+        (f"seed={10**400}", "seed must be at most 9.22337e+18, not a number of 401 digits."),
+    ],
+)
+def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys):
+    assert says in message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", word)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("workers=nan", "workers is a whole number, not 'nan'."),
+        ("workers=1.5", "workers is a whole number, not '1.5'."),
+        ("retries=1e400", "retries is a whole number"),
+        ("memory=none,3", "memory is the name of one choice, not none,3."),
+    ],
+)
+def test_and_so_in_a_grid(word, says, tmp_path, capsys):
+    assert says in message(capsys, "bench", f"out={tmp_path / 'grid'}", "seed=0", word)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_to_gets_one_message(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "run", "/proc/run", tmp_path / ("x" * 300)):
+        assert message(capsys, "train", *TINY, f"run_dir={folder}")
+        assert message(capsys, "bench", "seed=0", f"out={folder}")
+        assert message(capsys, "recall", "preset=smoke", "memory=gru", f"run_dir={folder}")
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("hypercrl.report.write_report", full)
+    monkeypatch.setattr("hypercrl.commands.report.write_report", full)
+    assert "Make room, then go on" in message(capsys, "report", str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_memory_that_runs_out_is_no_mistake_but_one_message(error, capsys, monkeypatch):
+    def asks_for_more(*_):
+        raise error
+
+    monkeypatch.setattr("hypercrl.commands.tasks.run", asks_for_more)
+    with pytest.raises(SystemExit) as ended:
+        main(["tasks"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("hypercrl: out of memory: end other programs, or")
+
+
+def test_a_group_takes_settings_of_its_own_at_once(capsys):
+    main(["train", "--cfg=job", "planner={samples: 40}"])
+    assert "samples: 40" in capsys.readouterr().out
+
+
+def test_titles_of_sequences_are_whole_lines(capsys):
+    main(["tasks"])
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("env=")]
+    assert len(titles) == len(list((configs_dir() / "env").glob("*.yaml")))
+    (walkers,) = (title for title in titles if title.startswith("env=walkers "))
+    assert walkers.endswith("They show how far they have come, of which the reward is a function.")
+
+
+def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["tasks", "gymnasium"])
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for header in ("#", "task", "id", "reward", "distance", "solved_within"):
+        assert f" {header} " in said

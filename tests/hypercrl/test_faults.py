@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 
 from hypercrl.cli import main
+from hypercrl.runs.checkpoint import load_checkpoint
 
 SMALL = (
     "preset=smoke",
@@ -91,9 +92,12 @@ def test_a_fault_ends_a_run_before_it_is_learned_from(fault, says, tmp_path, cap
 
 def test_a_model_that_diverges_to_finite_numbers_is_said(tmp_path, capsys):
     fast = ("method.learning_rate=1e6", "method.clip_norm=1e30")
-    printed = failure(capsys, *SMALL, *fast, f"run_dir={tmp_path / 'run'}")
+    run = tmp_path / "run"
+    printed = failure(capsys, *SMALL, *fast, f"run_dir={run}")
+    latest = run / "checkpoints" / "latest.safetensors"
     assert "The model diverged (loss " in printed
-    assert "Last good checkpoint: none was written yet. Lower method.learning_rate" in printed
+    assert f"Last good checkpoint: {latest}. Lower method.learning_rate" in printed
+    assert load_checkpoint(latest)["learner"]["first_loss"] is None  # from before
 
 
 def test_the_current_folder_is_importable(tmp_path):

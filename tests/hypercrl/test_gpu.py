@@ -15,7 +15,7 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
-from hypercrl.planning import CEM, CEMConfig
+from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
 
 pytestmark = pytest.mark.gpu
 
@@ -31,19 +31,23 @@ def make_layers(scale=1.0, probabilistic=False):
     return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, policies=False):
     ones = torch.ones(2, device="cuda")
-    sizes = {"samples": 128, "horizon": 10, "iterations": 3, "elites": 16}
-    planner = CEM(CEMConfig(**sizes, sampled=sampled), -ones, ones)
+    kind, config = (PolicySearch, PolicySearchConfig) if policies else (CEM, CEMConfig)
+    settings = config(samples=128, horizon=10, iterations=3, elites=16, sampled=sampled)
+    planner = kind(settings, -ones, ones)
+    planner.standardise(torch.zeros(10, device="cuda"), torch.ones(10, device="cuda"))
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator, watch=watch)
     agent.set_layers(make_layers(probabilistic=sampled))
     return agent
 
 
+@pytest.mark.parametrize("policies", [False, True])
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_captured_plan_is_the_eager_plan(sampled):
-    graph, eager = make_agent(sampled=sampled), make_agent(sampled=sampled)
+def test_a_captured_plan_is_the_eager_plan(sampled, policies):
+    settings = {"sampled": sampled, "policies": policies}
+    graph, eager = make_agent(**settings), make_agent(**settings)
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for step in range(10):

@@ -10,7 +10,7 @@ from hypercrl.base.settings import choice, meaning, number
 from hypercrl.cli import COMMANDS, main
 from hypercrl.commands.bench import OWN
 from hypercrl.config.help import Setting, limits
-from hypercrl.config.schema import PlayConfig, RecallConfig, TrainConfig
+from hypercrl.config.schema import ExportConfig, PlayConfig, RecallConfig, TrainConfig
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
@@ -18,7 +18,7 @@ from hypercrl.planning import PLANNERS
 
 def schemas():
     """Every dataclass of settings, and those that are fields of one."""
-    found = {TrainConfig, PlayConfig, RecallConfig}
+    found = {TrainConfig, PlayConfig, ExportConfig, RecallConfig}
     found |= {schema for kinds in (METHODS, MEMORIES, PLANNERS) for _, schema in kinds.values()}
     for schema in tuple(found):
         found |= {f.type for f in fields(schema) if is_dataclass(f.type)}

@@ -10,6 +10,8 @@ from hypercrl.cli import main
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
+MEASURED = REACHER.replace("}", ", distance: 'hypercrl_envs.gym_rewards:reacher_distance'}")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -46,9 +48,19 @@ def test_videos_run_in_real_time(run, tmp_path, capsys, settings, rate, seconds)
 def test_outcomes_say_only_what_is_known(run, capsys):
     main(["play", f"run={run}", "episodes=1", "tiled=true"])
     cheetah, reacher = capsys.readouterr().out.splitlines()
-    assert "mm from the goal" in cheetah
+    assert re.search(r" [\d.]+ m/s from the goal$", cheetah)
     assert reacher.startswith("task 2/2  Reacher-v5, episode 1: return -")
     assert reacher.endswith(", no success")
+
+
+@pytest.mark.parametrize(("task", "unit"), [("{task: push}", " m"), (MEASURED, "")])
+def test_a_distance_has_the_unit_of_its_task(tmp_path, capsys, task, unit):
+    short = ["protocol.planned_steps=0", "protocol.final_episodes=1", "dynamics.hidden=[8]"]
+    smoke = ["preset=smoke", "method=finetune", "device=cpu", *short]
+    main(["train", *smoke, f"env.tasks=[{task}]", f"run_dir={tmp_path / 'run'}"])
+    capsys.readouterr()
+    main(["play", f"run={tmp_path / 'run'}", "episodes=1"])
+    assert re.search(rf", 0\.\d+{unit} from the goal$", capsys.readouterr().out.strip())
 
 
 def test_in_realtime_a_second_takes_a_second_and_changes_nothing(run, capsys):

@@ -4,18 +4,23 @@ import json
 import math
 import shutil
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
+from hypercrl.report.style import to_png
 from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
+from hypercrl.report.trade_offs import trade_offs
 from hypercrl.training.evaluation import Score
 from hypercrl.training.result import of_matrices
 
@@ -277,6 +282,50 @@ OLD_RESULTS = [
 ]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
+    paths = [
+        write_run(tmp_path / f"{method}-{seed}", method=method, seed=seed, memory="gated_deltanet")
+        for method in ("single", "chunked_hnet")
+        for seed in range(3)
+    ]
+    console = Console(file=io.StringIO(), width=width)
+    write_report(paths, tmp_path / "out", console)
+    said = console.file.getvalue()
+    assert "…" not in said
+    words = {word for table in comparison_tables(group([load_run(p) for p in paths])[0])
+             for text in (*table.header, *(cell.text for row in table.rows for cell in row))
+             for word in text.split()}  # fmt: skip
+    assert words <= set(said.split())
+
+
+def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        write_run(tmp_path / f"grid/cells/hnet-{seed}", seed=seed)
+    (tmp_path / "grid/cells/hnet-2").mkdir()
+    (tmp_path / "grid/cells/hnet-2/config.yaml").touch()  # killed as it was made
+    main(["report", "grid"])
+    said = capsys.readouterr().out
+    assert "seed 0" not in said  # only what is put side by side
+    assert said.endswith("figures and page: grid/report/index.html\n")
+    page = (tmp_path / "grid/report/index.html").read_text()
+    assert "hnet, seed 0" in page
+    assert "hnet, seed 1" in page
+    main(["report", "grid", "grid/cells/hnet-0", "out=again"])  # a run given twice counts once
+    assert (tmp_path / "again/index.html").read_text() == page
+
+
+def test_a_folder_of_recall_results_gets_their_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
+    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625}
+    (tmp_path / "grid/cells/gla").mkdir(parents=True)
+    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(record))
+    main(["report", "grid"])
+    assert capsys.readouterr().out.endswith("figures and page: grid/report/recall.png\n")
+
+
 def test_results_of_old_are_read(tmp_path):
     """Those that the figures of the docs come from, written before later keys."""
     assert len(OLD_RESULTS) > 20
@@ -448,6 +497,41 @@ def test_figures_are_pictures_and_not_blank(tmp_path):
             pixels = np.asarray(image.convert("RGB"))
         assert min(pixels.shape[:2]) > 200
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.02, 2, 7, 1e3, 1e7])
+def test_ticks_of_costs_do_not_crowd(tmp_path, spread):
+    """At least two on each axis, and no label touches another one."""
+    runs = [
+        load_run(
+            write_run(
+                tmp_path / f"{method}-{seed}",
+                method=method,
+                seed=seed,
+                memory_bytes=[round(3000 * factor)] * 2,
+                training_seconds=[0.7 * factor] * 2,
+            )
+        )
+        for method, factor in (("single", 1.0), ("hnet", spread**0.5), ("coreset", spread))
+        for seed in range(2)
+    ]
+    figure = trade_offs(group(runs)[0])
+    to_png(figure)
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    boxes = []
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        labels = [
+            label
+            for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if low <= tick <= high and label.get_text()
+        ]
+        assert len(labels) >= (2 if spread > 1.5 else 1)
+        assert len(labels) <= 6
+        boxes += [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    boxes.sort(key=lambda box: box.x0)
+    assert all(a.x1 + 4 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):

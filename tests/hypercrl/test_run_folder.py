@@ -6,13 +6,16 @@ import time
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.schema import TrainConfig, register
-from hypercrl.runs.run_folder import MetricsLog, RunFolder
+from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.experiment import build
 
 OPTIONS = [
     f"{group}={path.stem}"
@@ -83,3 +86,34 @@ def test_records_that_the_checkpoint_does_not_know_are_left_alone(tmp_path, text
         MetricsLog(folder, position)
     assert folder.metrics_path.read_text() == (text or "")
     assert shown(folder) == [(step, 0.5 * step) for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_latest_checkpoint_is_one_by_another_name(tmp_path, monkeypatch, linked):
+    def refuse(*_):
+        raise OSError("no hard links here")
+
+    if not linked:
+        monkeypatch.setattr("os.link", refuse)
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint("latest", {"a": 1})
+    folder.save_checkpoint("after_task_1", {"a": 2})
+    folder.make_latest("after_task_1", keep=True)
+    assert folder.load_checkpoint("latest") == {"a": 2}
+    assert folder.load_checkpoint("previous") == {"a": 1}
+    # What is written later goes beside the one of the other name, not into it.
+    folder.save_checkpoint("latest", {"a": 3})
+    assert folder.load_checkpoint("after_task_1") == {"a": 2}
+    assert folder.checkpoints() == ["after_task_1", "latest", "previous"]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3
+
+
+def test_a_smoke_run_is_small_on_disk():
+    """Its checkpoints are those of networks as small as its preset says."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose("train", ["preset=smoke", "device=cpu"])
+    parameters = build(OmegaConf.to_object(config)).method.parameters()
+    # Weights and two moments, in float32.
+    assert 3 * 4 * sum(p.numel() for p in parameters) < 2**21

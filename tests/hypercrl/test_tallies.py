@@ -8,12 +8,14 @@ import pytest
 
 from hypercrl.agent.task_inference import Decision
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.training.durations import Durations
 from hypercrl.training.tallies import Tallies
 
 EXAMPLES: dict[Any, Any] = {
     int: 7,
     list[int]: [3, 1],
     list[float]: [0.1, float("inf")],
+    Durations: Durations({-3: 2, 40: 1}),
     dict[str, float]: {"update": 0.3, "plan": 2.0},
     dict[str, list[list[float]]]: {"success": [[0.0, 0.5], [1.0, 0.0]], "goal_distance": []},
     list[Decision]: [Decision(120, 1, 0, False), Decision(250, 2, 2, True)],
@@ -63,10 +65,28 @@ def test_a_field_that_was_not_saved_is_not_taken_for_zero(name):
         MoreTallies().load_state(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("updates", 7.5),
+        ("updates", True),
+        ("memory_bytes", 3),
+        ("training_seconds", ["0.1"]),
+        ("matrix", {"success": [0.0]}),
+        ("plan_seconds", {"counts": [1]}),
+        ("decisions", [{"env_steps": 120}]),
+        ("decisions", None),
+    ],
+)
+def test_a_field_of_another_type_is_not_taken(name, value):
+    with pytest.raises((KeyError, ValueError)):
+        MoreTallies().load_state({**filled(MoreTallies).state(), name: value})
+
+
 def test_what_is_counted_after_a_checkpoint_is_not_in_it():
     tallies = filled(Tallies)
     state = tallies.state()
-    tallies.plan_seconds.append(0.2)
+    tallies.plan_seconds.add(0.2)
     tallies.matrix["success"][0].append(1.0)
     tallies.boundaries.append(300)
     tallies.spend("update", 1.0)

@@ -61,7 +61,9 @@ def test_a_run_leaves_what_the_docs_promise(hnet_run):
     for name in ("forgetting", "forward_transfer", "seconds", "git", "machine", "versions"):
         assert result[name] is not None
     names = sorted(p.stem for p in (hnet_run / "checkpoints").iterdir())
-    assert names == ["after_task_1", "after_task_2", "latest"]
+    assert names == ["after_task_1", "after_task_2", "latest", "previous"]
+    last, latest = (hnet_run / f"checkpoints/{n}.safetensors" for n in ("after_task_2", "latest"))
+    assert last.samefile(latest)
     assert list((hnet_run / "tensorboard").iterdir())
     assert "densities" in (hnet_run / "config.yaml").read_text()
 
@@ -329,7 +331,7 @@ def test_a_checkpoint_of_another_run_is_refused(capsys, hnet_run, tmp_path):
     ("setting", "wanted"),
     [
         ("task=3", "tasks 1 to 2"),
-        ("checkpoint=none", "after_task_1, after_task_2, latest"),
+        ("checkpoint=none", "after_task_1, after_task_2, latest, previous"),
         ("camera=back", "front, side, top"),
         ("video=film.avi", ".mp4"),
         ("episodes=0", "episodes must be at least 1"),
@@ -358,7 +360,7 @@ def test_divergence_names_step_and_checkpoint(capsys, tmp_path):
     )
     assert "diverged" in message
     assert "step 60" in message
-    assert "none was written yet" in message
+    assert f"Last good checkpoint: {path / 'checkpoints/latest.safetensors'}" in message
 
 
 def test_a_memory_is_kept_and_costs_what_the_result_says(tmp_path, hnet_run):

@@ -1,0 +1,153 @@
+"""Episodes in Minari's datasets: written from transitions, read as a task's first ones.
+
+Minari 0.5 (https://minari.farama.org): a folder with data/metadata.json and data/main_data.hdf5, in
+which an episode of T steps has T + 1 observations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box
+
+from hypercrl.base.errors import UserError
+from hypercrl.replay.transitions import Batch
+
+
+@dataclass(frozen=True)
+class Episode:
+    """T steps, as numpy arrays.
+
+    Attributes:
+        obs: [T + 1, O]; action: [T, A], from -1 to 1; reward: [T].
+        terminated: whether the last step ended it for good; otherwise it was cut there.
+        info: by name [T + 1], of each observation.
+        seed: of the reset that it began with, where that is known.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+    info: dict[str, np.ndarray]
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+def write_dataset(
+    out: Path,
+    episodes: Sequence[Episode],
+    observation_space: Box,
+    action_space: Box,
+    env_spec: EnvSpec | None,
+    about: dict[str, Any],
+) -> None:
+    """Write a dataset as a new folder, whole or not at all; its id is the folder's name.
+
+    Args:
+        env_spec: that the environment can be made again from, if there is one.
+        about: metadata such as algorithm_name and description.
+
+    Raises:
+        UserError: minari is not installed, or there is something at `out`.
+    """
+    minari = _minari()
+    if out.exists():
+        raise UserError(f"{out} exists already and is left as it is; name another folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # An absolute path: Minari 0.5.4 looks for its file at a relative one joined to itself.
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.absolute()) as partial:
+        data = Path(partial, "data")
+        data.mkdir()
+        storage = minari.dataset.minari_storage.MinariStorage.new(
+            data, observation_space, action_space, env_spec
+        )
+        version = {"dataset_id": out.name, "minari_version": minari.__version__}
+        storage.update_metadata({**version, **about})
+        storage.update_episodes([_buffer(minari, episode) for episode in episodes])
+        out.mkdir()
+        data.rename(out / "data")
+
+
+def _buffer(minari: ModuleType, episode: Episode) -> Any:
+    last = np.arange(len(episode)) == len(episode) - 1
+    # Not id: Minari numbers them, and joins two of one number.
+    return minari.data_collector.EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.obs,
+        actions=episode.action,
+        rewards=episode.reward,
+        terminations=last & episode.terminated,
+        truncations=last & (not episode.terminated),
+        infos=episode.info,
+    )
+
+
+def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batch]:
+    """The transitions of each episode of a dataset, on the CPU.
+
+    Args:
+        path: of the dataset's folder, or its id in Minari's own folder.
+        obs_size, action_size: O and A that its observations and actions are to have.
+
+    Raises:
+        UserError: minari is not installed, there is no dataset or none in it, or one that has not
+            T + 1 finite observations [O] and T actions [A] from -1 to 1.
+    """
+    minari = _minari()
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = minari.storage.datasets_root_dir.get_dataset_path(str(path))
+    try:
+        dataset = minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)
+        episodes = list(dataset.iterate_episodes())
+    # What Minari, h5py and json raise of a folder that is none of theirs.
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as a dataset of Minari: {error}") from error
+    if not episodes:
+        raise UserError(f"{path} has no episodes in it.")
+    return [_batch(e, obs_size, action_size, f"{path}, episode {e.id}") for e in episodes]
+
+
+def _batch(episode: Any, obs_size: int, action_size: int, where: str) -> Batch:
+    try:
+        obs = torch.as_tensor(np.asarray(episode.observations), dtype=torch.float32)
+        action = torch.as_tensor(np.asarray(episode.actions), dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: observations and actions are no vectors ({error}).") from error
+    steps = len(episode.rewards)
+    wanted = (steps + 1, obs_size), (steps, action_size)
+    if (tuple(obs.shape), tuple(action.shape)) != wanted:
+        raise UserError(
+            f"{where} has observations {list(obs.shape)} and actions {list(action.shape)}; with "
+            f"{steps} steps this task needs {list(wanted[0])} and {list(wanted[1])}."
+        )
+    if not (obs.isfinite().all() and action.isfinite().all()):
+        raise UserError(f"{where} has numbers that are not finite.")
+    if action.abs().max() > 1:
+        raise UserError(
+            f"{where} has actions up to {float(action.abs().max()):g}; those of a task are from -1 "
+            "to 1, so scale them by the bounds of the environment."
+        )
+    return Batch(obs[:-1], action, obs[1:])
+
+
+def _minari() -> ModuleType:
+    try:
+        for part in ("data_collector", "dataset.minari_storage", "storage.datasets_root_dir"):
+            import_module(f"minari.{part}")
+        import_module("h5py")
+    except ImportError as error:
+        raise UserError(
+            f"datasets need Minari ({error}): pip install 'hypercrl[minari]'"
+        ) from error
+    return import_module("minari")

@@ -1,0 +1,76 @@
+"""What a run needs of memory at least, and what there is, looked at before anything is built."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from hypercrl.base.errors import UserError
+from hypercrl.config.schema import TrainConfig
+from hypercrl.methods.ftl import FTLConfig
+from hypercrl.methods.hnet import HnetConfig
+
+_FLOAT = 4
+_TRAINED = 4 * _FLOAT
+"""Bytes of a parameter: its value, its gradient, and the two moments of Adam."""
+
+
+def check_fits(config: TrainConfig, obs_size: int, action_size: int, device: torch.device) -> None:
+    """Refuse a run of which one part alone is larger than the memory that is free.
+
+    Raises:
+        UserError: names the part, its settings, and both sizes.
+    """
+    free = free_bytes(device)
+    for settings, needed in least_bytes(config, obs_size, action_size).items():
+        if free is not None and needed > free:
+            raise UserError(
+                f"{settings}: this run needs {_gib(needed)} of memory at least, and {device} has "
+                f"{_gib(free)} free. Give less."
+            )
+
+
+def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[str, int]:
+    """Settings → bytes of what they ask for; lower bounds, so that nothing that fits is refused."""
+    hidden, method, planner = config.dynamics.hidden, config.method, config.planner
+    outputs = (1 + config.dynamics.probabilistic) * obs_size
+    widths = [obs_size + action_size, *hidden, outputs]
+    weights = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+    needs = {"dynamics.hidden": _TRAINED * weights}
+    if isinstance(method, HnetConfig):
+        chunk = min(weights, method.chunk_size or weights)
+        last = method.hidden[-1] if method.hidden else method.embedding_size
+        needs = {"dynamics.hidden and method.hidden": _TRAINED * last * chunk}
+    if isinstance(method, FTLConfig):
+        needs = {"method.features": _FLOAT * method.features**2}
+    transition = 2 * obs_size + action_size
+    protocol, context, memory = config.protocol, config.context, config.memory
+    imagined = planner.horizon * action_size + obs_size
+    needs |= {
+        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * transition,
+        "protocol.batch_size": _FLOAT * protocol.batch_size * sum(widths),
+        "planner.samples and planner.horizon": _FLOAT * planner.samples * imagined,
+    }
+    if memory.name != "none":
+        windows = context.windows * context.length
+        needs |= {
+            "memory.width and memory.layers": _TRAINED * memory.layers * memory.width**2,
+            "context.windows and context.horizon": _FLOAT * windows * memory.width,
+        }
+    return needs
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a process may still take; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    lines = (line.split() for line in info.read_text().splitlines())
+    found = {name: 1024 * int(value) for name, value, *_ in lines}
+    return found["MemAvailable:"] + found["SwapFree:"] if "MemAvailable:" in found else None
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"

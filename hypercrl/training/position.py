@@ -1,0 +1,37 @@
+"""Where a run stands."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypercrl.base.saved import same_type
+
+
+@dataclass
+class Position:
+    """`step` steps of task `task` (from 0) are done, and of what the latest one brings with it
+    `stage` stages, see `Trainer`; 0: all."""
+
+    task: int = 0
+    step: int = 0
+    stage: int = 0
+    env_steps: int = 0
+    episode_return: float = 0.0
+    episode_steps: int = 0
+
+    @classmethod
+    def of(cls, state: dict[str, Any], tasks: int, steps: int, stages: int) -> "Position":
+        """From its fields, in a run of so many tasks of so many steps of so many stages.
+
+        Raises:
+            KeyError, TypeError, ValueError: no such run comes there.
+        """
+        position = cls(**same_type("position", state, cls))
+        task, step = position.task, position.step
+        if not (
+            ((0 <= task < tasks and 0 <= step <= steps) or (task, step) == (tasks, 0))
+            and 0 <= position.stage < (stages if step else 1)
+            and 0 <= position.env_steps <= task * steps + step
+            and 0 <= position.episode_steps <= position.env_steps
+        ):
+            raise ValueError(f"no run comes to {position}")
+        return position

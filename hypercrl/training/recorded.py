@@ -1,0 +1,116 @@
+"""Episodes of a trained run: those that its agent plays now, and those that its replay holds."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+from torch import Tensor
+
+from hypercrl.agent.agent import Agent, oracle_agent
+from hypercrl.base.errors import UserError
+from hypercrl.base.random_streams import derive_seed
+from hypercrl.replay import Replay
+from hypercrl.replay.datasets import Episode
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.experiment import Experiment
+from hypercrl_envs import Task
+from hypercrl_envs.gymnasium_ids import IDS
+
+
+def rolled_out(experiment: Experiment, task: int, episodes: int, seed: int) -> list[Episode]:
+    """Episodes of task `task` (from 0) that the agent plays as `hypercrl play` would."""
+    env = experiment.robot(task)
+    if experiment.plans_with_simulator:
+        agent = oracle_agent(experiment.planner, experiment.sequence, task, [env])
+    else:
+        agent = experiment.agent(task, env)
+    agent.generator.manual_seed(seed)
+    recorded = [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
+    env.close()
+    return recorded
+
+
+def _play(agent: Agent, env: Task, seed: int) -> Episode:
+    obs, _ = env.reset(seed=seed)
+    agent.reset()
+    observations, actions, rewards = [obs], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        before = torch.from_numpy(obs)[None]
+        action = agent.act(before)
+        obs, reward, terminated, truncated, _ = env.step(action[0].numpy())
+        agent.observe(before, action, torch.from_numpy(obs)[None])
+        observations.append(obs)
+        actions.append(action[0].clamp(-1, 1).numpy())
+        rewards.append(float(reward))
+    stacked = np.stack(observations)
+    arrays = stacked, np.stack(actions), np.array(rewards)
+    return Episode(*arrays, bool(terminated), _info(env, torch.from_numpy(stacked)), seed)
+
+
+def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
+    """What training held of task `task` (from 0) as it ended, or holds while it lasts.
+
+    The replay keeps the latest `protocol.replay_capacity` transitions of one task, without rewards
+    and ends: these are computed anew by the task's functions. The first episode may have lost its
+    beginning, and the last one may be cut short.
+
+    Raises:
+        UserError: no checkpoint of the run holds transitions of this task.
+    """
+    if experiment.config.task_id != "given":
+        raise UserError(
+            "source=replay needs task_id=given: an agent that infers the task may hold transitions "
+            "of several. Use source=rollout."
+        )
+    folder = RunFolder.open(run)
+    name = f"after_task_{task + 1}"
+    checkpoint = folder.load_checkpoint(name if name in folder.checkpoints() else "latest")
+    position = checkpoint["position"]
+    at_its_end = position["step"] == 0 and position["task"] == task + 1
+    if not (at_its_end or (position["step"] > 0 and position["task"] == task)):
+        raise UserError(
+            f"{run} holds no transitions of task {task + 1}: its replay is emptied as the next "
+            f"task begins, and there is no checkpoint {name!r}. Use source=rollout."
+        )
+    sizes = experiment.model.obs_size, experiment.model.action_size
+    replay = Replay(experiment.config.protocol.replay_capacity, *sizes, torch.device("cpu"))
+    replay.load_state(checkpoint["learner"]["replay"])
+    env = experiment.sequence.make(task)
+    recorded = []
+    for part in replay.episodes():
+        obs = torch.cat([part.obs, part.next_obs[-1:]])
+        transition = part.obs, part.action, part.next_obs
+        recorded.append(
+            Episode(
+                obs.numpy(),
+                part.action.numpy(),
+                env.reward(*transition).double().numpy(),
+                bool(env.terminated(*transition)[-1]),
+                _info(env, obs),
+            )
+        )
+    env.close()
+    return recorded
+
+
+def _info(env: Task, obs: Tensor) -> dict[str, np.ndarray]:
+    return {
+        "success": env.success(obs).numpy(),
+        "goal_distance": env.goal_distance(obs).double().numpy(),
+    }
+
+
+def env_spec(experiment: Experiment, task: int) -> EnvSpec | None:
+    """What `gymnasium.make` makes task `task` (from 0) from; None where it has no id of its own."""
+    kind, parameters = (spec := dict(experiment.sequence.specs[task])).pop("task"), spec
+    env = experiment.sequence.make(task)
+    env.close()
+    if kind not in IDS:
+        return None
+    made = gymnasium.make(IDS[kind], **parameters)
+    made.close()
+    same = made.observation_space == env.observation_space
+    return made.spec if same else None

@@ -1,0 +1,227 @@
+"""Recorded episodes: what is exported is what happened, and what is read is trained on."""
+
+import json
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hypercrl.base.errors import UserError
+from hypercrl.cli import main
+from hypercrl.replay import Replay
+from hypercrl.replay.datasets import Episode, read_dataset, write_dataset
+from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl.training.open_run import open_run
+from hypercrl.training.recorded import env_spec, from_replay, rolled_out
+from hypercrl_envs import make_task
+
+SETTINGS = [
+    "train",
+    "env=push",
+    "method=finetune",
+    "preset=smoke",
+    "device=cpu",
+    "dynamics.hidden=[8]",
+    "protocol={num_tasks: 2, random_steps: 70, planned_steps: 12, update_every: 6, updates: 5}",
+    "protocol={eval_every: 1000, eval_episodes: 1, final_episodes: 1, heldout_episodes: 1}",
+    "protocol={prediction_horizon: 3}",
+    "planner={samples: 8, elites: 2, horizon: 2, iterations: 1}",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "pushed"
+    main([*SETTINGS, f"run_dir={path}"])
+    return path
+
+
+def held(run: Path, checkpoint: str) -> dict:
+    return load_checkpoint(run / "checkpoints" / f"{checkpoint}.safetensors")["learner"]["replay"]
+
+
+def test_rollouts_are_what_the_task_does(run: Path):
+    """Played back in a task of its own, the actions give the same states and rewards."""
+    experiment = open_run(run, "cpu")
+    first, second = rolled_out(experiment, 1, episodes=2, seed=3)
+    assert not np.array_equal(first.obs[0], second.obs[0])
+    task = make_task("push", densities=[100, 500])
+    for episode in (first, second):
+        assert episode.obs.shape == (61, 10)
+        np.testing.assert_array_equal(task.reset(seed=episode.seed)[0], episode.obs[0])
+        for step, action in enumerate(episode.action):
+            obs, reward, *_, info = task.step(action)
+            np.testing.assert_array_equal(obs, episode.obs[step + 1])
+            assert reward == episode.reward[step]
+            assert info["success"] == episode.info["success"][step + 1]
+
+
+def test_the_replay_is_what_training_lived_through(run: Path):
+    (whole, rest) = from_replay(run, open_run(run, "cpu"), 0)
+    assert (len(whole), len(rest)) == (60, 22)
+    stored = held(run, "after_task_1")
+    for name, parts in (
+        ("obs", (whole.obs[:-1], rest.obs[:-1])),
+        ("next_obs", (whole.obs[1:], rest.obs[1:])),
+        ("action", (whole.action, rest.action)),
+    ):
+        np.testing.assert_array_equal(np.concatenate(parts), stored[name])
+    task = make_task("push")
+    task.reset(seed=0)
+    obs, action, next_obs = whole.obs[:-1], whole.action, whole.obs[1:]
+    paid = task.reward(*map(torch.from_numpy, (obs, action, next_obs)))
+    np.testing.assert_array_equal(whole.reward, paid.double())
+    assert not whole.terminated
+
+
+def test_episodes_of_a_full_replay():
+    replay = Replay(5, 1, 1, torch.device("cpu"))
+    for length in (2, 3, 2):
+        replay.begin_episode()
+        for _ in range(length):
+            number = torch.full((1,), float(replay._added))
+            replay.add(number, number, number + 1)
+    parts = [episode.obs[:, 0].tolist() for episode in replay.episodes()]
+    assert parts == [[2, 3, 4], [5, 6]]
+    replay.add(*(torch.full((1,), 7.0),) * 3)
+    parts = [episode.obs[:, 0].tolist() for episode in replay.episodes()]
+    assert parts == [[3, 4], [5, 6, 7]]
+    assert Replay(5, 1, 1, torch.device("cpu")).episodes() == []
+
+
+def test_environments_can_be_made_again(run: Path):
+    experiment = open_run(run, "cpu")
+    spec = env_spec(experiment, 1)
+    assert spec is not None
+    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()))
+    assert again.unwrapped.caption == "push 100 | 500 kg/m³"  # type: ignore[reportAttributeAccessIssue]
+
+
+def episodes(count: int = 2, steps: int = 3, actions: float = 1.0) -> list[Episode]:
+    generator = np.random.default_rng(0)
+    return [
+        Episode(
+            generator.normal(size=(steps + 1, 10)).astype(np.float32),
+            actions * np.ones((steps, 2), np.float32),
+            generator.normal(size=steps),
+            terminated=number == 0,
+            info={"success": np.arange(steps + 1) > 2},
+            seed=number,
+        )
+        for number in range(count)
+    ]
+
+
+def write(path: Path, recorded: list[Episode]) -> Path:
+    spaces = make_task("push").observation_space, make_task("push").action_space
+    write_dataset(path, recorded, *spaces, None, {"algorithm_name": "none"})
+    return path
+
+
+def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.chdir(tmp_path)
+    recorded = episodes()
+    write(Path("folder/mine-v0"), recorded)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "folder"))
+    read = list(minari.load_dataset("mine-v0").iterate_episodes())
+    for wanted, got in zip(recorded, read, strict=True):
+        np.testing.assert_array_equal(got.observations, wanted.obs)
+        np.testing.assert_array_equal(got.actions, wanted.action)
+        np.testing.assert_array_equal(got.rewards, wanted.reward)
+        np.testing.assert_array_equal(got.infos["success"], wanted.info["success"])
+        ends = got.terminations.tolist(), got.truncations.tolist()
+        last = [False, False, True]
+        assert ends == ((last, [False] * 3) if wanted.terminated else ([False] * 3, last))
+    for name in ("folder/mine-v0", "folder/mine-v0/data", "mine-v0"):
+        batch = read_dataset(name, 10, 2)[1]
+        np.testing.assert_array_equal(batch.obs, recorded[1].obs[:-1])
+        np.testing.assert_array_equal(batch.next_obs, recorded[1].obs[1:])
+    assert [p.name for p in Path("folder").iterdir()] == ["mine-v0"]
+    with pytest.raises(UserError, match="exists already"):
+        write(Path("folder/mine-v0"), recorded)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sizes", "message"),
+    [
+        (episodes(), (9, 2), r"observations \[4, 10\].*needs \[4, 9\] and \[3, 2\]"),
+        (episodes(actions=2.0), (10, 2), "actions up to 2"),
+        (episodes(actions=np.nan), (10, 2), "not finite"),
+        ([], (10, 2), "no episodes"),
+    ],
+)
+def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, recorded, sizes, message):
+    pytest.importorskip("minari")
+    with pytest.raises(UserError, match=message):
+        read_dataset(write(tmp_path / "mine", recorded), *sizes)
+
+
+def test_no_dataset_is_one_message(tmp_path: Path):
+    pytest.importorskip("minari")
+    with pytest.raises(UserError, match="cannot be read as a dataset"):
+        read_dataset(tmp_path / "none", 10, 2)
+
+
+def test_a_task_begins_with_a_dataset(run: Path, tmp_path: Path, capsys):
+    """Task 1 begins with as many transitions as it has random steps and more, task 2 with fewer."""
+    pytest.importorskip("minari")
+    many, few = tmp_path / "many-v0", tmp_path / "few-v0"
+    main(["export", f"run={run}", "task=1", "source=replay", f"out={many}"])
+    main(["export", f"run={run}", "task=2", "episodes=1", f"out={few}"])
+    assert "2 episodes of push 500 | 500 kg/m³, 82 steps" in capsys.readouterr().out
+    given = tmp_path / "given"
+    main([*SETTINGS, f"run_dir={given}", f"replay.datasets=[{many},{few}]"])
+    first, second = (held(given, f"after_task_{task}") for task in (1, 2))
+    old = held(run, "after_task_1")
+    for name in ("obs", "action", "next_obs"):
+        assert torch.equal(first[name][:82], old[name])
+        assert len(first[name]) == 82 + 12
+    assert first["begins"].nonzero()[:, 0].tolist() == [0, 60, 82]
+    assert second["begins"].nonzero()[:, 0].tolist() == [0, 60]
+    assert len(second["obs"]) == 60 + 10 + 12
+    records = [json.loads(line) for line in (given / "metrics.jsonl").read_text().splitlines()]
+    updates = [r["env_steps"] for r in records if r["kind"] == "update"]
+    # Trained at once; then at the ages 88 (six steps on) and 94, of planned steps 18 and 24.
+    assert updates[0] == 0
+    assert 12 + 10 in updates, "task 2: after what was left of the random steps"
+    assert_same_scales(given, first)
+
+
+def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
+    """The inputs' mean is that of all transitions that there were as the random steps ended."""
+    normaliser = open_run(run, "cpu", "after_task_1").model.input_normaliser
+    inputs = torch.cat([stored["obs"], stored["action"]], 1)[:82]
+    torch.testing.assert_close(normaliser.mean, inputs.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["replay.datasets=[none]"], "cannot be read as a dataset"),
+        (["replay.datasets=[null, null, none]"], "names 3, but there are 2 tasks"),
+        (["replay.datasets=[none]", "task_id=inferred"], "need task_id=given"),
+    ],
+)
+def test_wrong_datasets_leave_no_run(tmp_path: Path, capsys, words, message):
+    pytest.importorskip("minari")
+    with pytest.raises(SystemExit):
+        main([*SETTINGS, f"run_dir={tmp_path / 'new'}", *words])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_export_says_what_is_wrong(run: Path, tmp_path: Path, capsys):
+    for words, message in (
+        ([f"out={tmp_path / 'x'}"], "export needs run="),
+        ([f"run={run}"], "export needs out="),
+        ([f"run={run}", f"out={tmp_path}"], "exists already"),
+        ([f"run={run}", f"out={tmp_path / 'x'}", "task=3"], "has the tasks 1 to 2"),
+        ([f"run={run}", f"out={tmp_path / 'x'}", "format=minary"], "format"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", *words])
+        assert message in capsys.readouterr().err

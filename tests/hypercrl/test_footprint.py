@@ -1,0 +1,57 @@
+"""What cannot fit is refused before anything is built, and what fits is not."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from test_command_line import TINY, message
+
+from hypercrl.base.paths import configs_dir
+from hypercrl.config.schema import register
+from hypercrl.dynamics import DynamicsModel
+from hypercrl.methods import make_method
+from hypercrl.replay import Replay
+from hypercrl.training.footprint import free_bytes, least_bytes
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("dynamics.hidden=[1000000000]", "dynamics.hidden"),
+        ("planner.samples=1000000000", "planner.samples"),
+        ("protocol.replay_capacity=1000000000", "protocol.replay_capacity"),
+        ("protocol.batch_size=1000000000", "protocol.batch_size"),
+    ],
+)
+def test_sizes_that_cannot_fit_are_named(word, key, tmp_path, capsys):
+    said = message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", word)
+    assert f"hypercrl: {key}" in said
+    assert "GiB of memory at least, and cpu has" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["hnet", "chunked_hnet", "single", "ewc", "ftl"])
+def test_bounds_are_below_what_is_really_allocated(method):
+    register()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = OmegaConf.to_object(compose("train", [f"method={method}"]))
+    needs = least_bytes(config, 20, 7)
+    hidden = config.dynamics.hidden
+    made = make_method(
+        DynamicsModel(20, 7, hidden, False), config.method, torch.Generator(), torch.Generator()
+    )
+    made.begin_task()
+    held = [*made.parameters(), *made.buffers()]
+    kept = sum(x.numel() * x.element_size() * (4 if x.requires_grad else 1) for x in held)
+    (network,) = (v for k, v in needs.items() if "hidden" in k or "features" in k)
+    assert 0.3 * kept < network <= kept
+    replay = Replay(config.protocol.replay_capacity, 20, 7, CPU)
+    assert 0.9 * replay.bytes < needs["protocol.replay_capacity"] <= replay.bytes
+
+
+def test_what_is_free_is_what_can_be_taken():
+    free = free_bytes(CPU)
+    assert free is not None
+    assert 2**27 < free < 2**50

@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM in a real terminal: the cursor comes back, and the message is a command."""
+
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+
+from hypercrl.cli import main
+
+TINY = (
+    "preset=smoke",
+    "device=cpu",
+    "method=finetune",
+    "dynamics.hidden=[16]",
+    "protocol.num_tasks=1",
+    "protocol.checkpoint_every=10",
+)
+LONG = ("protocol.planned_steps=100000",)
+HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
+
+
+def interrupted(words, sign, until, folder):
+    """Exit code and all output of a command that gets a signal once it has written `until`."""
+    terminal, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypercrl", *words],
+        cwd=folder,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+        start_new_session=True,
+    )
+    os.close(slave)
+    written, sent = b"", False
+    try:
+        while True:
+            try:
+                written += os.read(terminal, 4096)
+            except OSError:  # the other end is closed: the process is gone
+                break
+            if not sent and until in written:
+                process.send_signal(sign)
+                sent = True
+        return process.wait(30), written
+    finally:
+        process.kill()
+        os.close(terminal)
+
+
+def command_in(written):
+    said = written.decode().replace("\r\n", "\n").strip()
+    return shlex.split(said.rpartition("continue with: ")[2])
+
+
+def test_training_says_how_to_go_on(tmp_path):
+    words = ["train", *TINY, *LONG, "run_dir=a run"]
+    code, written = interrupted(words, signal.SIGTERM, b"steps", tmp_path)
+    assert code == 143
+    assert HIDE in written
+    assert written.rfind(SHOW) > written.rfind(HIDE)
+    assert command_in(written) == ["hypercrl", "train", "resume=a run"]
+    # It goes on, and is interrupted with the same words.
+    code, written = interrupted(command_in(written)[1:], signal.SIGINT, b"steps", tmp_path)
+    assert code == 130
+    assert command_in(written) == ["hypercrl", "train", "resume=a run"]
+
+
+def test_a_grid_says_its_own_command(tmp_path):
+    words = ["bench", *TINY, *LONG, "env=push", "seed=0", "out=my grid"]
+    code, written = interrupted(words, signal.SIGTERM, b"running", tmp_path)
+    assert code == 143
+    assert written.rfind(SHOW) > written.rfind(HIDE)
+    assert command_in(written) == ["hypercrl", *words]
+
+
+def test_a_replay_has_nothing_to_go_on_with(tmp_path):
+    oracle = ("planner.dynamics=simulator", "planner.samples=2", "planner.elites=1")
+    main(["train", *TINY, *oracle, "protocol.final_episodes=1", f"run_dir={tmp_path / 'run'}"])
+    words = ["play", "run=run", "episodes=100000"]
+    code, written = interrupted(words, signal.SIGINT, b"episode 1", tmp_path)
+    assert code == 130
+    assert written.strip().endswith(b"hypercrl: interrupted")

@@ -1,0 +1,68 @@
+"""Hydra's Optuna sweeper over `hypercrl train`, by the score that training returns."""
+
+import json
+
+import pytest
+import yaml
+
+from hypercrl.cli import main
+
+TINY = (
+    "preset=smoke",
+    "device=cpu",
+    "method=finetune",
+    "dynamics.hidden=[8]",
+    "protocol.num_tasks=1",
+    "protocol.final_episodes=1",
+)
+
+
+def test_training_returns_the_mean_of_its_last_row_of_success(tmp_path, monkeypatch):
+    from hypercrl.commands import train
+
+    scores = []
+    original = train.train
+    monkeypatch.setattr(train, "train", lambda config: scores.append(original(config)))
+    main(["train", *TINY, "seed=0", f"run_dir={tmp_path / 'run'}"])
+    (last,) = json.loads((tmp_path / "run/result.json").read_text())["success"][-1]
+    assert scores == [last]
+
+
+def test_two_trials_are_searched_by_score(tmp_path, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"]
+    sweeper += ["hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
+    main(
+        [
+            "train",
+            "-m",
+            *TINY,
+            *sweeper,
+            "method.learning_rate=interval(0.0001,0.01)",
+            "run_dir=sweep",
+        ]
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep"]
+    found = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
+    rates, scores = [], []
+    for trial in ("0", "1"):
+        folder = tmp_path / "sweep" / trial
+        rates.append(
+            yaml.safe_load((folder / "config.yaml").read_text())["method"]["learning_rate"]
+        )
+        result = json.loads((folder / "result.json").read_text())
+        scores.append(result["success_average_performance"])
+    assert rates[0] != rates[1]
+    assert found["best_value"] == max(scores)
+    assert found["best_params"]["method.learning_rate"] == rates[scores.index(max(scores))]
+
+
+def test_a_trial_with_a_mistake_is_one_message(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "seed=range(-3,-2)"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, *words, "run_dir=sweep"])
+    assert ended.value.code == 2
+    assert "hypercrl: seed must be at least 0, not -" in capsys.readouterr().err

@@ -1,0 +1,240 @@
+"""Trackers: what they hold after a kill and a resumption is what metrics.jsonl holds, each once."""
+
+import importlib
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import pytest
+
+from hypercrl.base.errors import UserError
+from hypercrl.cli import main
+from hypercrl.runs import trackers
+from hypercrl.runs.trackers import chosen, scalars
+from hypercrl.runs.trackers.follower import Follower
+
+TINY = (
+    "preset=smoke",
+    "device=cpu",
+    "method=finetune",
+    "dynamics.hidden=[16]",
+    "protocol.num_tasks=1",
+    "protocol.planned_steps=150",
+    "protocol.heldout_episodes=1",
+    "protocol.final_episodes=1",
+    "protocol.checkpoint_every=10",
+)
+
+
+def records_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def points_of(run):
+    """Name → its (step, value), as metrics.jsonl has them."""
+    points = defaultdict(list)
+    for record in records_of(run):
+        for name, value in scalars(**record).items():
+            points[name].append((record["env_steps"], value))
+    return points
+
+
+def wandb_records(data):
+    """Records of a .wandb file: LevelDB's log format, behind a header of seven bytes."""
+    block, place, parts = 32768, 7, b""
+    while place + 7 <= len(data):
+        if block - place % block < 7:  # no header fits: the rest of the block is empty
+            place += block - place % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def held_by_wandb(run):
+    """From the file that `wandb sync` sends."""
+    proto = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    points = defaultdict(list)
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert json.loads((run / "trackers/wandb.json").read_text())["identity"]["id"] in file.name
+    for data in wandb_records(file.read_bytes()):
+        record = proto.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = {
+                (item.key or "/".join(item.nested_key)): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            for name, value in items.items():
+                if not name.startswith("_"):
+                    points[name].append((record.history.step.num, value))
+    return points
+
+
+def held_by_trackio(run):
+    storage = importlib.import_module("trackio.sqlite_storage").SQLiteStorage
+    (name,) = storage.get_runs("hypercrl")
+    points = defaultdict(list)
+    for log in storage.get_logs("hypercrl", name):
+        for key, value in log.items():
+            if key not in ("step", "timestamp"):
+                points[key].append((log["step"], value))
+    return points
+
+
+def held_by_mlflow(run):
+    client = importlib.import_module("mlflow").MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name("hypercrl")
+    (held,) = client.search_runs([experiment.experiment_id])
+    assert held.info.status == "FINISHED"
+    assert held.data.params["method.name"] == "finetune"
+    return {
+        name: [(m.step, m.value) for m in client.get_metric_history(held.info.run_id, name)]
+        for name in held.data.metrics
+    }
+
+
+HELD = {"wandb": held_by_wandb, "trackio": held_by_trackio, "mlflow": held_by_mlflow}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_killed_and_resumed_run_is_one_run_without_doubled_points(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    pytest.importorskip(name)  # trackio reads its variable now
+    run = tmp_path / "run"
+    words = ["-m", "hypercrl", "train", *TINY, f"logger=[tensorboard,{name}]", "run_dir=run"]
+    process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE)
+    sent = run / "trackers" / f"{name}.json"
+    for _ in range(1200):
+        if sent.exists() and json.loads(sent.read_text())["sent"] > 5:
+            break
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    time.sleep(1.0)  # into the next interval between checkpoints
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "result.json").exists()
+    main(["train", "resume=run"])
+    wanted, held = points_of(run), HELD[name](run)
+    assert json.loads(sent.read_text())["sent"] == len(records_of(run))
+    if name == "wandb":  # of one step it keeps the last
+        wanted = {key: sorted(dict(points).items()) for key, points in wanted.items()}
+    assert held.keys() == wanted.keys()
+    for key, points in wanted.items():
+        assert sorted(held[key]) == sorted(points), key
+
+
+class Stub:
+    anew = False
+
+    def __init__(self, fails=()):
+        self.got, self.fails, self.finished = [], list(fails), None
+
+    def send(self, records):
+        if self.fails and self.fails.pop(0):
+            raise OSError("the server is away")
+        self.got += records
+
+    def close(self, finished):
+        self.finished = finished
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    tracker = Stub()
+    monkeypatch.setattr("hypercrl.runs.trackers.follower.open_tracker", lambda *_: tracker)
+    return tracker
+
+
+def test_what_no_checkpoint_holds_is_not_sent(tmp_path, stub):
+    killed = Follower("wandb", tmp_path, {}, [])
+    killed.add(1)
+    killed.send()
+    killed.add("lost")
+    resumed = Follower("wandb", tmp_path, {}, [1])
+    resumed.add(2)
+    resumed.send()
+    resumed.close(True)
+    assert stub.got == [1, 2]
+    assert stub.finished is True
+
+
+def test_a_kill_before_sending_is_made_up_for(tmp_path, stub):
+    Follower("wandb", tmp_path, {}, []).add(1)  # and a checkpoint was written, but nothing sent
+    resumed = Follower("wandb", tmp_path, {}, [1])
+    resumed.add(2)
+    resumed.send()
+    assert stub.got == [1, 2]
+
+
+def test_going_back_further_than_was_sent_doubles_nothing(tmp_path, stub):
+    first = Follower("wandb", tmp_path, {}, [])
+    for record in (1, 2, 3):
+        first.add(record)
+    first.send()
+    again = Follower("wandb", tmp_path, {}, [1])
+    for record in (2, 3, 4):
+        again.add(record)
+    again.send()
+    assert stub.got == [1, 2, 3, 4]
+
+
+def test_a_tracker_that_begins_anew_gets_all(tmp_path, stub):
+    first = Follower("wandb", tmp_path, {}, [])
+    first.add(1)
+    first.send()
+    stub.anew = True
+    again = Follower("wandb", tmp_path, {}, [1])
+    again.add(2)
+    again.send()
+    assert stub.got == [1, 1, 2]
+
+
+def test_a_tracker_that_fails_leaves_a_gap_and_the_run_goes_on(tmp_path, stub, capsys):
+    stub.fails = [True]
+    follower = Follower("wandb", tmp_path, {}, [])
+    follower.add(1)
+    follower.send()
+    follower.add(2)
+    follower.send()
+    assert stub.got == [2]
+    said = capsys.readouterr().err
+    assert said == (
+        "hypercrl: wandb failed (the server is away): 1 records are not there, but in "
+        "metrics.jsonl\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("logger", "wanted"),
+    [
+        ("tensorbord", "Did you mean 'tensorboard'?"),
+        ("[tensorboard,wandbb]", "Did you mean 'wandb'?"),
+        ("null", "logger is of tensorboard, wandb, trackio, mlflow, not None"),
+        ("wandb", 'pip install "hypercrl[wandb]"'),
+    ],
+)
+def test_a_wrong_or_missing_logger_is_one_message(tmp_path, monkeypatch, capsys, logger, wanted):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *TINY, f"logger={logger}", f"run_dir={tmp_path / 'run'}"])
+    assert ended.value.code == 2
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_logger_several_or_none():
+    assert chosen("tensorboard") == chosen(["tensorboard", "tensorboard"]) == ["tensorboard"]
+    assert chosen([]) == []
+    with pytest.raises(UserError):
+        chosen(["tensorboard", "none"])
