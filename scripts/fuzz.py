@@ -40,6 +40,8 @@ from hypercrl.report.runs import load_run
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 
+as_json = json.JSONEncoder().encode  # NaN and all
+
 
 def _config() -> Any:
     register()
@@ -112,7 +114,7 @@ def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
 
 def _lines(records: Any) -> bytes:
     rows = records if isinstance(records, list) else [records]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return "".join(as_json(row) + "\n" for row in rows).encode()
 
 
 def _dumped(tree: Any) -> bytes:
@@ -121,7 +123,7 @@ def _dumped(tree: Any) -> bytes:
 
 def _run(folder: Path, **files: bytes) -> Path:
     """A run folder of good files, but for those given."""
-    good = {"config": _dumped(CONFIG), "result": json.dumps(RESULT).encode()}
+    good = {"config": _dumped(CONFIG), "result": as_json(RESULT).encode()}
     contents = {**good, "metrics": _lines(METRICS), **files}
     for name, file in (
         ("config", "config.yaml"),
@@ -199,8 +201,8 @@ def _keys() -> list[str]:
 
 
 json_texts = st.one_of(
-    changed(RESULT).map(lambda tree: json.dumps(tree).encode()),
-    spoiled(json.dumps(RESULT).encode()),
+    changed(RESULT).map(lambda tree: as_json(tree).encode()),
+    spoiled(as_json(RESULT).encode()),
     st.binary(max_size=64),
 )
 config_texts = st.one_of(
@@ -212,7 +214,7 @@ metrics_texts = st.one_of(
     changed(METRICS).map(_lines), spoiled(_lines(METRICS)), st.binary(max_size=64)
 )
 likely = st.sampled_from(["1", "2", "0.5", "true", "[8,8]", "quick", "hnet", "gru", "icem", "cpu"])
-told = st.one_of(likely, scalars.map(str), values.map(json.dumps), st.text(max_size=12))
+told = st.one_of(likely, scalars.map(str), values.map(as_json), st.text(max_size=12))
 command_words = st.lists(
     st.builds(
         lambda sign, key, value: f"{sign}{key}={value}",

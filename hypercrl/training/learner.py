@@ -85,7 +85,9 @@ class Learner:
         """Fit the scales of what has moved in the random steps."""
         self.model.fit_normalisers(self.replay.contents())
 
-    def train(self, steps: int, caption: str, pause: Callable[[], None]) -> dict[str, float]:
+    def train(
+        self, steps: int, caption: str, pause: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """A round of so many training steps, or what is left of one; the report of the last one.
 
         Args:

@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written_to_gets_one_message(tmp_path, capsys):
 
 
 def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
 
     monkeypatch.setattr("hypercrl.report.write_report", full)

@@ -126,7 +126,7 @@ def test_the_current_folder_is_importable(tmp_path):
         timeout=300,
     )
     assert elsewhere.returncode == 2
-    assert "of an installed package or of the current folder" in elsewhere.stderr
+    assert "or call the command from the folder in which it lies" in elsewhere.stderr
     assert (tmp_path / "grid" / "cells").is_dir()
 
 
