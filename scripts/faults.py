@@ -258,7 +258,7 @@ def full_disks(count: int, ref: Reference, folder: Path) -> Iterator[Trial]:
         if not process:
             try:
                 outcome = _on_a_small_disk(fault, size, ref, folder)
-                answer.write_text(json.dumps(asdict(outcome)))
+                answer.write_text(json.dumps(asdict(outcome), allow_nan=False))
             except BaseException:
                 traceback.print_exc()
             finally:
