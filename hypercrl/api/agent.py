@@ -267,7 +267,7 @@ def load(
     """The agent of a run, to act in one of its tasks; the run may still go on.
 
     Args:
-        run: its folder.
+        run: its folder, or "push_demo", which comes with hypercrl.
         task: from 1, as `hypercrl play` counts. Its reward is planned for; the model is the task's
             own, or with `task_id=inferred` what observations say.
         checkpoint: "latest", or "after_task_2" for what the agent could then.

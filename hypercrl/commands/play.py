@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
@@ -17,8 +19,10 @@ from hypercrl.agent.realtime import Pacer, latency_report
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.settings import check
+from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import PlayConfig
 from hypercrl.planning.search import medians
+from hypercrl.runs.demos import find_run, is_demo
 from hypercrl.runs.video import VideoWriter, caption, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
@@ -32,6 +36,8 @@ def play(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, PlayConfig)
     check(settings)
+    if is_demo(find_run(Path(settings.run))):
+        _show(settings, keys_of(HydraConfig.get().overrides.task))
     video = Path(settings.video) if settings.video else None
     if video and video.exists():
         raise UserError(f"{video} exists already and is left as it is; name another video.")
@@ -57,6 +63,18 @@ def play(config: DictConfig) -> None:
     except RenderingUnavailable as error:
         raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
+
+
+def _show(settings: PlayConfig, given: set[str]) -> None:
+    """Play a demo at its best where nothing else was asked for: all of it, once, to a new video."""
+    if "episodes" not in given:
+        settings.episodes = 1
+    if not given & {"tiled", "task"}:
+        settings.tiled = True
+    if "video" not in given:
+        ends = chain([""], (f"_{number}" for number in count(2)))
+        names = (f"{settings.run}{end}.mp4" for end in ends)
+        settings.video = next(name for name in names if not Path(name).exists())
 
 
 @dataclass

@@ -8,6 +8,7 @@ from rich.console import Console
 from hypercrl.base.errors import UserError
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
+from hypercrl.runs.demos import find_run, is_demo
 
 USAGE = """usage: hypercrl report DIR [DIR ...] [out=FOLDER]
 
@@ -16,9 +17,10 @@ HTML page.
 
   DIR                     a run's folder; or a folder of runs, such as out= of a
                           bench or run_dir= of a multirun, for all in it: then
-                          only what puts them side by side is printed
+                          only what puts them side by side is printed;
+                          or push_demo, which comes with hypercrl
   out=FOLDER              where they go; by default report/ inside the run, or
-                          runs/report for several"""
+                          runs/report for several and for push_demo"""
 
 
 def run(words: Sequence[str]) -> None:
@@ -32,11 +34,12 @@ def run(words: Sequence[str]) -> None:
         if word.startswith("out="):
             out = Path(word.removeprefix("out="))
         else:
-            runs.append(Path(word))
+            runs.append(find_run(Path(word)))
     if not runs:
         raise UserError(f"report needs at least one run folder.\n\n{USAGE}")
     if out is None:
-        out = runs[0] / "report" if len(runs) == 1 else Path("runs/report")
+        own = len(runs) == 1 and not is_demo(runs[0])
+        out = runs[0] / "report" if own else Path("runs/report")
     console = Console()
     if len(runs) == 1 and (results := _recall_results(runs[0])):
         page = write_recall(results, out, console)

@@ -19,6 +19,7 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.runs.demos import demo_names, find_run, is_demo
 from hypercrl.runs.lock import LOCK, locked
 from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import TaskFault
@@ -73,9 +74,14 @@ class RunFolder:
         """An existing run to go on with, locked against other writers.
 
         Raises:
-            UserError: there is no run at `path`, or another process goes on with it.
+            UserError: there is no run at `path`, it is a demo, or another process goes on with it.
         """
         folder = cls.open(path)
+        if is_demo(folder.path):
+            raise UserError(
+                f"{path} comes with hypercrl, to be played and loaded: there is nothing to go on "
+                "with. Train an agent of your own with: hypercrl train env=push preset=quick"
+            )
         with locked(path):
             (path / FAILURE).unlink(missing_ok=True)
             folder._sweep()
@@ -83,17 +89,18 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run, to be read.
+        """An existing run, to be read; where nothing is at `path`, the demo of that name.
 
         Raises:
             UserError: there is no run at `path`.
         """
-        if not (path / "config.yaml").is_file():
+        found = find_run(path)
+        if not (found / "config.yaml").is_file():
             raise UserError(
                 f"There is no run at {path} (no config.yaml in it). Runs lie under runs/train/ "
-                "unless run_dir said otherwise."
+                f"unless run_dir said otherwise; {', '.join(demo_names())} comes with hypercrl."
             )
-        return cls(path)
+        return cls(found)
 
     @property
     def ended(self) -> bool:

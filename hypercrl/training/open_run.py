@@ -16,7 +16,7 @@ def open_run(
     With `planner.dynamics=simulator` nothing was learned, and no checkpoint is read.
 
     Args:
-        run: the folder.
+        run: the folder, or the name of a demo.
         device: where the parts live, whatever the run was trained on.
         checkpoint: name of one in the run's checkpoints/.
         trust: import code that the run names even where a stranger wrote it.

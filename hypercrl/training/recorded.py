@@ -68,6 +68,8 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
     folder = RunFolder.open(run)
     name = f"after_task_{task + 1}"
     checkpoint = folder.load_checkpoint(name if name in folder.checkpoints() else "latest")
+    if "learner" not in checkpoint:
+        raise UserError(f"{run} holds an agent without its replay. Use source=rollout.")
     position = checkpoint["position"]
     at_its_end = position["step"] == 0 and position["task"] == task + 1
     if not (at_its_end or (position["step"] > 0 and position["task"] == task)):

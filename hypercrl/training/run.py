@@ -80,8 +80,8 @@ def resumed(
         trust: import code that the run names even where a stranger wrote it.
 
     Raises:
-        UserError: there is no run, it has ended, another process goes on with it, or there is no
-            sound checkpoint.
+        UserError: there is no run, it has ended, another process goes on with it, there is no
+            sound checkpoint, or it holds an agent alone.
     """
     with RunFolder.resume(path) as folder:
         if folder.ended:
@@ -95,6 +95,11 @@ def resumed(
             saved = folder.newest_checkpoint()
         else:
             saved = checkpoint, folder.load_checkpoint(checkpoint)
+        if saved is not None and "learner" not in saved[1]:
+            raise UserError(
+                f"{folder.path} holds an agent to play and load, not what training goes on from: "
+                "resume the run that it was made of, or begin a new one."
+            )
         with _in_threads(config):
             yield Run(build(config), folder, saved)
 

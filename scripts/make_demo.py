@@ -1,0 +1,65 @@
+"""What playing and loading a finished run need of it, as a folder to give away.
+
+python scripts/make_demo.py runs/mine hypercrl/demos/push_demo
+
+Kept are the configuration, the result with its records, and of the latest checkpoint the agent:
+weights, normalisers, what the method keeps of old tasks, but no replay, no moments of optimisers
+and no random states. The agent acts as before, bit for bit; training cannot go on from it.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from hypercrl.base.errors import UserError
+from hypercrl.base.files import write_atomically
+from hypercrl.base.strict_json import from_json
+from hypercrl.config.stored import read_stored
+from hypercrl.runs.lock import LOCK
+from hypercrl.runs.run_folder import LATEST, RunFolder
+
+
+def make_demo(run: Path, out: Path) -> int:
+    """Write the folder; returns its size in bytes.
+
+    Raises:
+        UserError: the run has not ended, names code and is a stranger's, or something is at `out`.
+    """
+    folder = RunFolder.open(run)
+    if not folder.ended:
+        raise UserError(f"{run} has not ended. Go on with: hypercrl train resume={run}")
+    config = read_stored(run / "config.yaml", trust=False)
+    state = folder.load_checkpoint(LATEST)
+    with RunFolder.create(out, DictConfig({**config, "run_dir": None})) as demo:
+        demo.save_checkpoint(LATEST, agent_alone(state))
+        write_atomically(demo.metrics_path, folder.metrics_path.read_bytes())
+        demo.write_result(from_json(folder.result_path.read_bytes()))
+    (out / LOCK).unlink()
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def agent_alone(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's state what `Experiment.load_agent` reads, its optimisers as if they were new."""
+    method = state["method"]
+    fresh = [{} for _ in method["optimisers"]]
+    return {"method": {**method, "optimisers": fresh}, "labels": state["labels"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run that has ended")
+    parser.add_argument("out", type=Path, help="folder to write, not there yet")
+    arguments = parser.parse_args()
+    try:
+        size = make_demo(arguments.run, arguments.out)
+    except UserError as error:
+        sys.exit(f"make_demo: {error}")
+    print(f"{arguments.out}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
