@@ -12,13 +12,16 @@ def write_atomically(path: Path, data: bytes, before: Callable[[], object] = lam
     """Write so that a reader, or a crash, finds the old file or the new one and nothing between.
 
     Args:
-        path: of the file; its folder is made if need be.
+        path: of the file; its folder is made if need be. A device or a pipe is written to as it is.
         data: all of it.
         before: is called once the data are on disk and the old file is about to give way.
 
     Raises:
         OSError: it cannot be written, and the old file is as it was; nothing else is left.
     """
+    if path.is_char_device() or path.is_fifo():
+        path.write_bytes(data)  # /dev/stdout, say: putting a file in its place would destroy it
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
