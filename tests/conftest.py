@@ -1,8 +1,16 @@
 import importlib.util
 import os
+import signal
 
 import pytest
 import torch
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so what they start.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        interrupts = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if interrupts else signal.SIG_DFL)
+
 
 # Small tensors: a second thread costs more than it brings, and test workers share the cores.
 torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 
 from hypercrl.cli import main
 
@@ -35,6 +36,8 @@ def interrupted(words, sign, until, folder):
     )
     os.close(slave)
     written, sent = b"", False
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
     try:
         while True:
             try:
@@ -46,6 +49,7 @@ def interrupted(words, sign, until, folder):
                 sent = True
         return process.wait(30), written
     finally:
+        watchdog.cancel()
         process.kill()
         os.close(terminal)
 
