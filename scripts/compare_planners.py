@@ -133,9 +133,6 @@ def main() -> None:
             for name in arguments.planners
             for fraction in arguments.fractions
         ]
-        for _, planner in planners:
-            if experiment.planner.standards is not None:
-                planner.standardise(*experiment.planner.standards)
     except (UserError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     table = Table("planner", "samples", "elites", "success", "return", "worst task", "ms a call")

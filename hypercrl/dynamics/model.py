@@ -74,6 +74,11 @@ class DynamicsModel(nn.Module):
         """[..., O], [..., A] → [..., O + A], normalised: what every network of a method reads."""
         return self.input_normaliser(torch.cat([obs, action], -1))
 
+    def observation_scales(self) -> tuple[Tensor, Tensor]:
+        """Mean and scale [O] by which `inputs` are normalised; views, which change with them."""
+        scales = self.input_normaliser
+        return scales.mean[: self.obs_size], scales.scale[: self.obs_size]
+
     def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 

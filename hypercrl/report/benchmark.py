@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hypercrl.base.dotted import dotted
 from hypercrl.base.errors import UserError
 from hypercrl.metrics import (
     Array,
@@ -214,20 +215,10 @@ def _has_failed(result: Result) -> bool:
 
 def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Dotted keys whose values are not the same in all configs."""
-    flat = [_flatten(config) for config in configs]
+    flat = [{key: repr(value) for key, value in dotted(config)} for config in configs]
     keys = {key for config in flat for key in config}
     return sorted(
         key
         for key in keys
         if key.rpartition(".")[2] not in _NO_DIFFERENCE and len({c.get(key) for c in flat}) > 1
     )
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = repr(value)
-    return flat

@@ -118,9 +118,11 @@ class Experiment:
     def evaluator(self, planner: Planner | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own."""
         protocol = self.config.protocol
+        planner = planner or self.planner
+        planner.standardise(*self.method.model.observation_scales())
         return Evaluator(
             self.sequence,
-            planner or self.planner,
+            planner,
             self.config.seed,
             self.config.exploration,
             protocol.prediction_horizon,
@@ -156,8 +158,7 @@ def build(config: TrainConfig) -> Experiment:
     method = make_method(
         model, config.method, streams.get("parameters"), streams.get("method", device)
     )
-    scales = method.model.input_normaliser
-    planner.standardise(*(x[: sequence.observation_size] for x in (scales.mean, scales.scale)))
+    planner.standardise(*method.model.observation_scales())
     if planner.follows and config.planner.dynamics == "simulator":
         raise UserError(
             f"planner={config.planner.name} imagines with the learned model alone: use "

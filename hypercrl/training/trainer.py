@@ -19,16 +19,15 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import CorrelatedNoise, make_noise
 from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
-from hypercrl.base.interrupts import Interrupted
+from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.planning.search import medians
 from hypercrl.replay.transitions import Batch
-from hypercrl.runs.interruption import Interruption
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import LATEST, RunFolder
-from hypercrl.runs.trackers import chosen
+from hypercrl.runs.trackers import chosen as chosen_trackers
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
@@ -105,7 +104,7 @@ class Trainer:
         self.recorded = recorded_transitions(self.experiment, begun)
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
-        log = MetricsLog(self.folder, log_bytes, chosen(self.experiment.config.logger))
+        log = MetricsLog(self.folder, log_bytes, chosen_trackers(self.experiment.config.logger))
         with self.interruption.noted(), closing(self.evaluator), log as self.log:
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost

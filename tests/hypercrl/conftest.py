@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,3 +28,11 @@ def train_and_stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 main(["train", *words])
 
     return train
+
+
+@pytest.fixture(scope="module")
+def no_report() -> Iterator[None]:
+    """Training writes no page, which takes most of a tiny run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypercrl.commands.train.write_report", lambda *_: None)
+        yield

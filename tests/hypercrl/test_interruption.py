@@ -9,42 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import FEW_STEPS
 
+from hypercrl.base import interrupts
+from hypercrl.base.interrupts import Interruption
 from hypercrl.cli import main
 from hypercrl.methods.ewc import EWC
-from hypercrl.runs import interruption
 from hypercrl.runs.checkpoint import load_checkpoint
-from hypercrl.runs.interruption import Interruption
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.evaluation import Evaluator
 from hypercrl.training.learner import Learner
 from hypercrl.training.trainer import Trainer
 
 SMALL = (
-    "preset=smoke",
-    "device=cpu",
+    *FEW_STEPS,
     "method=ewc",
-    "dynamics.hidden=[16]",
-    "planner.samples=8",
-    "planner.elites=2",
-    "planner.horizon=3",
-    "protocol.random_steps=14",
-    "protocol.planned_steps=16",
-    "protocol.update_every=8",
-    "protocol.updates=6",
-    "protocol.final_episodes=1",
     "protocol.replay_capacity=20",
     "protocol.checkpoint_every=1000",
     "seed=2",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_report():
-    """It takes most of the time, and none of this is in it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypercrl.commands.train.write_report", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def learned(path):
@@ -80,7 +64,7 @@ def outcome(path):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+def straight(tmp_path_factory, no_report):
     path = tmp_path_factory.mktemp("runs") / "straight"
     main(["train", *SMALL, f"run_dir={path}"])
     return path
@@ -126,7 +110,7 @@ MOMENTS = {
 def test_a_signal_saves_at_once_and_nothing_is_lost(
     moment, straight, tmp_path, monkeypatch, capsys
 ):
-    number = interruption.SIGNALS[list(MOMENTS).index(moment) % 3]
+    number = interrupts.SIGNALS[list(MOMENTS).index(moment) % 3]
     run, sent = tmp_path / "run", []
 
     def interrupt():
@@ -153,7 +137,7 @@ def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
     straight, tmp_path, monkeypatch
 ):
     """As the clock would have it: in training steps, in evaluations, in the random steps."""
-    monkeypatch.setattr(interruption, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(interrupts, "SAVE_SECONDS", 0.0)
     run, save, saved = tmp_path / "run", RunFolder.save_checkpoint, []
 
     class Killed(BaseException):
@@ -182,7 +166,7 @@ def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
 
 def test_what_is_saved_by_the_clock_has_not_diverged(tmp_path, monkeypatch, capsys):
     """The loss of a round's first training steps is large, or no number, before it ends."""
-    monkeypatch.setattr(interruption, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(interrupts, "SAVE_SECONDS", 0.0)
     wild = ("method=finetune", "method.learning_rate=1e6", "method.clip_norm=1e30")
     run = tmp_path / "run"
     with pytest.raises(SystemExit) as ended:

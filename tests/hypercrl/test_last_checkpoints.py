@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tiny_runs import FEW_STEPS
 
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.cli import main
@@ -14,32 +15,12 @@ from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.position import Position
 
-SMALL = (
-    "preset=smoke",
-    "device=cpu",
-    "method=coreset",
-    "dynamics.hidden=[16]",
-    "planner.samples=8",
-    "planner.elites=2",
-    "planner.horizon=3",
-    "protocol.random_steps=14",
-    "protocol.planned_steps=16",
-    "protocol.update_every=8",
-    "protocol.updates=6",
-    "protocol.final_episodes=1",
-    "protocol.checkpoint_every=10",
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_report():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypercrl.commands.train.write_report", lambda *_: None)
-        yield
+SMALL = (*FEW_STEPS, "method=coreset", "protocol.checkpoint_every=10")
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory):
+def ended(tmp_path_factory, no_report):
     path = tmp_path_factory.mktemp("runs") / "run"
     main(["train", *SMALL, f"run_dir={path}"])
     return path

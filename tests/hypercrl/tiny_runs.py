@@ -24,6 +24,21 @@ SETTINGS = {
 }
 MEMORY = {"memory": "gru", "context": {"burn_in": 4, "horizon": 2}}
 
+FEW_STEPS = (
+    "preset=smoke",
+    "device=cpu",
+    "dynamics.hidden=[16]",
+    "planner.samples=8",
+    "planner.elites=2",
+    "planner.horizon=3",
+    "protocol.random_steps=14",
+    "protocol.planned_steps=16",
+    "protocol.update_every=8",
+    "protocol.updates=6",
+    "protocol.final_episodes=1",
+)
+"""Words of a command for a run whose steps can be counted: 14 random, 16 planned, every task."""
+
 
 def of_two_tasks(inference: TaskInference) -> TaskInference:
     """Two settled tasks, and which of them it is now is open."""

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
+from hypercrl.base.dotted import dotted
 from hypercrl.base.errors import UserError
 
 TENSORBOARD = "tensorboard"
@@ -100,12 +101,6 @@ def scalars(kind: str, env_steps: int, task: int, **values: Any) -> dict[str, fl
     }
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(config: dict[str, Any]) -> dict[str, str]:
     """A configuration as text under dotted names, for trackers that know no nesting."""
-    texts: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            texts |= flat(value, f"{prefix}{key}.")
-        else:
-            texts[f"{prefix}{key}"] = str(value)
-    return texts
+    return {key: str(value) for key, value in dotted(config)}
