@@ -1,7 +1,7 @@
-"""HyperCRL's training step on CUDA, where the last layer is read five times, not fifteen.
+"""HyperCRL's training step on CUDA, in eight kernels.
 
 `hnet.py` is the mathematics; what is here has the same value, with the gradients derived by hand.
-θ is the trunk and the last layer, which is 99.9 % of it. A step is nine kernels:
+θ is the trunk and the last layer, which is 99.9 % of it.
 
 1. `written_weights`: trunk and last layer for e_t.
 2. `loss_gradient`: the dynamics network forward and back, in shares of the batch.
@@ -132,13 +132,12 @@ def fused_step(
     )
     trunk_gradients = trunk_back(ahead, old, old_outputs, old_slopes, trunk)
     others = [p for p in model.parameters() if p.grad is not None]
-    if others:
-        squares = torch.cat([squares, *(p.grad.square().sum()[None] for p in others)])
+    apart = [p.grad.square().sum()[None] for p in others if p.grad is not None]
+    if apart:
+        squares = torch.cat([squares, *apart])
     shares = Shares(losses, regularisers, squares, trunk_gradients)
     own_moments = moments_of(adam, embedding)
-    norms = gradient_norms(
-        flat_gradient, embedding.grad, shares, (moments.step, own_moments.step)
-    )
+    norms = gradient_norms(flat_gradient, embedding.grad, shares, (moments.step, own_moments.step))
     clipped_adam(
         Trained(theta.detach(), theta.grad, moments),
         Trained(embedding.detach(), embedding.grad, own_moments),

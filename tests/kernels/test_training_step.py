@@ -63,7 +63,7 @@ class Operations:
         return moved[0] if len(moved) == 1 else moved
 
     def unwritten(self, like):
-        return torch.full_like(self.to(like), torch.nan)
+        return torch.full(like.shape, torch.nan, device=self.device, dtype=self.dtype)
 
     def moments(self, moments):
         return AdamMoments(moments.step.clone().to(self.device), *self.to(*moments[1:]))
@@ -107,7 +107,9 @@ def trained(value, gradient, steps=3):
 
 
 @pytest.mark.parametrize("activation", ["elu", "relu"])
-@pytest.mark.parametrize(("sizes", "size"), [((10, 50, 50), 300), ((4, 7), 3), ((3, 20, 5, 33), 131)])
+@pytest.mark.parametrize(
+    ("sizes", "size"), [((10, 50, 50), 300), ((4, 7), 3), ((3, 20, 5, 33), 131)]
+)
 def test_what_is_written_for_one_embedding(step, sizes, size, activation):
     trunk, width = Trunk(sizes, activation), sizes[-1]
     flat, embedding = 0.4 * normal(trunk.numel, seed=0), normal(sizes[0], seed=1)
@@ -236,6 +238,7 @@ def test_gradients_of_a_head_are_those_of_autograd(step, size, width, all_tasks,
     weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
     wanted = (inputs @ weight.T + bias - targets[chosen]).square().sum() / max(len(chosen), 1)
     (strength * wanted).backward()
+    assert ahead.grad is not None
     total = task_gradient + ahead.grad
 
     given = step.to(head, slope, hidden, old, targets)

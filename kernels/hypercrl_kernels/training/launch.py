@@ -47,6 +47,7 @@ class Tuning:
     head_programs: int = 528
     head_stages: int = 1
     head_numbers: int = 8192
+    head_tasks: int = 32
     trunk_taken: int = 8
     trunk_warps: int = 8
     trunk_chunk: int = 8
@@ -148,7 +149,9 @@ def launch_trunk_ahead(
     """`trunk_ahead` by the kernel."""
     tuning = TUNING
     found = TrunkAhead(
-        torch.empty_like(flat), flat.new_empty(len(old) * trunk.outputs), torch.empty_like(embedding)
+        torch.empty_like(flat),
+        flat.new_empty(len(old) * trunk.outputs),
+        torch.empty_like(embedding),
     )
     trunk_ahead_kernel[(max(1, triton.cdiv(len(old), tuning.ahead_taken)),)](
         flat,
@@ -191,7 +194,7 @@ def launch_regularised_head(
     tuning = TUNING
     size, (count, width) = len(written_gradient), old.shape
     padded = max(16, triton.next_power_of_2(width))
-    rows = 16 if count <= 16 else 32
+    rows = 16 if count <= 16 else tuning.head_tasks
     # Sums for the old tasks stay in registers.
     chunks = min(triton.cdiv(count, rows), max(1, tuning.head_numbers // (rows * padded)))
     block = max(16, min(tuning.head_block, 64 * tuning.head_block // padded))
@@ -276,7 +279,7 @@ def launch_network_gradient(
         obs,
         action,
         next_obs,
-        *(scale.contiguous() for scale in scales),
+        *Scales(*(scale.contiguous() for scale in scales)),
         scratch,
         *found,
         len(obs),

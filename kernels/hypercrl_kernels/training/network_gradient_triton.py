@@ -125,7 +125,9 @@ def network_gradient_kernel(
     dimension = tl.arange(0, PADDINGS[layers])
     used = dimension < O
     both = valid & used[None, :]
-    change = tl.load(next_obs + row[:, None] * next_stride + dimension[None, :], mask=both, other=0.0)
+    change = tl.load(
+        next_obs + row[:, None] * next_stride + dimension[None, :], mask=both, other=0.0
+    )
     change -= tl.load(obs + row[:, None] * obs_stride + dimension[None, :], mask=both, other=0.0)
     mean = tl.load(target_mean + dimension, mask=used, other=0.0)
     scale = tl.load(target_scale + dimension, mask=used, other=1.0)

@@ -9,6 +9,7 @@ from hypercrl_kernels.training.regularised_head_reference import (
     regularised_head_reference,
 )
 
+
 @torch.no_grad()
 def regularised_head(
     head: Tensor,
@@ -25,8 +26,9 @@ def regularised_head(
     """Gradient of a task loss plus strength · R on the layer that writes P numbers.
 
     R = (1/T) Σ_j ‖W* _j − (W + ΔW) x_j − (b + Δb)‖² with the step (ΔW, Δb) that Adam would take on
-    the task loss alone, which counts as a constant (von Oswald et al. 2020, equation 2); 0 where T is. The
-    matrices are read once, and the T P numbers written for old tasks are never stored.
+    the task loss alone, which counts as a constant (von Oswald et al. 2020, equation 2); with no
+    old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
+    numbers written for them are never stored.
 
     One Triton kernel on CUDA, torch operations elsewhere.
 

@@ -45,6 +45,4 @@ def regularised_head_reference(
     gradient[: size * width].view(size, width).addmm_(slope.mT, old)
     gradient[size * width :] += slope.sum(0)
     regulariser = difference.square().sum() / count
-    return HeadGradients(
-        regulariser[None], gradient.square().sum()[None], (slope @ weight)[None]
-    )
+    return HeadGradients(regulariser[None], gradient.square().sum()[None], (slope @ weight)[None])

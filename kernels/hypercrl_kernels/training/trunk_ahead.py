@@ -52,9 +52,7 @@ def trunk_ahead(
     if trunk.fits(flat):
         from hypercrl_kernels.training.launch import launch_trunk_ahead as compute
 
-        return compute(
-            flat, gradient, moments, settings, embedding, outputs, products, old, trunk
-        )
+        return compute(flat, gradient, moments, settings, embedding, outputs, products, old, trunk)
     slope = products.sum(0, keepdim=True)
     found, below = trunk_gradients(flat, embedding[None], outputs, slope, trunk)
     gradient.copy_(found)
@@ -63,9 +61,7 @@ def trunk_ahead(
 
 
 @torch.no_grad()
-def trunk_back(
-    flat: Tensor, x: Tensor, outputs: Tensor, slopes: Tensor, trunk: Trunk
-) -> Tensor:
+def trunk_back(flat: Tensor, x: Tensor, outputs: Tensor, slopes: Tensor, trunk: Trunk) -> Tensor:
     """[m, trunk.numel]: what the gradient of the trunk's parameters is the sum of.
 
     One Triton kernel on CUDA for a trunk that fits, torch operations elsewhere.

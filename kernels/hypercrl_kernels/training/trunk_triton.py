@@ -4,6 +4,7 @@ Every layer is padded to one power of two; padding stays zero, which both activa
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
 
 import triton
 import triton.language as tl
@@ -99,7 +100,9 @@ def trunk_ahead_kernel(
     slope = tl.sum(total, 0)
     moved = ()
     for i in tl.static_range(layers - 1, -1, -1):
-        weight_at, inside, bias_at, used = layer_at(flat, OFFSETS[i], SIZES[i], SIZES[i + 1], PADDED)
+        weight_at, inside, bias_at, used = layer_at(
+            flat, OFFSETS[i], SIZES[i], SIZES[i + 1], PADDED
+        )
         weight = tl.load(weight_at, mask=inside, other=0.0)
         h = tl.load(outputs + STARTS[i] + unit, mask=used, other=0.0)
         below = embedding

@@ -40,7 +40,9 @@ def written_weights_kernel(
 
     h = tl.load(embedding + column, mask=column < SIZES[0], other=0.0)
     for i in tl.static_range(layers):
-        weight_at, valid, bias_at, used = layer_at(trunk, OFFSETS[i], SIZES[i], SIZES[i + 1], PADDED)
+        weight_at, valid, bias_at, used = layer_at(
+            trunk, OFFSETS[i], SIZES[i], SIZES[i + 1], PADDED
+        )
         layer = tl.load(weight_at, mask=valid, other=0.0)
         z = tl.sum(layer * h[None, :], 1) + tl.load(bias_at, mask=used, other=0.0)
         h = activated(z, ELU)
