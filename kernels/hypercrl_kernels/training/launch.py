@@ -47,6 +47,7 @@ class Tuning:
     head_programs: int = 528
     head_stages: int = 1
     head_numbers: int = 8192
+    head_registers: int | None = None
     head_tasks: int = 32
     trunk_taken: int = 8
     trunk_warps: int = 8
@@ -226,6 +227,7 @@ def launch_regularised_head(
         STAGES=tuning.head_stages,
         **_constants(settings),
         num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]
+        maxnreg=tuning.head_registers,  # pyright: ignore[reportCallIssue]
     )
     return found
 
