@@ -7,7 +7,6 @@ from hypercrl_kernels.training.network_gradient import (
     NetworkGradient,
     Scales,
     network_gradient,
-    why_no_network_gradient,
 )
 from hypercrl_kernels.training.regularised_head import regularised_head
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
@@ -42,7 +41,6 @@ __all__ = [
     "scaled_error",
     "trunk_ahead",
     "trunk_back",
-    "why_no_network_gradient",
     "written_gradient",
     "written_weights",
 ]
