@@ -100,11 +100,14 @@ class Agent:
         pack, precision = not self.planner.follows, self.planner.precision
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
-    def reset(self) -> None:
-        """A new episode: start the search from the middle of the action range."""
-        self.start = self.planner.initial(len(self.start))
+    def reset(self, robots: Sequence[int] | None = None) -> None:
+        """A new episode of these robots, of all by default: their searches start from the middle of
+        the action range."""
+        if robots is None:
+            robots = range(len(self.start))
+        self.start[list(robots)] = self.planner.initial(len(robots))
         if self.belief is not None:
-            self.belief.reset()
+            self.belief.reset(robots)
 
     def warm_up(self, obs: Tensor) -> None:
         """Plan for [B, O] until a plan takes as long as all later ones; leaves no other trace."""

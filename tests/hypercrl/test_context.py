@@ -300,7 +300,7 @@ def test_what_a_robot_remembers_is_its_own_episode():
         together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
     for n in range(3):
         alone = remembering(method, 1)
-        alone.recall(Batch(batch.obs[n, :4], batch.action[n, :4], batch.next_obs[n, :4]))
+        alone.recall([Batch(batch.obs[n, :4], batch.action[n, :4], batch.next_obs[n, :4])])
         for (w, b), (w_all, b_all) in zip(alone.layers(), together.layers(), strict=True):
             torch.testing.assert_close(w, w_all[n], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(b, b_all[n], rtol=1e-4, atol=1e-5)

@@ -93,18 +93,18 @@ def test_no_window_where_no_episode_is_long_enough():
 
 
 def test_the_present_episode():
-    assert in_episodes(20, [6, 3]).episode().action.flatten().tolist() == [100, 101, 102]
-    assert in_episodes(4, [2, 9]).episode().action.flatten().tolist() == [105, 106, 107, 108]
+    assert in_episodes(20, [6, 3]).present_episodes()[0].action.flatten().tolist() == [100, 101, 102]
+    assert in_episodes(4, [2, 9]).present_episodes()[0].action.flatten().tolist() == [105, 106, 107, 108]
     replay = in_episodes(20, [6])
     replay.begin_episode()
-    assert len(replay.episode()) == 0
+    assert len(replay.present_episodes()[0]) == 0
 
 
 def test_state_keeps_the_episodes():
     replay, again = in_episodes(9, [6, 3, 4]), Replay(9, 2, 1, torch.device("cpu"))
     replay.begin_episode()
     again.load_state(replay.state())
-    assert len(again.episode()) == 0
+    assert len(again.present_episodes()[0]) == 0
     for r in (replay, again):
         r.add(torch.zeros(2), torch.full((1,), 99.0), torch.zeros(2))
     drawn = [r.gather(r.windows(torch.Generator().manual_seed(1), 30, 3)) for r in (replay, again)]
