@@ -205,6 +205,11 @@ def _check_robots(config: TrainConfig) -> None:
             "protocol.robots > 1 needs task_id=given: a change of the task is inferred from the "
             "steps of one robot."
         )
+    if protocol.replay_capacity < robots:
+        raise UserError(
+            f"protocol.replay_capacity={protocol.replay_capacity} has no room for a transition of "
+            f"each of protocol.robots={robots}; give more."
+        )
     for name in ("random_steps", "planned_steps"):
         if (steps := getattr(protocol, name)) % robots:
             raise UserError(
@@ -263,10 +268,12 @@ def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
     for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
         if steps < length:
             raise UserError(f"{what}, an episode of {caption} only {steps}.")
-    if protocol.random_steps < length:
-        raise UserError(f"{what}; give protocol.random_steps that many at least.")
-    if protocol.replay_capacity < 2 * length:
-        raise UserError(f"{what}; give protocol.replay_capacity room for two at least.")
+    robots = protocol.robots
+    each = f" for each of {robots} robots" if robots > 1 else ""
+    if protocol.random_steps < robots * length:
+        raise UserError(f"{what}; give protocol.random_steps that many at least{each}.")
+    if protocol.replay_capacity < robots * 2 * length:
+        raise UserError(f"{what}; give protocol.replay_capacity room for two at least{each}.")
 
 
 def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
