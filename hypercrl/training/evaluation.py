@@ -189,7 +189,8 @@ class Evaluator:
     def _of(self, task: int, count: int) -> list[int]:
         """So many robots in this task."""
         made = self._robots.setdefault(task, [])
-        made += self.fleet.make(task, count - len(made))
+        if len(made) < count:
+            made += self.fleet.make(task, count - len(made))
         return made[:count]
 
     def _agent(self, task: int, robots: int) -> Agent:
