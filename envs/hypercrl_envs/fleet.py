@@ -144,7 +144,9 @@ class SpreadFleet(Fleet):
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.close()
+            worker.hang_up()
+        for worker in self._workers:
+            worker.wait()
         self._workers = []
         super().close()
 
@@ -174,10 +176,11 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
+            hushed = ["-W", "ignore"] if quiet else []
+            module = ["-m", "hypercrl_envs.fleet_worker", str(number)]
             # Not on the terminal: Ctrl-C is for the process that knows what to save.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", *(["-W", "ignore"] if quiet else [])]
-                + ["-m", "hypercrl_envs.fleet_worker", str(number)],
+                [sys.executable, "-P", *hushed, *module],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
@@ -212,8 +215,12 @@ class _Worker:
             raise answer
         return answer
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Let the process end."""
         self._connection.close()
+
+    def wait(self) -> None:
+        """Until it has."""
         self._process.wait()
 
     def _send(self, message: Any) -> None:

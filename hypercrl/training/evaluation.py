@@ -114,7 +114,7 @@ class Evaluator:
         scores = []
         for (task, belief), episode in zip(beliefs.items(), played, strict=True):
             if belief.changes:
-                belief = believe[task](self.heldout_episodes)  # noqa: PLW2901
+                belief = believe[task](self.heldout_episodes)
             scores.append(Score(*episode.means(), self.prediction_error(task, belief)))
         return scores
 
@@ -157,9 +157,11 @@ class Evaluator:
     def _play(self, played: Sequence["Episodes"]) -> None:
         """All of them to their ends, in turn."""
         while going := [episodes for episodes in played if episodes.going]:
+            self.pause()
             for episodes in going:
-                self.pause()
-                episodes.step()
+                episodes.plan()
+            for episodes in going:
+                episodes.move()
         for episodes in played:
             self.plan_seconds.extend(episodes.agent.plan_seconds)
             episodes.agent.plan_seconds = []
@@ -271,25 +273,29 @@ class Episodes:
         agent.reset()
         self._results = fleet.start(robots, [methodcaller("reset", seed=seed) for seed in seeds])
         self._obs = np.zeros(0)
-        self._acted: tuple[Tensor, Tensor] | None = None
+        self._actions: Tensor | None = None
+        self._planned: Callable[[], Tensor] | None = None
 
-    def step(self) -> None:
-        """Take in what the simulators say of the step before, and begin the next one if there is
-        one."""
-        if self._acted is None:
+    def plan(self) -> None:
+        """Take in where the robots are, and begin to plan for them unless all have ended."""
+        if self._actions is None:
             self._obs = np.stack([obs for obs, _ in self._results()])
         else:
-            self._take_in(*self._acted)
-        if not self.going:
+            self._take_in(self._actions)
+        if self.going:
+            self._planned = self.agent.begin_act(torch.from_numpy(self._obs))
+
+    def move(self) -> None:
+        """Begin a step of the robots, if there was a plan."""
+        if self._planned is None:
             return
-        before = torch.from_numpy(self._obs).clone()
-        actions = self.agent.act(before)
+        actions, self._planned = self._planned(), None
         steps = [methodcaller("step", actions[e].numpy()) for e in self.going]
         self._results = self.fleet.start([self.robots[e] for e in self.going], steps)
-        self._acted = before, actions
+        self._actions = actions
 
-    def _take_in(self, before: Tensor, actions: Tensor) -> None:
-        ended = []
+    def _take_in(self, actions: Tensor) -> None:
+        before, ended = torch.tensor(self._obs), []
         for e, (obs, reward, terminated, truncated, info) in zip(
             self.going, self._results(), strict=True
         ):

@@ -59,12 +59,12 @@ def test_the_process_makes_no_difference(spread):
         assert len({obs.tobytes() for obs in one}) == len(one)
         assert [state["np_random"] for state in states] == [state["np_random"] for state in far]
         # A state from there goes on here.
-        (robot,) = local.make(0, 1)
-        (there,) = spread.make(0, 1)
+        (robot,), (there,) = local.make(0, 1), spread.make(0, 1)
         pushes = [methodcaller("step", np.array([0.5, -0.5], np.float32))]
-        for fleet, own in ((local, robot), (spread, there)):
-            fleet.start([own], [methodcaller("set_state", far[1])])()
-        ends = [fleet.start([own], pushes)()[0][0] for fleet, own in ((local, robot), (spread, there))]
+        ends = []
+        for fleet, own in ((local, [robot]), (spread, [there])):
+            fleet.start(own, [methodcaller("set_state", far[1])])()
+            ends.append(fleet.start(own, pushes)()[0][0])
         assert np.array_equal(*ends)
 
 
@@ -101,9 +101,9 @@ def test_calls_come_back_in_order_and_failures_as_what_they_were(here):
             fleet.start(robots, [failing] * 3)()
         with pytest.raises(TaskFault, match=r"raised Odd: 1 and 2 \(test_fleet.py, line"):
             fleet.start(robots[:1], [odd])()
+        nowhere = methodcaller("step", np.full(2, np.nan, np.float32))
+        fleet.start(robots[:1], [methodcaller("reset", seed=0)])()
         with pytest.raises(ValueError, match="NaN"):
-            nowhere = methodcaller("step", np.full(2, np.nan, np.float32))
-            fleet.start(robots[:1], [methodcaller("reset", seed=0)])()
             fleet.start(robots[:1], [nowhere])()
         # It is as good as before.
         assert fleet.start(robots[:1], shifts[:1])() == [base]

@@ -93,7 +93,7 @@ MOMENTS = {
     "a random step": (Trainer, "_act", 9),
     "the last random step": (Trainer, "_act", 14),
     "held-out episodes": (Evaluator, "_draw_heldout", 2),
-    "the first evaluation": (Episodes, "step", 2),
+    "the first evaluation": (Episodes, "move", 2),
     "the first training step": (Learner, "_step_on_slots", 1),
     "a training step": (Learner, "_step_on_slots", 9),
     "the last one of a round": (Learner, "_step_on_slots", 12),

@@ -93,8 +93,12 @@ def test_no_window_where_no_episode_is_long_enough():
 
 
 def test_the_present_episode():
-    assert in_episodes(20, [6, 3]).present_episodes()[0].action.flatten().tolist() == [100, 101, 102]
-    assert in_episodes(4, [2, 9]).present_episodes()[0].action.flatten().tolist() == [105, 106, 107, 108]
+    for capacity, lengths, wanted in [
+        (20, [6, 3], [100, 101, 102]),
+        (4, [2, 9], [105, 106, 107, 108]),
+    ]:
+        (present,) = in_episodes(capacity, lengths).present_episodes()
+        assert present.action.flatten().tolist() == wanted
     replay = in_episodes(20, [6])
     replay.begin_episode()
     assert len(replay.present_episodes()[0]) == 0
