@@ -68,6 +68,29 @@ def test_the_process_makes_no_difference(spread):
         assert np.array_equal(*ends)
 
 
+def driven(fleet):
+    """Where a robot of every task of the sequence comes to in six steps."""
+    rng, seen = np.random.default_rng(1), []
+    for index in range(len(fleet.sequence)):
+        (robot,) = fleet.make(index, 1)
+        seen.append(fleet.start([robot], [methodcaller("reset", seed=3)])()[0][0])
+        for action in rng.uniform(-1, 1, (6, fleet.sequence.action_size)).astype(np.float32):
+            seen.append(fleet.start([robot], [methodcaller("step", action)])()[0][0])
+        fleet.dismiss([robot])
+    return seen
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [CONTRACT_SPECS, pytest.param(BULLET_SPECS, marks=pytest.mark.bullet)],
+    ids=["mujoco and gymnasium", "bullet"],
+)
+def test_it_makes_none_for_any_task(specs):
+    every = TaskSequence(specs, "every kind", pad=True)
+    with closing(LocalFleet(every)) as local, closing(SpreadFleet(every, 2)) as others:
+        assert all(map(np.array_equal, driven(local), driven(others)))
+
+
 def moved_by(task: Task, shift: float) -> float:
     return task.max_episode_steps + shift
 
