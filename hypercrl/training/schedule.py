@@ -1,5 +1,8 @@
 """What happens after which step of a task."""
 
+import random
+from collections.abc import Sequence
+
 from hypercrl.config.schema import ProtocolConfig
 
 
@@ -42,6 +45,21 @@ class Schedule:
     def checkpoints(self, step: int) -> bool:
         """Whether a checkpoint is due in the midst of a task, the random steps included."""
         return step < self.steps and self._passed(step, self.protocol.checkpoint_every) > 0
+
+    def evaluated(self, task: int, tasks: Sequence[int], last: bool, seed: int) -> list[int]:
+        """Which of these tasks are evaluated now, in order.
+
+        Args:
+            task: the one in training, which is among them.
+            tasks: all that there could be.
+            last: whether this is the end of the run, where every task counts.
+            seed: of the sample, where there is to be one.
+        """
+        wanted = self.protocol.eval_tasks
+        others = [other for other in tasks if other != task]
+        if last or wanted is None or wanted >= len(others):
+            return list(tasks)
+        return sorted([task, *random.Random(seed).sample(others, wanted)])
 
     def _passed(self, steps: int, every: int) -> int:
         """Multiples of `every` among the N latest of so many steps."""
