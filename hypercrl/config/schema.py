@@ -134,8 +134,7 @@ class TrainConfig:
         None,
         least=1,
         most=1024,
-        help="processes that robots are stepped in, which changes no result; 1 is this one, null "
-        "as many as threads with a GPU, else 1",
+        help="processes that robots are stepped in; null: as many as threads with a GPU, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],

@@ -80,13 +80,8 @@ def driven(fleet):
     return seen
 
 
-@pytest.mark.parametrize(
-    "specs",
-    [CONTRACT_SPECS, pytest.param(BULLET_SPECS, marks=pytest.mark.bullet)],
-    ids=["mujoco and gymnasium", "bullet"],
-)
-def test_it_makes_none_for_any_task(specs):
-    every = TaskSequence(specs, "every kind", pad=True)
+def test_it_makes_none_for_any_task(every_kind):
+    every = TaskSequence(every_kind, "every kind", pad=True)
     with closing(LocalFleet(every)) as local, closing(SpreadFleet(every, 2)) as others:
         assert all(map(np.array_equal, driven(local), driven(others)))
 

@@ -241,12 +241,14 @@ FOREIGN = {
     "slots that are not there": changed(
         ("learner", "round"), lambda _: torch.full((3, 100), 10**6)
     ),
-    "an observation of one number": changed(("obs",), lambda t: t[:1]),
-    "noise of one number": changed(("noise", "value"), lambda t: t[:1]),
-    "a plan of one step": changed(("plan_start",), lambda t: t[:, :, :1]),
-    "a world of another size": changed(("env", "physics"), lambda p: p[:-1]),
-    "a world after its end": changed(("env", "elapsed_steps"), lambda _: 10**6),
-    "a world's generator": changed(("env", "np_random"), lambda _: {}),
+    "an observation of one number": changed(("actor", "obs"), lambda t: t[:, :1]),
+    "noise of one number": changed(("actor", "noise", "value"), lambda t: t[:, :1]),
+    "a plan of one step": changed(("actor", "plan_start"), lambda t: t[:, :, :1]),
+    "a world of another size": changed(("actor", "robots", 0, "physics"), lambda p: p[:-1]),
+    "a world after its end": changed(("actor", "robots", 0, "elapsed_steps"), lambda _: 10**6),
+    "a world's generator": changed(("actor", "robots", 0, "np_random"), lambda _: {}),
+    "a robot too many": changed(("actor", "robots"), lambda robots: robots * 2),
+    "a return of text": changed(("actor", "returns"), lambda _: ["much"]),
     "a matrix of text": changed(("tallies", "matrix", "success"), lambda _: [["x"]]),
     "a length that is none": changed(("log_bytes",), lambda _: "many"),
 }
