@@ -36,7 +36,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
@@ -238,8 +238,8 @@ def _accept(*_: Any, **__: Any) -> NoReturn:
     raise Accepted
 
 
-def _begin(config: Any, path: Path) -> NoReturn:  # noqa: ARG001
-    check(OmegaConf.to_object(config))
+def _begin(config: Any, *_: Any) -> NoReturn:
+    check(OmegaConf.to_object(config) if isinstance(config, DictConfig) else config)
     raise Accepted
 
 
@@ -249,7 +249,7 @@ def nothing_begins(folder: Path) -> Iterator[None]:
     doors = {
         **{"train.begun": _begin, "play.open_run": _accept, "export.open_run": _accept},
         **{"bench.Grid.claim": _accept, "report.write_report": _accept},
-        "recall.measure_recall": lambda config: _begin(config, folder),
+        "recall.measure_recall": _begin,
     }
     with contextlib.ExitStack() as stack:
         for door, guard in doors.items():
@@ -505,8 +505,7 @@ def main() -> int:
     board: dict[str, Any] = {}
     faults: dict[str, list[str]] = {}
     if given.out and given.out.with_suffix(".json").exists():
-        before = json.loads(given.out.with_suffix(".json").read_text())
-        board, faults = before["targets"], before["faults"]
+        board = json.loads(given.out.with_suffix(".json").read_text())["targets"]
     wanted = {
         n: TARGETS[n].long if given.long else given.executions for n in given.targets or TARGETS
     }
