@@ -414,7 +414,12 @@ def fuzz(name: str, executions: int, seed: int | None = None) -> Counter[str]:
         deadline=None,
         database=None,
         derandomize=seed is None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[
+            hypothesis.HealthCheck.too_slow,
+            hypothesis.HealthCheck.filter_too_much,
+            hypothesis.HealthCheck.data_too_large,
+            hypothesis.HealthCheck.large_base_example,
+        ],
     )
     @hypothesis.given(st.lists(target.inputs, min_size=target.batch, max_size=target.batch))
     def reads(examples: list[Any]) -> None:
