@@ -263,17 +263,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100_000)
     given = parser.parse_args()
     command = f"python scripts/soak.py {shlex.join(sys.argv[1:])}"
+    about = {
+        "command": command,
+        "commit": git_revision(),
+        "machine": machine(torch.device("cpu")),
+    }
     if not (given.run / "result.json").exists():
         begins = not (given.run / "config.yaml").exists()
         with continued_with(command):
             words = settings(given.steps)
             train(begun(composed("train", words), given.run) if begins else resumed(given.run))
     rows = json.loads((given.run / "soak.json").read_text())
-    about = {
-        "command": command,
-        "commit": git_revision(),
-        "machine": machine(torch.device("cpu")),
-    }
     return 0 if write(rows, about, given.out) else 1
 
 
