@@ -28,7 +28,8 @@ class RayWorkers:
 
     The folder of the grid has to be the same file system on all nodes, and so the current one, in
     which a cell runs and from which it imports. Ray's own retries are off:
-    the scheduler counts attempts, and each goes on from the last checkpoint.
+    the scheduler counts attempts, and each goes on from the last checkpoint. A cell that runs alone
+    asks Ray for a whole GPU, whichever that is.
 
     Args:
         address: of a cluster; None: the one that `ray start` began on this machine or
@@ -80,16 +81,18 @@ class RayWorkers:
             if amount
         )
         self.slots = min(room, limit or room)
+        # A cluster that knows of no GPUs has none to give.
+        self._whole_gpu = max(gpus, 1) if any(node.get("GPU", 0) >= 1 for node in nodes) else gpus
         self._run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)(_run_cell)
         self._running: dict[Any, Cell] = {}
 
-    @property
-    def free(self) -> int:
-        return self.slots - len(self._running)
+    def room(self, cell: Cell, alone: bool = False) -> bool:  # noqa: ARG002 - Ray keeps it waiting
+        return len(self._running) < self.slots
 
-    def start(self, cell: Cell, words: Sequence[str]) -> None:
+    def start(self, cell: Cell, words: Sequence[str], alone: bool = False) -> None:
         cell.log.parent.mkdir(parents=True, exist_ok=True)
-        self._running[self._run.remote(list(words), str(cell.log), os.getcwd())] = cell
+        run = self._run.options(num_gpus=self._whole_gpu) if alone else self._run
+        self._running[run.remote(list(words), str(cell.log), os.getcwd())] = cell
 
     def finished(self) -> list[tuple[Cell, int]]:
         if not self._running:

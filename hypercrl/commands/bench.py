@@ -47,7 +47,8 @@ bench's own settings
   out=FOLDER              where the runs and the report go; required
   workers=N               cells at a time; by default the number of cores, on
                           Ray what has room
-  retries=2               further attempts of a cell that crashed
+  retries=2               further attempts of a cell that crashed; one whose GPU
+                          ran out of memory or failed gets one more in any case
   cluster=local           where cells run: local or ray
   address=HOST:PORT       of the Ray cluster; by default the one on this
                           machine, else a new one
@@ -150,8 +151,8 @@ def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
             if key in own:
                 raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
         slots = int(_number(own, "workers", cores(), least=1, whole=True))
-        on_gpu = any(word.startswith("device=cuda") for word in settings)
-        return LocalWorkers(slots, _visible_gpus() if on_gpu else ())
+        on_any_gpu = "device=cuda" in settings  # of device=cuda:1 there is one
+        return LocalWorkers(slots, _visible_gpus() if on_any_gpu else ())
     if cluster == "ray":
         from hypercrl.bench.ray_workers import RayWorkers
 
