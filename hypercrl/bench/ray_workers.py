@@ -6,11 +6,12 @@ import os
 import runpy
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypercrl.base.errors import UserError
 from hypercrl.bench.cell import Cell
+from hypercrl.bench.workers import NOTHING
 
 CRASHED = -9
 """Exit code of a cell whose worker process is gone."""
@@ -35,6 +36,11 @@ class RayWorkers:
             RAY_ADDRESS names, else a new one of this machine alone.
         cpus, gpus: what one cell takes of a node; fractions of a GPU share it.
         limit: most cells at a time; None: as many as the cluster has room for.
+
+    Attributes:
+        slots: most cells at a time.
+        here: whether the cluster is this machine alone.
+        environment: what cells find in theirs beside the node's.
 
     Raises:
         UserError: Ray is not installed, there is no cluster at `address`, or no node of it has room
@@ -80,6 +86,8 @@ class RayWorkers:
             if amount
         )
         self.slots = min(room, limit or room)
+        self.here = len(nodes) == 1 and not (address or "").startswith("ray://")
+        self.environment: Mapping[str, str] = NOTHING
         self._run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)(_run_cell)
         self._running: dict[Any, Cell] = {}
 
@@ -89,7 +97,8 @@ class RayWorkers:
 
     def start(self, cell: Cell, words: Sequence[str]) -> None:
         cell.log.parent.mkdir(parents=True, exist_ok=True)
-        self._running[self._run.remote(list(words), str(cell.log), os.getcwd())] = cell
+        task = self._run.remote(list(words), str(cell.log), os.getcwd(), dict(self.environment))
+        self._running[task] = cell
 
     def finished(self) -> list[tuple[Cell, int]]:
         if not self._running:
@@ -129,8 +138,9 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _run_cell(words: list[str], log: str, folder: str) -> int:
+def _run_cell(words: list[str], log: str, folder: str, environment: dict[str, str]) -> int:
     """In the worker itself rather than in a child of it: who kills the worker kills the run."""
+    os.environ.update(environment)
     with (
         open(log, "a", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),

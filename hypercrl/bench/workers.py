@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from hypercrl.bench.cell import Cell
@@ -14,6 +17,10 @@ from hypercrl.bench.cell import Cell
 PR_SET_PDEATHSIG = 1
 GRACE = 10.0
 """Seconds that cells have to save and end."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time that a container is given in a period, and that period."""
 
 
 class Workers(Protocol):
@@ -46,10 +53,14 @@ class LocalWorkers:
     Args:
         slots: most processes at a time.
         gpus: entries of CUDA_VISIBLE_DEVICES to hand out; none leaves the variable as it is.
+        environment: what the processes find in theirs beside this one's.
     """
 
-    def __init__(self, slots: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self, slots: int, gpus: Sequence[str] = (), environment: Mapping[str, str] = NOTHING
+    ) -> None:
         self.gpus = list(gpus)
+        self.environment = environment
         self.threads = max(1, cores() // slots)
         self._free_slots = list(range(slots))
         self._running: dict[int, tuple[Cell, subprocess.Popen[bytes]]] = {}
@@ -60,7 +71,7 @@ class LocalWorkers:
 
     def start(self, cell: Cell, words: Sequence[str]) -> None:
         slot = self._free_slots[0]
-        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ, **self.environment}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         cell.log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +112,13 @@ class LocalWorkers:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no such file: no quota; "max": none is set
+        quota, period = map(int, QUOTA.read_text().split())
+        return max(1, min(allowed, -(-quota // period)))
+    return allowed
 
 
 def _die_with_parent() -> None:
