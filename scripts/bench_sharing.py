@@ -225,7 +225,8 @@ def gpus(arguments: argparse.Namespace, record: Record) -> None:
     grid = [f"method={methods}", f"seed=range({arguments.seeds})", f"mps={arguments.mps}"]
     first: tuple[int, float, dict[str, dict[str, Any]]] | None = None
     for count in map(int, arguments.gpus.split(",")):
-        with ray_cluster(count) if arguments.ray else on_gpus(count) as (environment, own):
+        places = -(-4 * arguments.seeds // count)
+        with ray_cluster(count, places) if arguments.ray else on_gpus(count) as (environment, own):
             if arguments.workers and not arguments.ray:
                 own = [*own, f"workers={arguments.workers}"]
             bench = Bench([*grid, *settings, *own], arguments.limit, environment)
@@ -270,19 +271,23 @@ def on_gpus(count: int) -> Iterator[tuple[dict[str, str], list[str]]]:
 
 
 @contextmanager
-def ray_cluster(count: int) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Ray on this host, with so many GPUs and sixteen cells on each."""
-    places = 16 * count
-    words = ["--head", f"--num-gpus={count}", f"--num-cpus={places}", "--port=6399"]
+def ray_cluster(count: int, cells: int) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Ray on this host with so many GPUs, of each of which a cell takes a part.
+
+    Ray fills one GPU before the next: where there are fewer `cells` a GPU than sixteen, a cell
+    takes a larger part.
+    """
+    each = min(16, cells)
+    words = ["--head", f"--num-gpus={count}", f"--num-cpus={each * count}", "--port=6399"]
     words.append("--include-dashboard=false")
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    subprocess.run([*ray, "start", *words], check=True, env=environment)
+    subprocess.run([*ray, "start", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
     try:
-        own = ["cluster=ray", "address=127.0.0.1:6399", "cpus=1", "gpus=0.0625"]
+        own = ["cluster=ray", "address=127.0.0.1:6399", "cpus=1", f"gpus={1 / each:.4f}"]
         yield environment, own
     finally:
-        subprocess.run([*ray, "stop", "--force"], check=False)
+        subprocess.run([*ray, "stop", "--force"], check=False, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
