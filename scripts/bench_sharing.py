@@ -102,10 +102,10 @@ def check_service(record: Record) -> None:
     said = (none.stdout + none.stderr).decode().strip()
     record.check("without a daemon it answers by its code", none.returncode != 0, said)
     begun = time.monotonic()
-    with served([gpu.name for gpu in found], 4 * len(found), "true", print) as environment:
+    with served([gpu.name for gpu in found], 4 * len(found), "true", print) as service:
         record.add("a daemon begins in", f"{time.monotonic() - begun:.1f} s")
         names = ",".join(gpu.name for gpu in found)
-        inside = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": names}
+        inside = {**os.environ, **service.environment, "CUDA_VISIBLE_DEVICES": names}
         asked = b"get_server_list\n"
         servers = subprocess.run([CONTROL], input=asked, capture_output=True, env=inside).stdout
         record.check("it has a server", servers.strip().isdigit(), repr(servers))

@@ -38,9 +38,9 @@ def steps(arguments: argparse.Namespace, record: Record) -> None:
         rates: dict[str, dict[str, Any]] = {}
         rates["processes"] = step_processes(arguments, count, dict(OUTSIDE))
         gpu = visible_gpus(os.environ)[0].name
-        with served([gpu], count, "true", lambda _: None) as environment:
+        with served([gpu], count, "true", lambda _: None) as service:
             rates["processes, MPS"] = step_processes(
-                arguments, count, {**environment, "CUDA_VISIBLE_DEVICES": gpu}
+                arguments, count, {**service.environment, "CUDA_VISIBLE_DEVICES": gpu}
             )
         rates["threads, a stream each"] = step_threads(arguments, count)
         rates["branches of one graph"] = step_branches(arguments, count)

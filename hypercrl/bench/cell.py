@@ -87,7 +87,8 @@ class Cell:
 
 @dataclass
 class Progress:
-    """How a cell stands: attempts begun, the task last told of, seconds, and the last trouble."""
+    """How a cell stands: attempts begun, the task last told of, seconds, the last trouble, and
+    whether it gets a GPU to itself, as one had let it down."""
 
     cell: Cell
     status: Status
@@ -96,3 +97,4 @@ class Progress:
     started: float = 0.0
     seconds: float = 0.0
     reason: str = ""
+    alone: bool = False

@@ -5,8 +5,8 @@ So a grid begins one in a folder of its own, names the folder to its runs, and e
 itself. Grids of one user on the same GPUs share a daemon, which the last one ends; what a killed
 grid left, the next one ends. Modes and settings of the device stay as they are.
 
-A fault on the GPU may end every run that is served with the one whose fault it was: such a run goes
-on outside (`OUTSIDE`), where faults are its own.
+A fault on the GPU may end every run that is served with the one whose fault it was. So who ended by
+a fault is not served again: what faults then is its own (`Service`).
 """
 
 import fcntl
@@ -21,16 +21,25 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.gpu_faults import GPU_FAULT
 from hypercrl.bench.gpus import NoAnswer, visible_gpus
 
 CONTROL = "nvidia-cuda-mps-control"
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 LOGS = "CUDA_MPS_LOG_DIRECTORY"
+USUAL = "/tmp/nvidia-mps"
+"""Where a process looks for a daemon if its environment names no folder."""
 OUTSIDE = {PIPES: "/nonexistent"}
-"""Environment of a process that no daemon serves, not even one in NVIDIA's usual folder."""
+"""Environment of a process that no daemon serves, not even one in the usual folder."""
+
+SHARED_FAULT = 256 + GPU_FAULT
+"""Stands for `GPU_FAULT` where the run was served together with others, whose fault it may be."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 WISHES = ("auto", "true", "false")
 MOST_CLIENTS = 48
@@ -41,6 +50,35 @@ QUIT_SECONDS = 10
 """That runs which are still served have to save and end, once the daemon is to quit."""
 
 
+class Service:
+    """Which runs are served: all that no fault has ended and that need not be alone.
+
+    Args:
+        environment: of a run that is served, `OUTSIDE`, or nothing: as it comes.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = NOTHING) -> None:
+        self.environment = environment
+        self._apart: set[str] = set()
+
+    @property
+    def serves(self) -> bool:
+        return bool(self.environment) and self.environment != OUTSIDE
+
+    def environment_of(self, run: str, alone: bool) -> Mapping[str, str]:
+        """What is added to the environment of a run, by its name."""
+        if alone:
+            self._apart.add(run)
+        return OUTSIDE if self.serves and run in self._apart else self.environment
+
+    def code(self, run: str, code: int) -> int:
+        """The exit code of a run, or `SHARED_FAULT`, which a run gets once at most."""
+        if code != GPU_FAULT or not self.serves or run in self._apart:
+            return code
+        self._apart.add(run)
+        return SHARED_FAULT
+
+
 class Unavailable(Exception):
     """Why MPS cannot serve."""
 
@@ -48,7 +86,7 @@ class Unavailable(Exception):
 @contextmanager
 def served(
     gpus: Sequence[str], runs: int, wish: str, say: Callable[[str], object]
-) -> Iterator[Mapping[str, str]]:
+) -> Iterator[Service]:
     """Let the runs of the block share their GPUs through MPS, where they may and it pays.
 
     Args:
@@ -57,21 +95,18 @@ def served(
         wish: of `WISHES`; auto: where several runs share a GPU and MPS is to be had.
         say: is told in one line that it is used, or why not.
 
-    Yields:
-        What is added to the environment of the runs; nothing: MPS serves them not.
-
     Raises:
         UserError: it is to be used, and cannot.
     """
     each = -(-runs // len(gpus)) if gpus else 0
     if wish == "false":
-        yield OUTSIDE if gpus else {}
+        yield Service(OUTSIDE if gpus else NOTHING)
         return
     if wish == "auto" and each < 2:
-        yield {}
+        yield Service()
         return
     with ExitStack() as stack:
-        environment: Mapping[str, str] = {}
+        environment = NOTHING
         try:
             how, environment = stack.enter_context(_service(gpus, each))
             say(f"up to {each} runs share a GPU through CUDA MPS ({how})")
@@ -79,7 +114,7 @@ def served(
             if wish == "true":
                 raise UserError(f"mps=true, but {reason}. Leave it out, or mend that.") from reason
             say(f"runs take turns on the GPU, without CUDA MPS: {reason}")
-        yield environment
+        yield Service(environment)
 
 
 @contextmanager
@@ -100,9 +135,8 @@ def _service(gpus: Sequence[str], each: int) -> Iterator[tuple[str, Mapping[str,
         raise Unavailable(f"there is no {CONTROL}; it comes with NVIDIA's driver")
     usual = Daemon(program, os.environ)
     if usual.answers():
-        place = os.environ.get(PIPES)
-        kept = {PIPES: place} if place else {}
-        yield f"the daemon that runs here already{f', in {place}' if place else ''}", kept
+        place = os.environ.get(PIPES, USUAL)
+        yield f"the daemon that runs here already, in {place}", {PIPES: place}
         return
     with _leased(program, gpus) as environment:
         yield "a daemon that ends with this grid", environment

@@ -52,7 +52,8 @@ bench's own settings
                           cores, up to 16 a GPU, on Ray what has room
   mps=auto                cells that share a GPU do so through CUDA MPS: true,
                           false, or auto, where it is to be had
-  retries=2               further attempts of a cell that crashed
+  retries=2               further attempts of a cell that crashed; one whose GPU
+                          ran out of memory or failed gets one more in any case
   cluster=local           where cells run: local or ray
   address=HOST:PORT       of the Ray cluster; by default the one on this
                           machine, else a new one
@@ -153,8 +154,8 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
         slots = int(_number(own, "workers", _room(grid, gpus), least=1, whole=True))
         names = [gpu.name for gpu in gpus]
         with (
-            served(names, min(slots, waiting), wish, say) as environment,
-            closing(LocalWorkers(slots, names, environment)) as workers,
+            served(names, min(slots, waiting), wish, say) as service,
+            closing(LocalWorkers(slots, names, service)) as workers,
         ):
             yield workers
     elif cluster == "ray":
@@ -164,7 +165,7 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
         most = int(_number(own, "workers", 0, least=0, whole=True)) or None
         with closing(RayWorkers(own.get("address"), cpus, share, most)) as workers:
             names = [gpu.name for gpu in _gpus(grid)] if workers.here and 0 < share < 1 else []
-            with served(names, min(workers.slots, waiting), wish, say) as workers.environment:
+            with served(names, min(workers.slots, waiting), wish, say) as workers.service:
                 yield workers
     else:
         raise UserError(f"cluster is one of local, ray, not {cluster!r}.")

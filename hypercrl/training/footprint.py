@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.config.schema import TrainConfig
 from hypercrl.methods.ftl import FTLConfig
 from hypercrl.methods.hnet import HnetConfig
@@ -26,15 +26,20 @@ def check_fits(config: TrainConfig, obs_size: int, action_size: int, device: tor
     """Refuse a run of which one part alone is larger than the memory that is free.
 
     Raises:
-        UserError: names the part, its settings, and both sizes.
+        UserError: names the part, its settings, and both sizes; GPUUnavailable where a GPU has as
+            much, but others use it.
     """
     free = free_bytes(device)
     for settings, needed in least_bytes(config, obs_size, action_size).items():
-        if free is not None and needed > free:
-            raise UserError(
-                f"{settings}: this run needs {_gib(needed)} of memory at least, and {device} has "
-                f"{_gib(free)} free. Give less."
+        if free is None or needed <= free:
+            continue
+        what = f"{settings}: this run needs {_gib(needed)} of memory at least, and {device} has"
+        if device.type == "cuda" and needed <= (all_of_it := torch.cuda.mem_get_info(device)[1]):
+            raise GPUUnavailable(
+                f"{what} {_gib(free)} of its {_gib(all_of_it)} free. End other programs on it, "
+                "or give less."
             )
+        raise UserError(f"{what} {_gib(free)} free. Give less.")
 
 
 def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[str, int]:

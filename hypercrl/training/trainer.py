@@ -423,6 +423,7 @@ class Trainer:
 
     def _end_task(self, task: int) -> None:
         self.env.close()
+        self.experiment.streams.drop(f"exploration of task {task}")
         tallies = self.tallies
         tallies.plan_seconds.extend(self.agent.plan_seconds)
         self.agent.plan_seconds = []

@@ -35,8 +35,8 @@ def test_a_process_is_served_on_its_gpu_and_beside_it_one_does_without():
     name = visible_gpus(PLAIN)[-1].name
     said: list[str] = []
     computes = "import torch; print(torch.arange(10, device='cuda').sum().item())"
-    with mps.served([name], 2, "true", said.append) as environment:
-        served = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": name}
+    with mps.served([name], 2, "true", said.append) as service:
+        served = {**os.environ, **service.environment, "CUDA_VISIBLE_DEVICES": name}
         for each in (served, {**served, **mps.OUTSIDE}):
             done = subprocess.run([sys.executable, "-c", computes], env=each, capture_output=True)
             assert done.stdout == b"45\n", done.stderr

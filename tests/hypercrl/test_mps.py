@@ -4,6 +4,7 @@ The daemon is a program that stands for NVIDIA's (mps_control.py); the real one 
 test_gpu_sharing.py.
 """
 
+import io
 import os
 import shutil
 import signal
@@ -15,9 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hypercrl.base.errors import UserError
-from hypercrl.bench import mps
+from hypercrl.bench import Cell, LocalWorkers, Status, mps, run_grid
 from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
 
 GPUS = ("GPU-a", "GPU-b")
@@ -70,12 +72,13 @@ def lives(number):
 
 def test_runs_that_share_a_gpu_are_served_until_the_grid_ends(machine):
     said = []
-    with mps.served(GPUS, 5, "auto", said.append) as environment:
+    with mps.served(GPUS, 5, "auto", said.append) as service:
         (number,) = daemons(machine)
         assert lives(number)
-        pipes = Path(environment[mps.PIPES])
+        assert service.serves
+        pipes = Path(service.environment[mps.PIPES])
         assert (pipes / "control").is_socket()
-        assert set(environment) == {mps.PIPES, mps.LOGS}
+        assert set(service.environment) == {mps.PIPES, mps.LOGS}
         assert stat.S_IMODE(pipes.parent.stat().st_mode) == 0o700
         assert pipes.is_relative_to(machine)
     assert said == ["up to 3 runs share a GPU through CUDA MPS (a daemon that ends with this grid)"]
@@ -94,8 +97,9 @@ def test_runs_that_share_a_gpu_are_served_until_the_grid_ends(machine):
 )
 def test_nothing_is_begun_where_nothing_is_shared(machine, gpus, runs, wish, added):
     said = []
-    with mps.served(gpus, runs, wish, said.append) as environment:
-        assert environment == added
+    with mps.served(gpus, runs, wish, said.append) as service:
+        assert service.environment == added
+        assert not service.serves
     assert not said
     assert not list(machine.iterdir())
 
@@ -126,8 +130,8 @@ def test_where_it_cannot_serve_it_says_why(machine, monkeypatch, breaks, why):
     """The third asks the real driver, which a machine of CI has not got."""
     breaks(machine, monkeypatch)
     said = []
-    with mps.served(GPUS, 5, "auto", said.append) as environment:
-        assert environment == {}
+    with mps.served(GPUS, 5, "auto", said.append) as service:
+        assert not service.environment
     assert len(said) == 1
     assert said[0].startswith("runs take turns on the GPU, without CUDA MPS: ")
     with (
@@ -147,13 +151,13 @@ def test_it_is_not_asked_for_without_cuda(machine):
 
 
 def test_somebody_elses_folder_is_not_used(machine):
-    with mps.served(GPUS, 5, "true", print) as environment:
-        folder = Path(environment[mps.PIPES]).parent
+    with mps.served(GPUS, 5, "true", print) as service:
+        folder = Path(service.environment[mps.PIPES]).parent
     shutil.rmtree(folder)
     folder.symlink_to("/etc")
     said = []
-    with mps.served(GPUS, 5, "auto", said.append) as environment:
-        assert environment == {}
+    with mps.served(GPUS, 5, "auto", said.append) as service:
+        assert not service.environment
     assert "is somebody else's" in said[0]
 
 
@@ -171,8 +175,8 @@ def test_a_daemon_that_is_there_already_is_used_as_it_is(machine, monkeypatch, t
     }
     subprocess.run([mps.CONTROL, "-d"], env=of_another, check=True)
     said = []
-    with mps.served(GPUS, 5, "auto", said.append) as environment:
-        assert environment == ({mps.PIPES: str(folder)} if place else {})
+    with mps.served(GPUS, 5, "auto", said.append) as service:
+        assert service.environment == {mps.PIPES: str(folder) if place else mps.USUAL}
     assert "the daemon that runs here already" in said[0]
     assert lives(int((folder / f"{mps.CONTROL}.pid").read_text()))
     assert not list(machine.iterdir())
@@ -182,11 +186,11 @@ def test_grids_on_the_same_gpus_share_a_daemon_and_the_last_ends_it(machine):
     with mps.served(GPUS, 5, "auto", print) as first:
         (number,) = daemons(machine)
         with mps.served(GPUS[::-1], 8, "auto", print) as second:
-            assert first == second
+            assert first.environment == second.environment
             assert daemons(machine) == [number]
         assert lives(number)
         with mps.served(GPUS[:1], 8, "auto", print) as third:
-            assert third != first
+            assert third.environment != first.environment
     assert told(machine).count("begun for GPU-a,GPU-b") == 1
     assert told(machine).count("quit -t 10") == 2
     assert not daemons(machine)
@@ -244,6 +248,76 @@ def test_a_daemon_that_does_not_quit_is_killed(machine, monkeypatch):
     while lives(number) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not lives(number)
+
+
+RUN = """
+import os, pathlib, time
+told = pathlib.Path({told!r})
+served = os.environ["CUDA_MPS_PIPE_DIRECTORY"] != "/nonexistent"
+with open({folder!r} + "/attempts", "a") as attempts:
+    print(served, file=attempts)
+{does}
+open({folder!r} + "/result.json", "w").write("{{}}")
+"""
+FAULTS = """
+time.sleep(1)
+told.touch()
+raise SystemExit(3)
+"""
+SUFFERS = """
+while served and not told.exists():
+    time.sleep(0.05)
+if served:
+    raise SystemExit(3)
+"""
+
+
+def test_a_fault_on_a_shared_gpu_is_in_the_end_its_own_runs_alone(machine, tmp_path):
+    """MPS ends whoever it serves with the one that faults, which does so wherever it runs."""
+    does = {"faults": FAULTS, "suffers": SUFFERS, "too": SUFFERS, "waits": "", "waits too": ""}
+    cells = [Cell(name, (), tmp_path / "cells" / name) for name in does]
+
+    class Stubs(LocalWorkers):
+        def start(self, cell, words, alone=False):
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            program = {"told": str(tmp_path / "told"), "folder": str(cell.folder)}
+            text = RUN.format(does=does[cell.name], **program)
+            stub = tmp_path / "stub"
+            stub.write_text(f"#!{sys.executable}\n{text}")
+            stub.chmod(0o755)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "executable", str(stub))
+                super().start(cell, words, alone)
+                time.sleep(0.3)  # until the stub, which the next one overwrites, is read
+
+    console = Console(file=io.StringIO(), width=200)
+    with mps.served(("GPU-a",), 3, "auto", print) as service:
+        board = run_grid(cells, Stubs(3, ("GPU-a",), service), 0, console)
+    attempts = {c.name: (c.folder / "attempts").read_text().split() for c in cells}
+    assert attempts == {
+        "faults": ["True", "False", "False"],
+        "suffers": ["True", "False"],
+        "too": ["True", "False"],
+        "waits": ["True"],
+        "waits too": ["True"],
+    }
+    assert {p.cell.name for p in board if p.status is not Status.DONE} == {"faults"}
+
+
+def test_who_ended_by_a_fault_or_is_alone_is_not_served_again():
+    service = mps.Service({mps.PIPES: "/here"})
+    assert service.environment_of("one", False) == {mps.PIPES: "/here"}
+    assert [service.code("one", code) for code in (0, 1, 2, -9, 3, 3)] == [
+        *(0, 1, 2, -9),
+        mps.SHARED_FAULT,
+        3,
+    ]
+    assert service.environment_of("one", False) == mps.OUTSIDE
+    assert service.environment_of("other", True) == mps.OUTSIDE
+    assert service.code("other", 3) == 3
+    for without in (mps.Service(), mps.Service(mps.OUTSIDE)):
+        assert without.code("one", 3) == 3
+        assert without.environment_of("one", False) == without.environment
 
 
 def test_why_the_driver_does_not_answer():
