@@ -19,10 +19,7 @@ import torch
 
 from hypercrl.base.strict_json import write_json
 from hypercrl.bench.workers import cores
-from hypercrl.training.result import git_revision, machine
-
-SAME = ("scores", "success", "goal_distance", "prediction_error", "updates", "env_steps")
-"""Entries of a result that must not depend on where a run ran, nor on its neighbours."""
+from hypercrl.training.result import git_revision, machine, repeatable
 
 TOLD = re.compile(r"done after|tried again|given up|MPS|cells failed|^hypercrl:")
 """Of a grid's lines, those that are passed on."""
@@ -117,13 +114,14 @@ class Bench:
 
 
 def different(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> list[str]:
-    """Cells that did not come to the same, or are in one grid alone."""
-    return [
-        f"{name} ({key})"
-        for name in sorted(one.keys() | other.keys())
-        for key in SAME
-        if one.get(name, {}).get(key, "-") != other.get(name, {}).get(key, "-")
-    ]
+    """Cells that did not come to the same, with what differs, or are in one grid alone."""
+    found = []
+    for name in sorted(one.keys() | other.keys()):
+        first, second = repeatable(one.get(name, {})), repeatable(other.get(name, {}))
+        keys = [k for k in sorted(first.keys() | second.keys()) if first.get(k) != second.get(k)]
+        if keys:
+            found.append(f"{name} ({' '.join(keys[:4])})")
+    return found
 
 
 def success(results: dict[str, dict[str, Any]]) -> list[float]:

@@ -130,7 +130,7 @@ class Watched(Trainer):
             "round": task // len(KINDS),
             "process": os.getpid(),
             "env_steps": self.position.env_steps,
-            "rss": resident_bytes(),
+            **resident_bytes(),
             "files": len(os.listdir("/proc/self/fd")),
             "checkpoint": self.largest,
             "kept": self.tallies.memory_bytes[-1],
@@ -142,10 +142,12 @@ class Watched(Trainer):
         self.largest = 0
 
 
-def resident_bytes() -> int:
-    """Of this process, now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes() -> dict[str, int]:
+    """Of this process, now: in all, and its own, without the pages of files that are mapped, which
+    the system takes back and reads again as it needs room for others."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    found = {line[0]: 1024 * int(line[1]) for line in lines if line[0].startswith(("VmRSS", "Rss"))}
+    return {"rss": found["VmRSS:"], "own": found["RssAnon:"]}
 
 
 def train(run: AbstractContextManager[Run]) -> None:
@@ -169,6 +171,7 @@ def findings(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     surplus = (last["checkpoint"] - settled["checkpoint"]) - (last["kept"] - settled["kept"])
     found = {
         "resident memory": (trend([warm, *later], "rss"), MOST_RSS),
+        "of it the process's own": (trend([warm, *later], "own"), MOST_RSS),
         "open files": (max((row["files"] for row in later), default=0) - warm["files"], 0),
         "checkpoint": (surplus / settled["checkpoint"], MOST_CHECKPOINT),
     }
@@ -193,11 +196,16 @@ def trend(rows: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def slowing(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Kind of step → kind of task → growth of its median time between first and last round."""
+    """Kind of step → kind of task → growth of its median time between first and last round.
+
+    Of a task that was gone on with only the steps since then have a time, and there may be none.
+    """
+    pairs = list(zip(rows[: len(KINDS)], rows[-len(KINDS) :], strict=True))
     return {
         step: {
-            row["kind"]: rows[-len(KINDS) + i][step] / row[step] - 1
-            for i, row in enumerate(rows[: len(KINDS)])
+            first["kind"]: last[step] / first[step] - 1
+            for first, last in pairs
+            if step in first and step in last
         }
         for step in ("random", "planned")
     }
@@ -205,14 +213,15 @@ def slowing(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a row a task."""
-    head = ("task", "kind", "steps", "resident MB", "files", "checkpoint kB", "kept kB")
+    head = ("task", "kind", "steps", "resident MB", "own MB", "files", "checkpoint kB", "kept kB")
     steps = ("random", "planned", "update")
     lines = ["| " + " | ".join((*head, *(f"{step} ms" for step in steps))) + " |"]
     lines.append("|---" * (len(head) + len(steps)) + "|")
     for row in rows:
-        cells = [row["task"], row["kind"], row["env_steps"], f"{row['rss'] / 1e6:.1f}"]
-        cells += [row["files"], f"{row['checkpoint'] / 1e3:.1f}", f"{row['kept'] / 1e3:.1f}"]
-        cells += [f"{row[step]:.3f}" for step in steps]
+        cells = [row["task"], row["kind"], row["env_steps"]]
+        cells += [f"{row['rss'] / 1e6:.1f}", f"{row['own'] / 1e6:.1f}", row["files"]]
+        cells += [f"{row['checkpoint'] / 1e3:.1f}", f"{row['kept'] / 1e3:.1f}"]
+        cells += [f"{row[step]:.3f}" if step in row else "" for step in steps]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -262,6 +271,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--steps", type=int, default=100_000)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     command = f"python scripts/soak.py {shlex.join(sys.argv[1:])}"
     about = {
         "command": command,

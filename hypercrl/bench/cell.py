@@ -76,13 +76,13 @@ class Cell:
         with suppress(UserError, OSError), locked(self.folder):
             write_atomically(self.folder / FAILURE, f"{reason}\n".encode())
 
-    def last_words(self) -> str:
-        """The last line of its log."""
+    def last_words(self, begin: str = "") -> str:
+        """The last line of its log that begins so."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return next((line for line in reversed(lines) if line.startswith(begin)), "")
 
 
 @dataclass

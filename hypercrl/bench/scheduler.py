@@ -101,7 +101,8 @@ def _judge(progress: Progress, code: int, retries: int) -> None:
         progress.reason += f": {words}"
     again = code != USER_ERROR and progress.attempts <= retries
     if code in (GPU_FAULT, SHARED_FAULT):
-        progress.reason = cell.last_words().removeprefix("hypercrl: ")
+        # Libraries that end on a broken GPU may speak after us.
+        progress.reason = cell.last_words("hypercrl: ").removeprefix("hypercrl: ")
         again, progress.alone = not progress.alone, code == GPU_FAULT
     if again:
         progress.status = Status.WAITING

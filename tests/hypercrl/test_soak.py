@@ -6,7 +6,7 @@ import pytest
 from scripts import soak
 
 
-def rows(leak=0.0, slower=0.0, files=0, checkpoint=0):
+def rows(leak=0.0, own=0.0, slower=0.0, files=0, checkpoint=0):
     """Of a run that holds 500 MB, up and down by two per cent, and leaks a share of it."""
     noise = np.random.default_rng(0).uniform(-0.02, 0.02, soak.TASKS)
     return [
@@ -16,6 +16,7 @@ def rows(leak=0.0, slower=0.0, files=0, checkpoint=0):
             "process": 1,
             "env_steps": 5000 * (i + 1),
             "rss": int(5e8 * (1 + noise[i] + leak * i / (soak.TASKS - 1))),
+            "own": int(3e8 * (1 + noise[i] + own * i / (soak.TASKS - 1))),
             "files": 9 + files * (i > 10),
             "checkpoint": 2_000_000 + (15_000 + checkpoint) * i,
             "kept": 700_000 + 15_000 * i,
@@ -36,6 +37,7 @@ def failed(rows):
     [
         ({}, set()),
         ({"leak": 0.05}, {"resident memory"}),
+        ({"own": 0.05}, {"of it the process's own"}),
         ({"slower": 0.12}, {"time of a random step"}),
         ({"slower": -0.5}, set()),
         ({"files": 1}, {"open files"}),
@@ -50,7 +52,11 @@ def test_after_a_resumption_memory_is_of_the_last_process_alone():
     begun, gone_on = rows(), rows()
     for row in gone_on[8:]:
         row.update(process=2, rss=int(1.5 * row["rss"]))
-    assert failed(begun[:8] + gone_on[8:]) == set()
+    del gone_on[-1]["random"]  # it was gone on with behind them
+    all_of_it = begun[:8] + gone_on[8:]
+    assert failed(all_of_it) == set()
+    assert len(soak.slowing(all_of_it)["random"]) == len(soak.KINDS) - 1
+    assert soak.table(all_of_it).count("\n") == soak.TASKS + 2
 
 
 def test_a_line_is_followed_exactly():
