@@ -59,6 +59,7 @@ class Actor:
         self.fleet = fleet
         self.learner = learner
         self.tallies = tallies
+        self._exploration = f"exploration of task {task}"
         count = config.protocol.robots
         self._robots = fleet.make(task, count)
         env = fleet.task(task)
@@ -66,7 +67,7 @@ class Actor:
             env,
             config.exploration,
             count,
-            experiment.streams.get(f"exploration of task {task}"),
+            experiment.streams.get(self._exploration),
         )
         self.agent = Agent(
             experiment.planner,
@@ -160,6 +161,7 @@ class Actor:
     def close(self) -> None:
         """The task is over."""
         self.fleet.dismiss(self._robots)
+        self.experiment.streams.drop(self._exploration)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; generators are kept elsewhere."""

@@ -9,7 +9,7 @@ import torch
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.saved import same_type
 from hypercrl.base.settings import check
@@ -316,10 +316,10 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported; use cpu, cuda or auto.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or install "
-            "a CUDA build of torch and its driver."
-        )
+        none = f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or"
+        if torch.backends.cuda.is_built():
+            raise GPUUnavailable(f"{none} see with nvidia-smi what has become of it.")
+        raise UserError(f"{none} install a CUDA build of torch and its driver.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}, but there are {torch.cuda.device_count()} GPUs.")
     if device.index is not None:
