@@ -60,8 +60,7 @@ class ProtocolConfig:
     eval_tasks: int | None = number(
         None,
         least=0,
-        help="tasks, drawn each time, that are evaluated beside the present one before the end of "
-        "the run; null is all of them",
+        help="old tasks, drawn each time, evaluated before the end of the run; null is all",
     )
     eval_episodes: int = number(5, least=1, help="episodes a task in these evaluations")
     final_episodes: int = number(

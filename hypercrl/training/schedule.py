@@ -1,7 +1,6 @@
 """What happens after which step of a task."""
 
 import random
-from collections.abc import Sequence
 
 from hypercrl.config.schema import ProtocolConfig
 
@@ -46,20 +45,22 @@ class Schedule:
         """Whether a checkpoint is due in the midst of a task, the random steps included."""
         return step < self.steps and self._passed(step, self.protocol.checkpoint_every) > 0
 
-    def evaluated(self, task: int, tasks: Sequence[int], last: bool, seed: int) -> list[int]:
-        """Which of these tasks are evaluated now, in order.
+    def evaluated(self, task: int, count: int, seed: int) -> list[int]:
+        """Which of the first `count` tasks are evaluated between the beginning and the end.
+
+        All, or the present one, the next one, and a sample of the old ones: enough for forgetting
+        and for transfer.
 
         Args:
-            task: the one in training, which is among them.
-            tasks: all that there could be.
-            last: whether this is the end of the run, where every task counts.
-            seed: of the sample, where there is to be one.
+            task: the one in training, from 0.
+            count: of tasks that there could be, at least `task` + 1.
+            seed: of the sample.
         """
         wanted = self.protocol.eval_tasks
-        others = [other for other in tasks if other != task]
-        if last or wanted is None or wanted >= len(others):
-            return list(tasks)
-        return sorted([task, *random.Random(seed).sample(others, wanted)])
+        if wanted is None:
+            return list(range(count))
+        drawn = random.Random(seed).sample(range(task), min(wanted, task))
+        return [*sorted(drawn), *range(task, min(task + 2, count))]
 
     def _passed(self, steps: int, every: int) -> int:
         """Multiples of `every` among the N latest of so many steps."""

@@ -15,7 +15,6 @@ from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
-from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_type
 from hypercrl.planning.search import medians
 from hypercrl.replay.transitions import Batch
@@ -330,12 +329,13 @@ class Trainer:
     def _evaluate_among(self, count: int, episodes: int) -> dict[int, Score]:
         """Scores of the first `count` tasks, or of a sample of them; where this was saved in its
         midst, of the rest anew."""
-        tasks = self.schedule.evaluated(
-            self.position.task,
-            range(count),
-            last=self.position.env_steps == self.schedule.steps * len(self.sequence),
-            seed=derive_seed(self.experiment.config.seed, "evaluated", self.position.env_steps),
-        )
+        task, env_steps = self.position.task, self.position.env_steps
+        last = env_steps == self.schedule.steps * len(self.sequence)
+        if last or not self.tallies.matrix["success"]:
+            tasks = list(range(count))
+        else:
+            # Drawn by the step alone: all seeds and methods are measured on the same tasks.
+            tasks = self.schedule.evaluated(task, count, seed=env_steps)
         while rest := tasks[len(self.scores) :]:
             self._evaluate(rest[: self.evaluator.at_once], episodes)
         scores, self.scores = self.scores, []
