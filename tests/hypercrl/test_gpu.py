@@ -16,6 +16,7 @@ from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
+from hypercrl.training.result import repeatable
 
 pytestmark = pytest.mark.gpu
 
@@ -342,6 +343,21 @@ def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
     torch.testing.assert_close(
         fused.embeddings[-1].double(), exact.embeddings[-1], rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "words", [("method=hnet",), ("method=coreset",), ("method=hnet", "memory=gated_deltanet")]
+)
+def test_the_same_settings_come_to_the_same_result_on_the_gpu(words, tmp_path):
+    """With training steps and plans as graphs; on one GPU, as on a CPU."""
+    results = []
+    for name in ("first", "second"):
+        run = tmp_path / name
+        main(["train", "preset=smoke", "device=cuda", "seed=5", *words, f"run_dir={run}"])
+        results.append(repeatable(json.loads((run / "result.json").read_text())))
+    first, second = results
+    assert first["updates"] == 2 * 3 * 20
+    assert json.dumps(first) == json.dumps(second)
 
 
 @pytest.mark.parametrize("method", METHODS)

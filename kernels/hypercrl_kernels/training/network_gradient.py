@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypercrl_kernels.training.step_parts import NetworkGradient, Scales
+
 MOST_ROWS = 512
 """Rows of a batch beyond which torch's matrix products are the better way."""
-
-
-class Scales(NamedTuple):
-    """Means and scales by which inputs [O + A] and targets [O] are normalised."""
-
-    input_mean: Tensor
-    input_scale: Tensor
-    target_mean: Tensor
-    target_scale: Tensor
-
-
-class NetworkGradient(NamedTuple):
-    """Shares of the loss, divided by the rows of the batch, [n], and of its gradient, [n, P]."""
-
-    losses: Tensor
-    gradients: Tensor
 
 
 @torch.no_grad()
