@@ -88,8 +88,8 @@ def run(words: Sequence[str]) -> None:
             page = _report([p.cell.folder for p in board], grid, console)
         except (OSError, UserError) as error:  # it must not hide what became of the cells
             page = None
-            again = f"hypercrl report {shlex.quote(str(grid.out))}"
-            troubles.append(f"no report was written: {error}\nOnce that is mended: {again}")
+            write = f"hypercrl report {shlex.quote(str(grid.out))}"
+            troubles.append(f"no report was written: {error}\nOnce that is mended: {write}")
     if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     if troubles:
