@@ -40,6 +40,8 @@ class Progress:
     def start_task(self, task: int, caption: str, steps: int, done: int) -> None:
         """Task `task` (from 0) begins, or goes on with `done` of its steps behind it."""
         self._report_finished()
+        if self._bar is not None:
+            self._end_bar(self._bar)
         self._caption = f"task {task + 1}/{self.tasks} {caption}"
         self._bar = self._rich.add_task(self._caption, total=steps, completed=done, figures="")
 
@@ -61,6 +63,12 @@ class Progress:
     def finish(self) -> None:
         """The last task has ended."""
         self._report_finished()
+
+    def _end_bar(self, bar: TaskID) -> None:
+        """Leave it full. Rich would keep the times of its last thousand steps for ever."""
+        (total,) = (task.total for task in self._rich.tasks if task.id == bar)
+        self._rich.reset(bar, completed=int(total or 0))
+        self._rich.update(bar)
 
     def _refresh(self) -> None:
         if self._bar is not None:

@@ -18,7 +18,7 @@ from hypercrl.methods.ewc import EWC
 from hypercrl.replay.datasets import Episode, write_dataset
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.runs.run_folder import RunFolder
-from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.evaluation import Episodes, Evaluator
 from hypercrl.training.learner import Learner
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs import make_task
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
 def learned(path):
     """All of the last checkpoint but its timings."""
     tree = load_checkpoint(path / "checkpoints/latest.safetensors")
-    for name in ("log_bytes", "tallies", "plan_seconds"):
+    for name in ("log_bytes", "tallies"):
         tree.pop(name, None)
     return tree
 
@@ -95,7 +95,7 @@ MOMENTS = {
     "a random step": (Trainer, "_act", 9),
     "the last random step": (Trainer, "_act", 14),
     "held-out episodes": (Evaluator, "_draw_heldout", 2),
-    "the first evaluation": (Evaluator, "_reset", 2),
+    "the first evaluation": (Episodes, "move", 2),
     "the first training step": (Learner, "_step_on_slots", 1),
     "a training step": (Learner, "_step_on_slots", 9),
     "the last one of a round": (Learner, "_step_on_slots", 12),
