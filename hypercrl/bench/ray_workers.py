@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.bench.cell import Cell
 from hypercrl.bench.mps import Service
 
@@ -68,7 +68,7 @@ class RayWorkers:
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"The Ray cluster at {where} cannot be joined ({reason}). {HOW_TO_JOIN} "
                 f"It has to run this machine's version of Ray, {ray.__version__}."

@@ -23,6 +23,7 @@ from hypercrl.bench import (
     Workers,
     run_grid,
 )
+from hypercrl.bench.cell import Progress
 from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
 from hypercrl.bench.mps import WISHES, served
 from hypercrl.bench.workers import cores
@@ -91,13 +92,26 @@ def run(words: Sequence[str]) -> None:
     again = f"hypercrl bench {shlex.join(words)}"
     with continued_with(again), _workers(own, grid, console) as workers, grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
-        page = _report([p.cell.folder for p in board], grid, console)
+        troubles = _failed(board)
+        try:
+            page = _report([p.cell.folder for p in board], grid, console)
+        except (OSError, UserError) as error:  # it must not hide what became of the cells
+            page = None
+            again = f"hypercrl report {shlex.quote(str(grid.out))}"
+            troubles.append(f"no report was written: {error}\nOnce that is mended: {again}")
     if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
+    if troubles:
+        raise UserError("\n".join(troubles))
+
+
+def _failed(board: Sequence[Progress]) -> list[str]:
+    """A message about the cells that were given up, if there are any."""
     failed = [p for p in board if p.status is Status.FAILED]
-    if failed:
-        lines = "\n".join(f"  {p.cell.name}: {p.reason}\n    {p.cell.log}" for p in failed)
-        raise UserError(f"{len(failed)} of {len(board)} cells failed:\n{lines}")
+    if not failed:
+        return []
+    lines = "\n".join(f"  {p.cell.name}: {p.reason}\n    {p.cell.log}" for p in failed)
+    return [f"{len(failed)} of {len(board)} cells failed:\n{lines}"]
 
 
 def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -67,9 +67,9 @@ def _colour_scale(name: str, values: Array, benchmark: Benchmark) -> tuple[Norma
 
 def _cell_texts(name: str, matrix: Array, benchmark: Benchmark) -> list[list[str]]:
     if name == benchmark.error_name:
-        return [[significant(v, 2) for v in row] for row in matrix]
+        return [[significant(v, 2) for v in row] for row in matrix]  # a dash where it is missing
     places = decimals(matrix) if name == "return" else 2
-    return [[fixed(v, places) for v in row] for row in matrix]
+    return [[FAILED if np.isnan(v) else fixed(v, places) for v in row] for row in matrix]
 
 
 def _heat_map(
@@ -79,8 +79,9 @@ def _heat_map(
     # Neither end of the colour map is used: text has to stay readable on every cell.
     shades = colours(0.04 + 0.78 * np.ma.filled(norm(matrix), 0.0))
     axes.imshow(shades, aspect="auto", interpolation="nearest")
-    for (i, j), value in np.ndenumerate(matrix):
-        if np.isnan(value):
+    for i, j in np.ndindex(matrix.shape):
+        failed = texts[i][j] == FAILED
+        if failed:
             cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#ffffff", edgecolor=ALARM)
             cell.set(hatch="////", linewidth=0, alpha=0.55)
             axes.add_patch(cell)
@@ -88,11 +89,11 @@ def _heat_map(
         axes.text(
             j,
             i,
-            FAILED if np.isnan(value) else texts[i][j],
+            texts[i][j],
             ha="center",
             va="center",
-            fontsize=8.5 if not np.isnan(value) else 7.5,
-            color=ALARM if np.isnan(value) else "white" if dark else INK,
+            fontsize=7.5 if failed else 8.5,
+            color=ALARM if failed else "white" if dark else INK,
         )
     for edge in range(n):  # the staircase between what has been trained and what has not
         axes.plot([edge - 0.5, edge + 0.5], [edge + 0.5] * 2, color=INK, linewidth=1.1)

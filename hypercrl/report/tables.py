@@ -51,6 +51,11 @@ class Cell:
     emphasis: Emphasis = "plain"
 
 
+FAILURE = Cell(FAILED, "bad")
+MISSING = Cell(UNDEFINED, "faint")
+"""A prediction error that there is not, which is no failure of the run: see the notes."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A title, column names and rows.
@@ -86,13 +91,15 @@ class Table:
 def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
     """Success, mean return, normalised return where there is a scale, and prediction error.
 
-    Bold: the task that was just trained. Faint: tasks yet to come.
+    Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
     """
     places = decimals(result.scores)
     tables = [
         _matrix_table("Success", result.success, fixed),
         _matrix_table("Return", result.scores, lambda value: fixed(value, places)),
-        _matrix_table(benchmark.error_name.capitalize(), result.prediction_error, significant),
+        _matrix_table(
+            benchmark.error_name.capitalize(), result.prediction_error, significant, MISSING
+        ),
     ]
     if benchmark.normalise is not None:
         normalised = benchmark.normalise(result.scores)
@@ -310,18 +317,25 @@ def _inference_table(benchmark: Benchmark) -> Table:
     return Table("Inference of the task", ("method", *names[:3], "delay, steps"), tuple(rows))
 
 
-def _matrix_table(title: str, matrix: Array, write: Callable[[float], str]) -> Table:
+def _matrix_table(
+    title: str,
+    matrix: Array,
+    write: Callable[[float], str],
+    none: Cell = FAILURE,
+) -> Table:
+    """`none` is shown where there is no number."""
     rows = []
     for after, values in enumerate(matrix):
         name = "untrained" if after == 0 else f"after task {after}"
-        cells = [_matrix_cell(v, write, after, task) for task, v in enumerate(values, start=1)]
+        cells = [
+            none if math.isnan(v) else _matrix_cell(v, write, after, task)
+            for task, v in enumerate(values, start=1)
+        ]
         rows.append((Cell(name), *cells))
     return Table(title, ("", *(f"task {j + 1}" for j in range(len(rows) - 1))), tuple(rows))
 
 
 def _matrix_cell(value: float, write: Callable[[float], str], after: int, task: int) -> Cell:
-    if math.isnan(value):
-        return Cell(FAILED, "bad")
     if after == task:
         return Cell(write(value), "strong")
     return Cell(write(value), "faint" if task > after else "plain")

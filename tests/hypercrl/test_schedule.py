@@ -30,3 +30,17 @@ def test_a_task_step_by_step():
 
 def test_the_first_round_of_updates_is_as_long_as_the_others_unless_said_otherwise():
     assert Schedule(replace(PROTOCOL, first_updates=None)).updates(4) == 10
+
+
+def test_what_is_due_within_a_round_of_several_robots_is_due_after_it():
+    protocol = replace(PROTOCOL, robots=4, random_steps=8, planned_steps=16, update_every=5)
+    schedule = Schedule(protocol)
+    steps = range(4, schedule.steps + 1, 4)
+    assert {s: n for s in steps if (n := schedule.updates(s))} == {8: 30, 16: 10, 20: 10, 24: 10}
+    assert [s for s in steps if schedule.evaluates(s)] == [12, 16, 20]
+    assert [s for s in steps if schedule.checkpoints(s)] == [8, 12, 16, 20]
+    # As many training steps, where several rounds of them fall into one of robots.
+    often = Schedule(replace(protocol, update_every=2))
+    assert {s: n for s in steps if (n := often.updates(s))} == {
+        8: 30, **dict.fromkeys((12, 16, 20, 24), 20)
+    }  # fmt: skip
