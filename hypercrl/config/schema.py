@@ -57,6 +57,11 @@ class ProtocolConfig:
         10_000, least=1, help="transitions of the present task that are kept to train on"
     )
     eval_every: int = number(least=1, help="planned steps between evaluations on all tasks")
+    eval_tasks: int | None = number(
+        None,
+        least=0,
+        help="old tasks, drawn each time, evaluated before the end of the run; null is all",
+    )
     eval_episodes: int = number(5, least=1, help="episodes a task in these evaluations")
     final_episodes: int = number(
         10, least=1, help="episodes a task in the evaluation at a task's end"

@@ -215,11 +215,12 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
 
 
 def _has_failed(result: Result) -> bool:
-    return any(bool(np.isnan(matrix).any()) for matrix in (result.scores, result.success))
+    there = result.measured
+    return any(bool(np.isnan(matrix[there]).any()) for matrix in (result.scores, result.success))
 
 
 def _lacks(result: Result) -> bool:
-    return bool(np.isnan(result.prediction_error).any())
+    return bool(np.isnan(result.prediction_error[result.measured]).any())
 
 
 def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:

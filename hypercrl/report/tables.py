@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich import table as rich_table
 from rich.text import Text
@@ -53,7 +54,7 @@ class Cell:
 
 FAILURE = Cell(FAILED, "bad")
 MISSING = Cell(UNDEFINED, "faint")
-"""A prediction error that there is not, which is no failure of the run: see the notes."""
+"""No failure: a prediction error that there is not, see the notes, or a task not evaluated."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,17 @@ def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
 
     Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
     """
-    places = decimals(result.scores)
+    places, there = decimals(result.scores), result.measured
     tables = [
-        _matrix_table("Success", result.success, fixed),
-        _matrix_table("Return", result.scores, lambda value: fixed(value, places)),
+        _matrix_table("Success", result.success, there, fixed),
+        _matrix_table("Return", result.scores, there, lambda value: fixed(value, places)),
         _matrix_table(
-            benchmark.error_name.capitalize(), result.prediction_error, significant, MISSING
+            benchmark.error_name.capitalize(), result.prediction_error, there, significant, MISSING
         ),
     ]
     if benchmark.normalise is not None:
         normalised = benchmark.normalise(result.scores)
-        tables.insert(2, _matrix_table("Normalised return", normalised, fixed))
+        tables.insert(2, _matrix_table("Normalised return", normalised, there, fixed))
     return tables
 
 
@@ -320,15 +321,18 @@ def _inference_table(benchmark: Benchmark) -> Table:
 def _matrix_table(
     title: str,
     matrix: Array,
+    measured: NDArray[np.bool_],
     write: Callable[[float], str],
     none: Cell = FAILURE,
 ) -> Table:
-    """`none` is shown where there is no number."""
+    """`none` is shown where there is no number though there was an evaluation."""
     rows = []
     for after, values in enumerate(matrix):
         name = "untrained" if after == 0 else f"after task {after}"
         cells = [
-            none if math.isnan(v) else _matrix_cell(v, write, after, task)
+            _matrix_cell(v, write, after, task)
+            if not math.isnan(v)
+            else (none if measured[after, task - 1] else MISSING)
             for task, v in enumerate(values, start=1)
         ]
         rows.append((Cell(name), *cells))

@@ -24,6 +24,9 @@ from hypercrl_envs import Fleet, LocalFleet
 TASKS_AT_ONCE = 8
 """Of an evaluation that goes on in other processes; it is saved when all of these are done."""
 
+TASKS_KEPT = 16
+"""Whose robots and agents, on CUDA with their graphs, wait for the next evaluation."""
+
 HELDOUT_DRAWS = 20
 """Times the held-out episodes: so many are drawn at most to find that many long ones."""
 
@@ -116,6 +119,7 @@ class Evaluator:
             if belief.changes:
                 belief = believe[task](self.heldout_episodes)
             scores.append(Score(*episode.means(), self.prediction_error(task, belief)))
+        self._keep(list(believe))
         return scores
 
     def evaluate_oracle(
@@ -187,6 +191,15 @@ class Evaluator:
     def close(self) -> None:
         """Let go of the simulators."""
         self.fleet.close()
+
+    def _keep(self, latest: Sequence[int]) -> None:
+        """Let go of what belongs to tasks that have not been evaluated for longest."""
+        for task in latest:
+            self._robots[task] = self._robots.pop(task)
+        while len(self._robots) > max(TASKS_KEPT, len(latest)):
+            task = next(iter(self._robots))
+            self.fleet.dismiss(self._robots.pop(task))
+            self._agents = {key: own for key, own in self._agents.items() if key[0] != task}
 
     def _of(self, task: int, count: int) -> list[int]:
         """So many robots in this task."""

@@ -1,5 +1,7 @@
 """What happens after which step of a task."""
 
+import random
+
 from hypercrl.config.schema import ProtocolConfig
 
 
@@ -42,6 +44,23 @@ class Schedule:
     def checkpoints(self, step: int) -> bool:
         """Whether a checkpoint is due in the midst of a task, the random steps included."""
         return step < self.steps and self._passed(step, self.protocol.checkpoint_every) > 0
+
+    def evaluated(self, task: int, count: int, seed: int) -> list[int]:
+        """Which of the first `count` tasks are evaluated between the beginning and the end.
+
+        All, or the present one, the next one, and a sample of the old ones: enough for forgetting
+        and for transfer.
+
+        Args:
+            task: the one in training, from 0.
+            count: of tasks that there could be, at least `task` + 1.
+            seed: of the sample.
+        """
+        wanted = self.protocol.eval_tasks
+        if wanted is None:
+            return list(range(count))
+        drawn = random.Random(seed).sample(range(task), min(wanted, task))
+        return [*sorted(drawn), *range(task, min(task + 2, count))]
 
     def _passed(self, steps: int, every: int) -> int:
         """Multiples of `every` among the N latest of so many steps."""

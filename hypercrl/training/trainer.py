@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 from hypercrl import metrics
@@ -254,7 +254,7 @@ class Trainer:
 
     def _evaluate_so_far(self) -> None:
         if self.schedule.evaluates(self.position.step):
-            self._evaluate_first(self.position.task + 1, self.protocol.eval_episodes)
+            self._evaluate_among(self.position.task + 1, self.protocol.eval_episodes)
 
     def _consolidate(self) -> None:
         """The method's end of a task, which may take minutes and is saved before: a signal breaks
@@ -319,17 +319,27 @@ class Trainer:
         return f"Last good checkpoint: {self.folder.checkpoint_path(LATEST)}."
 
     def _evaluate_row(self, episodes: int) -> None:
-        """One row of every matrix: all tasks of the sequence, those to come included."""
-        scores = self._evaluate_first(len(self.sequence), episodes)
+        """One row of every matrix, tasks to come included; NaN where nothing is measured."""
+        count = len(self.sequence)
+        scores = self._evaluate_among(count, episodes)
         for name, rows in self.tallies.matrix.items():
-            rows.append([getattr(score, name) for score in scores])
+            values = {task: getattr(score, name) for task, score in scores.items()}
+            rows.append([values.get(task, nan) for task in range(count)])
 
-    def _evaluate_first(self, count: int, episodes: int) -> list[Score]:
-        """Scores of so many tasks; where this was saved in its midst, of the rest anew."""
-        while (done := len(self.scores)) < count:
-            self._evaluate(range(done, min(done + self.evaluator.at_once, count)), episodes)
+    def _evaluate_among(self, count: int, episodes: int) -> dict[int, Score]:
+        """Scores of the first `count` tasks, or of a sample of them; where this was saved in its
+        midst, of the rest anew."""
+        task, env_steps = self.position.task, self.position.env_steps
+        last = env_steps == self.schedule.steps * len(self.sequence)
+        if last or not self.tallies.matrix["success"]:
+            tasks = list(range(count))
+        else:
+            # Drawn by the step alone: all seeds and methods are measured on the same tasks.
+            tasks = self.schedule.evaluated(task, count, seed=env_steps)
+        while rest := tasks[len(self.scores) :]:
+            self._evaluate(rest[: self.evaluator.at_once], episodes)
         scores, self.scores = self.scores, []
-        return scores
+        return dict(zip(tasks, scores, strict=True))
 
     def _log_forgetting(self, trained: int) -> None:
         """Average performance and forgetting over the tasks trained so far."""

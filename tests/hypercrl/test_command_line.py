@@ -10,12 +10,7 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-<<<<<<< HEAD
 from hypercrl.base.errors import GPUUnavailable, UserError
-from hypercrl.base.paths import configs_dir
-=======
-from hypercrl.base.errors import UserError
->>>>>>> installs
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault

@@ -44,3 +44,15 @@ def test_what_is_due_within_a_round_of_several_robots_is_due_after_it():
     assert {s: n for s in steps if (n := often.updates(s))} == {
         8: 30, **dict.fromkeys((12, 16, 20, 24), 20)
     }  # fmt: skip
+
+
+def test_a_sample_of_old_tasks_is_evaluated_beside_the_present_and_the_next_one():
+    assert Schedule(PROTOCOL).evaluated(3, 9, seed=0) == list(range(9))
+    schedule = Schedule(replace(PROTOCOL, eval_tasks=2))
+    samples = [schedule.evaluated(6, 9, seed=seed) for seed in range(200)]
+    assert all(sample[-2:] == [6, 7] for sample in samples)
+    assert all(sample == sorted(set(sample)) and len(sample) == 4 for sample in samples)
+    assert {task for sample in samples for task in sample} == set(range(8))
+    assert samples[5] == schedule.evaluated(6, 9, seed=5)
+    assert schedule.evaluated(1, 9, seed=0) == [0, 1, 2]  # there are no more
+    assert schedule.evaluated(6, 7, seed=0)[2:] == [6]  # within a task, or at the last one

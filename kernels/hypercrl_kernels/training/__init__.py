@@ -2,20 +2,22 @@
 
 from hypercrl_kernels.training.adam import adam_ahead, adam_step
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
-from hypercrl_kernels.training.clipped_adam import Shares, Trained, clipped_adam, gradient_norms
-from hypercrl_kernels.training.network_gradient import (
-    NetworkGradient,
-    Scales,
-    network_gradient,
-    why_no_network_gradient,
-)
+from hypercrl_kernels.training.clipped_adam import clipped_adam, gradient_norms
+from hypercrl_kernels.training.network_gradient import network_gradient, why_no_network_gradient
 from hypercrl_kernels.training.regularised_head import regularised_head
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.scaled_error import scaled_error
-from hypercrl_kernels.training.trunk import Trunk
-from hypercrl_kernels.training.trunk_ahead import TrunkAhead, trunk_ahead, trunk_back
-from hypercrl_kernels.training.written_weights import (
+from hypercrl_kernels.training.step_parts import (
+    NetworkGradient,
+    Scales,
+    Shares,
+    Trained,
+    TrunkAhead,
     WrittenGradient,
+)
+from hypercrl_kernels.training.trunk import Trunk
+from hypercrl_kernels.training.trunk_ahead import trunk_ahead, trunk_back
+from hypercrl_kernels.training.written_weights import (
     head_layers,
     written_gradient,
     written_weights,

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, adam_reference
-
-
-class Shares(NamedTuple):
-    """What sums to the numbers of a step, each over its first dimension.
-
-    Attributes:
-        losses: [n], of the task loss.
-        regularisers: [n], of R.
-        squares: [n], of the squared norm of the gradient beyond the trunk's.
-        trunk: [n, trunk], of R's gradient with respect to the trunk.
-    """
-
-    losses: Tensor
-    regularisers: Tensor
-    squares: Tensor
-    trunk: Tensor
+from hypercrl_kernels.training.adam_reference import AdamSettings, adam_reference
+from hypercrl_kernels.training.step_parts import Shares, Trained
 
 
 @torch.no_grad()
@@ -53,14 +36,6 @@ def gradient_norms(
         step += 1
     loss, regulariser = shares.losses.sum(), shares.regularisers.sum()
     return torch.stack([loss, regulariser, norm, embedding_gradient.norm()])
-
-
-class Trained(NamedTuple):
-    """A flat parameter, its gradient and its state of Adam."""
-
-    parameter: Tensor
-    gradient: Tensor
-    moments: AdamMoments
 
 
 @torch.no_grad()

@@ -11,20 +11,24 @@ from torch import Tensor
 
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
 from hypercrl_kernels.training.adam_triton import adam_kernel
-from hypercrl_kernels.training.clipped_adam import Shares, Trained
 from hypercrl_kernels.training.clipped_adam_triton import (
     clipped_adam_kernel,
     gradient_norms_kernel,
 )
-from hypercrl_kernels.training.network_gradient import NetworkGradient, Scales
 from hypercrl_kernels.training.network_gradient_triton import network_gradient_kernel
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
 from hypercrl_kernels.training.scaled_error_triton import scaled_error_kernel
+from hypercrl_kernels.training.step_parts import (
+    NetworkGradient,
+    Scales,
+    Shares,
+    Trained,
+    TrunkAhead,
+    WrittenGradient,
+)
 from hypercrl_kernels.training.trunk import Trunk
-from hypercrl_kernels.training.trunk_ahead import TrunkAhead
 from hypercrl_kernels.training.trunk_triton import trunk_ahead_kernel, trunk_back_kernel
-from hypercrl_kernels.training.written_weights import WrittenGradient
 from hypercrl_kernels.training.written_weights_triton import (
     written_gradient_kernel,
     written_weights_kernel,

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypercrl_kernels.training.step_parts import NetworkGradient, Scales
+
 WIDEST = 256
 """Width of a layer that one program of the kernel holds for its rows of the batch."""
 MOST_ROWS = 512
 """Rows of a batch beyond which matrix products over all of them are the better way."""
-
-
-class Scales(NamedTuple):
-    """Means and scales by which inputs [O + A] and targets [O] are normalised."""
-
-    input_mean: Tensor
-    input_scale: Tensor
-    target_mean: Tensor
-    target_scale: Tensor
-
-
-class NetworkGradient(NamedTuple):
-    """Shares of the loss, divided by the rows of the batch, [n], and of its gradient, [n, P]."""
-
-    losses: Tensor
-    gradients: Tensor
 
 
 def why_no_network_gradient(sizes: Sequence[int], rows: int) -> str | None:

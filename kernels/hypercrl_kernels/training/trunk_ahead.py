@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, adam_reference
+from hypercrl_kernels.training.step_parts import TrunkAhead
 from hypercrl_kernels.training.trunk import Trunk, trunk_gradients, trunk_outputs
-
-
-class TrunkAhead(NamedTuple):
-    """The trunk where Adam's next step leads, and what old embeddings become there.
-
-    Attributes:
-        ahead: as the trunk, flat.
-        old_outputs: [T, width] of all layers, one after another, flat.
-        embedding_gradient: [E], of the task loss.
-    """
-
-    ahead: Tensor
-    old_outputs: Tensor
-    embedding_gradient: Tensor
 
 
 @torch.no_grad()

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.training.step_parts import WrittenGradient
 from hypercrl_kernels.training.trunk import Trunk, trunk_outputs
-
-
-class WrittenGradient(NamedTuple):
-    """The gradient with respect to what is written, and what it is to the trunk.
-
-    Attributes:
-        slope: [P].
-        products: [n, w], shares of its product with the last layer's matrix.
-    """
-
-    slope: Tensor
-    products: Tensor
 
 
 @torch.no_grad()
