@@ -277,7 +277,6 @@ def launch_network_gradient(
         "COLUMNS": tuning.network_columns,
         "BLOCK": tuning.network_block,
         "STAGES": tuning.network_stages,
-        "num_warps": tuning.network_warps,
     }
     rows = triton.cdiv(len(obs), tuning.network_rows)
     columns = [triton.cdiv(size, tuning.network_columns) for size in sizes]
@@ -310,6 +309,7 @@ def launch_network_gradient(
             FIRST=i == 0,
             LAST=i == last,
             **cut,
+            num_warps=tuning.network_warps,  # pyright: ignore[reportCallIssue]
         )
     for i, (offset, (fan_in, fan_out)) in reversed(layers):
         network_layer_back_kernel[(columns[i + 1] + (rows if i else 0), columns[i])](
@@ -323,6 +323,7 @@ def launch_network_gradient(
             OUT=fan_out,
             FIRST=i == 0,
             **cut,
+            num_warps=tuning.network_warps,  # pyright: ignore[reportCallIssue]
         )
     return NetworkGradient(losses, gradient[None])
 
