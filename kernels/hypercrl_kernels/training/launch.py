@@ -53,15 +53,15 @@ class Tuning:
     head_warps: int = 4
     head_programs: int = 264
     head_stages: int = 2
-    head_tasks: int = 32
+    head_tasks: int = 64
     trunk_taken: int = 2
     trunk_warps: int = 4
     trunk_chunk: int = 32
     network_rows: int = 16
-    network_columns: int = 32
+    network_columns: int = 16
     network_block: int = 32
     network_stages: int = 3
-    network_warps: int = 4
+    network_warps: int = 2
     norm_block: int = 4096
     norm_warps: int = 16
     adam_block: int = 512
@@ -202,7 +202,8 @@ def launch_regularised_head(
     tuning = TUNING
     size, (count, width) = len(written_gradient), old.shape
     padded = max(16, triton.next_power_of_2(width))
-    rows = 16 if count <= 16 else tuning.head_tasks
+    rows = min(triton.next_power_of_2(max(count, 1)), tuning.head_tasks * 64 // padded)
+    rows = max(16, rows)
     block = max(16, min(tuning.head_block, 64 * tuning.head_block // padded))
     programs = min(tuning.head_programs, triton.cdiv(size, block))
     found = HeadGradients(
@@ -229,7 +230,8 @@ def launch_regularised_head(
         OLD=count > 0,
         CHOSEN=tasks is not None,
         BLOCK=block,
-        STAGES=tuning.head_stages,
+        # Of a layer 150 wide, R came out wrong with loads a block ahead.
+        STAGES=tuning.head_stages if padded <= 64 else 1,
         **_constants(settings),
         num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]
     )
