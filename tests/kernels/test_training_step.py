@@ -217,6 +217,8 @@ def test_the_way_back_through_a_trunk(step, sizes, tasks, activation):
         (40, 50, 65, None),
         (40, 100, 100, None),
         (40, 100, 140, [*range(139, 0, -1)]),
+        (300, 150, 3, None),
+        (40, 150, 40, None),
         (90, 50, 0, None),
     ],
 )
