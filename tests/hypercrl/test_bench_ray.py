@@ -116,7 +116,7 @@ def test_a_cell_whose_gpu_is_full_asks_for_a_whole_one(cluster, tmp_path, monkey
             free.append(asked)
             return run.options(**asked)
 
-        remote = workers._run.remote
+        remote = staticmethod(workers._run.remote)
 
     run, workers._run = workers._run, Watched()
     try:
