@@ -1,9 +1,10 @@
 # make train: set everything up, then train the main job.  make test: set everything up, then test.
-# make docs: the documentation as a site.  make clean-venv starts over; make train ARGS="seed=1 run_dir=runs/mine" passes settings on.
+# make extras: the tests of trackers, sweeps, datasets and ONNX.  make docs: the documentation as a site.  make clean-venv starts over; make train ARGS="seed=1 run_dir=runs/mine" passes settings on.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS_VENV := .venv-extras
 ARGS ?= env=push method=hnet preset=quick
 
 # Without a GPU the CPU build of torch (scripts/torch_index.py), and a Triton for its interpreter, in
@@ -22,13 +23,18 @@ else
 LEFT_OUT := Python $(PYTHON_VERSION): without PyBullet (engine=bullet), which has wheels for Python 3.11 only
 endif
 
-.PHONY: train test lint docs slow matrix clean-venv
+.PHONY: train test extras lint docs slow matrix clean-venv
 
 train: $(VENV)/.installed
 	$(BIN)/hypercrl train $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/pytest -q -n 2
+
+# What tests skip without packages of the extras, in an environment of their own: they want an older
+# Pillow, and .venv stays what users have.
+extras: $(EXTRAS_VENV)/.installed
+	$(EXTRAS_VENV)/bin/python -m pytest -q -n 2 -m extra
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m slow
@@ -53,5 +59,13 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
+# All of .venv is seen from there, and only what it lacks is installed.
+$(EXTRAS_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(EXTRAS_VENV)
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python$(PYTHON_VERSION)/site-packages')" \
+		> $(EXTRAS_VENV)/lib/python$(PYTHON_VERSION)/site-packages/base.pth
+	$(EXTRAS_VENV)/bin/python -m pip install --quiet --editable ".[minari,onnx,wandb,trackio,mlflow,sweep]"
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(EXTRAS_VENV)

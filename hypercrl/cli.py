@@ -173,13 +173,14 @@ def _run_with_hydra(
     from hypercrl_envs import TaskFault
 
     register()
-    if HELP & set(words):
-        with explained(command):
-            text = command_help(command, COMMANDS[command][2], [w for w in words if w not in HELP])
+    asked = HELP & set(words)
+    words = in_groups(command, [w for w in words if w not in HELP])
+    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
+    if asked:
+        with composing(command, words):
+            text = command_help(command, COMMANDS[command][2], words)
         print(text)
         return
-    words = in_groups(command, words)
-    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]

@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -28,6 +29,12 @@ NO_BULLET = "pybullet is not installed: it has wheels for Python 3.11 only"
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("bullet") and importlib.util.find_spec("pybullet") is None:
         pytest.skip(NO_BULLET)
+    if extra := item.get_closest_marker("extra"):
+        # Whoever asks for these tests alone (make extras) has to have what they need.
+        end = pytest.fail if item.config.getoption("-m") == "extra" else pytest.skip
+        for name in extra.args:
+            if not any(importlib.metadata.Distribution.discover(name=name)):
+                end(f"{name} is not installed: see make extras")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,7 +92,6 @@ class CapturedFunction:
 @contextmanager
 def _no_garbage_collected() -> Iterator[None]:
     """The end of another graph, one in a cycle of references, would invalidate a capture."""
-    gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:

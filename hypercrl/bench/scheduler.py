@@ -9,6 +9,7 @@ from rich.live import Live
 
 from hypercrl.base.gpu_faults import GPU_FAULT
 from hypercrl.bench.cell import Cell, Progress, Status
+from hypercrl.bench.mps import SHARED_FAULT
 from hypercrl.bench.table import progress_table
 from hypercrl.bench.workers import Workers
 
@@ -25,7 +26,8 @@ def run_grid(
     A cell that crashes or is killed goes on from its last checkpoint, up to `retries` times more;
     one that ends by its own decision (exit code 2) is given up at once. One whose GPU ran out of
     memory or failed (exit code 3) is tried once more behind all others, with a GPU to itself,
-    another one if there is any. In every case the other cells go on, and the reason is left in its
+    another one if there is any; before that once without MPS, if it was served with others, whose
+    fault it may have been. In every case the other cells go on, and the reason is left in its
     folder.
 
     Args:
@@ -98,10 +100,10 @@ def _judge(progress: Progress, code: int, retries: int) -> None:
     if code >= 0 and (words := cell.last_words()):
         progress.reason += f": {words}"
     again = code != USER_ERROR and progress.attempts <= retries
-    if code == GPU_FAULT:
+    if code in (GPU_FAULT, SHARED_FAULT):
         # Libraries that end on a broken GPU may speak after us.
         progress.reason = cell.last_words("hypercrl: ").removeprefix("hypercrl: ")
-        again, progress.alone = not progress.alone, True
+        again, progress.alone = not progress.alone, code == GPU_FAULT
     if again:
         progress.status = Status.WAITING
         return

@@ -8,15 +8,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from hypercrl.base.gpu_faults import GPU_FAULT
 from hypercrl.bench.cell import Cell
+from hypercrl.bench.mps import Service
 
 PR_SET_PDEATHSIG = 1
 GRACE = 10.0
 """Seconds that cells have to save and end."""
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time that a container is given in a period, and that period."""
 
 
 class Workers(Protocol):
@@ -34,7 +40,10 @@ class Workers(Protocol):
         ...
 
     def finished(self) -> list[tuple[Cell, int]]:
-        """Cells that ended since the last call, with exit codes; negative: killed by a signal."""
+        """Cells that ended since the last call, with exit codes; negative: killed by a signal.
+
+        One that shared its context on a GPU may have `mps.SHARED_FAULT`, once.
+        """
         ...
 
     def close(self) -> None:
@@ -63,11 +72,15 @@ class LocalWorkers:
         slots: most processes at a time.
         gpus: entries of CUDA_VISIBLE_DEVICES to hand out; none leaves the variable as it is, and
             what the processes see is taken for one GPU.
+        service: of those that share a GPU.
     """
 
-    def __init__(self, slots: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self, slots: int, gpus: Sequence[str] = (), service: Service | None = None
+    ) -> None:
         self.slots = slots
         self.gpus = list(gpus)
+        self.service = service or Service()
         self.threads = max(1, cores() // slots)
         self._running: list[Attempt] = []
         self._faults: Counter[int] = Counter()
@@ -91,6 +104,7 @@ class LocalWorkers:
         gpus = self._possible(cell, alone)
         gpu = min(gpus, key=lambda gpu: len(self._on(gpu)) + self._faults[gpu])
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
+        environment |= self.service.environment_of(cell.name, alone)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[gpu]
         cell.log.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +124,7 @@ class LocalWorkers:
         for attempt in list(self._running):
             code = attempt.process.poll()
             if code is not None:
+                code = self.service.code(attempt.cell.name, code)
                 ended.append((attempt.cell, code))
                 self._running.remove(attempt)
                 if code == GPU_FAULT:
@@ -133,9 +148,13 @@ class LocalWorkers:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no such file: no quota; "max": none is set
+        quota, period = map(int, QUOTA.read_text().split())
+        return max(1, min(allowed, -(-quota // period)))
+    return allowed
 
 
 def _die_with_parent() -> None:

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> None:
     for name in words or names:
         about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
         title = f"[bold]env={escape(name)}[/]  {escape(about)}"
-        console.print(title, highlight=False, soft_wrap=True)
+        console.print(title, highlight=False)
         console.print(_table(_tasks(name, written.get(name))))
 
 

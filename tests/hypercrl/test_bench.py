@@ -508,6 +508,25 @@ def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch)
     assert "given up" in (tmp_path / "grid" / "report" / "index.html").read_text()
 
 
+def test_a_report_that_cannot_be_written_hides_no_failed_cell(tmp_path, capsys, monkeypatch):
+    """As on a full disk: the page cannot take its place."""
+    begun = "open('{folder}/metrics.jsonl', 'w'); open('{folder}/config.yaml', 'w').write("
+    said = "'method: finetune\\nenv: push\\npreset: smoke\\nseed: 0'); print('the model diverged')"
+    stubs = StubWorkers(1, {"finetune-0": f"{begun}{said}; raise SystemExit(2)"})
+    monkeypatch.setattr("hypercrl.commands.bench.LocalWorkers", lambda *_: stubs)
+    out = tmp_path / "grid"
+    words = ["method=finetune", "seed=0", *SMALL]
+    with Grid(words, out).claim():
+        (out / "report" / "index.html").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *words, f"out={out}"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "1 of 1 cells failed:\n  finetune-0: exit code 2: the model diverged" in printed
+    assert "no report was written: [Errno 21] Is a directory" in printed
+    assert f"hypercrl report {out}" in printed
+
+
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
     program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
     for task, steps in ((1, 10), (1, 20), (2, 30)):

@@ -146,7 +146,8 @@ def test_why_a_worker_could_not_begin_is_in_the_log(cluster, tmp_path, monkeypat
     """The function lies in a module that the driver has and the nodes have not."""
     import ray
 
-    (tmp_path / "on_the_driver_alone.py").write_text("def run(words, log, folder):\n    return 0\n")
+    text = "def run(words, log, folder, environment):\n    return 0\n"
+    (tmp_path / "on_the_driver_alone.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     workers = RayWorkers(cluster.address, cpus=1, gpus=0)
     try:

@@ -11,7 +11,6 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
-from hypercrl.base.paths import configs_dir
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault
@@ -271,12 +270,20 @@ def test_a_group_takes_settings_of_its_own_at_once(capsys):
     assert "samples: 40" in capsys.readouterr().out
 
 
-def test_titles_of_sequences_are_whole_lines(capsys):
-    main(["tasks"])
-    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("env=")]
-    assert len(titles) == len(list((configs_dir() / "env").glob("*.yaml")))
-    (walkers,) = (title for title in titles if title.startswith("env=walkers "))
-    assert walkers.endswith("They show how far they have come, of which the reward is a function.")
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_titles_of_sequences_wrap_between_words_at_the_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    main(["tasks", "walkers", "frame_hidden_told"])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines)
+    titles = [line for line in lines if line and line[0] not in "┏┃┡│├└"]
+    assert len(titles) == {60: 5, 80: 5, 200: 2}[width]
+    assert " ".join(title.rstrip() for title in titles) == (
+        "env=walkers  Gymnasium's one-legged and two-legged walkers, whose episodes end as they "
+        "fall. They show how far they have come, of which the reward is a function. "
+        "env=frame_hidden_told  frame_hidden with frame and densities in the observation: the "
+        "reference without a memory."
+    )
 
 
 def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):

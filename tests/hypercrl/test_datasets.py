@@ -1,5 +1,6 @@
 """Recorded episodes: what is exported is what happened, and what is read is trained on."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -121,8 +122,9 @@ def write(path: Path, recorded: list[Episode]) -> Path:
     return path
 
 
+@pytest.mark.extra("minari")
 def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    minari = pytest.importorskip("minari")
+    minari = importlib.import_module("minari")
     monkeypatch.chdir(tmp_path)
     recorded = episodes()
     write(Path("folder/mine-v0"), recorded)
@@ -145,6 +147,7 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write(Path("folder/mine-v0"), recorded)
 
 
+@pytest.mark.extra("minari")
 @pytest.mark.parametrize(
     ("recorded", "sizes", "message"),
     [
@@ -155,20 +158,19 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, recorded, sizes, message):
-    pytest.importorskip("minari")
     with pytest.raises(UserError, match=message):
         read_dataset(write(tmp_path / "mine", recorded), *sizes)
 
 
+@pytest.mark.extra("minari")
 def test_no_dataset_is_one_message(tmp_path: Path):
-    pytest.importorskip("minari")
     with pytest.raises(UserError, match="cannot be read as a dataset"):
         read_dataset(tmp_path / "none", 10, 2)
 
 
+@pytest.mark.extra("minari")
 def test_a_task_begins_with_a_dataset(run: Path, tmp_path: Path, capsys):
     """Task 1 begins with as many transitions as it has random steps and more, task 2 with fewer."""
-    pytest.importorskip("minari")
     many, few = tmp_path / "many-v0", tmp_path / "few-v0"
     main(["export", f"run={run}", "task=1", "source=replay", f"out={many}"])
     main(["export", f"run={run}", "task=2", "episodes=1", f"out={few}"])
@@ -198,6 +200,7 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     torch.testing.assert_close(normaliser.mean, inputs.mean(0))
 
 
+@pytest.mark.extra("minari")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -207,7 +210,6 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     ],
 )
 def test_wrong_datasets_leave_no_run(tmp_path: Path, capsys, words, message):
-    pytest.importorskip("minari")
     with pytest.raises(SystemExit):
         main([*SETTINGS, f"run_dir={tmp_path / 'new'}", *words])
     assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Exported programs act as the agent does that they were made of."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,10 @@ RUNS = {
     ],
     "ending": ["method=pnn", f"env.tasks=[{PENDULUM}, {PENDULUM}]"],
 }
-FORMS = [("torch_export", "pt2"), ("onnx", "onnx")]
+FORMS = [
+    ("torch_export", "pt2"),
+    pytest.param("onnx", "onnx", marks=pytest.mark.extra("onnxruntime", "onnxscript")),
+]
 
 
 @pytest.fixture(scope="module", params=RUNS)
@@ -51,7 +55,7 @@ def runs_a_file(path: Path):
     """What calls the program in a file with tensors, as a user of it would."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
-    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    session = importlib.import_module("onnxruntime").InferenceSession(str(path))
 
     def call(*tensors):
         flat = [t for x in tensors for t in (x if isinstance(x, tuple) else (x,))]
@@ -62,16 +66,9 @@ def runs_a_file(path: Path):
     return call
 
 
-def skip_without(form: str) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
-
-
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_acts_as_the_agent_does(run: Path, tmp_path: Path, form: str, suffix: str):
     """Step after step, from the same observation, start and noise."""
-    skip_without(form)
     out = tmp_path / f"act.{suffix}"
     main(["export", f"run={run}", f"format={form}", f"out={out}", "task=2"])
     program, experiment = runs_a_file(out), open_run(run, "cpu")
@@ -95,7 +92,6 @@ def test_acts_as_the_agent_does(run: Path, tmp_path: Path, form: str, suffix: st
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_predicts_as_the_model_does(run: Path, tmp_path: Path, form: str, suffix: str):
     """Against `DynamicsModel.predict`, with the weights that the method has for the task."""
-    skip_without(form)
     out = tmp_path / f"model.{suffix}"
     main(["export", f"run={run}", f"format={form}", f"out={out}", "part=dynamics", "task=1"])
     experiment = open_run(run, "cpu")

@@ -28,8 +28,8 @@ def test_training_returns_the_mean_of_its_last_row_of_success(tmp_path, monkeypa
     assert scores == [last]
 
 
+@pytest.mark.extra("hydra-optuna-sweeper")
 def test_two_trials_are_searched_by_score(tmp_path, monkeypatch):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     monkeypatch.chdir(tmp_path)
     sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"]
     sweeper += ["hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
@@ -58,8 +58,8 @@ def test_two_trials_are_searched_by_score(tmp_path, monkeypatch):
     assert found["best_params"]["method.learning_rate"] == rates[scores.index(max(scores))]
 
 
+@pytest.mark.extra("hydra-optuna-sweeper")
 def test_a_trial_with_a_mistake_is_one_message(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     monkeypatch.chdir(tmp_path)
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "seed=range(-3,-2)"]
     with pytest.raises(SystemExit) as ended:

@@ -16,6 +16,8 @@ from hypercrl.runs.trackers import TrackedRun, scalars
 
 OFFLINE = "Without an account or a network: WANDB_MODE=offline hypercrl train ..."
 
+STEP = "env_steps"
+
 
 def begin(run: TrackedRun) -> "WeightsAndBiases":
     """Begin a run, or go on with it."""
@@ -23,7 +25,11 @@ def begin(run: TrackedRun) -> "WeightsAndBiases":
 
 
 class WeightsAndBiases:
-    """Steps are environment steps; records of one step make one point."""
+    """Each record is a row, drawn over its `env_steps`.
+
+    Rows are numbered by wandb: of two with one number of ours it would drop the second, and the
+    records of one environment step may come with two checkpoints.
+    """
 
     def __init__(self, run: TrackedRun) -> None:
         wandb: Any = importlib.import_module("wandb")
@@ -39,6 +45,8 @@ class WeightsAndBiases:
             reinit="create_new",
             settings=wandb.Settings(console="off"),
         )
+        self._run.define_metric(STEP)
+        self._run.define_metric("*", step_metric=STEP)
         self.anew = bool(self._run.offline)
         if self.anew:
             for files in (run.path / "wandb").glob(f"offline-run-*-{self._run.id}"):
@@ -46,12 +54,8 @@ class WeightsAndBiases:
                     shutil.rmtree(files)
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
-        points: dict[int, dict[str, float]] = {}
         for record in records:
-            points.setdefault(record["env_steps"], {}).update(scalars(**record))
-        for step, values in points.items():
-            # Without commit the last one is held back until a later step, and dies with a kill.
-            self._run.log(values, step=step, commit=True)
+            self._run.log({STEP: record["env_steps"], **scalars(**record)})
 
     def close(self, finished: bool) -> None:
         self._run.finish(exit_code=0 if finished else 1)
