@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 from rich.console import Console
@@ -66,9 +66,12 @@ examples
   hypercrl bench suite=recall memory=gla,mom,transformer out=runs/recall"""
 
 MOST_A_GPU = 16
-"""Cells at a time on a GPU, by default; docs/results/sharing_a_gpu.md has what more would bring."""
+"""Cells at a time on a GPU, by default."""
 
 RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
+
+MOST_WORKERS = 10_000
+"""More are a slip of the finger, for which there would not even be memory to count them."""
 
 OWN = ("suite", "out", "workers", "mps", "retries", "cluster", "address", "cpus", "gpus")
 
@@ -97,8 +100,8 @@ def run(words: Sequence[str]) -> None:
             page = _report([p.cell.folder for p in board], grid, console)
         except (OSError, UserError) as error:  # it must not hide what became of the cells
             page = None
-            again = f"hypercrl report {shlex.quote(str(grid.out))}"
-            troubles.append(f"no report was written: {error}\nOnce that is mended: {again}")
+            write = f"hypercrl report {shlex.quote(str(grid.out))}"
+            troubles.append(f"no report was written: {error}\nOnce that is mended: {write}")
     if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     if troubles:
@@ -165,7 +168,7 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
             if key in own:
                 raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
         gpus = _gpus(grid)
-        slots = int(_number(own, "workers", _room(grid, gpus), least=1, whole=True))
+        slots = int(_number(own, "workers", _room(grid, gpus), 1, MOST_WORKERS, whole=True))
         names = [gpu.name for gpu in gpus]
         with (
             served(names, min(slots, waiting), wish, say) as service,
@@ -176,7 +179,7 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
         from hypercrl.bench.ray_workers import RayWorkers
 
         cpus, share = _number(own, "cpus", 1, least=0.01), _number(own, "gpus", 0, least=0)
-        most = int(_number(own, "workers", 0, least=0, whole=True)) or None
+        most = int(_number(own, "workers", 0, 0, MOST_WORKERS, whole=True)) or None
         with closing(RayWorkers(own.get("address"), cpus, share, most)) as workers:
             names = [gpu.name for gpu in _gpus(grid)] if workers.here and 0 < share < 1 else []
             with served(names, min(workers.slots, waiting), wish, say) as workers.service:
@@ -205,7 +208,13 @@ def _room(grid: Grid, gpus: Sequence[Gpu]) -> int:
 
 
 def _number(
-    own: dict[str, str], key: str, default: float, least: float, *, whole: bool = False
+    own: dict[str, str],
+    key: str,
+    default: float,
+    least: float,
+    most: float = inf,
+    *,
+    whole: bool = False,
 ) -> float:
     try:
         value = float(own.get(key, default))
@@ -215,4 +224,6 @@ def _number(
         raise UserError(f"{key} is a {'whole' if whole else 'finite'} number, not {own[key]!r}.")
     if value < least:
         raise UserError(f"{key} must be at least {least:g}, not {value:g}.")
+    if value > most:
+        raise UserError(f"{key} must be at most {most:g}, not {value:g}.")
     return value
