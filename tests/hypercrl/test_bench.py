@@ -305,7 +305,7 @@ def test_a_cell_whose_gpu_let_it_down_is_tried_once_more_on_another_one(tmp_path
 
 def test_the_only_gpu_is_tried_again_once_nobody_else_is_on_it(tmp_path):
     programs = {"first": LET_DOWN_ONCE, "second": LET_DOWN_ONCE, "fine": MOMENT, "too": MOMENT}
-    board, used, _ = run_on_gpus(tmp_path, programs, ["1"], 3)  # which see that each is alone
+    board, used, _ = run_on_gpus(tmp_path, programs, ["1"], 3, retries=0)
     assert {name: len(gpus) for name, gpus in used.items()} == {
         "first": 2,
         "second": 2,

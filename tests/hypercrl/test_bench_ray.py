@@ -116,7 +116,7 @@ def test_a_cell_whose_gpu_is_full_asks_for_a_whole_one(cluster, tmp_path, monkey
             free.append(asked)
             return run.options(**asked)
 
-        remote = workers._run.remote
+        remote = staticmethod(workers._run.remote)
 
     run, workers._run = workers._run, Watched()
     try:
@@ -124,7 +124,7 @@ def test_a_cell_whose_gpu_is_full_asks_for_a_whole_one(cluster, tmp_path, monkey
     finally:
         workers.close()
     assert (progress.status, progress.attempts) == (Status.DONE, 2)
-    assert progress.reason.startswith("out of memory on GPU 0: Tried to allocate 2.00 GiB")
+    assert progress.reason.startswith("out of memory on GPU 0: CUDA out of memory. Tried to")
     assert free == [{"num_gpus": 1}]
 
 

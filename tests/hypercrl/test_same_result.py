@@ -28,6 +28,7 @@ SMALL = {
         "planned_steps": 8,
         "update_every": 4,
         "updates": 6,
+        "batch_size": 16,
         "eval_every": 4,
         "eval_episodes": 1,
         "final_episodes": 1,
