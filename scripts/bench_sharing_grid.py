@@ -35,7 +35,7 @@ class Record:
 
     def add(self, what: str, said: str, **values: Any) -> None:
         self.rows.append({"what": what, **values})
-        print(f"{time.monotonic() - self.started:5.0f}s {what:34}{said}", flush=True)
+        print(f"{time.monotonic() - self.started:5.0f}s {what:44}{said}", flush=True)
         write_json(self.path, {**self.head, "rows": self.rows}, indent=1)
 
     def check(self, what: str, holds: bool, why: str = "") -> bool:

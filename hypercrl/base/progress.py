@@ -4,6 +4,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+SHOWN_APART = 10
+"""Tasks whose success is shown one by one; of more of them it is the mean."""
+
 
 class Progress:
     """A live bar with the latest figures; without a terminal, one line per finished task.
@@ -76,6 +79,8 @@ class Progress:
 
     def _text(self) -> str:
         success = " ".join(f"{self._success[t]:.1f}" for t in sorted(self._success))
+        if (count := len(self._success)) > SHOWN_APART:
+            success = f"{sum(self._success.values()) / count:.2f}, mean of {count} tasks"
         figures = "  ".join(f"{name} {value:.3g}" for name, value in self._figures.items())
         return f"success [{success}]  {figures}" if success else figures
 

@@ -66,7 +66,7 @@ examples
   hypercrl bench suite=recall memory=gla,mom,transformer out=runs/recall"""
 
 MOST_A_GPU = 16
-"""Cells at a time on a GPU, by default; docs/results/sharing_a_gpu.md has what more would bring."""
+"""Cells at a time on a GPU, by default."""
 
 RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
 

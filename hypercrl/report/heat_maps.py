@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from hypercrl.metrics import Array
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import FAILED, decimals, fixed, significant
-from hypercrl.report.style import ALARM, INK, STYLE
+from hypercrl.report.style import ALARM, INK, STYLE, shown_tasks
+
+MOST_NUMBERS = 24
+"""Tasks whose cells have room for a number."""
 
 
 def heat_maps(benchmark: Benchmark) -> Figure:
@@ -34,7 +37,10 @@ def heat_maps(benchmark: Benchmark) -> Figure:
         benchmark.error_name: {m: benchmark.matrices(m, "prediction_error") for m in methods},
     }
     n = len(benchmark.tasks)
-    panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
+    if n <= MOST_NUMBERS:
+        panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
+    else:
+        panel_width = panel_height = 6.0
     with rc_context(STYLE):
         figure = Figure(
             figsize=(3 * panel_width + 1.9, len(methods) * (panel_height + 0.45) + 0.6),
@@ -100,6 +106,8 @@ def _heat_map(
     axes.imshow(shades, aspect="auto", interpolation="nearest")
     for i, j in np.ndindex(matrix.shape):
         failed = texts[i][j] == FAILED
+        if n > MOST_NUMBERS and not failed:
+            continue  # the colour says it
         if failed:
             cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#ffffff", edgecolor=ALARM)
             cell.set(hatch="////", linewidth=0, alpha=0.55)
@@ -120,5 +128,6 @@ def _heat_map(
             axes.plot([edge - 0.5] * 2, [edge - 0.5, edge + 0.5], color=INK, linewidth=1.1)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
-    axes.set_yticks(range(n + 1), ["untrained", *(f"after {i + 1}" for i in range(n))])
+    named = shown_tasks(n, MOST_NUMBERS if n <= MOST_NUMBERS else 10)
+    axes.set_xticks(named, [str(j + 1) for j in named])
+    axes.set_yticks([0, *(j + 1 for j in named)], ["untrained", *(f"after {j + 1}" for j in named)])

@@ -144,7 +144,8 @@ def cost_table(result: Result) -> Table:
     total = result.seconds or math.nan
     activities = ", ".join(f"{name} {fixed(100 * s / total, 0)} %" for name, s in shares)
     plan, update = significant(result.plan_milliseconds), significant(result.update_milliseconds)
-    memory = " → ".join(dict.fromkeys(size(b) for b in result.memory_bytes))
+    sizes = list(dict.fromkeys(size(b) for b in result.memory_bytes))
+    memory = " → ".join(sizes if len(sizes) <= 6 else [sizes[0], "…", sizes[-1]])
     rows = (
         ("plan", f"{plan} ms", f"median of {count(result.plans)}"),
         ("update", f"{update} ms", f"median of {count(result.updates)}"),

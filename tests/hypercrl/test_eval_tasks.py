@@ -1,5 +1,6 @@
 """Long sequences: what is measured between, at the end, and how a report shows what was not."""
 
+import itertools
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from tiny_runs import FEW_STEPS
 from hypercrl import metrics
 from hypercrl.base import interrupts
 from hypercrl.cli import main
+from hypercrl.report.style import shown_tasks
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training import evaluation
 
@@ -69,6 +71,15 @@ def test_a_report_says_of_nothing_that_it_failed(run, capsys):
     page = (run / "report/index.html").read_text()
     assert "failed" not in said
     assert "failed cells" not in page
+
+
+def test_of_many_tasks_there_is_room_for_some():
+    assert shown_tasks(20, 20) == list(range(20))
+    some = shown_tasks(100, 20)
+    assert len(set(some)) == 20
+    assert (some[0], some[-1]) == (0, 99)
+    gaps = {after - before for before, after in itertools.pairwise(some)}
+    assert gaps == {5, 6}
 
 
 def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch, no_report):
