@@ -469,18 +469,20 @@ def count(board: dict[str, Any], order: Order, seen: dict[str, int]) -> None:
     row["rounds"].append(seed)
 
 
-def write(board: dict[str, Any], faults: dict[str, list[str]], out: Path) -> None:
+def write(
+    board: dict[str, Any], faults: dict[str, list[str]], commits: list[str], out: Path
+) -> None:
     """`out`.json, to be gone on with, and `out`.md."""
     about = {
         "command": "python scripts/fuzz.py " + " ".join(sys.argv[1:]),
-        "commit": git_revision(),
+        "commits": commits,
         "machine": machine(torch.device("cpu")),
     }
     write_json(out.with_suffix(".json"), {**about, "targets": board, "faults": faults})
     loaded = sum(board[name]["executions"] for name in LOADERS if name in board)
     lines = [
         "# Made-up input\n",
-        f"`{about['command']}`, commit {about['commit']}, {about['machine']}.\n",
+        f"`{about['command']}`, commit {', '.join(commits)}, {about['machine']}.\n",
         "| target | executions | accepted | refused by one message | faults |",
         "|---|---|---|---|---|",
     ]
@@ -509,17 +511,21 @@ def main() -> int:
     os.environ["XDG_STATE_HOME"] = tempfile.gettempdir()  # no key that signs this user's runs
     board: dict[str, Any] = {}
     faults: dict[str, list[str]] = {}
+    commits: list[str] = []
     if given.out and given.out.with_suffix(".json").exists():
-        board = json.loads(given.out.with_suffix(".json").read_text())["targets"]
+        before = json.loads(given.out.with_suffix(".json").read_text())
+        board, commits = before["targets"], before["commits"]
     wanted = {
         n: TARGETS[n].long if given.long else given.executions for n in given.targets or TARGETS
     }
-    began = time.monotonic()
+    missing, began = orders(wanted, board), time.monotonic()
+    if missing:
+        commits = list(dict.fromkeys((*commits, git_revision())))
     for name in wanted:
         fuzz(name, 1)  # imports what all rounds need
     context = multiprocessing.get_context("fork")
     with context.Pool(given.jobs, maxtasksperchild=1) as pool:
-        for order, seen, fault in pool.imap_unordered(one_round, orders(wanted, board)):
+        for order, seen, fault in pool.imap_unordered(one_round, missing):
             name, _, seed = order
             if fault:
                 faults.setdefault(name, []).append(fault)
@@ -529,9 +535,9 @@ def main() -> int:
             counts = ", ".join(f"{n} {what}" for what, n in sorted(seen.items())) or "a fault"
             print(f"{name} {seed}: {counts}, after {time.monotonic() - began:.0f} s", flush=True)
             if given.out:
-                write(board, faults, given.out)
+                write(board, faults, commits, given.out)
     if given.out:
-        write(board, faults, given.out)
+        write(board, faults, commits, given.out)
     return 1 if any(faults.values()) else 0
 
 
