@@ -230,7 +230,6 @@ def launch_regularised_head(
         OLD=count > 0,
         CHOSEN=tasks is not None,
         BLOCK=block,
-        # Of a layer 150 wide, R came out wrong with loads a block ahead.
         STAGES=tuning.head_stages if padded <= 64 else 1,
         **_constants(settings),
         num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]

@@ -8,6 +8,7 @@ from hypercrl_kernels.training.regularised_head_reference import (
     HeadGradients,
     regularised_head_reference,
 )
+from hypercrl_kernels.training.trunk import fits
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def regularised_head(
     old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
     numbers written for them are never stored.
 
-    One Triton kernel on CUDA, torch operations elsewhere.
+    One Triton kernel on CUDA for a layer that fits, torch operations elsewhere.
 
     Args:
         head: [P w + P], W [P, w] row by row, then b [P].
@@ -43,7 +44,7 @@ def regularised_head(
         strength: factor of R.
     """
     compute = regularised_head_reference
-    if head.device.type == "cuda":
+    if fits(head, old.shape[1]):
         from hypercrl_kernels.training.launch import launch_regularised_head as compute
     return compute(
         head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength

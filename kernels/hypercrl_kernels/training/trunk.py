@@ -37,7 +37,12 @@ class Trunk:
 
     def fits(self, x: Tensor) -> bool:
         """Whether kernels compute it where x lies."""
-        return x.is_cuda and x.dtype == torch.float32 and max(self.sizes) <= WIDEST
+        return fits(x, max(self.sizes))
+
+
+def fits(x: Tensor, width: int) -> bool:
+    """Whether kernels compute layers of this width where x lies."""
+    return x.is_cuda and x.dtype == torch.float32 and width <= WIDEST
 
 
 def trunk_outputs(flat: Tensor, x: Tensor, trunk: Trunk) -> Tensor:

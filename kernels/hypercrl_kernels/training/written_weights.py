@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.training.step_parts import WrittenGradient
-from hypercrl_kernels.training.trunk import Trunk, trunk_outputs
+from hypercrl_kernels.training.trunk import Trunk, fits, trunk_outputs
 
 
 @torch.no_grad()
@@ -34,14 +34,14 @@ def written_gradient(
 ) -> WrittenGradient:
     """The gradient of a loss plus l1 · Σ|written| with respect to what is written.
 
-    One Triton kernel on CUDA, torch operations elsewhere.
+    One Triton kernel on CUDA for a layer that fits, torch operations elsewhere.
 
     Args:
         head: [P w + P], W [P, w] row by row, then b [P].
         partials: [n, P], what the loss's gradient is the sum of.
         written: [P].
     """
-    if head.device.type == "cuda":
+    if fits(head, width):
         from hypercrl_kernels.training.launch import launch_written_gradient
 
         return launch_written_gradient(head, partials, written, width, l1)
