@@ -625,6 +625,9 @@ def main() -> int:
     given = parser.parse_args()
     for name in ("torch._dynamo", "mujoco", "hypercrl.commands.bench"):
         importlib.import_module(name)  # once, and not in every trial
+    # Who starts this in the background, or under nohup, lets runs ignore what they are to meet.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     hypercrl.commands.train.write_report = lambda *_: Path()  # most of a small run's time
