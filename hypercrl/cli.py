@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.gpu_faults import GPU_FAULT, OUT_OF_MEMORY, gpu_fault
 from hypercrl.base.interrupts import exit_code, termination_interrupts, told
 from hypercrl.base.streams import outlived
 
@@ -43,10 +45,6 @@ WHAT_TO_DO = {
 }
 """By errno; a full disk leaves the last checkpoint as it was."""
 
-OUT_OF_MEMORY = (
-    "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, planner.samples, "
-    "protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
-)
 HELP = {"-h", "--help"}
 
 USAGE = """usage: hypercrl COMMAND [key=value ...]
@@ -92,14 +90,10 @@ def _main(arguments: Sequence[str] | None) -> None:
 
                 stack.enter_context(config_folder(config_dir))
             _run(words[0], words[1:])
-    except UserError as error:
-        print(f"hypercrl: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        print(f"hypercrl: out of memory: {OUT_OF_MEMORY}", file=sys.stderr)
-        sys.exit(1)  # at another time, or on another machine, there may be enough
+    except (UserError, MemoryError, RuntimeError) as error:
+        code, message = _ending(error)
+        print(f"hypercrl: {message}", file=sys.stderr)
+        sys.exit(code)
     except OSError as error:
         print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
@@ -109,12 +103,24 @@ def _main(arguments: Sequence[str] | None) -> None:
         sys.exit(exit_code(interrupt))
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether the machine's, or a GPU's (torch.OutOfMemoryError, a RuntimeError), is used up."""
+def _ending(error: Exception) -> tuple[int, str]:
+    """Exit code and message where a mistake, a lack of memory or a GPU ended the command.
+
+    Raises:
+        Exception: it is none of these.
+    """
+    if fault := gpu_fault(error):
+        if fault.of_the_program:
+            traceback.print_exception(error)
+        return GPU_FAULT, fault.reason
+    if isinstance(error, UserError):
+        return 2, str(error)
     said = str(error)
-    return (
-        isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
-    )
+    full = "can't allocate memory" in said or "out of memory" in said
+    if full or isinstance(error, MemoryError):
+        # At another time, or on another machine, there may be enough.
+        return 1, f"out of memory: {OUT_OF_MEMORY}"
+    raise error
 
 
 def _of_the_system(error: OSError) -> str:
@@ -167,13 +173,14 @@ def _run_with_hydra(
     from hypercrl_envs import TaskFault
 
     register()
-    if HELP & set(words):
-        with explained(command):
-            text = command_help(command, COMMANDS[command][2], [w for w in words if w not in HELP])
+    asked = HELP & set(words)
+    words = in_groups(command, [w for w in words if w not in HELP])
+    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
+    if asked:
+        with composing(command, words):
+            text = command_help(command, COMMANDS[command][2], words)
         print(text)
         return
-    words = in_groups(command, words)
-    check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]
@@ -192,6 +199,7 @@ def _run_with_hydra(
             mistakes.append(error)
         except TaskFault as fault:
             mistakes.append(UserError(str(fault)))
+            mistakes[-1].__cause__ = fault
         except Exception as fault:
             faults.append(fault)
             raise

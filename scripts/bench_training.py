@@ -1,4 +1,4 @@
-"""Time a training step of hnet at 1 to 19 old tasks, beside one with the original's loop.
+"""Time a training step of hnet at 1 to 100 old tasks, beside one with the original's loop.
 
     python scripts/bench_training.py [--device cpu|cuda] [--kernels] [--out FILE.json]
 
@@ -26,7 +26,7 @@ from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import Batch, HnetConfig, make_method
 from hypercrl.methods.hnet import Hnet
 
-OLD_TASKS = (1, 2, 4, 19)
+OLD_TASKS = (1, 2, 4, 19, 100)
 
 
 def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
@@ -197,7 +197,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.kernels:
-        list_kernels(OLD_TASKS[-1], device)
+        list_kernels(OLD_TASKS[-2], device)
         return
     clock, report = Clock(device), Report()
     for old_tasks in OLD_TASKS:

@@ -99,7 +99,9 @@ def _score(
 ) -> Score:
     if experiment.plans_with_simulator:
         return evaluator.evaluate_oracle(task, episodes, key=key)
-    return evaluator.evaluate(task, partial(experiment.labels.belief, task), episodes, key)
+    believe = {task: partial(experiment.labels.belief, task)}
+    (score,) = evaluator.evaluate(believe, episodes, key)
+    return score
 
 
 def finished_run(run: Path, device: str) -> Experiment:

@@ -10,6 +10,7 @@ task is its simulator: a sequence without conflict there has none for a model th
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from hypercrl.agent.belief import Belief
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import write_json
-from hypercrl.training.evaluation import Score
+from hypercrl.training.evaluation import Evaluator, Score
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.open_run import open_run
 
@@ -48,13 +50,20 @@ def conflict_matrix(
         models = [partial(evaluator.evaluate_oracle, imagined=i) for i in tasks]
     else:
         models = [
-            partial(evaluator.evaluate, believe=partial(experiment.labels.belief, i), key=0)
+            partial(_score, evaluator, partial(experiment.labels.belief, i))
             for experiment in experiments
             for i in range(experiment.method.tasks)
         ]
     scores = [[model(j, episodes=episodes) for j in tasks] for model in track(models, "models")]
     evaluator.close()
     return list(together.sequence.captions), scores
+
+
+def _score(
+    evaluator: Evaluator, believe: Callable[[int], Belief], task: int, episodes: int
+) -> Score:
+    (score,) = evaluator.evaluate({task: believe}, episodes, key=0)
+    return score
 
 
 def _load(run: Path, device: str) -> Experiment:

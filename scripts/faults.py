@@ -5,28 +5,36 @@ the same result, records and weights as one that met no fault, or it ends with o
 what to do. As it should not: work is lost, something is silently different, or there is a
 traceback.
 
-    python scripts/faults.py --out docs/results/faults                  # minutes on two cores
-    python scripts/faults.py --out FOLDER --configurations 40 --kills 200 --signals 60 --fills 20 \\
-        --steps 50                                                      # hours
+    python scripts/faults.py --out docs/results/faults --scale 0.05 --folder /tmp/few
+    python scripts/faults.py --out docs/results/faults --jobs 16 --folder /tmp/all
+    python scripts/faults.py --out docs/results/faults --folder /tmp/all --kinds "full disk"
 
-Full disks are tmpfs in a mount namespace of their own (Linux, as root or with user namespaces).
+A trial is a process of its own, forked from this one, which has imported everything. What has been
+tried is in FOLDER/trials.jsonl, which several machines may have written parts of: the table is of
+all of it, and a script that was ended goes on.
+
+Full disks are tmpfs in a mount namespace of their own (Linux, as root or with user namespaces). The
+lost Ray driver needs Ray (extra ray).
 """
 
 import argparse
 import ctypes
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +47,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import hypercrl.commands.train
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import write_json
-from hypercrl.cli import main
+from hypercrl.cli import main as command
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl.runs.lock import LOCK
 from hypercrl.training.result import git_revision, machine
 
 SMALL = (
@@ -52,15 +61,19 @@ SMALL = (
     "planner.samples=8",
     "planner.elites=2",
     "planner.horizon=3",
-    "protocol.random_steps=20",
-    "protocol.planned_steps=20",
-    "protocol.update_every=10",
-    "protocol.updates=20",
+    "protocol.num_tasks=2",
+    "protocol.random_steps=16",
+    "protocol.planned_steps=12",
+    "protocol.update_every=6",
+    "protocol.updates=10",
+    "protocol.eval_every=6",
     "protocol.final_episodes=1",
+    "protocol.heldout_episodes=1",
+    "protocol.prediction_horizon=3",
     "protocol.replay_capacity=30",
     "protocol.checkpoint_every=7",
 )
-WITH_MEMORY = ("memory.width=8", "context.windows=4", "context.burn_in=4", "context.horizon=4")
+WITH_MEMORY = ("memory.width=8", "context.windows=4", "context.burn_in=3", "context.horizon=3")
 SAME, MESSAGE, LOST, SILENT, TRACEBACK = OUTCOMES = (
     "same",
     "message",
@@ -68,6 +81,8 @@ SAME, MESSAGE, LOST, SILENT, TRACEBACK = OUTCOMES = (
     "silent",
     "traceback",
 )
+FLIPS = 100
+"""Of a trial."""
 SAVE_LIMIT = 2.0
 """Seconds in which a run is to be saved after a signal."""
 
@@ -101,19 +116,32 @@ class Faulty(gymnasium.Env):
         self.steps += 1
         self.x += np.float32(0.1) * action
         obs = self.x.copy()
+        reward = -float(np.abs(self.x).sum())
         if self.steps == self.at:
             if self.fault == "raises":
                 raise RuntimeError("the simulator has lost contact")
-            obs[0] = np.nan
-        return obs, -float(np.abs(self.x).sum()), False, False, {}
+            if self.fault == "reward":
+                reward = np.nan
+            else:
+                obs[0] = np.nan
+        return obs, reward, False, False, {}
 
 
-gymnasium.register("Faults-v0", lambda **options: Faulty(**options), max_episode_steps=30)
+gymnasium.register("Faults-v0", lambda **options: Faulty(**options), max_episode_steps=10)
+
+
+def points(*faults: tuple[str, int]) -> tuple[str, str]:
+    """Words for a sequence of points: what fails, and in which step; step 0 never comes."""
+    tasks = [
+        f"{{task: gym, id: Faults-v0, options: {{fault: {fault}, at: {at}}}}}"
+        for fault, at in faults
+    ]
+    return "env=gymnasium", f"env.tasks=[{', '.join(tasks)}]"
 
 
 @dataclass
 class Reference:
-    """A configuration, the run of it that met no fault, and how long that took."""
+    """A configuration, the run of it that met no fault, and the processor's seconds for that."""
 
     settings: tuple[str, ...]
     run: Path
@@ -121,7 +149,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        return " ".join(self.settings[:2])
+        return " ".join(word for word in self.settings[:2] if not word.startswith("env."))
 
     def outcome(self, run: Path, log: Path) -> tuple[str, str]:
         """Of a run that has been gone on with to its end, if it could be."""
@@ -164,7 +192,7 @@ def start(words: Sequence[str], log: Path, first: Callable[[], object] = lambda:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         first()
-        main(list(words))
+        command(list(words))
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -189,26 +217,71 @@ def begins(run: Path, settings: Sequence[str]) -> list[str]:
 
 
 def reference(settings: tuple[str, ...], folder: Path) -> Reference:
-    """Run a configuration without a fault.
+    """A configuration's run that met no fault: the one in the folder, or it is made now.
 
     Raises:
         RuntimeError: it does not end well.
     """
-    run, log = folder / "run", folder / "log"
-    folder.mkdir(parents=True)
-    started = time.monotonic()
-    if wait(start(begins(run, settings), log)):
-        raise RuntimeError(log.read_text())
-    return Reference(settings, run, time.monotonic() - started)
+    run, log, seconds = folder / "run", folder / "log", folder / "seconds"
+    if not seconds.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _, status, used = os.wait4(start(begins(run, settings), log), 0)
+        if status:
+            raise RuntimeError(log.read_text())
+        seconds.write_text(str(used.ru_utime + used.ru_stime))
+    return Reference(settings, run, float(seconds.read_text()))
 
 
-def ended(fault: str, ref: Reference, folder: Path, number: int, moment: float) -> Trial:
-    """A run that gets a signal at a moment, and is gone on with."""
-    run, log = folder / "run", folder / "log"
-    folder.mkdir()
-    where = f"{ref.name}, after {moment:.2f} s"
-    process = start(begins(run, ref.settings), log)
-    time.sleep(moment)
+def configurations() -> list[tuple[str, ...]]:
+    """One with MuJoCo; every method, and every memory with hnet, on points."""
+    world = points(("none", 0), ("nothing", 0))
+    every = [(f"method={method}", *world) for method in METHODS]
+    memories = [m for m in MEMORIES if m != "none"]
+    every += [("method=hnet", f"memory={m}", *world, *WITH_MEMORY) for m in memories]
+    return [("method=hnet", "env=push"), *every]
+
+
+@dataclass
+class Place:
+    """Where a trial may leave what it likes, and the runs that it is compared with."""
+
+    references: Path
+    folder: Path
+
+    def reference(self, number: int) -> Reference:
+        """One of all configurations, by turns."""
+        every = configurations()
+        number %= len(every)
+        return reference(every[number], self.references / str(number))
+
+    def damaged(self) -> tuple[Path, bytes]:
+        """A path to write a checkpoint to, and the checkpoint."""
+        latest = self.reference(0).run / "checkpoints/latest.safetensors"
+        return self.folder / "damaged.safetensors", latest.read_bytes()
+
+
+def comes_to(moment: float, process: int) -> bool:
+    """Wait until a process has used so many seconds of the processor; whether it still runs."""
+    clock = (~process << 3) | 2  # as clock_getcpuclockid(3) has it
+    while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        with suppress(OSError):
+            if time.clock_gettime(clock) >= moment:
+                return True
+        time.sleep(0.001)
+    return False
+
+
+def ended(number: signal.Signals, trial: int, place: Place) -> Trial:
+    """A run that gets a signal at a random moment, and is gone on with."""
+    ref = place.reference(trial)
+    moment = random.Random(f"{number.name} {trial}").uniform(0, ref.seconds)
+    run, log = place.folder / "run", place.folder / "log"
+    while not comes_to(moment, process := start(begins(run, ref.settings), log)):
+        wait(process)  # it was quicker than the one without a fault
+        shutil.rmtree(run)
+        moment *= 0.9
+    fault, where = number.name, f"{ref.name}, after {moment:.2f} s"
     os.kill(process, number)
     sent = time.monotonic()
     code = wait(process)
@@ -225,17 +298,6 @@ def ended(fault: str, ref: Reference, folder: Path, number: int, moment: float) 
     return Trial(fault, where, outcome, said, seconds)
 
 
-def signals(
-    fault: str, number: int, count: int, references: list[Reference], folder: Path
-) -> Iterator[Trial]:
-    """A signal at random moments."""
-    draws = random.Random(fault)
-    for trial in range(count):
-        ref = references[trial % len(references)]
-        moment = draws.uniform(0, ref.seconds)
-        yield ended(fault, ref, folder / f"{number}-{trial}", number, moment)
-
-
 def refused(fault: str, where: str, log: Path, code: int, expected: str) -> Trial:
     """A run that should have ended with a message."""
     said = log.read_text()
@@ -246,28 +308,24 @@ def refused(fault: str, where: str, log: Path, code: int, expected: str) -> Tria
     return Trial(fault, where, MESSAGE if good else SILENT, "" if good else f"{code}: {last}")
 
 
-def full_disks(count: int, ref: Reference, folder: Path) -> Iterator[Trial]:
-    """A disk that fills up, then grows; each in a mount namespace of a process of its own."""
-    fault, used = "full disk", sum(p.stat().st_size for p in ref.run.rglob("*") if p.is_file())
-    folder = folder / "disk"
-    folder.mkdir()
-    for trial in range(count):
-        size = round(used * (trial + 0.5) / count)
-        answer = folder / f"{trial}.json"
-        process = os.fork()
-        if not process:
-            try:
-                outcome = _on_a_small_disk(fault, size, ref, folder)
-                answer.write_text(json.dumps(asdict(outcome), allow_nan=False))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(0)
-        wait(process)
-        if answer.exists():
-            yield Trial(**json.loads(answer.read_text()))
-        else:
-            yield Trial(fault, "", LOST, "no tmpfs could be mounted, or the trial failed")
+def full_disk(trial: int, place: Place, of: int) -> Trial:
+    """A disk that fills up, then grows; in a mount namespace of a process of its own."""
+    ref = place.reference(0)
+    used = sum(p.stat().st_size for p in ref.run.rglob("*") if p.is_file())
+    size, answer = round(used * (trial + 0.5) / of), place.folder / "answer.json"
+    process = os.fork()
+    if not process:
+        try:
+            outcome = _on_a_small_disk("full disk", size, ref, place.folder)
+            answer.write_text(json.dumps(asdict(outcome), allow_nan=False))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    wait(process)
+    if answer.exists():
+        return Trial(**json.loads(answer.read_text()))
+    return Trial("full disk", "", LOST, "no tmpfs could be mounted, or the trial failed")
 
 
 def _on_a_small_disk(fault: str, size: int, ref: Reference, folder: Path) -> Trial:
@@ -286,7 +344,7 @@ def _on_a_small_disk(fault: str, size: int, ref: Reference, folder: Path) -> Tri
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
     run, where = disk / "run", f"{ref.name}, {size} bytes"
     code = wait(start(begins(run, ref.settings), log))
-    met = refused(fault, where, log, code, "cannot be written to: No space left on device")
+    met = refused(fault, where, log, code, "No space left on device")
     if met.outcome != MESSAGE:
         return met
     if left := [p.name for p in run.rglob("*.partial")]:
@@ -298,20 +356,24 @@ def _on_a_small_disk(fault: str, size: int, ref: Reference, folder: Path) -> Tri
     return Trial(fault, where, outcome, said)
 
 
-def damaged(flips: int, ref: Reference, folder: Path) -> Iterator[Trial]:
-    """Checkpoints that are cut short at every kB, and with random bits turned over."""
-    path = folder / "damaged.safetensors"
-    data = (ref.run / "checkpoints/latest.safetensors").read_bytes()
+def cut_short(_: int, place: Place) -> Iterator[Trial]:
+    """A checkpoint that is cut short at every kB."""
+    path, data = place.damaged()
     for length in range(0, len(data), 1024):
         path.write_bytes(data[:length])
         yield _loaded("cut short", f"at byte {length}", path)
-    draws = random.Random(0)
-    for _ in range(flips):
-        place, bit = draws.randrange(len(data)), draws.randrange(8)
+
+
+def bit_flips(trial: int, place: Place) -> Iterator[Trial]:
+    """A checkpoint with a random bit turned over, again and again."""
+    path, data = place.damaged()
+    draws = random.Random(trial)
+    for _ in range(FLIPS):
+        at, bit = draws.randrange(len(data)), draws.randrange(8)
         changed = bytearray(data)
-        changed[place] ^= 1 << bit
+        changed[at] ^= 1 << bit
         path.write_bytes(changed)
-        yield _loaded("bit flip", f"bit {bit} of byte {place}", path)
+        yield _loaded("bit flip", f"bit {bit} of byte {at}", path)
 
 
 def _loaded(fault: str, where: str, path: Path) -> Trial:
@@ -324,23 +386,20 @@ def _loaded(fault: str, where: str, path: Path) -> Trial:
     return Trial(fault, where, SILENT, "it was loaded")
 
 
-def latest_gone(ref: Reference, folder: Path) -> Iterator[Trial]:
+def latest_gone(fault: str, _: int, place: Place) -> Trial:
     """The last checkpoint deleted, or damaged, under a killed run."""
-    for fault in ("latest deleted", "latest damaged"):
-        place = folder / fault.replace(" ", "-")
-        place.mkdir()
-        run, log = place / "run", place / "log"
-        _kill_at_checkpoint(run, ref, log)
-        latest = run / "checkpoints/latest.safetensors"
-        if fault == "latest deleted":
-            latest.unlink()
-        else:
-            latest.write_bytes(latest.read_bytes()[:-1])
-        wait(start(begins(run, ref.settings), log))
-        outcome, said = ref.outcome(run, log)
-        if outcome == SAME and "Going on from" not in log.read_text():
-            outcome, said = SILENT, "without a notice"
-        yield Trial(fault, ref.name, outcome, said)
+    ref, run, log = place.reference(0), place.folder / "run", place.folder / "log"
+    _kill_at_checkpoint(run, ref, log)
+    latest = run / "checkpoints/latest.safetensors"
+    if fault == "latest deleted":
+        latest.unlink()
+    else:
+        latest.write_bytes(latest.read_bytes()[:-1])
+    wait(start(begins(run, ref.settings), log))
+    outcome, said = ref.outcome(run, log)
+    if outcome == SAME and "Going on from" not in log.read_text():
+        outcome, said = SILENT, "without a notice"
+    return Trial(fault, ref.name, outcome, said)
 
 
 def _kill_at_checkpoint(run: Path, ref: Reference, log: Path) -> None:
@@ -352,10 +411,9 @@ def _kill_at_checkpoint(run: Path, ref: Reference, log: Path) -> None:
     wait(process)
 
 
-def two_writers(ref: Reference, folder: Path) -> Iterator[Trial]:
+def two_writers(_: int, place: Place) -> Iterator[Trial]:
     """A run that is gone on with beside itself."""
-    folder = folder / "two"
-    folder.mkdir()
+    ref, folder = place.reference(0), place.folder
     run, log, second = folder / "run", folder / "log", folder / "second"
     first = start(begins(run, ref.settings), log)
     while not (run / "checkpoints/latest.safetensors").exists():
@@ -366,11 +424,9 @@ def two_writers(ref: Reference, folder: Path) -> Iterator[Trial]:
     yield Trial("two writers: the first", ref.name, *ref.outcome(run, log))
 
 
-def clock_back(ref: Reference, folder: Path) -> Iterator[Trial]:
+def clock_back(_: int, place: Place) -> Trial:
     """The clock is set back by an hour between a kill and what goes on."""
-    folder = folder / "clock"
-    folder.mkdir()
-    run, log = folder / "run", folder / "log"
+    ref, run, log = place.reference(0), place.folder / "run", place.folder / "log"
     _kill_at_checkpoint(run, ref, log)
     now = time.time
 
@@ -384,65 +440,145 @@ def clock_back(ref: Reference, folder: Path) -> Iterator[Trial]:
         steps = [event.step for event in events.Scalars(tag)]
         if steps != sorted(set(steps)):
             outcome, said = SILENT, f"TensorBoard shows {tag} at {steps}"
-    yield Trial("clock back", ref.name, outcome, said)
+    return Trial("clock back", ref.name, outcome, said)
 
 
-def faulty_worlds(steps: int, folder: Path) -> Iterator[Trial]:
-    """NaN in the observation, or an exception, at each of so many steps."""
-    for fault, label in (("nan", "NaN observed"), ("raises", "simulator raises")):
-        for at in range(1, steps + 1):
-            place = folder / f"{fault}-{at}"
-            place.mkdir()
-            task = f"{{task: gym, id: Faults-v0, options: {{fault: {fault}, at: {at}}}}}"
-            one = ("env=gymnasium", "method=single", "protocol.num_tasks=1")
-            run = place / "run"
-            settings = (*one, f"env.tasks=[{task}]", "protocol.planned_steps=60")
-            code = wait(start(begins(run, settings), place / "log"))
-            met = refused(label, f"step {at}", place / "log", code, "Faults-v0, step ")
-            latest = run / "checkpoints/latest.safetensors"
-            if latest.exists() and "nan" in str(_plain_floats(load_checkpoint(latest))):
-                met = Trial(label, f"step {at}", SILENT, "NaN in the checkpoint")
-            yield met
+def faulty_world(kind: tuple[str, str], trial: int, place: Place) -> Trial:
+    """NaN in the observation or the reward, or an exception, in one of the first steps."""
+    (fault, label), at = kind, trial + 1
+    run, log = place.folder / "run", place.folder / "log"
+    words = ("method=single", "protocol.num_tasks=1", "protocol.planned_steps=60")
+    code = wait(start(begins(run, (*points((fault, at)), *words)), log))
+    met = refused(label, f"step {at}", log, code, " of an episode")
+    latest = run / "checkpoints/latest.safetensors"
+    if latest.exists():
+        replay = load_checkpoint(latest)["learner"]["replay"]
+        if not all(bool(replay[name].isfinite().all()) for name in ("obs", "next_obs")):
+            met = Trial(label, f"step {at}", SILENT, "NaN in the checkpoint")
+    return met
 
 
-def _plain_floats(tree: dict[str, Any]) -> list[Any]:
-    replay = tree["learner"]["replay"]
-    return [replay["obs"].sum().item(), replay["next_obs"].sum().item()]
+def _grid(place: Place, *more: str) -> tuple[list[str], Path, Path]:
+    """A program that runs a grid of one cell, that of the first reference; the cell, its log."""
+    words = [*SMALL, *place.reference(0).settings, "seed=0", f"out={place.folder / 'grid'}"]
+    program = [sys.executable, "-m", "hypercrl", "bench", *words, *more]
+    return program, place.folder / "grid/cells/push-hnet-0", place.folder / "log"
 
 
-def configurations(count: int) -> list[tuple[str, ...]]:
-    """Every method, and every memory with hnet; so many, spread over all of them."""
-    every = [(f"method={method}",) for method in METHODS]
-    every += [("method=hnet", f"memory={m}", *WITH_MEMORY) for m in MEMORIES if m != "none"]
-    count = min(count, len(every))
-    return [every[number * len(every) // count] for number in range(count)]
+def _run_until_saved(program: Sequence[str], cell: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a grid; it goes on once its cell has two checkpoints."""
+    with open(log, "ab") as file:
+        driver = subprocess.Popen(program, stdout=file, stderr=subprocess.STDOUT)
+    while not (cell / "checkpoints/previous.safetensors").exists() and driver.poll() is None:
+        time.sleep(0.01)
+    return driver
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+def _owner(folder: Path) -> int:
+    """The process that writes there."""
+    return int((folder / LOCK).read_text().split()[1])
+
+
+def lost_worker(_: int, place: Place) -> Trial:
+    """The process of a cell is killed."""
+    program, cell, log = _grid(place, "workers=1")
+    driver = _run_until_saved(program, cell, log)
+    os.kill(_owner(cell), signal.SIGKILL)
+    driver.wait()
+    outcome, said = place.reference(0).outcome(cell, log)
+    if outcome == SAME and "to be tried again (killed by signal 9)" not in log.read_text():
+        outcome, said = SILENT, "without a word"
+    return Trial("lost worker", place.reference(0).name, outcome, said)
+
+
+def lost_driver(fault: str, _: int, place: Place, *more: str) -> Trial:
+    """The process that runs a grid is killed, and it is run again at once."""
+    program, cell, log = _grid(place, *more)
+    _run_until_saved(program, cell, log).kill()
+    for _again in range(2):  # a cell that still saves itself is left alone, with a message
+        with open(log, "ab") as file:
+            code = subprocess.run(program, stdout=file, stderr=file, check=False).returncode
+        if code != 2 or "is being written to by process" not in log.read_text():
+            break
+    outcome, said = place.reference(0).outcome(cell, log)
+    return Trial(fault, place.reference(0).name, outcome, said)
+
+
+def lost_ray_driver(_: int, place: Place) -> Trial:
+    """The same on a Ray cluster, which stays."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, environment = f"127.0.0.1:{port}", {**os.environ, "HOME": str(place.folder)}
+    words = ("start", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false")
+    program = [sys.executable, "-m", "ray.scripts.scripts", *words, "--block"]
+    with open(place.folder / "ray", "wb") as file:
+        head = subprocess.Popen(program, env=environment, stdout=file, stderr=file)
     try:
-        yield folder
+        while head.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        time.sleep(5)  # its node joins
+        return lost_driver("lost Ray driver", 0, place, "cluster=ray", f"address={address}")
     finally:
-        shutil.rmtree(folder)
+        head.terminate()
+        head.wait()
 
 
-def trials(given: argparse.Namespace, folder: Path) -> Iterator[Trial]:
-    """All of them, as they end."""
-    references = [
-        reference(settings, folder / f"reference-{number}")
-        for number, settings in enumerate(configurations(given.configurations))
-    ]
-    first = references[0]
-    yield from damaged(given.flips, first, folder)
-    yield from latest_gone(first, folder)
-    yield from two_writers(first, folder)
-    yield from clock_back(first, folder)
-    yield from faulty_worlds(given.steps, folder)
-    yield from full_disks(given.fills, first, folder)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        yield from signals(number.name, number, given.signals, references, folder)
-    yield from signals("SIGKILL", signal.SIGKILL, given.kills, references, folder)
+Kind = Callable[[int, Place], Trial | Iterator[Trial]]
+
+
+def kinds(scale: float) -> dict[str, tuple[int, Kind]]:
+    """Faults, how often each is tried, and how."""
+
+    def many(full: int) -> int:
+        return max(1, round(full * scale))
+
+    worlds = (("nan", "NaN observed"), ("reward", "NaN rewarded"), ("raises", "simulator raises"))
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return {
+        "cut short": (1, cut_short),
+        "bit flip": (many(1000 // FLIPS), bit_flips),
+        **{f: (1, partial(latest_gone, f)) for f in ("latest deleted", "latest damaged")},
+        "two writers": (1, two_writers),
+        "clock back": (1, clock_back),
+        "lost worker": (1, lost_worker),
+        "lost driver": (1, partial(lost_driver, "lost driver")),
+        "lost Ray driver": (1, lost_ray_driver),
+        **{world[1]: (many(50), partial(faulty_world, world)) for world in worlds},
+        "full disk": (many(20), partial(full_disk, of=many(20))),
+        **{number.name: (many(len(configurations())), partial(ended, number)) for number in stops},
+        "SIGKILL": (many(200), partial(ended, signal.SIGKILL)),
+    }
+
+
+def attempt(order: tuple[str, int, float, Path]) -> tuple[str, int, list[Trial]]:
+    """Try one; what goes wrong in the trial itself is lost too, and is said."""
+    kind, number, scale, folder = order
+    place = Place(folder / "references", folder / f"{kind.replace(' ', '-')}-{number}")
+    shutil.rmtree(place.folder, ignore_errors=True)
+    place.folder.mkdir(parents=True)
+    try:
+        met = kinds(scale)[kind][1](number, place)
+        found = [met] if isinstance(met, Trial) else list(met)
+    except Exception as error:
+        found = [Trial(kind, f"trial {number}", LOST, f"the trial failed: {error!r}")]
+    if all(trial.outcome in (SAME, MESSAGE) for trial in found):
+        shutil.rmtree(place.folder)
+    return kind, number, found
+
+
+def make_reference(order: tuple[int, Path]) -> float:
+    """Seconds that one of them took."""
+    number, folder = order
+    return Place(folder, folder).reference(number).seconds
+
+
+def told(path: Path) -> dict[tuple[str, int], list[Trial]]:
+    """What has been tried, by kind and number."""
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+    return {(kind, number): [Trial(*trial) for trial in found] for kind, number, found in lines}
 
 
 def table(found: Sequence[Trial]) -> str:
@@ -458,53 +594,76 @@ def table(found: Sequence[Trial]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def about() -> dict[str, str]:
-    """What is run, and on what."""
-    return {
-        "command": "python scripts/faults.py " + " ".join(sys.argv[1:]),
-        "commit": git_revision(),
-        "machine": machine(torch.device("cpu")),
-    }
-
-
 def write(found: Sequence[Trial], about: dict[str, str], out: Path) -> None:
     """`out`.json with every trial that is not among thousands alike, and `out`.md."""
-    told = [t for t in found if t.seconds is not None or t.outcome not in (SAME, MESSAGE)]
+    single = [t for t in found if t.seconds is not None or t.outcome not in (SAME, MESSAGE)]
     rows = {
         fault: {o: sum(t.fault == fault and t.outcome == o for t in found) for o in OUTCOMES}
         for fault in dict.fromkeys(t.fault for t in found)
     }
-    write_json(out.with_suffix(".json"), {**about, "rows": rows, "told": list(map(asdict, told))})
+    write_json(out.with_suffix(".json"), {**about, "rows": rows, "told": list(map(asdict, single))})
     text = (
         "# Faults and outcomes\n\n"
         f"`{about['command']}`, commit {about['commit']}, {about['machine']}.\n\n"
         f"{table(found)}\n"
         "same: gone on with, it came to the result, records, weights and random states of a run "
         "without the fault, bit for bit. message: exit code 2 and one message, or a checkpoint "
-        "that is refused. The other three should be 0.\n"
+        f"that is refused. The other three should be 0. Signals come to {len(configurations())} "
+        "configurations by turns: every method, and every memory with hnet.\n"
     )
     out.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Try what is missing yet, and draw the table of all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
-    parser.add_argument("--configurations", type=int, default=4, help="methods and memories")
-    parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--signals", type=int, default=4, help="of each kind")
-    parser.add_argument("--fills", type=int, default=5, help="sizes of a disk")
-    parser.add_argument("--flips", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=4, help="at which a world fails")
-    arguments = parser.parse_args()
+    parser.add_argument("--folder", type=Path, required=True, help="of references and trials")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of trials")
+    parser.add_argument("--jobs", type=int, default=1, help="trials side by side")
+    parser.add_argument("--kinds", nargs="*", default=list(kinds(1)), choices=list(kinds(1)))
+    given = parser.parse_args()
+    for name in ("torch._dynamo", "mujoco", "hypercrl.commands.bench"):
+        importlib.import_module(name)  # once, and not in every trial
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     hypercrl.commands.train.write_report = lambda *_: Path()  # most of a small run's time
-    done: list[Trial] = []
-    ran = about()
-    with scratch() as place:
-        for trial in trials(arguments, place):
-            done.append(trial)
-            if trial.outcome not in (SAME, MESSAGE):
-                print(trial, flush=True)
-    print(table(done))
-    write(done, ran, arguments.out)
-    sys.exit(any(trial.outcome not in (SAME, MESSAGE) for trial in done))
+    folder, path = given.folder.resolve(), given.folder / "trials.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = told(path)
+    missing = [
+        (kind, number, given.scale, folder)
+        for kind, (count, _) in kinds(given.scale).items()
+        if kind in given.kinds
+        for number in range(count)
+        if (kind, number) not in done
+    ]
+    signalled = any(kind.startswith("SIG") for kind, *_ in missing)
+    needed = range(len(configurations()) if signalled else min(1, len(missing)))
+    began = time.monotonic()
+    with multiprocessing.get_context("fork").Pool(given.jobs) as pool:
+        list(pool.imap_unordered(make_reference, [(n, folder / "references") for n in needed]))
+        print(f"{len(needed)} references, after {time.monotonic() - began:.0f} s", flush=True)
+        for kind, number, found in pool.imap_unordered(attempt, missing):
+            done[kind, number] = found
+            with open(path, "a", encoding="utf-8") as file:
+                rows = [[t.fault, t.where, t.outcome, t.said, t.seconds] for t in found]
+                file.write(json.dumps([kind, number, rows]) + "\n")
+            for trial in found:
+                if trial.outcome not in (SAME, MESSAGE):
+                    print(trial, flush=True)
+    print(f"{len(missing)} trials, after {time.monotonic() - began:.0f} s")
+    order = list(kinds(1))
+    every = [t for key in sorted(done, key=lambda k: (order.index(k[0]), k[1])) for t in done[key]]
+    about = {
+        "command": "python scripts/faults.py " + " ".join(sys.argv[1:]),
+        "commit": git_revision(),
+        "machine": machine(torch.device("cpu")),
+    }
+    print(table(every))
+    write(every, about, given.out)
+    return int(any(trial.outcome not in (SAME, MESSAGE) for trial in every))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -133,7 +133,8 @@ def measure(
     evaluator = experiment.evaluator()
     found = open_loop_errors(experiment.labels.belief(0, len(held_obs)), *held, evaluator.horizon)
     by_step = found[..., :SEEN].square().mean((1, 2))
-    score = evaluator.evaluate(0, partial(experiment.labels.belief, 0), args.plans, key=0)
+    believe = {0: partial(experiment.labels.belief, 0)}
+    (score,) = evaluator.evaluate(believe, args.plans, key=0)
     evaluator.close()
     encoder = cast(ContextModel, experiment.model).encoder
     return {

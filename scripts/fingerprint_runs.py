@@ -27,6 +27,7 @@ from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
+from hypercrl.training.result import repeatable
 
 SMALL = (
     "preset=smoke",
@@ -42,8 +43,6 @@ SMALL = (
     "protocol.checkpoint_every=1000",
     "protocol.num_tasks=2",
 )
-MEASURED = ("seconds", "milliseconds", "git", "machine", "versions")
-"""Parts of the names of a result's values that differ from run to run."""
 
 
 def runs() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -73,8 +72,7 @@ def fingerprint(settings: tuple[str, ...]) -> dict[str, str]:
         with safetensors.safe_open(checkpoint, framework="pt") as file:
             for key in sorted(file.keys(), key=int):
                 tensors.update(file.get_tensor(key).reshape(-1).view(torch.uint8).numpy().data)
-    kept = {k: v for k, v in result.items() if not any(part in k for part in MEASURED)}
-    return {"tensors": tensors.hexdigest(), "result": _hash(kept)}
+    return {"tensors": tensors.hexdigest(), "result": _hash(repeatable(result))}
 
 
 def _hash(values: Any) -> str:

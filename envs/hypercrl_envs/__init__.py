@@ -7,6 +7,7 @@ choose_gl_backend()
 
 from hypercrl_envs import gymnasium_ids  # noqa: E402
 from hypercrl_envs.checked import TaskFault  # noqa: E402
+from hypercrl_envs.fleet import Fleet, LocalFleet, SpreadFleet  # noqa: E402
 from hypercrl_envs.registry import TASKS, make_task  # noqa: E402
 from hypercrl_envs.sequence import TaskSequence  # noqa: E402
 from hypercrl_envs.simulated_rollout import SimulatedRollout  # noqa: E402
@@ -17,8 +18,11 @@ gymnasium_ids.register()
 __all__ = [
     "TASKS",
     "Exploration",
+    "Fleet",
+    "LocalFleet",
     "RenderingUnavailable",
     "SimulatedRollout",
+    "SpreadFleet",
     "Task",
     "TaskFault",
     "TaskSequence",

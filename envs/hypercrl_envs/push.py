@@ -26,6 +26,7 @@ from hypercrl_envs.mujoco_simulator import MujocoArm
 from hypercrl_envs.world import Shape
 
 DENSITY_RANGE = (100.0, 1000.0)
+FRICTION_RANGE = (0.3, 1.5)
 LARGEST_START_YAW = 0.7
 
 _WANTED = (
@@ -60,6 +61,7 @@ class PushTask(BlockTask):
         frame: Value = 0.0,
         flip_y: bool = False,
         start_yaw: float = BlockTask.start_yaw,
+        friction: float = 1.0,
         **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
@@ -73,6 +75,7 @@ class PushTask(BlockTask):
             flip_y: mirror the control frame's y axis, before it is turned.
             start_yaw: the box is turned by up to this angle, rad, either way, as an episode begins.
                 The yaw of a box that always starts straight identifies how heavy its halves are.
+            friction: coefficient between the box and what it touches, 0.3 to 1.5: hidden.
             simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
@@ -89,7 +92,10 @@ class PushTask(BlockTask):
         largest = LARGEST_START_YAW
         if not (isinstance(start_yaw, int | float) and 0 <= start_yaw <= largest):
             raise ValueError(f"start_yaw must be from 0 to {largest} rad, not {start_yaw!r}")
-        self.told, self.start_yaw = told, start_yaw
+        low, high = FRICTION_RANGE
+        if not (isinstance(friction, int | float) and low <= friction <= high):
+            raise ValueError(f"friction must be from {low:g} to {high:g}, not {friction!r}")
+        self.told, self.start_yaw, self.friction = told, start_yaw, float(friction)
         # A fixed frame is no news to an observer.
         self._told = self.drawn if self._frame.varies else (self._densities,)
         self.observation_size = 10 + (sum(part.told().size for part in self._told) if told else 0)
@@ -112,14 +118,17 @@ class PushTask(BlockTask):
         caption += self._frame.caption()
         if self.start_yaw != BlockTask.start_yaw:
             caption += f", turned by up to {math.degrees(self.start_yaw):.0f}°"
+        if self.friction != 1.0:
+            caption += f", friction {self.friction:g}"
         return caption
 
     def _block_shapes(self) -> tuple[Shape, ...]:
         size = (self.half, self.half / 2, self.half_height)
         names, places = ("left_block", "right_block"), (size[1], -size[1])
+        colours = (block_colour(rho, DENSITY_RANGE) for rho in self.densities)
         return tuple(
-            Shape(name, "box", size, rho, block_colour(rho, DENSITY_RANGE), (0.0, y, 0.0))
-            for name, y, rho in zip(names, places, self.densities, strict=True)
+            Shape(name, "box", size, rho, colour, (0.0, y, 0.0), friction=self.friction)
+            for name, y, rho, colour in zip(names, places, self.densities, colours, strict=True)
         )
 
     def _apply_drawn(self) -> None:

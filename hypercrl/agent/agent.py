@@ -100,11 +100,14 @@ class Agent:
         pack, precision = not self.planner.follows, self.planner.precision
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
-    def reset(self) -> None:
-        """A new episode: start the search from the middle of the action range."""
-        self.start = self.planner.initial(len(self.start))
+    def reset(self, robots: Sequence[int] | None = None) -> None:
+        """A new episode of these robots, of all by default: their searches start from the middle of
+        the action range."""
+        if robots is None:
+            robots = range(len(self.start))
+        self.start[list(robots)] = self.planner.initial(len(robots))
         if self.belief is not None:
-            self.belief.reset()
+            self.belief.reset(robots)
 
     def warm_up(self, obs: Tensor) -> None:
         """Plan for [B, O] until a plan takes as long as all later ones; leaves no other trace."""
@@ -125,6 +128,14 @@ class Agent:
                 is known to be quick enough is replayed as a whole; otherwise iterations are run
                 operation by operation.
         """
+        return self.begin_act(obs, end)()
+
+    def begin_act(self, obs: Tensor, end: float | None = None) -> Callable[[], Tensor]:
+        """`act` in two halves: on CUDA the device plans while this process does other things.
+
+        Returns:
+            Waits for the action [B, A]; to be called once, before the next plan is begun.
+        """
         started = time.perf_counter()
         inputs = [obs.to(self.start.device, torch.float32), self.start]
         if self.belief is not None:
@@ -141,12 +152,16 @@ class Agent:
             action, start, *seen = self._plan_eagerly(*inputs, stop=deadline)
             self.iterations = deadline.iterations
         self.start = start.clone()
-        action = action.cpu()
-        self.searches += [iterations.cpu() for iterations in seen]
-        self.plan_seconds.append(time.perf_counter() - started)
-        if replays:
-            self._replay_seconds = self.plan_seconds[-1]
-        return action
+
+        def finish() -> Tensor:
+            found = action.cpu()
+            self.searches += [iterations.cpu() for iterations in seen]
+            self.plan_seconds.append(time.perf_counter() - started)
+            if replays:
+                self._replay_seconds = self.plan_seconds[-1]
+            return found
+
+        return finish
 
     def _plan_whole(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         try:

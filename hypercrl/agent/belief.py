@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -83,16 +83,16 @@ class Belief(ABC):
         return states.view(len(obs), self.hypotheses, *states.shape[1:])
 
     @abstractmethod
-    def reset(self) -> None:
-        """All robots begin a new episode."""
+    def reset(self, robots: Sequence[int] | None = None) -> None:
+        """These robots, all by default, begin a new episode."""
 
     @abstractmethod
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Take in what each robot has just done, [B, O], [B, A], [B, O]."""
 
     @abstractmethod
-    def recall(self, episode: Batch) -> None:
-        """Take in at once what the present episode of the only robot has been so far."""
+    def recall(self, episodes: Sequence[Batch]) -> None:
+        """Take in at once what the present episode of each robot has been so far."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -119,13 +119,13 @@ class Told(Belief):
     def layers(self) -> PlanningLayers:
         return self._layers
 
-    def reset(self) -> None:
+    def reset(self, robots: Sequence[int] | None = None) -> None:
         """An episode more changes nothing."""
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Neither does a transition."""
 
-    def recall(self, episode: Batch) -> None:
+    def recall(self, episodes: Sequence[Batch]) -> None:
         """Nor do many."""
 
     def state(self) -> dict[str, Any]:
@@ -163,8 +163,10 @@ class EpisodeMemory(Belief):
     def layers(self) -> PlanningLayers:
         return self._layers(self.model.encoder.read(self._state))
 
-    def reset(self) -> None:
-        self._write(self._initial(len(self._state["context"])))
+    def reset(self, robots: Sequence[int] | None = None) -> None:
+        if robots is None:
+            robots = range(len(self._state["context"]))
+        self._write(self._initial(len(robots)), robots)
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         started = time.perf_counter()
@@ -173,27 +175,31 @@ class EpisodeMemory(Belief):
         self.seconds.append(time.perf_counter() - started)
 
     @torch.no_grad()
-    def recall(self, episode: Batch) -> None:
+    def recall(self, episodes: Sequence[Batch]) -> None:
         self.reset()
-        if len(episode):
-            tokens = self.model.tokens(episode.obs, episode.action, episode.next_obs)
-            self._write(self.model.encoder.encode(tokens[None])[1])
+        for robot, episode in enumerate(episodes):
+            if len(episode):
+                tokens = self.model.tokens(episode.obs, episode.action, episode.next_obs)
+                self._write(self.model.encoder.encode(tokens[None])[1], [robot])
 
     def state(self) -> dict[str, Any]:
         return dict(self._state)
 
     def load_state(self, state: dict[str, Any]) -> None:
         own = self._state.items()
-        self._write({name: same_kind(name, state[name], value) for name, value in own})
+        saved = {name: same_kind(name, state[name], value) for name, value in own}
+        self._write(saved, range(len(self._state["context"])))
 
     @torch.no_grad()
     def _initial(self, robots: int) -> dict[str, Tensor]:
         """Some encoders learn it; with its history kept, no training step could be captured."""
         return self.model.encoder.initial(robots)
 
-    def _write(self, state: dict[str, Tensor]) -> None:
+    def _write(self, state: dict[str, Tensor], robots: Sequence[int]) -> None:
+        """Into the rows of these robots; in place, where a graph reads them."""
+        rows = list(robots)
         for name, value in self._state.items():
-            value.copy_(state[name])
+            value[rows] = state[name]
 
     @torch.no_grad()
     def _take_in(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:

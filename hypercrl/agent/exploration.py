@@ -30,6 +30,7 @@ class CorrelatedNoise:
     White noise averages out before the tip reaches the box; correlated noise travels.
 
     Args:
+        robots: N that act at once, each with noise of its own.
         size: dimensions A.
         correlation: ρ in [0, 1).
         bias_low, bias_high: [A] range of the constant added during one episode of random actions.
@@ -38,6 +39,7 @@ class CorrelatedNoise:
 
     def __init__(
         self,
+        robots: int,
         size: int,
         correlation: float,
         bias_low: Tensor,
@@ -48,25 +50,25 @@ class CorrelatedNoise:
         self.bias_low = bias_low
         self.bias_high = bias_high
         self.generator = generator
-        self.value = torch.zeros(size)
-        self.bias = torch.zeros(size)
+        self.value = torch.zeros(robots, size)
+        self.bias = torch.zeros(robots, size)
 
-    def reset(self) -> None:
+    def reset(self, robot: int) -> None:
         """A new episode: draw x from its stationary distribution and a new bias."""
-        size = self.value.shape
-        self.value = torch.randn(size, generator=self.generator)
+        size = self.value[robot].shape
+        self.value[robot] = torch.randn(size, generator=self.generator)
         spread = torch.rand(size, generator=self.generator)
-        self.bias = self.bias_low + (self.bias_high - self.bias_low) * spread
+        self.bias[robot] = self.bias_low + (self.bias_high - self.bias_low) * spread
 
     def step(self) -> Tensor:
-        """The next x, [A]."""
+        """The next x, [N, A]."""
         fresh = torch.randn(self.value.shape, generator=self.generator)
         keep = self.correlation
         self.value = keep * self.value + sqrt(1 - keep * keep) * fresh
         return self.value
 
     def random_action(self, std: float) -> Tensor:
-        """[A] bias plus std · x, to act at random with."""
+        """[N, A] bias plus std · x, to act at random with."""
         return self.bias + std * self.step()
 
     def state(self) -> dict[str, Any]:
@@ -88,12 +90,12 @@ def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Ten
 
     T is `max_episode_steps`, or less where the episode ends before.
     """
-    noise = make_noise(env, config, torch.Generator().manual_seed(seed))
-    noise.reset()
+    noise = make_noise(env, config, 1, torch.Generator().manual_seed(seed))
+    noise.reset(0)
     observations, actions = [env.reset(seed=seed)[0]], []
     over = False
     while not over:
-        action = noise.random_action(config.random_std).clamp(-1, 1)
+        action = noise.random_action(config.random_std)[0].clamp(-1, 1)
         obs, _, terminated, truncated, _ = env.step(action.numpy())
         observations.append(obs)
         actions.append(action)
@@ -101,10 +103,12 @@ def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Ten
     return torch.from_numpy(np.stack(observations)), torch.stack(actions)
 
 
-def make_noise(env: Task, config: ExplorationConfig, generator: torch.Generator) -> CorrelatedNoise:
-    """Exploration noise of a task, from that task's own bias range."""
+def make_noise(
+    env: Task, config: ExplorationConfig, robots: int, generator: torch.Generator
+) -> CorrelatedNoise:
+    """Exploration noise of so many robots in a task, from that task's own bias range."""
     low, high = (
         torch.tensor(b, dtype=torch.float32)
         for b in (env.exploration.bias_low, env.exploration.bias_high)
     )
-    return CorrelatedNoise(len(low), config.correlation, low, high, generator)
+    return CorrelatedNoise(robots, len(low), config.correlation, low, high, generator)

@@ -41,11 +41,11 @@ class InferredLabels(TaskLabels):
     def after_step(self) -> int | None:
         return self.inference.step(self._watched.squares[0].tolist())
 
-    def training_belief(self, task: int) -> Watched:  # noqa: ARG002
+    def training_belief(self, task: int, robots: int) -> Watched:  # noqa: ARG002
         """That the task is the one believed in, with an eye on the errors of all others."""
-        beliefs = [self._of_known(known, 1) for known in range(self.method.tasks)]
+        beliefs = [self._of_known(known, robots) for known in range(self.method.tasks)]
         scale = self.method.model.target_normaliser.scale
-        self._watched = Watched(beliefs, scale, 1, self.inference.current)
+        self._watched = Watched(beliefs, scale, robots, self.inference.current)
         return self._watched
 
     def belief(self, task: int, robots: int) -> Belief:  # noqa: ARG002

@@ -41,9 +41,9 @@ class KnownTasks(Belief, ABC):
         self._scale = scale
         self._all = self._of_all()
 
-    def reset(self) -> None:
+    def reset(self, robots: Sequence[int] | None = None) -> None:
         for belief in self.beliefs:
-            belief.reset()
+            belief.reset(robots)
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
@@ -59,9 +59,9 @@ class KnownTasks(Belief, ABC):
         self.seconds += self.beliefs[0].seconds
         self.beliefs[0].seconds = []
 
-    def recall(self, episode: Batch) -> None:
+    def recall(self, episodes: Sequence[Batch]) -> None:
         for belief in self.beliefs:
-            belief.recall(episode)
+            belief.recall(episodes)
 
     def state(self) -> dict[str, Any]:
         return {"beliefs": [belief.state() for belief in self.beliefs]}
@@ -138,15 +138,16 @@ class TaskPosterior(KnownTasks):
     def probabilities(self) -> Tensor:
         return self.evidence.softmax(1)
 
-    def reset(self) -> None:
-        super().reset()
-        self.evidence.zero_()
+    def reset(self, robots: Sequence[int] | None = None) -> None:
+        super().reset(robots)
+        self.evidence[slice(None) if robots is None else list(robots)] = 0.0
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         super().observe(obs, action, next_obs)
         self.evidence -= 0.5 * EVIDENCE / self.expected * self.squares
 
-    def recall(self, episode: Batch) -> None:
+    def recall(self, episodes: Sequence[Batch]) -> None:
+        (episode,) = episodes  # it is asked of one robot alone
         self.reset()
         for step in range(len(episode)):
             now = slice(step, step + 1)

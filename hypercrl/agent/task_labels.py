@@ -49,8 +49,8 @@ class TaskLabels(ABC):
         """
 
     @abstractmethod
-    def training_belief(self, task: int) -> Belief:
-        """What the one robot that is trained in task `task` of the sequence knows from now on."""
+    def training_belief(self, task: int, robots: int) -> Belief:
+        """What the robots that act in task `task` of the sequence in training know from now on."""
 
     @abstractmethod
     def belief(self, task: int, robots: int) -> Belief:
@@ -92,8 +92,8 @@ class GivenLabels(TaskLabels):
     def after_step(self) -> None:
         """A given label is not doubted."""
 
-    def training_belief(self, task: int) -> Belief:
-        return self._of_known(task, 1)
+    def training_belief(self, task: int, robots: int) -> Belief:
+        return self._of_known(task, robots)
 
     def belief(self, task: int, robots: int) -> Belief:
         return self._of_known(task, robots)

@@ -25,7 +25,8 @@ class CapturedFunction:
         generators: CUDA generators that the function draws from.
 
     Raises:
-        CaptureError: at the call that captures. The generators are as before it.
+        CaptureError: at the call that captures. The generators are as before it, and so where the
+            device has no room for the graph, a torch.OutOfMemoryError.
     """
 
     EAGER_CALLS = 3
@@ -82,6 +83,8 @@ class CapturedFunction:
         except RuntimeError as error:
             for generator, state in zip(involved, states, strict=True):
                 _restore(generator, state)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             raise CaptureError(str(error)) from error
         self._graph = graph
 
@@ -89,7 +92,6 @@ class CapturedFunction:
 @contextmanager
 def _no_garbage_collected() -> Iterator[None]:
     """The end of another graph, one in a cycle of references, would invalidate a capture."""
-    gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -4,6 +4,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+SHOWN_APART = 10
+"""Tasks whose success is shown one by one; of more of them it is the mean."""
+
 
 class Progress:
     """A live bar with the latest figures; without a terminal, one line per finished task.
@@ -40,6 +43,8 @@ class Progress:
     def start_task(self, task: int, caption: str, steps: int, done: int) -> None:
         """Task `task` (from 0) begins, or goes on with `done` of its steps behind it."""
         self._report_finished()
+        if self._bar is not None:
+            self._end_bar(self._bar)
         self._caption = f"task {task + 1}/{self.tasks} {caption}"
         self._bar = self._rich.add_task(self._caption, total=steps, completed=done, figures="")
 
@@ -62,12 +67,20 @@ class Progress:
         """The last task has ended."""
         self._report_finished()
 
+    def _end_bar(self, bar: TaskID) -> None:
+        """Leave it full. Rich would keep the times of its last thousand steps for ever."""
+        (total,) = (task.total for task in self._rich.tasks if task.id == bar)
+        self._rich.reset(bar, completed=int(total or 0))
+        self._rich.update(bar)
+
     def _refresh(self) -> None:
         if self._bar is not None:
             self._rich.update(self._bar, figures=self._text())
 
     def _text(self) -> str:
         success = " ".join(f"{self._success[t]:.1f}" for t in sorted(self._success))
+        if (count := len(self._success)) > SHOWN_APART:
+            success = f"{sum(self._success.values()) / count:.2f}, mean of {count} tasks"
         figures = "  ".join(f"{name} {value:.3g}" for name, value in self._figures.items())
         return f"success [{success}]  {figures}" if success else figures
 

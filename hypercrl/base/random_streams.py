@@ -41,6 +41,10 @@ class RandomStreams:
             self._generators[name] = generator
         return self._generators[name]
 
+    def drop(self, name: str) -> None:
+        """Forget a stream that nobody draws from again; every checkpoint would hold it."""
+        del self._generators[name]
+
     def state(self) -> dict[str, Tensor]:
         """Name → generator state, uint8."""
         return {name: g.get_state() for name, g in self._generators.items()}

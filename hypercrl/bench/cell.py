@@ -76,18 +76,19 @@ class Cell:
         with suppress(UserError, OSError), locked(self.folder):
             write_atomically(self.folder / FAILURE, f"{reason}\n".encode())
 
-    def last_words(self) -> str:
-        """The last line of its log."""
+    def last_words(self, begin: str = "") -> str:
+        """The last line of its log that begins so."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return next((line for line in reversed(lines) if line.startswith(begin)), "")
 
 
 @dataclass
 class Progress:
-    """How a cell stands: attempts begun, the task last told of, seconds, and the last trouble."""
+    """How a cell stands: attempts begun, the task last told of, seconds, the last trouble, and
+    whether it gets a GPU to itself, as one had let it down."""
 
     cell: Cell
     status: Status
@@ -96,3 +97,4 @@ class Progress:
     started: float = 0.0
     seconds: float = 0.0
     reason: str = ""
+    alone: bool = False

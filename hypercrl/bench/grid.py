@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
@@ -63,6 +64,10 @@ class Grid:
         out: folder of all runs.
         suite: what the runs do.
 
+    Attributes:
+        cells: in the order of the words' values.
+        configs: of the cells, one for all that differ in their seeds alone.
+
     Raises:
         UserError: a setting that does not exist or a value that it does not take, in any cell; or
             `out` holds a grid with other settings.
@@ -82,7 +87,7 @@ class Grid:
         self.fixed = fixed
         combinations = itertools.product(*axes.values())
         self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
-        self._check_cells()
+        self.configs = self._compose_cells()
 
     def _cell(self, values: dict[str, str]) -> Cell:
         moving = (*self.suite.named, *FREE)
@@ -93,19 +98,22 @@ class Grid:
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)
 
-    def _check_cells(self) -> None:
-        """Compose every configuration that differs in more than its seed, before any runs."""
+    def _compose_cells(self) -> list[DictConfig]:
+        """Compose, and so check, every configuration that differs in more than its seed."""
         register()
         different = {
             tuple(o for o in cell.overrides if not o.startswith("seed=")): cell.overrides
             for cell in self.cells
         }
+        configs = []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             for overrides in different.values():
                 with composing(self.suite.command, overrides):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
+                configs.append(config)
+        return configs
 
     @contextmanager
     def claim(self) -> Iterator[None]:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.bench.cell import Cell
+from hypercrl.bench.mps import Service
 
 CRASHED = -9
 """Exit code of a cell whose worker process is gone."""
@@ -28,13 +29,19 @@ class RayWorkers:
 
     The folder of the grid has to be the same file system on all nodes, and so the current one, in
     which a cell runs and from which it imports. Ray's own retries are off:
-    the scheduler counts attempts, and each goes on from the last checkpoint.
+    the scheduler counts attempts, and each goes on from the last checkpoint. A cell that runs alone
+    asks Ray for a whole GPU, whichever that is.
 
     Args:
         address: of a cluster; None: the one that `ray start` began on this machine or
             RAY_ADDRESS names, else a new one of this machine alone.
         cpus, gpus: what one cell takes of a node; fractions of a GPU share it.
         limit: most cells at a time; None: as many as the cluster has room for.
+
+    Attributes:
+        slots: most cells at a time.
+        here: whether the cluster is this machine alone.
+        service: of cells that share a GPU.
 
     Raises:
         UserError: Ray is not installed, there is no cluster at `address`, or no node of it has room
@@ -61,7 +68,7 @@ class RayWorkers:
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"The Ray cluster at {where} cannot be joined ({reason}). {HOW_TO_JOIN} "
                 f"It has to run this machine's version of Ray, {ray.__version__}."
@@ -80,23 +87,29 @@ class RayWorkers:
             if amount
         )
         self.slots = min(room, limit or room)
+        self.here = len(nodes) == 1 and not (address or "").startswith("ray://")
+        self.service = Service()
+        # A cluster that knows of no GPUs has none to give.
+        self._whole_gpu = max(gpus, 1) if any(node.get("GPU", 0) >= 1 for node in nodes) else gpus
         self._run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)(_run_cell)
         self._running: dict[Any, Cell] = {}
 
-    @property
-    def free(self) -> int:
-        return self.slots - len(self._running)
+    def room(self, cell: Cell, alone: bool = False) -> bool:  # noqa: ARG002 - Ray keeps it waiting
+        return len(self._running) < self.slots
 
-    def start(self, cell: Cell, words: Sequence[str]) -> None:
+    def start(self, cell: Cell, words: Sequence[str], alone: bool = False) -> None:
         cell.log.parent.mkdir(parents=True, exist_ok=True)
-        self._running[self._run.remote(list(words), str(cell.log), os.getcwd())] = cell
+        run = self._run.options(num_gpus=self._whole_gpu) if alone else self._run
+        environment = dict(self.service.environment_of(cell.name, alone))
+        self._running[run.remote(list(words), str(cell.log), os.getcwd(), environment)] = cell
 
     def finished(self) -> list[tuple[Cell, int]]:
         if not self._running:
             return []
         ready, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         ended = [(self._running.pop(task), task) for task in ready]
-        return [(cell, self._exit_code(cell, task)) for cell, task in ended]
+        codes = [(cell, self._exit_code(cell, task)) for cell, task in ended]
+        return [(cell, self.service.code(cell.name, code)) for cell, code in codes]
 
     def _exit_code(self, cell: Cell, task: Any) -> int:
         """A cell's own, or what stands for a worker that did not get so far; then the log says why.
@@ -129,8 +142,9 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _run_cell(words: list[str], log: str, folder: str) -> int:
+def _run_cell(words: list[str], log: str, folder: str, environment: dict[str, str]) -> int:
     """In the worker itself rather than in a child of it: who kills the worker kills the run."""
+    os.environ.update(environment)
     with (
         open(log, "a", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),

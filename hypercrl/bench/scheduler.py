@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.live import Live
 
+from hypercrl.base.gpu_faults import GPU_FAULT
 from hypercrl.bench.cell import Cell, Progress, Status
+from hypercrl.bench.mps import SHARED_FAULT
 from hypercrl.bench.table import progress_table
 from hypercrl.bench.workers import Workers
 
@@ -22,8 +24,11 @@ def run_grid(
     """Run every cell whose result is not there yet.
 
     A cell that crashes or is killed goes on from its last checkpoint, up to `retries` times more;
-    one that ends by its own decision (exit code 2) is given up at once. Either way the other cells
-    go on, and the reason is left in its folder.
+    one that ends by its own decision (exit code 2) is given up at once. One whose GPU ran out of
+    memory or failed (exit code 3) is tried once more behind all others, with a GPU to itself,
+    another one if there is any; before that once without MPS, if it was served with others, whose
+    fault it may have been. In every case the other cells go on, and the reason is left in its
+    folder.
 
     Args:
         cells: in the order in which they are started.
@@ -42,8 +47,8 @@ def run_grid(
     running = 0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while waiting or running:
-            while waiting and workers.free:
-                progress = waiting.popleft()
+            while (progress := _next(waiting, workers)) is not None:
+                waiting.remove(progress)
                 if _start(progress, workers):
                     running += 1
                 else:
@@ -64,13 +69,18 @@ def run_grid(
     return list(board.values())
 
 
+def _next(waiting: Iterable[Progress], workers: Workers) -> Progress | None:
+    """The first of those that wait that there is room for."""
+    return next((p for p in waiting if workers.room(p.cell, p.alone)), None)
+
+
 def _start(progress: Progress, workers: Workers) -> bool:
     """Begin an attempt; whether it has begun. A full disk costs its cell and no other."""
     progress.status = Status.RUNNING
     progress.attempts += 1
     progress.started = time.monotonic()
     try:
-        workers.start(progress.cell, progress.cell.words())
+        workers.start(progress.cell, progress.cell.words(), progress.alone)
     except OSError as error:
         progress.status = Status.FAILED
         progress.reason = f"cannot be started: {error}"
@@ -89,7 +99,12 @@ def _judge(progress: Progress, code: int, retries: int) -> None:
     progress.reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     if code >= 0 and (words := cell.last_words()):
         progress.reason += f": {words}"
-    if code != USER_ERROR and progress.attempts <= retries:
+    again = code != USER_ERROR and progress.attempts <= retries
+    if code in (GPU_FAULT, SHARED_FAULT):
+        # Libraries that end on a broken GPU may speak after us.
+        progress.reason = cell.last_words("hypercrl: ").removeprefix("hypercrl: ")
+        again, progress.alone = not progress.alone, code == GPU_FAULT
+    if again:
         progress.status = Status.WAITING
         return
     progress.status = Status.FAILED

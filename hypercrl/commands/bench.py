@@ -2,10 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from difflib import get_close_matches
-from math import isfinite
+from functools import partial
+from math import inf, isfinite
 from pathlib import Path
 
 from rich.console import Console
@@ -22,11 +23,15 @@ from hypercrl.bench import (
     Workers,
     run_grid,
 )
+from hypercrl.bench.cell import Progress
+from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
+from hypercrl.bench.mps import WISHES, served
 from hypercrl.bench.workers import cores
 from hypercrl.config.schema import in_groups
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
 from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.footprint import ON_A_GPU, gpu_bytes
 
 USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
 
@@ -44,9 +49,12 @@ recall --help`; if not given, memory=all memory.width=16,32,64.
 bench's own settings
   suite=train             what the cells do: train or recall
   out=FOLDER              where the runs and the report go; required
-  workers=N               cells at a time; by default the number of cores, on
-                          Ray what has room
-  retries=2               further attempts of a cell that crashed
+  workers=N               cells at a time; by default as many as there are
+                          cores, up to 16 a GPU, on Ray what has room
+  mps=auto                cells that share a GPU do so through CUDA MPS: true,
+                          false, or auto, where it is to be had
+  retries=2               further attempts of a cell that crashed; one whose GPU
+                          ran out of memory or failed gets one more in any case
   cluster=local           where cells run: local or ray
   address=HOST:PORT       of the Ray cluster; by default the one on this
                           machine, else a new one
@@ -57,9 +65,15 @@ examples
   hypercrl bench method=hnet,ewc,single seed=0,1,2 preset=quick out=runs/grid
   hypercrl bench suite=recall memory=gla,mom,transformer out=runs/recall"""
 
+MOST_A_GPU = 16
+"""Cells at a time on a GPU, by default."""
+
 RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
 
-OWN = ("suite", "out", "workers", "retries", "cluster", "address", "cpus", "gpus")
+MOST_WORKERS = 10_000
+"""More are a slip of the finger, for which there would not even be memory to count them."""
+
+OWN = ("suite", "out", "workers", "mps", "retries", "cluster", "address", "cpus", "gpus")
 
 
 def run(words: Sequence[str]) -> None:
@@ -77,18 +91,30 @@ def run(words: Sequence[str]) -> None:
     retries = _number(own, "retries", 2, least=0, whole=True)
     suite, settings = _suite(own, settings)
     grid = Grid(settings, Path(own["out"]), suite)
-    workers = _workers(own, settings)
     console = Console()
     again = f"hypercrl bench {shlex.join(words)}"
-    with continued_with(again), closing(workers), grid.claim():
+    with continued_with(again), _workers(own, grid, console) as workers, grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
-        page = _report([p.cell.folder for p in board], grid, console)
+        troubles = _failed(board)
+        try:
+            page = _report([p.cell.folder for p in board], grid, console)
+        except (OSError, UserError) as error:  # it must not hide what became of the cells
+            page = None
+            write = f"hypercrl report {shlex.quote(str(grid.out))}"
+            troubles.append(f"no report was written: {error}\nOnce that is mended: {write}")
     if page is not None:
         console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
+    if troubles:
+        raise UserError("\n".join(troubles))
+
+
+def _failed(board: Sequence[Progress]) -> list[str]:
+    """A message about the cells that were given up, if there are any."""
     failed = [p for p in board if p.status is Status.FAILED]
-    if failed:
-        lines = "\n".join(f"  {p.cell.name}: {p.reason}\n    {p.cell.log}" for p in failed)
-        raise UserError(f"{len(failed)} of {len(board)} cells failed:\n{lines}")
+    if not failed:
+        return []
+    lines = "\n".join(f"  {p.cell.name}: {p.reason}\n    {p.cell.log}" for p in failed)
+    return [f"{len(failed)} of {len(board)} cells failed:\n{lines}"]
 
 
 def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -129,29 +155,66 @@ def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | Non
     return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
 
 
-def _workers(own: dict[str, str], settings: Sequence[str]) -> Workers:
-    cluster = own.get("cluster", "local")
+@contextmanager
+def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Workers]:
+    """Who runs the cells; at the end of the block all that was begun for them is ended."""
+    wish, cluster = own.get("mps", "auto"), own.get("cluster", "local")
+    if wish not in WISHES:
+        raise UserError(f"mps is one of {', '.join(WISHES)}, not {wish!r}.")
+    waiting = sum(not cell.done for cell in grid.cells)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if cluster == "local":
         for key in ("address", "cpus", "gpus"):
             if key in own:
                 raise UserError(f"{key}= is for cluster=ray; locally there is workers=.")
-        slots = int(_number(own, "workers", cores(), least=1, whole=True))
-        on_gpu = any(word.startswith("device=cuda") for word in settings)
-        return LocalWorkers(slots, _visible_gpus() if on_gpu else ())
-    if cluster == "ray":
+        gpus = _gpus(grid)
+        slots = int(_number(own, "workers", _room(grid, gpus), 1, MOST_WORKERS, whole=True))
+        names = [gpu.name for gpu in gpus]
+        with (
+            served(names, min(slots, waiting), wish, say) as service,
+            closing(LocalWorkers(slots, names, service)) as workers,
+        ):
+            yield workers
+    elif cluster == "ray":
         from hypercrl.bench.ray_workers import RayWorkers
 
-        return RayWorkers(
-            own.get("address"),
-            _number(own, "cpus", 1, least=0.01),
-            _number(own, "gpus", 0, least=0),
-            int(_number(own, "workers", 0, least=0, whole=True)) or None,
-        )
-    raise UserError(f"cluster is one of local, ray, not {cluster!r}.")
+        cpus, share = _number(own, "cpus", 1, least=0.01), _number(own, "gpus", 0, least=0)
+        most = int(_number(own, "workers", 0, 0, MOST_WORKERS, whole=True)) or None
+        with closing(RayWorkers(own.get("address"), cpus, share, most)) as workers:
+            names = [gpu.name for gpu in _gpus(grid)] if workers.here and 0 < share < 1 else []
+            with served(names, min(workers.slots, waiting), wish, say) as workers.service:
+                yield workers
+    else:
+        raise UserError(f"cluster is one of local, ray, not {cluster!r}.")
+
+
+def _gpus(grid: Grid) -> list[Gpu]:
+    """The GPUs that are dealt to the cells: none where they use the processor, or name one."""
+    if not {config.device for config in grid.configs} & {"auto", "cuda"}:
+        return []
+    try:
+        return visible_gpus(os.environ)
+    except NoAnswer:
+        return []  # a cell that asks for one says what is wrong
+
+
+def _room(grid: Grid, gpus: Sequence[Gpu]) -> int:
+    """How many cells run at a time unless it is said: as cores, and memory of GPUs, allow."""
+    if not gpus:
+        return cores()
+    needed = max(map(gpu_bytes, grid.configs)) if grid.suite is TRAINING else ON_A_GPU
+    each = min(MOST_A_GPU, *(max(1, gpu.free // needed) for gpu in gpus))
+    return min(cores(), each * len(gpus))
 
 
 def _number(
-    own: dict[str, str], key: str, default: float, least: float, *, whole: bool = False
+    own: dict[str, str],
+    key: str,
+    default: float,
+    least: float,
+    most: float = inf,
+    *,
+    whole: bool = False,
 ) -> float:
     try:
         value = float(own.get(key, default))
@@ -161,13 +224,6 @@ def _number(
         raise UserError(f"{key} is a {'whole' if whole else 'finite'} number, not {own[key]!r}.")
     if value < least:
         raise UserError(f"{key} must be at least {least:g}, not {value:g}.")
+    if value > most:
+        raise UserError(f"{key} must be at most {most:g}, not {value:g}.")
     return value
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs that this process may hand out, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return named.split(",")
-    return [str(i) for i in range(torch.cuda.device_count())]

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.overrides import in_quotes, keys_of
 from hypercrl.config.sources import ENV, TABLES
@@ -62,7 +62,7 @@ def composing(
         except Exception as error:
             if faults:
                 raise
-            raise UserError(f"the settings cannot be read: {_first_line(error)}") from error
+            raise UserError(f"the settings cannot be read: {first_line(error)}") from error
 
 
 def check_choices(command: str, words: Iterable[str]) -> None:
@@ -145,7 +145,7 @@ def _unreadable(error: OverrideParseException) -> str:
 def _missing_choice(error: MissingConfigException, command: str) -> str:
     """A value that a group such as env= or method= does not have."""
     if error.missing_cfg_file is None or not error.options:
-        return _first_line(error)
+        return first_line(error)
     group, _, choice = error.missing_cfg_file.rpartition("/")
     group = "preset" if group == command else group
     options = sorted(o for o in error.options if not o.endswith("_schema"))
@@ -164,7 +164,7 @@ def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) ->
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
         return _no_setting(key, command, words)
     if isinstance(cause, OmegaConfBaseException) and key:
-        return f"{key}: {_first_line(cause)}"
+        return f"{key}: {first_line(cause)}"
     if ambiguous := _AMBIGUOUS.match(str(error)):
         key, text = ambiguous.groups()
         quoted = shlex.quote(f"{key}={in_quotes(text)}")
@@ -172,7 +172,7 @@ def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) ->
             f"{key} takes one value, not {text}. Put a text with a comma in quotes: {quoted}; "
             f"several values are for hypercrl {command} --multirun, or for hypercrl bench."
         )
-    return _first_line(error)
+    return first_line(error)
 
 
 def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
@@ -207,8 +207,3 @@ def _hint(word: str, known: list[str]) -> str:
         last = {k.rpartition(".")[2]: k for k in known}
         near = [last[k] for k in get_close_matches(word.rpartition(".")[2], last, 1)]
     return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -42,6 +42,9 @@ class ProtocolConfig:
     num_tasks: int | None = number(
         None, least=1, help="the first so many tasks of the sequence; null is all of them"
     )
+    robots: int = number(
+        1, least=1, help="robots of the present task that act at once; a step is one of one robot"
+    )
     random_steps: int = number(least=1, help="steps of exploration before anything is planned")
     planned_steps: int = number(least=0, help="steps with the planner, which follow")
     update_every: int = number(least=1, help="planned steps between rounds of training")
@@ -54,6 +57,11 @@ class ProtocolConfig:
         10_000, least=1, help="transitions of the present task that are kept to train on"
     )
     eval_every: int = number(least=1, help="planned steps between evaluations on all tasks")
+    eval_tasks: int | None = number(
+        None,
+        least=0,
+        help="old tasks, drawn each time, evaluated before the end of the run; null is all",
+    )
     eval_episodes: int = number(5, least=1, help="episodes a task in these evaluations")
     final_episodes: int = number(
         10, least=1, help="episodes a task in the evaluation at a task's end"
@@ -120,6 +128,12 @@ class TrainConfig:
     device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     threads: int | None = number(
         None, least=1, most=1024, help="of the processor; null is what torch takes, and is kept"
+    )
+    simulators: int | None = number(
+        None,
+        least=1,
+        most=1024,
+        help="processes that robots are stepped in; null: as many as threads with a GPU, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],

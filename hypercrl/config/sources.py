@@ -20,7 +20,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.plugins import Table
 from hypercrl.memory import MEMORIES
@@ -202,7 +202,7 @@ def _settings(group: str, name: str) -> DictConfig:
         node = OmegaConf.structured(schema)
         node.name = name
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{group}={name}: {schema.__name__} cannot be read: {reason}") from error
     return node
 

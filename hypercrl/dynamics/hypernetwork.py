@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hypercrl.base.initial_weights import xavier_uniform
 from hypercrl.dynamics.layout import MLPLayout
-from hypercrl_kernels.training import narrow_mlp
+from hypercrl_kernels.training import Trunk
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
 
@@ -55,13 +55,9 @@ class Hypernetwork(nn.Module):
         return _mlp(layers, embeddings, self.activation)
 
     @property
-    def trunk_numel(self) -> int:
-        """Numbers of θ before the last layer's."""
-        return self.layout.numel - self.layout.head_numel
-
-    def features(self, embeddings: Tensor, trunk: Tensor) -> Tensor:
-        """[T, E] → [T, width], what the last layer reads, with the first `trunk_numel` of θ."""
-        return narrow_mlp(trunk, embeddings, self.layout.sizes[:-1], self.activation)
+    def trunk(self) -> Trunk:
+        """All layers but the last, whose parameters are the first of θ."""
+        return Trunk(self.layout.sizes[:-1], self.activation)
 
 
 class ChunkedHypernetwork(nn.Module):

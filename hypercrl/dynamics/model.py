@@ -10,7 +10,7 @@ from hypercrl.dynamics.layout import MLPLayout
 from hypercrl.dynamics.normaliser import Normaliser
 from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import GaussianLayers
-from hypercrl_kernels.training import scaled_error
+from hypercrl_kernels.training import NetworkGradient, Scales, network_gradient, scaled_error
 
 SLOWEST = 1e-3
 """Of the range of a dimension: the smallest scale of its change. What takes thousands of steps
@@ -116,6 +116,22 @@ class DynamicsModel(nn.Module):
             scales = self.target_normaliser
             return scaled_error(outputs, batch.obs, batch.next_obs, scales.mean, scales.scale)
         return self.row_losses(outputs, batch.obs, batch.next_obs).sum() + self.spread()
+
+    def loss_gradient(self, weights: Tensor, batch: Batch) -> NetworkGradient:
+        """`loss` over len(batch), and the gradient of `loss` with respect to the weights [P].
+
+        Both are in shares, see `NetworkGradient`. The model's own parameters get their gradients.
+        """
+        if self.probabilistic or batch.obs.dim() > 2:
+            weights = weights.detach().requires_grad_()
+            loss = self.loss(weights, batch)
+            loss.backward()
+            assert weights.grad is not None
+            return NetworkGradient(loss.detach()[None] / len(batch), weights.grad[None])
+        inputs, targets = self.input_normaliser, self.target_normaliser
+        scales = Scales(inputs.mean, inputs.scale, targets.mean, targets.scale)
+        sizes = self.layout.sizes
+        return network_gradient(weights, sizes, batch.obs, batch.action, batch.next_obs, scales)
 
     def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
         """[...] loss of each transition alone, without the spread, from a network's outputs."""

@@ -41,12 +41,23 @@ def clip_and_step(
     assert embedding.grad is not None
     _clipped_step(adam, embedding, torch.linalg.vector_norm(embedding.grad), limit)
     _clipped_step(adam, theta, norm, limit)
+    clip_and_step_others(adam, [theta, embedding], others, norm, limit)
+    return norm
+
+
+def clip_and_step_others(
+    adam: torch.optim.Adam,
+    stepped: Sequence[nn.Parameter],
+    others: Sequence[nn.Parameter],
+    norm: Tensor,
+    limit: float,
+) -> None:
+    """Clip `others` from `norm` to `limit`; take Adam's step of all but those that had theirs."""
     if others:
         clip_grads_with_norm_(others, limit, norm)
-    if sum(len(group["params"]) for group in adam.param_groups) > 2:
-        with _left_out([theta, embedding]):
+    if sum(len(group["params"]) for group in adam.param_groups) > len(stepped):
+        with _left_out(stepped):
             adam.step()
-    return norm
 
 
 def _clipped_step(
@@ -59,7 +70,7 @@ def _clipped_step(
 
 
 @contextmanager
-def _left_out(parameters: list[nn.Parameter]) -> Iterator[None]:
+def _left_out(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Optimisers pass over a parameter without a gradient."""
     gradients = [p.grad for p in parameters]
     for p in parameters:

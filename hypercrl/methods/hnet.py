@@ -15,7 +15,7 @@ from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, Hypernetwork
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.clipping import clip_and_step
-from hypercrl.methods.hnet_fused import fused_gradients, why_not_fused
+from hypercrl.methods.hnet_fused import fused_step, why_not_fused
 from hypercrl.methods.look_ahead import LookAhead
 from hypercrl.replay.transitions import Batch
 
@@ -93,6 +93,9 @@ class Hnet(Method):
         parameters = [theta, *self.model.parameters(), self.embeddings[-1]]
         adam = self._adam(parameters, self.config.learning_rate)
         self.look_ahead = LookAhead(theta, adam)
+        self.old = self.targets.new_empty(0, self.config.embedding_size)
+        if self.tasks > 1:
+            self.old = torch.stack(list(self.embeddings)[:-1]).detach()
         return [adam]
 
     def training_step(self, batch: Batch) -> StepReport:
@@ -107,8 +110,9 @@ class Hnet(Method):
         """
         (adam,) = self.optimisers
         adam.zero_grad()
-        gradients = self._gradients if self.why_not_fused() else self._fused_gradients
-        loss, regulariser = gradients(batch)
+        if self.why_not_fused() is None:
+            return self._fused_step(batch)
+        loss, regulariser = self._gradients(batch)
         norm = self._clip_and_step(adam)
         return {
             "loss": loss.detach() / len(batch),
@@ -157,7 +161,7 @@ class Hnet(Method):
 
     def _old_embeddings(self, tasks: Tensor | slice) -> Tensor:
         """[n, E] of these old tasks, which stay as they are."""
-        return torch.stack(list(self.embeddings)[:-1]).detach()[tasks]
+        return self.old[tasks]
 
     def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
         """How far what is written for these old tasks, [n, P], is from their targets."""
@@ -176,25 +180,28 @@ class Hnet(Method):
         return clip_and_step(adam, theta, embedding, others, limit, one_pass=self._on_gpu())
 
     def why_not_fused(self) -> str | None:
-        """Why the next step takes its gradients from autograd; None: from `hnet_fused`, on CUDA."""
+        """Why the next step takes its gradients from autograd; None: it is that of `hnet_fused`."""
         has_memory = bool(self.model.memory_parameters())
-        parts = (self.hypernetwork, len(self.targets), self.own_terms, has_memory)
-        return why_not_fused(*parts, self._on_gpu())
+        return why_not_fused(self.hypernetwork, self.own_terms, has_memory, self._on_gpu())
 
-    def _fused_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`_gradients` in the kernels of CUDA."""
+    def _fused_step(self, batch: Batch) -> StepReport:
+        """`training_step` in the kernels of CUDA."""
         assert isinstance(self.hypernetwork, Hypernetwork)
-        chosen = self._chosen_tasks()
-        return fused_gradients(
+        chosen, config = self._chosen_tasks(), self.config
+        loss, regulariser, norm = fused_step(
             self.hypernetwork,
             self.optimisers[0],
             self.embeddings[-1],
-            lambda weights: self._losses(weights, batch),
+            self.model,
+            batch,
+            config.l1,
             self._old_embeddings(chosen),
             self.targets,
             None if isinstance(chosen, slice) else chosen,
-            self.config.beta * len(batch),
+            config.beta,
+            config.clip_norm,
         )
+        return {"loss": loss, "regulariser": regulariser, "gradient_norm": norm}
 
     def _on_gpu(self) -> bool:
         return self.targets.is_cuda

@@ -1,106 +1,149 @@
-"""The gradients of HyperCRL's step on CUDA, where the last layer is read once, not six times.
+"""HyperCRL's training step on CUDA, in eight kernels.
 
-`hnet.py` is the mathematics; what is here has the same value, derived by hand. θ is the trunk and
-the last layer, which is 99.9 % of it. Autograd sees the trunk, and the loss as a function of the
-written weights; what is between is linear, and one kernel forms all that concerns it.
+`hnet.py` is the mathematics; what is here has the same value, with the gradients derived by hand.
+θ is the trunk and the last layer, which is 99.9 % of it.
+
+1. `written_weights`: trunk and last layer for e_t.
+2. `loss_gradient`: the dynamics network forward and back, in shares of the batch.
+3. `written_gradient`: their sum, and its product with the last layer's matrix.
+4. `trunk_ahead`: the trunk back, Δθ of it, and forward for the old embeddings.
+5. `regularised_head`: all that concerns the last layer.
+6. `trunk_back`: R's gradient of the trunk, in shares of the old tasks.
+7. `gradient_norms`: their sum, and the norms.
+8. `clipped_adam`: Adam's step on θ and e_t.
+
+Whatever is summed over programs is summed in a fixed order, so that a step is reproducible.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hypercrl.dynamics import ChunkedHypernetwork, Hypernetwork
+from hypercrl.dynamics import ChunkedHypernetwork, DynamicsModel, Hypernetwork
+from hypercrl.methods.clipping import clip_and_step_others
 from hypercrl.methods.look_ahead import moments_of, settings_of
-from hypercrl_kernels.training import MOST_TASKS, adam_ahead, regularised_head
+from hypercrl.replay.transitions import Batch
+from hypercrl_kernels.training import (
+    Shares,
+    Trained,
+    clipped_adam,
+    gradient_norms,
+    regularised_head,
+    trunk_ahead,
+    trunk_back,
+    written_gradient,
+    written_weights,
+)
 
 
 def why_not_fused(
     hypernetwork: Hypernetwork | ChunkedHypernetwork,
-    old_tasks: int,
     own_terms: str | None,
     has_memory: bool,
     on_gpu: bool,
 ) -> str | None:
-    """Why a step cannot take `fused_gradients`; None: it can, and does.
+    """Why a step cannot be a `fused_step`; None: it can, and is.
 
     Args:
-        old_tasks: t, tasks that R is about.
         own_terms: what a method's loss or R has beyond those of `Hnet`, if anything.
         has_memory: whether the dynamics model has a memory that is trained along.
         on_gpu: whether the parameters are on CUDA.
     """
     if own_terms is not None:
-        return f"the kernel does not form all of the method's gradient: {own_terms}"
+        return f"the kernels do not form all of the method's gradient: {own_terms}"
     if has_memory:
         return "a memory is trained along, through the gradient of the written weights"
     if isinstance(hypernetwork, ChunkedHypernetwork):
         return "a chunked hypernetwork has no last layer of its own for each weight"
-    if hypernetwork.trunk_numel == 0:
+    if not hypernetwork.trunk.numel:
         return "a hypernetwork without a hidden layer has no trunk"
-    if old_tasks == 0:
-        return "there is no old task yet, and so no R"
-    if old_tasks > MOST_TASKS:
-        return f"the kernel holds {MOST_TASKS} old tasks at most, not {old_tasks}"
     if not on_gpu:
         return "the parameters are not on CUDA"
     return None
 
 
-def fused_gradients(
+def fused_step(
     net: Hypernetwork,
     adam: torch.optim.Adam,
-    embedding: Tensor,
-    losses: Callable[[Tensor], tuple[Tensor, Tensor]],
+    embedding: nn.Parameter,
+    model: DynamicsModel,
+    batch: Batch,
+    l1: float,
     old: Tensor,
     targets: Tensor,
     chosen: Tensor | None,
-    strength: float,
-) -> tuple[Tensor, Tensor]:
-    """Set the gradients of the task loss + strength · R, as `Hnet` does by autograd.
+    beta: float,
+    limit: float,
+) -> Tensor:
+    """A training step, as `Hnet` does it by autograd; gradients are left as before clipping.
 
     Args:
-        net: the hypernetwork; its θ gets a gradient.
-        adam: θ's optimiser, for the look-ahead Δθ.
-        embedding: e_t [E], which gets the gradient of the task loss.
-        losses: from written weights [P] to the task loss and to what is back-propagated.
-        old: [n, E], embeddings of the old tasks that R is the mean over.
+        net: the hypernetwork; its θ is trained.
+        adam: optimiser of θ, the embedding and what the model trains along.
+        embedding: e_t [E], which is trained.
+        model: what the written weights are for.
+        batch: B transitions of the present task.
+        l1: λ, weight of Σ|written| in the mean loss.
+        old: [n, E], embeddings of the old tasks that R is the mean over; n may be 0.
         targets: [t, P], W* of every old task.
         chosen: [n], which of them `old` are; None: all.
-        strength: β B.
+        beta: β.
+        limit: norm that gradients are clipped to.
 
     Returns:
-        Task loss and R.
+        [3]: mean loss, R, and the norm of the gradient of θ and of the model's own parameters.
     """
-    theta, cut = net.theta, net.trunk_numel
-    moments, settings = moments_of(adam, theta), settings_of(adam)
+    theta, trunk, settings = net.theta, net.trunk, settings_of(adam)
+    cut, width = trunk.numel, trunk.sizes[-1]
     theta.grad = torch.empty_like(theta)
-    trunk, head = theta.detach().tensor_split([cut])
-    trunk.requires_grad_().grad = theta.grad[:cut].zero_()
-    weight, bias = net.layout.split(theta.detach())[-1]
+    flat, head = theta.detach().tensor_split([cut])
+    flat_gradient, head_gradient = theta.grad.tensor_split([cut])
+    moments = moments_of(adam, theta)
+    flat_moments, head_moments = moments.part(0, cut), moments.part(cut)
 
-    hidden = net.features(embedding[None], trunk)
-    weights = torch.addmm(bias, hidden.detach(), weight.mT)[0].requires_grad_()
-    loss, total = losses(weights)
-    total.backward()
-    assert trunk.grad is not None
-    assert weights.grad is not None
-    hidden.backward(weights.grad[None] @ weight)
-
-    ahead = adam_ahead(trunk.detach(), trunk.grad, moments.part(0, cut), settings)
-    ahead.requires_grad_().grad = trunk.grad
-    old_hidden = net.features(old, ahead)
-    regulariser, old_gradient = regularised_head(
-        head,
-        theta.grad[cut:],
-        moments.part(cut),
+    outputs, weights = written_weights(theta.detach(), embedding.detach(), trunk)
+    losses, partials = model.loss_gradient(weights, batch)
+    slope, products = written_gradient(head, partials, weights, width, l1 * len(batch))
+    ahead, old_outputs, embedding.grad = trunk_ahead(
+        flat,
+        flat_gradient,
+        flat_moments,
         settings,
-        weights.grad,
-        hidden.detach()[0],
-        old_hidden.detach(),
+        embedding.detach(),
+        outputs,
+        products,
+        old,
+        trunk,
+    )
+    hidden = outputs[-width:]
+    old_hidden = old_outputs[len(old_outputs) - len(old) * width :].view(len(old), width)
+    regularisers, squares, old_slopes = regularised_head(
+        head,
+        head_gradient,
+        head_moments,
+        settings,
+        slope,
+        hidden,
+        old_hidden,
         targets,
         chosen,
-        strength,
+        beta * len(batch),
     )
-    old_hidden.backward(old_gradient)
-    return loss, regulariser
+    trunk_gradients = trunk_back(ahead, old, old_outputs, old_slopes, trunk)
+    others = [p for p in model.parameters() if p.grad is not None]
+    apart = [p.grad.square().sum()[None] for p in others if p.grad is not None]
+    if apart:
+        squares = torch.cat([squares, *apart])
+    shares = Shares(losses, regularisers, squares, trunk_gradients)
+    own_moments = moments_of(adam, embedding)
+    norms = gradient_norms(flat_gradient, embedding.grad, shares, (moments.step, own_moments.step))
+    clipped_adam(
+        Trained(theta.detach(), theta.grad, moments),
+        Trained(embedding.detach(), embedding.grad, own_moments),
+        settings,
+        norms[2:],
+        limit,
+    )
+    clip_and_step_others(adam, [theta, embedding], others, norms[2], limit)
+    return norms[:3]

@@ -12,24 +12,39 @@ from hypercrl.replay.transitions import Batch, tensor_bytes
 class Replay:
     """First in, first out, in tensors that are allocated once and never grow.
 
+    N robots that act at once fill N slots at a time, theirs one after the other, so that the
+    transitions of one robot lie N slots apart.
+
     Args:
-        capacity: most transitions ever held.
+        capacity: most transitions ever held; what does not divide by N is not used.
         obs_size, action_size: widths O and A.
         device: where the tensors live.
+        robots: N.
     """
 
     def __init__(
-        self, capacity: int, obs_size: int, action_size: int, device: torch.device
+        self,
+        capacity: int,
+        obs_size: int,
+        action_size: int,
+        device: torch.device,
+        robots: int = 1,
     ) -> None:
-        if capacity < 1:
-            raise ValueError(f"the replay needs room for at least one transition, not {capacity}")
+        if capacity < robots:
+            raise ValueError(
+                "the replay needs room for at least one transition"
+                + (f" of each of {robots} robots" if robots > 1 else "")
+                + f", not {capacity}"
+            )
+        capacity -= capacity % robots
         self.capacity = capacity
+        self.robots = robots
         self.obs = torch.zeros(capacity, obs_size, device=device)
         self.action = torch.zeros(capacity, action_size, device=device)
         self.next_obs = torch.zeros(capacity, obs_size, device=device)
         self.begins = torch.zeros(capacity, dtype=torch.bool, device=device)
         self._added = 0
-        self._next_begins = True
+        self._next_begins = [True] * robots
 
     def __len__(self) -> int:
         return min(self._added, self.capacity)
@@ -39,19 +54,21 @@ class Replay:
         """Bytes allocated, full or empty."""
         return tensor_bytes([self.obs, self.action, self.next_obs, self.begins])
 
-    def begin_episode(self) -> None:
-        """The next transition does not follow from the latest one."""
-        self._next_begins = True
+    def begin_episode(self, robot: int = 0) -> None:
+        """The next transition of this robot does not follow from its latest one."""
+        self._next_begins[robot] = True
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Store one transition [O], [A], [O]; the oldest gives way when full."""
-        slot = self._added % self.capacity
-        self.obs[slot] = obs
-        self.action[slot] = action
-        self.next_obs[slot] = next_obs
-        self.begins[slot] = self._next_begins
-        self._next_begins = False
-        self._added += 1
+        """Store one transition of each robot, [N, O], [N, A], [N, O]; the oldest give way when
+        full."""
+        first = self._added % self.capacity
+        slots = slice(first, first + self.robots)
+        self.obs[slots] = obs
+        self.action[slots] = action
+        self.next_obs[slots] = next_obs
+        self.begins[slots] = torch.tensor(self._next_begins)
+        self._next_begins = [False] * self.robots
+        self._added += self.robots
 
     def gather(self, index: Tensor) -> Batch:
         """The transitions at the slots `index` [N], or windows of them at [N, L]."""
@@ -64,21 +81,19 @@ class Replay:
 
     def latest(self, count: int) -> Batch:
         """The `count` newest transitions, the oldest of them first; fewer if no more are held."""
-        return self.gather(self._by_age()[len(self) - min(count, len(self)) :])
+        return self.gather(self._by_age().flatten()[len(self) - min(count, len(self)) :])
 
-    def episode(self) -> Batch:
-        """What is held of the present episode, in order."""
-        slots = self._by_age()
-        if self._next_begins:
-            return self.gather(slots[:0])
-        starts = self.begins[slots].nonzero()[:, 0].tolist()
-        return self.gather(slots[starts[-1] if starts else 0 :])
+    def present_episodes(self) -> list[Batch]:
+        """What is held of the present episode of each robot, in order."""
+        return [
+            self.gather(slots[:0] if begins else self._split(slots)[-1])
+            for slots, begins in zip(self._by_age().T, self._next_begins, strict=True)
+        ]
 
     def episodes(self) -> list[Batch]:
-        """All that is held, episode by episode; the beginning of the first one may be gone."""
-        slots = self._by_age()
-        starts = self.begins[slots].nonzero()[:, 0].tolist()
-        parts = slots.tensor_split([start for start in starts if start])
+        """All that is held, robot by robot and episode by episode; the beginning of a robot's first
+        one may be gone."""
+        parts = [part for slots in self._by_age().T for part in self._split(slots)]
         return [self.gather(part) for part in parts if len(part)]
 
     def windows(self, generator: torch.Generator, count: int, length: int) -> Tensor:
@@ -92,22 +107,27 @@ class Replay:
         slots = self._by_age()
         episode = self.begins[slots].cumsum(0)
         last = max(len(slots) - length + 1, 0)
-        starts = (episode[:last] == episode[len(slots) - last :]).nonzero()[:, 0]
+        starts = (episode[:last] == episode[len(slots) - last :]).nonzero()
         if not len(starts):
             raise ValueError(f"no episode in the replay has {length} transitions")
         drawn = torch.randint(len(starts), (count,), generator=generator, device=slots.device)
-        steps = torch.arange(length, device=slots.device)
-        return slots[starts[drawn][:, None] + steps]
+        first, robot = starts[drawn].split(1, 1)
+        return slots[first + torch.arange(length, device=slots.device), robot]
 
     def _by_age(self) -> Tensor:
-        """Slots of all that is held, the oldest first."""
+        """Slots of all that is held, the oldest first, [len / N, N]."""
         numbers = torch.arange(self._added - len(self), self._added, device=self.obs.device)
-        return numbers % self.capacity
+        return (numbers % self.capacity).view(-1, self.robots)
+
+    def _split(self, slots: Tensor) -> tuple[Tensor, ...]:
+        """One robot's slots, by the episodes that begin in them."""
+        starts = self.begins[slots].nonzero()[:, 0].tolist()
+        return slots.tensor_split([start for start in starts if start])
 
     def clear(self) -> None:
         """Forget everything; a new task begins."""
         self._added = 0
-        self._next_begins = True
+        self._next_begins = [True] * self.robots
         for tensor in (self.obs, self.action, self.next_obs, self.begins):
             tensor.zero_()
 
@@ -119,7 +139,7 @@ class Replay:
             "obs": held.obs,
             "action": held.action,
             "next_obs": held.next_obs,
-            "begins": self.begins[: len(held)],
+            "begins": self.begins[: len(self)],
             "next_begins": self._next_begins,
         }
 
@@ -131,9 +151,11 @@ class Replay:
         """
         self.clear()
         self._added = same_type("added", state["added"], int)
-        self._next_begins = same_type("next_begins", state["next_begins"], bool)
-        if self._added < 0:
+        self._next_begins = same_type("next_begins", state["next_begins"], list[bool])
+        if self._added < 0 or self._added % self.robots:
             raise ValueError(f"added is {self._added}")
+        if len(self._next_begins) != self.robots:
+            raise ValueError(f"it is of {len(self._next_begins)} robots, not of {self.robots}")
         for name in ("obs", "action", "next_obs", "begins"):
             own = getattr(self, name)[: len(self)]
             own.copy_(same_kind(name, state[name], own))

@@ -148,6 +148,12 @@ class Benchmark:
                     f"{method}: seed {', '.join(failed)} has failed cells; "
                     "what depends on them is undefined (—)."
                 )
+            if unknown := [str(r.seed) for r in runs if r.result is not None and _lacks(r.result)]:
+                notes.append(
+                    f"{method}: seed {', '.join(unknown)} has prediction errors that are missing "
+                    "(—): no held-out episode was long enough, or the model, as one that is "
+                    "untrained may do, predicted numbers beyond all bounds."
+                )
             notes += [
                 f"{method}: seed {run.seed} was given up ({run.failure}); what depends on it is "
                 "undefined (—)."
@@ -209,8 +215,12 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
 
 
 def _has_failed(result: Result) -> bool:
-    matrices = (result.scores, result.success, result.prediction_error)
-    return any(bool(np.isnan(matrix).any()) for matrix in matrices)
+    there = result.measured
+    return any(bool(np.isnan(matrix[there]).any()) for matrix in (result.scores, result.success))
+
+
+def _lacks(result: Result) -> bool:
+    return bool(np.isnan(result.prediction_error[result.measured]).any())
 
 
 def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -15,9 +15,11 @@ from hypercrl.metrics import mean_interval
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import significant
 from hypercrl.report.runs import Run
-from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks
+from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks, shown_tasks
 from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
+MOST_ROWS = 20
+"""Tasks with curves of their own; of longer sequences these are tasks here and there."""
 MOST_BANDS = 8
 """Methods in one figure beyond which bands would hide the lines."""
 LEGEND_WIDTH = 120
@@ -44,8 +46,9 @@ def error_curves(benchmark: Benchmark) -> Figure:
 
 
 def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
-    """A row of axes for each task, a column for each quantity."""
-    n = len(benchmark.tasks)
+    """A row of axes for each task, or for tasks here and there; a column for each quantity."""
+    tasks = shown_tasks(len(benchmark.tasks), MOST_ROWS)
+    n = len(tasks)
     look = looks(tuple(benchmark.methods))
     banded = len(benchmark.methods) <= MOST_BANDS
     longest = max(benchmark.runs, key=lambda run: run.spans[-1][1] if run.spans else 0)
@@ -56,13 +59,13 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = figure.subplots(n, len(quantities), squeeze=False, sharex=True, sharey="col")
         for column, quantity in enumerate(quantities):
-            for row in range(n):
+            for row, task in enumerate(tasks):
                 axes = grid[row, column]
                 for method, runs in benchmark.methods.items():
-                    _curve(axes, runs, quantity.key, row + 1, look[method], banded)
-                _mark_training(axes, longest.spans, row + 1)
+                    _curve(axes, runs, quantity.key, task + 1, look[method], banded)
+                _mark_training(axes, longest.spans, task + 1)
                 if column == 0:
-                    axes.set_ylabel(f"task {row + 1}", fontsize=9.5, color=INK, labelpad=8)
+                    axes.set_ylabel(f"task {task + 1}", fontsize=9.5, color=INK, labelpad=8)
             for axes in grid[:, column]:  # once all data is there, for the rows share an axis
                 _scale_axes(axes, quantity)
             _name_spans(grid[0, column], longest.spans)
@@ -141,9 +144,10 @@ def _mark_training(axes: Axes, spans: Sequence[tuple[int, int]], task: int) -> N
 def _name_spans(axes: Axes, spans: Sequence[tuple[int, int]]) -> None:
     """Write above the top axes which task is trained when, as fully as there is room."""
     room = "training task {}" if len(spans) <= 3 else "train {}" if len(spans) <= 6 else "{}"
-    for task, (start, end) in enumerate(spans, start=1):
+    for task in shown_tasks(len(spans), MOST_ROWS):
+        start, end = spans[task]
         axes.annotate(
-            room.format(task),
+            room.format(task + 1),
             ((start + end) / 2, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 5),

@@ -6,30 +6,41 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from hypercrl.metrics import Array
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import FAILED, decimals, fixed, significant
-from hypercrl.report.style import ALARM, INK, STYLE
+from hypercrl.report.style import ALARM, INK, STYLE, shown_tasks
+
+MOST_NUMBERS = 24
+"""Tasks whose cells have room for a number."""
 
 
 def heat_maps(benchmark: Benchmark) -> Figure:
     """Success, return and prediction error as heat maps, a row for each method that finished.
 
     Cells are means over seeds; all methods share the colours of a column. The line separates tasks
-    already trained (below) from those to come.
+    already trained (below) from those to come. What was not evaluated is white, with a dash.
     """
     methods = [m for m in benchmark.methods if benchmark.results(m)]
     scores = {m: benchmark.matrices(m, "scores") for m in methods}
     if benchmark.normalise is not None:
         scores = {m: benchmark.normalise(s) for m, s in scores.items()}
+    measured = {
+        m: np.logical_and.reduce([result.measured for result in benchmark.results(m)])
+        for m in methods
+    }
     columns = {
         "success": {m: benchmark.matrices(m, "success") for m in methods},
         "return" if benchmark.normalise is None else "normalised return": scores,
         benchmark.error_name: {m: benchmark.matrices(m, "prediction_error") for m in methods},
     }
     n = len(benchmark.tasks)
-    panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
+    if n <= MOST_NUMBERS:
+        panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
+    else:
+        panel_width = panel_height = 6.0
     with rc_context(STYLE):
         figure = Figure(
             figsize=(3 * panel_width + 1.9, len(methods) * (panel_height + 0.45) + 0.6),
@@ -41,7 +52,9 @@ def heat_maps(benchmark: Benchmark) -> Figure:
             norm, colours = _colour_scale(name, np.stack(means), benchmark)
             for row, matrix in enumerate(means):
                 axes = grid[row, column]
-                _heat_map(axes, matrix, _cell_texts(name, matrix, benchmark), norm, colours)
+                there = measured[methods[row]]
+                texts = _cell_texts(name, matrix, there, benchmark)
+                _heat_map(axes, matrix, there, texts, norm, colours)
                 axes.tick_params(labelleft=column == 0, labelbottom=row == len(methods) - 1)
                 if row == 0:
                     axes.set_title(name.capitalize(), loc="left", fontsize=10.5, pad=8)
@@ -65,22 +78,37 @@ def _colour_scale(name: str, values: Array, benchmark: Benchmark) -> tuple[Norma
     return Normalize(low, high, clip=True), colormaps["Blues"]
 
 
-def _cell_texts(name: str, matrix: Array, benchmark: Benchmark) -> list[list[str]]:
+def _cell_texts(
+    name: str, matrix: Array, measured: NDArray[np.bool_], benchmark: Benchmark
+) -> list[list[str]]:
     if name == benchmark.error_name:
-        return [[significant(v, 2) for v in row] for row in matrix]
+        return [[significant(v, 2) for v in row] for row in matrix]  # a dash where it is missing
     places = decimals(matrix) if name == "return" else 2
-    return [[fixed(v, places) for v in row] for row in matrix]
+    failed = np.isnan(matrix) & measured
+    return [
+        [FAILED if failed[i, j] else fixed(matrix[i, j], places) for j in range(matrix.shape[1])]
+        for i in range(len(matrix))
+    ]
 
 
 def _heat_map(
-    axes: Axes, matrix: Array, texts: list[list[str]], norm: Normalize, colours: Colormap
+    axes: Axes,
+    matrix: Array,
+    measured: NDArray[np.bool_],
+    texts: list[list[str]],
+    norm: Normalize,
+    colours: Colormap,
 ) -> None:
     n = matrix.shape[1]
     # Neither end of the colour map is used: text has to stay readable on every cell.
     shades = colours(0.04 + 0.78 * np.ma.filled(norm(matrix), 0.0))
+    shades[~measured] = 1.0
     axes.imshow(shades, aspect="auto", interpolation="nearest")
-    for (i, j), value in np.ndenumerate(matrix):
-        if np.isnan(value):
+    for i, j in np.ndindex(matrix.shape):
+        failed = texts[i][j] == FAILED
+        if n > MOST_NUMBERS and not failed:
+            continue  # the colour says it
+        if failed:
             cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#ffffff", edgecolor=ALARM)
             cell.set(hatch="////", linewidth=0, alpha=0.55)
             axes.add_patch(cell)
@@ -88,11 +116,11 @@ def _heat_map(
         axes.text(
             j,
             i,
-            FAILED if np.isnan(value) else texts[i][j],
+            texts[i][j],
             ha="center",
             va="center",
-            fontsize=8.5 if not np.isnan(value) else 7.5,
-            color=ALARM if np.isnan(value) else "white" if dark else INK,
+            fontsize=7.5 if failed else 8.5,
+            color=ALARM if failed else "white" if dark else INK,
         )
     for edge in range(n):  # the staircase between what has been trained and what has not
         axes.plot([edge - 0.5, edge + 0.5], [edge + 0.5] * 2, color=INK, linewidth=1.1)
@@ -100,5 +128,6 @@ def _heat_map(
             axes.plot([edge - 0.5] * 2, [edge - 0.5, edge + 0.5], color=INK, linewidth=1.1)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
-    axes.set_yticks(range(n + 1), ["untrained", *(f"after {i + 1}" for i in range(n))])
+    named = shown_tasks(n, MOST_NUMBERS if n <= MOST_NUMBERS else 10)
+    axes.set_xticks(named, [str(j + 1) for j in named])
+    axes.set_yticks([0, *(j + 1 for j in named)], ["untrained", *(f"after {j + 1}" for j in named)])

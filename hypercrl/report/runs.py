@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import from_json
@@ -67,6 +68,12 @@ class Result:
     parameters: int
     git: str
     machine: str
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """[N + 1, N], whether a task was evaluated then, see `protocol.eval_tasks`."""
+        parts = (self.scores, self.success, self.prediction_error)
+        return ~np.logical_and.reduce([np.isnan(part) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -105,3 +105,10 @@ def to_png(figure: Figure) -> bytes:
     with rc_context(STYLE):
         FigureCanvasAgg(figure).print_figure(buffer, format="png", facecolor="white")
     return buffer.getvalue()
+
+
+def shown_tasks(count: int, most: int) -> list[int]:
+    """Tasks, from 0, that there is room for: all, or the first, the last and some between."""
+    if count <= most:
+        return list(range(count))
+    return [round(place * (count - 1) / (most - 1)) for place in range(most)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich import table as rich_table
 from rich.text import Text
@@ -51,6 +52,11 @@ class Cell:
     emphasis: Emphasis = "plain"
 
 
+FAILURE = Cell(FAILED, "bad")
+MISSING = Cell(UNDEFINED, "faint")
+"""No failure: a prediction error that there is not, see the notes, or a task not evaluated."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A title, column names and rows.
@@ -86,17 +92,19 @@ class Table:
 def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
     """Success, mean return, normalised return where there is a scale, and prediction error.
 
-    Bold: the task that was just trained. Faint: tasks yet to come.
+    Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
     """
-    places = decimals(result.scores)
+    places, there = decimals(result.scores), result.measured
     tables = [
-        _matrix_table("Success", result.success, fixed),
-        _matrix_table("Return", result.scores, lambda value: fixed(value, places)),
-        _matrix_table(benchmark.error_name.capitalize(), result.prediction_error, significant),
+        _matrix_table("Success", result.success, there, fixed),
+        _matrix_table("Return", result.scores, there, lambda value: fixed(value, places)),
+        _matrix_table(
+            benchmark.error_name.capitalize(), result.prediction_error, there, significant, MISSING
+        ),
     ]
     if benchmark.normalise is not None:
         normalised = benchmark.normalise(result.scores)
-        tables.insert(2, _matrix_table("Normalised return", normalised, fixed))
+        tables.insert(2, _matrix_table("Normalised return", normalised, there, fixed))
     return tables
 
 
@@ -136,7 +144,8 @@ def cost_table(result: Result) -> Table:
     total = result.seconds or math.nan
     activities = ", ".join(f"{name} {fixed(100 * s / total, 0)} %" for name, s in shares)
     plan, update = significant(result.plan_milliseconds), significant(result.update_milliseconds)
-    memory = " → ".join(dict.fromkeys(size(b) for b in result.memory_bytes))
+    sizes = list(dict.fromkeys(size(b) for b in result.memory_bytes))
+    memory = " → ".join(sizes if len(sizes) <= 6 else [sizes[0], "…", sizes[-1]])
     rows = (
         ("plan", f"{plan} ms", f"median of {count(result.plans)}"),
         ("update", f"{update} ms", f"median of {count(result.updates)}"),
@@ -310,18 +319,28 @@ def _inference_table(benchmark: Benchmark) -> Table:
     return Table("Inference of the task", ("method", *names[:3], "delay, steps"), tuple(rows))
 
 
-def _matrix_table(title: str, matrix: Array, write: Callable[[float], str]) -> Table:
+def _matrix_table(
+    title: str,
+    matrix: Array,
+    measured: NDArray[np.bool_],
+    write: Callable[[float], str],
+    none: Cell = FAILURE,
+) -> Table:
+    """`none` is shown where there is no number though there was an evaluation."""
     rows = []
     for after, values in enumerate(matrix):
         name = "untrained" if after == 0 else f"after task {after}"
-        cells = [_matrix_cell(v, write, after, task) for task, v in enumerate(values, start=1)]
+        cells = [
+            _matrix_cell(v, write, after, task)
+            if not math.isnan(v)
+            else (none if measured[after, task - 1] else MISSING)
+            for task, v in enumerate(values, start=1)
+        ]
         rows.append((Cell(name), *cells))
     return Table(title, ("", *(f"task {j + 1}" for j in range(len(rows) - 1))), tuple(rows))
 
 
 def _matrix_cell(value: float, write: Callable[[float], str], after: int, task: int) -> Cell:
-    if math.isnan(value):
-        return Cell(FAILED, "bad")
     if after == task:
         return Cell(write(value), "strong")
     return Cell(write(value), "faint" if task > after else "plain")

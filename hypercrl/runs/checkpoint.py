@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import write_atomically
 
 FORMAT = "hypercrl-checkpoint-2"
@@ -79,8 +79,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return _unpack(path.read_bytes())
     except FAILURES as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"The checkpoint {path} cannot be used: {reason}.") from error
+        raise UserError(f"The checkpoint {path} cannot be used: {first_line(error)}.") from error
 
 
 def _unpack(data: bytes) -> dict[str, Any]:

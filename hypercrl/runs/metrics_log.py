@@ -104,9 +104,11 @@ def _cut(folder: RunFolder, position: int) -> list[dict[str, Any]]:
     path = folder.metrics_path
     path.touch()
     with open(path, "rb+") as file:
-        kept = file.read(position)
         try:
-            if len(kept) < position or kept[-1:] not in (b"\n", b""):
+            if not 0 <= position <= os.fstat(file.fileno()).st_size:
+                raise ValueError
+            kept = file.read(position)
+            if kept[-1:] not in (b"\n", b""):
                 raise ValueError
             records = [json.loads(line) for line in kept.splitlines()]
         except ValueError as error:

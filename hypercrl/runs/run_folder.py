@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
 from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.overrides import in_shell
@@ -29,6 +29,11 @@ PREVIOUS = "previous"
 """The checkpoint that was the latest before."""
 SCHEMA = 1
 """Of result.json: goes up when a key goes, or means something else. New keys leave it."""
+MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What parts raise of a state that is none of theirs."""
 FAILURE = "failure.txt"
 """File that `hypercrl bench` leaves in a run that it gave up; says why."""
 
@@ -277,11 +282,10 @@ class RunFolder:
             yield
         except TaskFault:  # of an environment that replays an episode
             raise
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except MISFITS as error:
             raise UserError(
                 f"The checkpoint {self.checkpoint_path(name)} does not belong to this run: it does "
-                f"not fit {self.path}/config.yaml ({str(error).splitlines()[0]}). "
-                f"{self.advice(name)}"
+                f"not fit {self.path}/config.yaml ({first_line(error)}). {self.advice(name)}"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """How good a model and its plans are on a task: episodes, and error over k steps."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +19,13 @@ from hypercrl.agent.exploration import ExplorationConfig, random_episode
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
 from hypercrl.training.durations import Durations
-from hypercrl_envs import Task, TaskSequence
+from hypercrl_envs import Fleet, LocalFleet
+
+TASKS_AT_ONCE = 8
+"""Of an evaluation that goes on in other processes; it is saved when all of these are done."""
+
+TASKS_KEPT = 16
+"""Whose robots and agents, on CUDA with their graphs, wait for the next evaluation."""
 
 HELDOUT_DRAWS = 20
 """Times the held-out episodes: so many are drawn at most to find that many long ones."""
@@ -38,8 +48,8 @@ class Evaluator:
     depend on seed, task and episode alone) and the planner's noise is seeded by the caller's key.
 
     Args:
-        sequence: the tasks.
-        planner: the search; robots of one evaluation are planned for in one call.
+        fleet: makes the robots.
+        planner: the search; robots in one task are planned for in one call.
         seed: the run's seed.
         exploration: of the held-out data.
         horizon: k of the prediction error.
@@ -54,7 +64,7 @@ class Evaluator:
 
     def __init__(
         self,
-        sequence: TaskSequence,
+        fleet: Fleet,
         planner: Planner,
         seed: int,
         exploration: ExplorationConfig,
@@ -62,7 +72,7 @@ class Evaluator:
         heldout_episodes: int,
         heldout_from: int,
     ) -> None:
-        self.sequence = sequence
+        self.fleet = fleet
         self.planner = planner
         self.seed = seed
         self.exploration = exploration
@@ -72,26 +82,45 @@ class Evaluator:
         self.device = planner.low.device
         self.plan_seconds = Durations()
         self.pause: Callable[[], None] = lambda: None
-        self._robots: dict[int, list[Task]] = {}
+        self._robots: dict[int, list[int]] = {}
         self._agents: dict[tuple[int, int], Agent] = {}
         self._heldout: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
+    @property
+    def at_once(self) -> int:
+        """Tasks that it pays to evaluate in one call: while the robots in some of them move, plans
+        are made for those in others."""
+        return TASKS_AT_ONCE if self.fleet.width > 1 else 1
+
     def evaluate(
-        self, task: int, believe: Callable[[int], Belief], episodes: int, key: int
-    ) -> Score:
-        """Run `episodes` episodes of task `task` (from 0) as one batch.
+        self,
+        believe: Mapping[int, Callable[[int], Belief]],
+        episodes: int,
+        key: int,
+    ) -> list[Score]:
+        """Run `episodes` episodes of each of these tasks, all side by side.
 
         Args:
-            believe: what an agent knows of so many robots at first.
+            believe: by task (from 0), what an agent knows of so many robots at first.
             key: seeds the planner's noise, together with run seed and task.
+
+        Returns:
+            A score for each task; it does not depend on what else is evaluated with it.
         """
-        agent = self._agent(task, episodes)
-        belief = believe(episodes)
-        agent.believe(belief)
-        played = self._play(agent, task, episodes, key)
-        if belief.changes:
-            belief = believe(self.heldout_episodes)
-        return Score(*played, self.prediction_error(task, belief))
+        beliefs: dict[int, Belief] = {}
+        played: list[Episodes] = []
+        for task, belief in believe.items():
+            agent = self._agent(task, episodes)
+            agent.believe(beliefs.setdefault(task, belief(episodes)))
+            played.append(self._episodes(agent, self.fleet, task, episodes, key))
+        self._play(played)
+        scores = []
+        for (task, belief), episode in zip(beliefs.items(), played, strict=True):
+            if belief.changes:
+                belief = believe[task](self.heldout_episodes)
+            scores.append(Score(*episode.means(), self.prediction_error(task, belief)))
+        self._keep(list(believe))
+        return scores
 
     def evaluate_oracle(
         self, task: int, episodes: int, imagined: int | None = None, key: int = 0
@@ -106,38 +135,40 @@ class Evaluator:
             ValueError: a task that its simulator cannot roll out, or not from this one's states.
         """
         model = task if imagined is None else imagined
-        agent = oracle_agent(self.planner, self.sequence, model, self._tasks(task, episodes))
+        sequence = self.fleet.sequence
+        with closing(LocalFleet(sequence)) as fleet:  # plans look into the robots' simulators
+            robots = fleet.make(task, episodes)
+            tasks = [fleet.tasks[robot] for robot in robots]
+            agent = oracle_agent(self.planner, sequence, model, tasks)
+            played = self._episodes(agent, fleet, task, episodes, key, robots)
+            self._play([played])
         error = 0.0 if model == task else float("nan")
-        return Score(*self._play(agent, task, episodes, key), prediction_error=error)
+        return Score(*played.means(), prediction_error=error)
 
-    def _play(self, agent: Agent, task: int, episodes: int, key: int) -> tuple[float, float, float]:
-        """Mean return, and share of success and mean goal distance at the last step."""
-        tasks = self._tasks(task, episodes)
+    def _episodes(
+        self,
+        agent: Agent,
+        fleet: Fleet,
+        task: int,
+        count: int,
+        key: int,
+        robots: Sequence[int] | None = None,
+    ) -> "Episodes":
         agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
-        agent.reset()
-        obs = np.stack([self._reset(env, task, e) for e, env in enumerate(tasks)])
-        returns = np.zeros(episodes)
-        infos: list[dict] = [{} for _ in tasks]
-        going = list(enumerate(tasks))
-        while going:
+        seeds = [derive_seed(self.seed, "evaluation start", task, e) for e in range(count)]
+        return Episodes(agent, fleet, robots or self._of(task, count), seeds)
+
+    def _play(self, played: Sequence["Episodes"]) -> None:
+        """All of them to their ends, in turn."""
+        while going := [episodes for episodes in played if episodes.going]:
             self.pause()
-            before, actions = torch.tensor(obs), agent.act(torch.from_numpy(obs))
-            ended = []
-            for e, env in going:
-                obs[e], reward, terminated, truncated, infos[e] = env.step(actions[e].numpy())
-                returns[e] += float(reward)
-                if terminated or truncated:
-                    ended.append(e)
-            # Robots that have ended stay in the batch and stand still; nobody looks at them.
-            agent.observe(before, actions, torch.from_numpy(obs))
-            going = [robot for robot in going if robot[0] not in ended]
-        self.plan_seconds.extend(agent.plan_seconds)
-        agent.plan_seconds = []
-        return (
-            float(returns.mean()),
-            float(np.mean([info["success"] for info in infos])),
-            float(np.mean([info["goal_distance"] for info in infos])),
-        )
+            for episodes in going:
+                episodes.plan()
+            for episodes in going:
+                episodes.move()
+        for episodes in played:
+            self.plan_seconds.extend(episodes.agent.plan_seconds)
+            episodes.agent.plan_seconds = []
 
     def prediction_error(self, task: int, belief: Belief) -> float:
         """RMS error of the open-loop mean prediction k steps ahead, in observation units.
@@ -159,22 +190,27 @@ class Evaluator:
 
     def close(self) -> None:
         """Let go of the simulators."""
-        for tasks in self._robots.values():
-            for env in tasks:
-                env.close()
+        self.fleet.close()
 
-    def _reset(self, env: Task, task: int, episode: int) -> np.ndarray:
-        return env.reset(seed=derive_seed(self.seed, "evaluation start", task, episode))[0]
+    def _keep(self, latest: Sequence[int]) -> None:
+        """Let go of what belongs to tasks that have not been evaluated for longest."""
+        for task in latest:
+            self._robots[task] = self._robots.pop(task)
+        while len(self._robots) > max(TASKS_KEPT, len(latest)):
+            task = next(iter(self._robots))
+            self.fleet.dismiss(self._robots.pop(task))
+            self._agents = {key: own for key, own in self._agents.items() if key[0] != task}
 
-    def _tasks(self, task: int, count: int) -> list[Task]:
+    def _of(self, task: int, count: int) -> list[int]:
+        """So many robots in this task."""
         made = self._robots.setdefault(task, [])
-        while len(made) < count:
-            made.append(self.sequence.make(task))
+        if len(made) < count:
+            made += self.fleet.make(task, count - len(made))
         return made[:count]
 
     def _agent(self, task: int, robots: int) -> Agent:
         if (task, robots) not in self._agents:
-            (env,) = self._tasks(task, 1)
+            env = self.fleet.task(task)
             generator = torch.Generator(self.device)
             self._agents[task, robots] = Agent(
                 self.planner, env.reward, robots, generator, termination=env.termination
@@ -202,26 +238,94 @@ class Evaluator:
 
     def _draw_heldout(self, task: int) -> list[tuple[Tensor, Tensor]]:
         """Random episodes, the first ones that are long enough for a window, if there are any."""
-        (env,) = self._tasks(task, 1)
         needed, wanted = self.heldout_from + self.horizon, self.heldout_episodes
         found: list[tuple[Tensor, Tensor]] = []
         short: list[tuple[Tensor, Tensor]] = []
-        for number in range(HELDOUT_DRAWS * wanted):
-            if len(found) == wanted:
-                break
+        seeds = [
+            derive_seed(self.seed, "held-out", task, number)
+            for number in range(HELDOUT_DRAWS * wanted)
+        ]
+        while len(found) < wanted and seeds:
             self.pause()
-            seed = derive_seed(self.seed, "held-out", task, number)
-            episode = random_episode(env, self.exploration, seed)
-            (found if len(episode[1]) >= needed else short).append(episode)
+            now = [seeds.pop(0) for _ in range(min(wanted - len(found), self.fleet.width))]
+            calls = [partial(random_episode, config=self.exploration, seed=seed) for seed in now]
+            for episode in self.fleet.start(self._of(task, len(calls)), calls)():
+                (found if len(episode[1]) >= needed else short).append(episode)
         if not found:
             longest = max(len(actions) for _, actions in short)
             warnings.warn(
-                f"{env.caption}: none of {len(short)} random episodes has "
+                f"{self.fleet.task(task).caption}: none of {len(short)} random episodes has "
                 f"protocol.heldout_from + protocol.prediction_horizon = {needed} steps, the "
                 f"longest {longest}; no prediction error is measured",
                 stacklevel=2,
             )
         return (found + short)[:wanted]
+
+
+class Episodes:
+    """Episodes of one task, played side by side: one plan for all, simulators of a fleet.
+
+    Robots whose episode has ended stay in the batch and stand still; nobody looks at them.
+
+    Args:
+        agent: plans for all of them.
+        fleet: that the robots belong to.
+        robots: one for each episode.
+        seeds: of their start states.
+    """
+
+    def __init__(
+        self, agent: Agent, fleet: Fleet, robots: Sequence[int], seeds: Sequence[int]
+    ) -> None:
+        self.agent = agent
+        self.fleet = fleet
+        self.robots = robots
+        self.returns = np.zeros(len(robots))
+        self.infos: list[dict[str, Any]] = [{} for _ in robots]
+        self.going = list(range(len(robots)))
+        agent.reset()
+        self._results = fleet.start(robots, [methodcaller("reset", seed=seed) for seed in seeds])
+        self._obs = np.zeros(0)
+        self._actions: Tensor | None = None
+        self._planned: Callable[[], Tensor] | None = None
+
+    def plan(self) -> None:
+        """Take in where the robots are, and begin to plan for them unless all have ended."""
+        if self._actions is None:
+            self._obs = np.stack([obs for obs, _ in self._results()])
+        else:
+            self._take_in(self._actions)
+        if self.going:
+            self._planned = self.agent.begin_act(torch.from_numpy(self._obs))
+
+    def move(self) -> None:
+        """Begin a step of the robots, if there was a plan."""
+        if self._planned is None:
+            return
+        actions, self._planned = self._planned(), None
+        steps = [methodcaller("step", actions[e].numpy()) for e in self.going]
+        self._results = self.fleet.start([self.robots[e] for e in self.going], steps)
+        self._actions = actions
+
+    def _take_in(self, actions: Tensor) -> None:
+        before, ended = torch.tensor(self._obs), []
+        for e, (obs, reward, terminated, truncated, info) in zip(
+            self.going, self._results(), strict=True
+        ):
+            self._obs[e], self.infos[e] = obs, info
+            self.returns[e] += float(reward)
+            if terminated or truncated:
+                ended.append(e)
+        self.agent.observe(before, actions, torch.from_numpy(self._obs))
+        self.going = [e for e in self.going if e not in ended]
+
+    def means(self) -> tuple[float, float, float]:
+        """Return, and share of success and goal distance at the last step."""
+        return (
+            float(self.returns.mean()),
+            float(np.mean([info["success"] for info in self.infos])),
+            float(np.mean([info["goal_distance"] for info in self.infos])),
+        )
 
 
 def open_loop_errors(

@@ -9,7 +9,7 @@ import torch
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.saved import same_type
 from hypercrl.base.settings import check
@@ -20,9 +20,9 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
-from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
-from hypercrl_envs import Task, TaskFault, TaskSequence
+from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
 
 
 @dataclass
@@ -115,13 +115,28 @@ class Experiment:
         agent.believe(self.labels.belief(task, robots))
         return agent
 
-    def evaluator(self, planner: Planner | None = None) -> Evaluator:
-        """An evaluator of the tasks with this planner, or with the experiment's own."""
+    def fleet(self) -> Fleet:
+        """Makes robots of the tasks, in as many processes as `simulators` says."""
+        protocol, processes = self.config.protocol, self.config.simulators
+        if processes is None:
+            processes = torch.get_num_threads() if self.device.type == "cuda" else 1
+        tasks = min(len(self.sequence), TASKS_AT_ONCE)
+        processes = min(processes, max(protocol.robots, protocol.final_episodes * tasks))
+        if processes == 1:
+            return LocalFleet(self.sequence)
+        return SpreadFleet(self.sequence, processes)
+
+    def evaluator(self, planner: Planner | None = None, fleet: Fleet | None = None) -> Evaluator:
+        """An evaluator of the tasks with this planner, or with the experiment's own.
+
+        Args:
+            fleet: makes its robots; by default they are of this process.
+        """
         protocol = self.config.protocol
         planner = planner or self.planner
         planner.standardise(*self.method.model.observation_scales())
         return Evaluator(
-            self.sequence,
+            fleet or LocalFleet(self.sequence),
             planner,
             self.config.seed,
             self.config.exploration,
@@ -139,6 +154,7 @@ def build(config: TrainConfig) -> Experiment:
             functions of theirs that do not do what they are to, more memory needed than there is.
     """
     check(config)
+    _check_robots(config)
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:
@@ -178,6 +194,29 @@ def _make_labels(config: TrainConfig, method: Method) -> TaskLabels:
             "be inferred; use task_id=given or another method."
         )
     return InferredLabels(method, config.inference)
+
+
+def _check_robots(config: TrainConfig) -> None:
+    """Raise UserError where several robots cannot act at once."""
+    protocol = config.protocol
+    robots = protocol.robots
+    if robots > 1 and config.task_id == "inferred":
+        raise UserError(
+            "protocol.robots > 1 needs task_id=given: a change of the task is inferred from the "
+            "steps of one robot."
+        )
+    if protocol.replay_capacity < robots:
+        raise UserError(
+            f"protocol.replay_capacity={protocol.replay_capacity} has no room for a transition of "
+            f"each of protocol.robots={robots}; give more."
+        )
+    for name in ("random_steps", "planned_steps"):
+        if (steps := getattr(protocol, name)) % robots:
+            raise UserError(
+                f"protocol.robots={robots} robots act at once, so that protocol.{name} must be a "
+                f"multiple of {robots}, not {steps}; give {steps - steps % robots + robots}, or "
+                "other robots."
+            )
 
 
 def _check_samples(config: TrainConfig) -> None:
@@ -229,10 +268,12 @@ def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
     for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
         if steps < length:
             raise UserError(f"{what}, an episode of {caption} only {steps}.")
-    if protocol.random_steps < length:
-        raise UserError(f"{what}; give protocol.random_steps that many at least.")
-    if protocol.replay_capacity < 2 * length:
-        raise UserError(f"{what}; give protocol.replay_capacity room for two at least.")
+    robots = protocol.robots
+    each = f" for each of {robots} robots" if robots > 1 else ""
+    if protocol.random_steps < robots * length:
+        raise UserError(f"{what}; give protocol.random_steps that many at least{each}.")
+    if protocol.replay_capacity < robots * 2 * length:
+        raise UserError(f"{what}; give protocol.replay_capacity room for two at least{each}.")
 
 
 def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
@@ -275,10 +316,10 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported; use cpu, cuda or auto.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or install "
-            "a CUDA build of torch and its driver."
-        )
+        none = f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or"
+        if torch.backends.cuda.is_built():
+            raise GPUUnavailable(f"{none} see with nvidia-smi what has become of it.")
+        raise UserError(f"{none} install a CUDA build of torch and its driver.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}, but there are {torch.cuda.device_count()} GPUs.")
     if device.index is not None:

@@ -21,6 +21,10 @@ def recorded_transitions(experiment: Experiment, first: int) -> dict[int, list[B
         raise UserError(
             "replay.datasets are of a task, and need task_id=given and planner.dynamics=model."
         )
+    if config.protocol.robots > 1:
+        raise UserError(
+            "replay.datasets are of one robot: use protocol.robots=1, or random steps instead."
+        )
     if len(datasets) > len(sequence):
         raise UserError(
             f"replay.datasets names {len(datasets)}, but there are {len(sequence)} tasks; give one "

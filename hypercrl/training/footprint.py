@@ -1,33 +1,45 @@
 """What a run needs of memory at least, and what there is, looked at before anything is built."""
 
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.config.schema import TrainConfig
 from hypercrl.methods.ftl import FTLConfig
 from hypercrl.methods.hnet import HnetConfig
+from hypercrl_envs import TaskFault, TaskSequence
 
 _FLOAT = 4
 _TRAINED = 4 * _FLOAT
 """Bytes of a parameter: its value, its gradient, and the two moments of Adam."""
+
+ON_A_GPU = 2**30
+"""Bytes that a process holds of a GPU beside what it computes with: context, kernels, libraries."""
 
 
 def check_fits(config: TrainConfig, obs_size: int, action_size: int, device: torch.device) -> None:
     """Refuse a run of which one part alone is larger than the memory that is free.
 
     Raises:
-        UserError: names the part, its settings, and both sizes.
+        UserError: names the part, its settings, and both sizes; GPUUnavailable where a GPU has as
+            much, but others use it.
     """
     free = free_bytes(device)
     for settings, needed in least_bytes(config, obs_size, action_size).items():
-        if free is not None and needed > free:
-            raise UserError(
-                f"{settings}: this run needs {_gib(needed)} of memory at least, and {device} has "
-                f"{_gib(free)} free. Give less."
+        if free is None or needed <= free:
+            continue
+        what = f"{settings}: this run needs {_gib(needed)} of memory at least, and {device} has"
+        if device.type == "cuda" and needed <= (all_of_it := torch.cuda.mem_get_info(device)[1]):
+            raise GPUUnavailable(
+                f"{what} {_gib(free)} of its {_gib(all_of_it)} free. End other programs on it, "
+                "or give less."
             )
+        raise UserError(f"{what} {_gib(free)} free. Give less.")
 
 
 def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[str, int]:
@@ -58,6 +70,20 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
             "context.windows and context.horizon": _FLOAT * windows * memory.width,
         }
     return needs
+
+
+def gpu_bytes(config: DictConfig) -> int:
+    """About what a training run takes of a GPU in all, so that several share one.
+
+    Sizes of tasks that cannot be made are left out: the run itself says what is wrong.
+    """
+    settings = cast(TrainConfig, OmegaConf.to_object(config))
+    tasks = settings.env.tasks[: settings.protocol.num_tasks]
+    sizes = 0, 0
+    with suppress(ValueError, TaskFault):
+        sequence = TaskSequence(tasks, name=settings.env.name, pad=settings.env.pad)
+        sizes = sequence.observation_size, sequence.action_size
+    return ON_A_GPU + 2 * sum(least_bytes(settings, *sizes).values())
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -46,6 +46,7 @@ class Learner:
             self.model.obs_size,
             self.model.action_size,
             self.device,
+            experiment.config.protocol.robots,
         )
         self.age = 0
         self.observed = 0
@@ -70,15 +71,16 @@ class Learner:
         self.prepare()
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Store one step, [O], [A], [O]."""
+        """Store one step of each robot, [N, O], [N, A], [N, O]."""
         self.replay.add(obs, action, next_obs)
-        self.age += 1
+        self.age += self.replay.robots
 
     def begin_with(self, episodes: Iterable[Batch]) -> None:
         """Store episodes that were recorded elsewhere as the task's first steps."""
         for episode in episodes:
             self.replay.begin_episode()
-            for transition in zip(episode.obs, episode.action, episode.next_obs, strict=True):
+            parts = (part[:, None] for part in (episode.obs, episode.action, episode.next_obs))
+            for transition in zip(*parts, strict=True):
                 self.add(*transition)
 
     def fit_normalisers(self) -> None:

@@ -15,8 +15,6 @@ class Position:
     step: int = 0
     stage: int = 0
     env_steps: int = 0
-    episode_return: float = 0.0
-    episode_steps: int = 0
 
     @classmethod
     def of(cls, state: dict[str, Any], tasks: int, steps: int, stages: int) -> "Position":
@@ -31,7 +29,6 @@ class Position:
             ((0 <= task < tasks and 0 <= step <= steps) or (task, step) == (tasks, 0))
             and 0 <= position.stage < (stages if step else 1)
             and 0 <= position.env_steps <= task * steps + step
-            and 0 <= position.episode_steps <= position.env_steps
         ):
             raise ValueError(f"no run comes to {position}")
         return position

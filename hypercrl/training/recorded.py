@@ -78,7 +78,8 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
             f"task begins, and there is no checkpoint {name!r}. Use source=rollout."
         )
     sizes = experiment.model.obs_size, experiment.model.action_size
-    replay = Replay(experiment.config.protocol.replay_capacity, *sizes, torch.device("cpu"))
+    protocol = experiment.config.protocol
+    replay = Replay(protocol.replay_capacity, *sizes, torch.device("cpu"), protocol.robots)
     replay.load_state(checkpoint["learner"]["replay"])
     env = experiment.sequence.make(task)
     recorded = []

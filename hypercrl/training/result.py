@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,27 @@ from hypercrl.training.experiment import Experiment
 from hypercrl.training.trainer import Trainer
 
 PACKAGES = ("hypercrl", "torch", "numpy", "mujoco", "gymnasium")
+
+TIMES = (
+    "seconds",
+    "seconds_by",
+    "plan_milliseconds",
+    "update_milliseconds",
+    "memory_step_milliseconds",
+    "training_seconds",
+)
+"""Keys of a result that are measured by the clock, of training, the oracle and recall alike."""
+ORIGIN = ("git", "machine", "versions")
+"""Keys that say which program ran where."""
+
+
+def repeatable(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a result that is a function of the settings: without times and origin.
+
+    The same program comes to the same values, bit for bit, on the same machine's CPU with the same
+    number of threads.
+    """
+    return {key: value for key, value in result.items() if key not in (*TIMES, *ORIGIN)}
 
 
 def summarise(trainer: Trainer) -> dict[str, Any]:

@@ -2,32 +2,26 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from hypercrl import metrics
-from hypercrl.agent.agent import Agent
-from hypercrl.agent.belief import Belief
-from hypercrl.agent.exploration import CorrelatedNoise, make_noise
 from hypercrl.agent.task_inference import Decision
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
-from hypercrl.base.random_streams import derive_seed
-from hypercrl.base.saved import same_kind, same_type
+from hypercrl.base.saved import same_type
 from hypercrl.planning.search import medians
 from hypercrl.replay.transitions import Batch
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen as chosen_trackers
+from hypercrl.training.actor import Actor
 from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
@@ -35,12 +29,10 @@ from hypercrl.training.learner import Learner
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
-from hypercrl_envs import Task, TaskFault
+from hypercrl_envs import LocalFleet, TaskFault
 
 DIVERGED = 1e9
 """Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
-
-SECONDS = torch.zeros(0, dtype=torch.float64)
 
 
 class Trainer:
@@ -67,17 +59,16 @@ class Trainer:
         self.labels = experiment.labels
         self.learner = Learner(experiment)
         self.schedule = Schedule(self.protocol)
-        self.evaluator = experiment.evaluator()
+        self.evaluator = experiment.evaluator(fleet=experiment.fleet())
         self.evaluator.pause = self._pause
+        # With one robot there is nothing to be gained by the way to another process.
+        several = self.protocol.robots > 1
+        self.fleet = self.evaluator.fleet if several else LocalFleet(self.sequence)
         self.interruption = Interruption()
         self.scores: list[Score] = []
         self.position = Position()
         self.tallies = Tallies()
-        self.env: Task
-        self.agent: Agent
-        self.noise: CorrelatedNoise
-        self.belief: Belief | None = None
-        self.obs: Tensor
+        self.actor: Actor
         self.recorded: dict[int, list[Batch]] = {}
 
     def run(self, resumed: dict[str, Any] | None = None, checkpoint: str = LATEST) -> None:
@@ -105,7 +96,8 @@ class Trainer:
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
         log = MetricsLog(self.folder, log_bytes, chosen_trackers(self.experiment.config.logger))
-        with self.interruption.noted(), closing(self.evaluator), log as self.log:
+        simulators = closing(self.evaluator), closing(self.fleet)
+        with self.interruption.noted(), simulators[0], simulators[1], log as self.log:
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost
             self._train()
@@ -193,74 +185,33 @@ class Trainer:
         self.position.stage = 1 if self.learner.age >= random else 0  # all but the act
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
-        """Environment, agent and noise of the task: new, or where a checkpoint left them."""
-        experiment = self.experiment
-        config, streams, device = experiment.config, experiment.streams, experiment.device
-        self.belief = None
-        self.env = self.sequence.make(task)
-        self.noise = make_noise(
-            self.env, config.exploration, streams.get(f"exploration of task {task}")
-        )
-        self.agent = Agent(
-            experiment.planner,
-            self.env.reward,
-            1,
-            streams.get("planner", device),
-            termination=self.env.termination,
-            watch=config.planner.watch,
-        )
-        if resumed is None:
-            self._new_episode(seed=derive_seed(config.seed, "environment", task))
-            if self.schedule.plans(self.learner.age):
-                self._inform_agent()  # it does not know that this is another task
+        """Robots in the task: new ones, or where a checkpoint left them."""
+        self.actor = Actor(self.experiment, self.fleet, task, self.learner, self.tallies)
+        if resumed is not None:
+            self.actor.load_state(resumed["actor"])
             return
-        self._put_back(resumed)
-
-    def _put_back(self, state: dict[str, Any]) -> None:
-        """Restore what `_inside` returned."""
-        agent = self.agent
-        self.env.set_state(state["env"])
-        self.noise.load_state(state["noise"])
-        self.obs = same_kind("obs", state["obs"], self.learner.replay.obs[0].cpu())
-        agent.start = same_kind("plan_start", state["plan_start"], agent.start)
-        agent.searches = same_type("searches", state["searches"], list[Tensor])
-        seconds = same_kind("plan_seconds", state["plan_seconds"], SECONDS, rows=True)
-        agent.plan_seconds = seconds.tolist()
-        if "belief" in state:  # not before the first planned step
-            self._inform_agent(state["belief"])
+        self.actor.begin()
+        if self.schedule.plans(self.learner.age):
+            self.actor.inform()  # it does not know that this is another task
 
     def _act(self, planned: bool) -> None:
-        """One environment step with a planned, or a random, action."""
-        std = self.experiment.config.exploration.planned_std
-        if planned:
-            with self.tallies.timed("plan"):
-                action = self.agent.act(self.obs[None])[0] + std * self.noise.step()
-        else:
-            action = self.noise.random_action(self.experiment.config.exploration.random_std)
-        action = action.clamp(-1, 1)  # what is stored is what is executed
-        with self.tallies.timed("environment"):
-            next_array, reward, terminated, truncated, info = self.env.step(action.numpy())
-        next_obs = torch.from_numpy(next_array)
-        self.learner.add(self.obs, action, next_obs)
-        self.agent.observe(self.obs[None], action[None], next_obs[None])
-        self.obs = next_obs
+        """One environment step of each robot."""
+        self.actor.act(planned)
         position = self.position
-        position.step += 1
-        position.env_steps += 1
-        position.episode_return += float(reward)
-        position.episode_steps += 1
+        position.step += self.protocol.robots
+        position.env_steps += self.protocol.robots
         if planned and (chosen := self.labels.after_step()) is not None:
             self._change_task(chosen)
-        if terminated or truncated:
+        for episode in self.actor.ended:
             self._log(
                 "episode",
-                success=bool(info["success"]),
-                terminated=terminated,
-                length=position.episode_steps,
+                success=episode.success,
+                terminated=episode.terminated,
+                length=episode.length,
                 random=not planned,
-                **{"return": position.episode_return},
+                **{"return": episode.episode_return},
             )
-            self._new_episode()
+        self.actor.begin_anew()
 
     def _change_task(self, chosen: int) -> None:
         """Go on with another task of the agent's, a known one or a new one."""
@@ -272,20 +223,12 @@ class Trainer:
             self.learner.observe()
             self.learner.end_task()
             self.learner.begin_task()
-            self._collect_memory_seconds()
-            self.belief = None  # it is not asked in random steps, and does not know of the new task
+            self.actor.collect_memory_seconds()
+            # It is not asked in random steps, and does not know of the new task.
+            self.actor.belief = None
         else:
             self.learner.go_back()
-            self._inform_agent()
-
-    def _new_episode(self, seed: int | None = None) -> None:
-        with self.tallies.timed("environment"):
-            self.obs = torch.from_numpy(self.env.reset(seed=seed)[0])
-        self.noise.reset()
-        self.agent.reset()
-        self.learner.replay.begin_episode()
-        self.position.episode_return = 0.0
-        self.position.episode_steps = 0
+            self.actor.inform()
 
     @property
     def _random_ends(self) -> bool:
@@ -311,7 +254,7 @@ class Trainer:
 
     def _evaluate_so_far(self) -> None:
         if self.schedule.evaluates(self.position.step):
-            self._evaluate_first(self.position.task + 1, self.protocol.eval_episodes)
+            self._evaluate_among(self.position.task + 1, self.protocol.eval_episodes)
 
     def _consolidate(self) -> None:
         """The method's end of a task, which may take minutes and is saved before: a signal breaks
@@ -337,8 +280,9 @@ class Trainer:
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
+        caption = self.sequence.captions[self.position.task]
         tallies, started = self.tallies, time.perf_counter()
-        values = self.learner.train(updates, self.env.caption, self._pause)
+        values = self.learner.train(updates, caption, self._pause)
         seconds = time.perf_counter() - started
         tallies.spend("update", seconds)
         tallies.update_seconds.add(seconds / updates)
@@ -346,30 +290,16 @@ class Trainer:
         self._stop_if_diverged(**values)
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
-        self._inform_agent()
-        if plans := self.agent.plan_seconds:
+        self.actor.inform()
+        agent = self.actor.agent
+        if plans := agent.plan_seconds:
             tallies.plan_seconds.extend(plans)
             median = 1e3 * sorted(plans)[len(plans) // 2]
-            seen = medians(self.agent.searches)
+            seen = medians(agent.searches)
             self._log("plan", milliseconds=median, **(seen[-1] if seen else {}))
             self.progress.show(plan_ms=median)
-            self.agent.plan_seconds = []
-            self.agent.searches = []
-
-    def _inform_agent(self, remembered: dict[str, Any] | None = None) -> None:
-        """Let the agent plan with the present weights, and remember its episode with them."""
-        self._collect_memory_seconds()
-        self.belief = self.labels.training_belief(self.position.task)
-        if remembered is not None:
-            self.belief.load_state(remembered)
-        elif self.belief.changes:
-            self.belief.recall(self.learner.replay.episode())
-        self.agent.believe(self.belief)
-
-    def _collect_memory_seconds(self) -> None:
-        if self.belief is not None:
-            self.tallies.memory_seconds.extend(self.belief.seconds)
-            self.belief.seconds = []
+            agent.plan_seconds = []
+            agent.searches = []
 
     def _stop_if_diverged(self, loss: float, **others: float) -> None:
         """A gradient that is no number is in the weights already, though the loss is not yet."""
@@ -389,17 +319,27 @@ class Trainer:
         return f"Last good checkpoint: {self.folder.checkpoint_path(LATEST)}."
 
     def _evaluate_row(self, episodes: int) -> None:
-        """One row of every matrix: all tasks of the sequence, those to come included."""
-        scores = self._evaluate_first(len(self.sequence), episodes)
+        """One row of every matrix, tasks to come included; NaN where nothing is measured."""
+        count = len(self.sequence)
+        scores = self._evaluate_among(count, episodes)
         for name, rows in self.tallies.matrix.items():
-            rows.append([getattr(score, name) for score in scores])
+            values = {task: getattr(score, name) for task, score in scores.items()}
+            rows.append([values.get(task, nan) for task in range(count)])
 
-    def _evaluate_first(self, count: int, episodes: int) -> list[Score]:
-        """Scores of so many tasks; where this was saved in its midst, of the rest anew."""
-        while len(self.scores) < count:
-            self.scores.append(self._evaluate(len(self.scores), episodes))
+    def _evaluate_among(self, count: int, episodes: int) -> dict[int, Score]:
+        """Scores of the first `count` tasks, or of a sample of them; where this was saved in its
+        midst, of the rest anew."""
+        task, env_steps = self.position.task, self.position.env_steps
+        last = env_steps == self.schedule.steps * len(self.sequence)
+        if last or not self.tallies.matrix["success"]:
+            tasks = list(range(count))
+        else:
+            # Drawn by the step alone: all seeds and methods are measured on the same tasks.
+            tasks = self.schedule.evaluated(task, count, seed=env_steps)
+        while rest := tasks[len(self.scores) :]:
+            self._evaluate(rest[: self.evaluator.at_once], episodes)
         scores, self.scores = self.scores, []
-        return scores
+        return dict(zip(tasks, scores, strict=True))
 
     def _log_forgetting(self, trained: int) -> None:
         """Average performance and forgetting over the tasks trained so far."""
@@ -410,22 +350,22 @@ class Trainer:
                 values["forgetting"] = metrics.forgetting(so_far)
             self._log(f"continual_{name.removeprefix('episode_')}", **values)
 
-    def _evaluate(self, on: int, episodes: int) -> Score:
+    def _evaluate(self, tasks: Sequence[int], episodes: int) -> None:
+        believe = {task: partial(self.labels.belief, task) for task in tasks}
         with self.tallies.timed("evaluation"):
-            score = self.evaluator.evaluate(
-                on, partial(self.labels.belief, on), episodes, key=self.position.env_steps
-            )
-        values = asdict(score)
-        values["return"] = values.pop("episode_return")
-        self._log("eval", on=on + 1, **values)
-        self.progress.show_score(on, score.success)
-        return score
+            scores = self.evaluator.evaluate(believe, episodes, key=self.position.env_steps)
+        for task, score in zip(tasks, scores, strict=True):
+            values = asdict(score)
+            values["return"] = values.pop("episode_return")
+            self._log("eval", on=task + 1, **values)
+            self.progress.show_score(task, score.success)
+        self.scores += scores
 
     def _end_task(self, task: int) -> None:
-        self.env.close()
+        self.actor.close()
         tallies = self.tallies
-        tallies.plan_seconds.extend(self.agent.plan_seconds)
-        self.agent.plan_seconds = []
+        tallies.plan_seconds.extend(self.actor.agent.plan_seconds)
+        self.actor.agent.plan_seconds = []
         tallies.training_seconds.append(tallies.seconds["update"] - sum(tallies.training_seconds))
         tallies.memory_bytes.append(self.method.memory_bytes() + self.learner.replay.bytes)
         self.position.task += 1
@@ -445,7 +385,10 @@ class Trainer:
             self.log.commit()
 
     def _state(self) -> dict[str, Any]:
-        self._collect_memory_seconds()
+        within = {}
+        if self.position.step:
+            self.actor.collect_memory_seconds()
+            within = {"actor": self.actor.state()}
         return {
             "position": asdict(self.position),
             "scores": [asdict(score) for score in self.scores],
@@ -455,20 +398,7 @@ class Trainer:
             "tallies": self.tallies.state(),
             "labels": self.labels.state(),
             "log_bytes": self.log.flush(),
-            **(self._inside() if self.position.step else {}),
-        }
-
-    def _inside(self) -> dict[str, Any]:
-        """What there is within a task."""
-        belief = {} if self.belief is None else {"belief": self.belief.state()}
-        return {
-            "env": self.env.get_state(),
-            "noise": self.noise.state(),
-            "obs": self.obs,
-            "plan_start": self.agent.start,
-            "plan_seconds": SECONDS.new_tensor(self.agent.plan_seconds),
-            "searches": self.agent.searches,
-            **belief,
+            **within,
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:

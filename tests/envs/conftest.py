@@ -87,6 +87,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine", ENGINES)
     if "simulated" in metafunc.fixturenames:
         metafunc.parametrize("simulated", [*SIMULATED, *IN_BULLET], ids=describe)
+    if "every_kind" in metafunc.fixturenames:
+        kinds = [CONTRACT_SPECS, pytest.param(BULLET_SPECS, marks=pytest.mark.bullet)]
+        metafunc.parametrize("every_kind", kinds, ids=["mujoco and gymnasium", "bullet"])
     if "spec" in metafunc.fixturenames:
         metafunc.parametrize("spec", [*CONTRACT_SPECS, *IN_BULLET], ids=describe)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,13 @@ def test_captions_tell_tasks_of_one_environment_apart():
     *_, other, push, same = told_apart(captions, specs)
     assert other == "Reacher-v5, reward hypercrl_envs.gym_rewards:goal_distance"
     assert push == same == "push 500 | 500 kg/m³"
+
+
+@pytest.mark.parametrize("count", [20, 100])
+def test_a_long_sequence_is_what_its_script_draws(count):
+    root = Path(__file__).parents[2]
+    words = [sys.executable, root / "scripts/make_sequence.py", str(count)]
+    drawn = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert drawn == (root / f"configs/env/push{count}.yaml").read_text()
+    tasks = yaml.safe_load(drawn)["tasks"]
+    assert len({str(task) for task in tasks}) == count

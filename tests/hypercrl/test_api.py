@@ -96,7 +96,7 @@ def test_actions_are_those_of_play_bit_for_bit(runs, run, monkeypatch, capsys):
 def test_a_batch_acts_as_an_evaluation_does_bit_for_bit(runs, run):
     experiment = open_run(runs / run, "cpu")
     believe = lambda robots: experiment.labels.belief(1, robots)  # noqa: E731
-    score = experiment.evaluator().evaluate(1, believe, episodes=3, key=7)
+    (score,) = experiment.evaluator().evaluate({1: believe}, episodes=3, key=7)
     agent = hypercrl.load(runs / run, task=2, seed=derive_seed(0, "evaluation", 1, 7))
     envs = [agent.make_env() for _ in range(3)]
     seeds = [derive_seed(0, "evaluation start", 1, episode) for episode in range(3)]

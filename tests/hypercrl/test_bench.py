@@ -82,6 +82,7 @@ def test_a_mistake_in_any_cell_is_found_before_any_runs(tmp_path, words, wanted)
         (["out=x", "oops"], "not a setting"),
         (["out=x", "worker=3"], "Did you mean 'workers'"),
         (["out=x", "workers=0"], "workers must be at least 1"),
+        (["out=x", "workers=10919215616"], "workers must be at most 10000, not"),
         (["out=x", "retries=some"], "retries is a number"),
         (["out=x", "cluster=slurm"], "local, ray"),
         (["out=x", "gpus=1"], "cluster=ray"),
@@ -144,7 +145,7 @@ class StubWorkers(LocalWorkers):
         super().__init__(slots)
         self.programs, self.attempts, self.most = programs, {}, 0
 
-    def start(self, cell, words):
+    def start(self, cell, words, alone=False):
         attempt = self.attempts[cell.name] = self.attempts.get(cell.name, 0) + 1
         program = self.programs[cell.name].format(folder=str(cell.folder), attempt=attempt)
         executable, sys.executable = sys.executable, str(cell.folder) + ".sh"
@@ -153,7 +154,7 @@ class StubWorkers(LocalWorkers):
             file.write(f"#!{executable}\n{program}\n")
         os.chmod(sys.executable, 0o755)
         try:
-            super().start(cell, words)
+            super().start(cell, words, alone)
         finally:
             sys.executable = executable
         self.most = max(self.most, len(self._running))
@@ -217,7 +218,7 @@ sys.path.insert(0, {str(tmp_path)!r})
 workers = LocalWorkers(1)
 workers.start(Cell("x", (), Path({str(tmp_path)!r}) / "x"), ["train", "preset=paper",
     "device=cpu", "run_dir={tmp_path}/x"])
-print(next(iter(workers._running.values()))[1].pid, flush=True)
+print(workers._running[0].process.pid, flush=True)
 time.sleep(60)
 """
     import subprocess
@@ -253,6 +254,130 @@ def test_gpus_go_round(tmp_path, monkeypatch):
     assert [(c.folder / "gpu").read_text() for c in cells] == ["0", "3", "0", "3"]
 
 
+FULL = "hypercrl: out of memory on GPU 0: Tried to allocate 2 GiB; end other programs"
+SHOW = """
+import os, sys, time
+with open('{folder}.gpus', 'a') as file:
+    file.write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ')
+"""
+LET_DOWN = f"{SHOW}\nprint({FULL!r}); sys.exit(3)"
+LET_DOWN_ONCE = f"{SHOW}\nif {{attempt}} == 1: print({FULL!r}); sys.exit(3)\n{DONE}"
+MOMENT = f"{SHOW}\ntime.sleep(0.5)\n{DONE}"
+
+
+def run_on_gpus(tmp_path, programs, gpus, slots, retries=2):
+    """The board, and for each cell the GPUs of its attempts."""
+    cells = [Cell(name, (), tmp_path / "cells" / name) for name in programs]
+
+    class Watched(StubWorkers):
+        def start(self, cell, words, alone=False):
+            super().start(cell, words, alone)
+            mine = self._running[-1]
+            beside = [attempt for attempt in self._on(mine.gpu) if attempt is not mine]
+            assert not beside or not (alone or any(attempt.alone for attempt in beside))
+
+    workers = Watched(slots, programs)
+    workers.gpus = gpus
+    console = Console(file=io.StringIO(), width=200)
+    board = {p.cell.name: p for p in run_grid(cells, workers, retries, console)}
+    used = {c.name: c.folder.with_name(f"{c.name}.gpus").read_text().split() for c in cells}
+    return board, used, console.file.getvalue()
+
+
+def test_a_cell_whose_gpu_let_it_down_is_tried_once_more_on_another_one(tmp_path):
+    programs = {"once": LET_DOWN_ONCE, "always": LET_DOWN, "fine": MOMENT, "too": MOMENT}
+    (tmp_path / "cells" / "always").mkdir(parents=True)
+    (tmp_path / "cells" / "always" / "config.yaml").touch()
+    board, used, said = run_on_gpus(tmp_path, programs, ["0", "3"], 4, retries=0)
+    assert used["once"] == ["0", "3"]
+    assert used["always"] == ["3", "0"]
+    reason = FULL.removeprefix("hypercrl: ")
+    assert [(p.status, p.attempts, p.reason) for p in board.values()] == [
+        (Status.DONE, 2, reason),
+        (Status.FAILED, 2, reason),
+        (Status.DONE, 1, ""),
+        (Status.DONE, 1, ""),
+    ]
+    assert (tmp_path / "cells" / "always" / "failure.txt").read_text() == reason + "\n"
+    assert f"once: to be tried again ({reason})" in said
+    assert f"always: given up ({reason})" in said
+
+
+def test_the_only_gpu_is_tried_again_once_nobody_else_is_on_it(tmp_path):
+    programs = {"first": LET_DOWN_ONCE, "second": LET_DOWN_ONCE, "fine": MOMENT, "too": MOMENT}
+    board, used, _ = run_on_gpus(tmp_path, programs, ["1"], 3)  # which see that each is alone
+    assert {name: len(gpus) for name, gpus in used.items()} == {
+        "first": 2,
+        "second": 2,
+        "fine": 1,
+        "too": 1,
+    }
+    assert all(p.status is Status.DONE for p in board.values())
+
+
+def test_a_gpu_that_is_lost_does_not_draw_all_cells_to_it(tmp_path):
+    """Cells end at once where the GPU is gone, so that this one always has the most room."""
+    lost = f"{SHOW}\nif os.environ['CUDA_VISIBLE_DEVICES'] == '0': print('gone'); sys.exit(3)\n"
+    programs = {f"c{i}": f"{lost}time.sleep(0.3)\n{DONE}" for i in range(12)}
+    board, used, _ = run_on_gpus(tmp_path, programs, ["0", "1"], 2)
+    assert all(p.status is Status.DONE for p in board.values())
+    assert sum("0" in gpus for gpus in used.values()) <= 4
+
+
+FAILING = """
+import torch
+from pathlib import Path
+from hypercrl.methods.finetune import Finetune
+
+ACCELERATOR = getattr(torch, "AcceleratorError", RuntimeError)
+
+
+class Full(Finetune):
+    def training_step(self, batch):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.81 "
+            "GiB of which 1.06 GiB is free. Including non-PyTorch memory, this process has 9 GiB."
+        )
+
+
+class Lost(Finetune):
+    def training_step(self, batch):
+        if not Path("lost").exists():
+            Path("lost").touch()
+            raise ACCELERATOR(
+                "CUDA error: uncorrectable ECC error encountered\\nSearch for `cudaErrorECC' in "
+                "https://docs.nvidia.com\\nCUDA kernel errors might be asynchronously reported"
+            )
+        return super().training_step(batch)
+"""
+
+
+def test_a_run_whose_gpu_lets_it_down_says_so_and_is_tried_once_more(tmp_path, monkeypatch, capsys):
+    """Real runs; what CUDA would raise is raised by their methods."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing.py").write_text(FAILING)
+    methods = '"failing:Full","failing:Lost"'
+    words = (f"method={methods}", "seed=0", "workers=2", "protocol.num_tasks=1", *SMALL)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *words, "out=grid", "retries=0"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    full, lost = (cell.folder for cell in Grid(words[:2], tmp_path / "grid").cells)
+    reason = (
+        "out of memory on the GPU: Tried to allocate 2.00 GiB. GPU 0 has a total capacity of "
+        "139.81 GiB of which 1.06 GiB is free; end other programs"
+    )
+    assert (full / FAILURE).read_text().startswith(reason)
+    assert "1 of 2 cells failed" in printed.err
+    assert f'"failing:Full"-0: {reason}' in printed.err
+    assert "to be tried again (the GPU failed: CUDA error: uncorrectable ECC error" in printed.out
+    assert (lost / "result.json").exists()
+    for folder in (full, lost):
+        log = folder.with_name(f"{folder.name}.log").read_text()
+        assert "Traceback" not in log
+        assert log.count("the GPU") == (2 if folder == full else 1)
+
+
 def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys):
     """One of two runs is killed at a checkpoint; the grid goes on with it to the same result."""
     straight, out = tmp_path / "straight", tmp_path / "grid"
@@ -267,10 +392,10 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
         killed = False
 
         def finished(self):
-            for cell, process in self._running.values():
-                checkpoint = cell.folder / "checkpoints" / "latest.safetensors"
-                if cell is victim and not self.killed and checkpoint.exists():
-                    process.kill()
+            for attempt in self._running:
+                checkpoint = attempt.cell.folder / "checkpoints" / "latest.safetensors"
+                if attempt.cell is victim and not self.killed and checkpoint.exists():
+                    attempt.process.kill()
                     self.killed = True
             return super().finished()
 
@@ -346,7 +471,7 @@ def test_a_cell_that_cannot_be_started_costs_no_other(tmp_path):
     board, workers, said = run_stubs(tmp_path, {"blocked": DONE, "fine": DONE}, slots=1)
     assert board["blocked"].status is Status.FAILED
     assert board["fine"].status is Status.DONE
-    assert workers.free == 1
+    assert workers.room(board["fine"].cell)
     assert "blocked: given up (cannot be started: [Errno 21] Is a directory" in said
 
 
@@ -382,6 +507,25 @@ def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch)
     assert "2 of 2 cells failed" in printed
     assert printed.count("the arm fell off") == 2
     assert "given up" in (tmp_path / "grid" / "report" / "index.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_hides_no_failed_cell(tmp_path, capsys, monkeypatch):
+    """As on a full disk: the page cannot take its place."""
+    begun = "open('{folder}/metrics.jsonl', 'w'); open('{folder}/config.yaml', 'w').write("
+    said = "'method: finetune\\nenv: push\\npreset: smoke\\nseed: 0'); print('the model diverged')"
+    stubs = StubWorkers(1, {"finetune-0": f"{begun}{said}; raise SystemExit(2)"})
+    monkeypatch.setattr("hypercrl.commands.bench.LocalWorkers", lambda *_: stubs)
+    out = tmp_path / "grid"
+    words = ["method=finetune", "seed=0", *SMALL]
+    with Grid(words, out).claim():
+        (out / "report" / "index.html").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *words, f"out={out}"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "1 of 1 cells failed:\n  finetune-0: exit code 2: the model diverged" in printed
+    assert "no report was written: [Errno 21] Is a directory" in printed
+    assert f"hypercrl report {out}" in printed
 
 
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):

@@ -53,7 +53,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=1)
     yield cluster
     cluster.shutdown()
 
@@ -86,6 +86,48 @@ def test_a_worker_killed_in_mid_cell_costs_only_a_checkpoints_way(cluster, tmp_p
     assert "finetune" in grid.cells[0].log.read_text()
 
 
+FULL_ONCE = """
+import torch
+from pathlib import Path
+from hypercrl.methods.finetune import Finetune
+
+
+class FullOnce(Finetune):
+    def training_step(self, batch):
+        if not Path("full").exists():
+            Path("full").touch()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().training_step(batch)
+"""
+
+
+@pytest.mark.slow
+def test_a_cell_whose_gpu_is_full_asks_for_a_whole_one(cluster, tmp_path, monkeypatch):
+    """One of the nodes says that it has a GPU; Ray believes it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "full_once.py").write_text(FULL_ONCE)
+    (cell,) = Grid(['method="full_once:FullOnce"', "seed=0", *SMALL], tmp_path / "grid").cells
+    workers = RayWorkers(cluster.address, cpus=1, gpus=0.25)
+    free = []
+
+    class Watched:
+        def options(self, **asked):
+            free.append(asked)
+            return run.options(**asked)
+
+        remote = workers._run.remote
+
+    run, workers._run = workers._run, Watched()
+    try:
+        (progress,) = run_grid([cell], workers, 0, Console(file=io.StringIO()))
+    finally:
+        workers.close()
+    assert (progress.status, progress.attempts) == (Status.DONE, 2)
+    assert progress.reason.startswith("out of memory on GPU 0: Tried to allocate 2.00 GiB")
+    assert free == [{"num_gpus": 1}]
+
+
 @pytest.mark.slow
 def test_a_cell_that_no_node_has_room_for(cluster):
     with pytest.raises(UserError, match="no node of the Ray cluster has room"):
@@ -104,7 +146,8 @@ def test_why_a_worker_could_not_begin_is_in_the_log(cluster, tmp_path, monkeypat
     """The function lies in a module that the driver has and the nodes have not."""
     import ray
 
-    (tmp_path / "on_the_driver_alone.py").write_text("def run(words, log, folder):\n    return 0\n")
+    text = "def run(words, log, folder, environment):\n    return 0\n"
+    (tmp_path / "on_the_driver_alone.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     workers = RayWorkers(cluster.address, cpus=1, gpus=0)
     try:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
 from hypercrl.config.overrides import in_shell, keys_of, override
+from hypercrl_envs import TaskFault
 
 TINY = (
     "preset=smoke",
@@ -161,16 +162,107 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "Make room, then go on" in message(capsys, "report", str(tmp_path))
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
-def test_memory_that_runs_out_is_no_mistake_but_one_message(error, capsys, monkeypatch):
-    def asks_for_more(*_):
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+FULL = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.81 GiB of "
+    "which 1.06 GiB is free. Including non-PyTorch memory, this process has 9 GiB memory in use."
+)
+ACCELERATOR = getattr(torch, "AcceleratorError", RuntimeError)
+HOW_TO_DEBUG = "\nSearch for `cudaErrorX' in https://docs.nvidia.com\nCUDA kernel errors might be …"
+ENDS = {
+    "memory": (MemoryError(), 1, "out of memory: end other programs, or"),
+    "torch's memory": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: you tried …"),
+        *(1, "out of memory: end other programs, or"),
+    ),
+    "a GPU's memory": (
+        *(FULL, 3),
+        "out of memory on the GPU: Tried to allocate 2.00 GiB. GPU 0 has a total capacity of "
+        "139.81 GiB of which 1.06 GiB is free; end other programs, or",
+    ),
+    "in a reward": (
+        raised_from(UserError("told"), raised_from(TaskFault("the reward raised"), FULL)),
+        *(3, "out of memory on the GPU: Tried to allocate 2.00 GiB."),
+    ),
+    "a full context": (ACCELERATOR("CUDA error: out of memory" + HOW_TO_DEBUG), 3, "out of memory"),
+    "cuBLAS": (
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        *(3, "out of memory on the GPU: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"),
+    ),
+    "Triton": (RuntimeError("Triton Error [CUDA]: out of memory"), 3, "out of memory on the GPU"),
+    "taken": (
+        ACCELERATOR("CUDA error: CUDA-capable device(s) is/are busy or unavailable" + HOW_TO_DEBUG),
+        3,
+        "the GPU failed: CUDA error: CUDA-capable device(s) is/are busy or unavailable; the system",
+    ),
+    "ECC": (
+        ACCELERATOR("CUDA error: uncorrectable ECC error encountered" + HOW_TO_DEBUG),
+        *(3, "the GPU failed: CUDA error: uncorrectable ECC error encountered; the system's log"),
+    ),
+    "gone": (GPUUnavailable("torch sees no GPU"), 3, "torch sees no GPU"),
+    "a mistake": (UserError("no such task"), 2, "no such task"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_memory_that_runs_out_and_lost_gpus_are_no_mistakes_but_one_message(
+    name, capsys, monkeypatch
+):
+    error, code, wanted = ENDS[name]
+
+    def ends(*_):
         raise error
 
-    monkeypatch.setattr("hypercrl.commands.tasks.run", asks_for_more)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("hypercrl.commands.tasks.run", ends)
     with pytest.raises(SystemExit) as ended:
         main(["tasks"])
-    assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("hypercrl: out of memory: end other programs, or")
+    assert ended.value.code == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"hypercrl: {wanted}")
+
+
+def test_memory_of_a_gpu_that_runs_out_in_a_reward_is_no_fault_of_the_task(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reward_that_asks_for_more.py").write_text(
+        f"import torch\ndef reward(obs, action, after):\n"
+        f"    raise torch.OutOfMemoryError({str(FULL)!r})\n"
+    )
+    reward = '"reward_that_asks_for_more:reward"'
+    tasks = f"env.tasks=[{{task: gym, id: Reacher-v5, reward: {reward}}}]"
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "env=gymnasium", *TINY, tasks, "run_dir=run"])
+    assert ended.value.code == 3
+    assert "hypercrl: out of memory on " in capsys.readouterr().err
+
+
+def test_a_mistake_in_what_ran_on_a_gpu_keeps_its_traceback(capsys, monkeypatch):
+    def ends(*_):
+        raise ACCELERATOR("CUDA error: an illegal memory access was encountered" + HOW_TO_DEBUG)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr("hypercrl.commands.tasks.run", ends)
+    with pytest.raises(SystemExit) as ended:
+        main(["tasks"])
+    assert ended.value.code == 3
+    *trace, said = capsys.readouterr().err.splitlines()
+    assert trace[0].startswith("Traceback")
+    assert said.startswith("hypercrl: GPU 3 failed: CUDA error: an illegal memory access")
+
+
+def test_other_errors_are_bugs_and_are_raised(monkeypatch):
+    def ends(*_):
+        raise RuntimeError("no CUDA in what was to be done")
+
+    monkeypatch.setattr("hypercrl.commands.tasks.run", ends)
+    with pytest.raises(RuntimeError, match="what was to be done"):
+        main(["tasks"])
 
 
 def test_a_group_takes_settings_of_its_own_at_once(capsys):

@@ -300,7 +300,7 @@ def test_what_a_robot_remembers_is_its_own_episode():
         together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
     for n in range(3):
         alone = remembering(method, 1)
-        alone.recall(Batch(batch.obs[n, :4], batch.action[n, :4], batch.next_obs[n, :4]))
+        alone.recall([Batch(batch.obs[n, :4], batch.action[n, :4], batch.next_obs[n, :4])])
         for (w, b), (w_all, b_all) in zip(alone.layers(), together.layers(), strict=True):
             torch.testing.assert_close(w, w_all[n], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(b, b_all[n], rtol=1e-4, atol=1e-5)
@@ -308,6 +308,22 @@ def test_what_a_robot_remembers_is_its_own_episode():
     fresh = remembering(method, 3)
     for (_, b), (_, wanted) in zip(together.layers(), fresh.layers(), strict=True):
         assert torch.equal(b, wanted)
+
+
+def test_robots_begin_their_episodes_one_by_one():
+    method, _ = trained("finetune", "input")
+    batch = windows(5, 3)
+    lengths = (4, 0, 2)  # of the present episode of each
+    together, again = remembering(method, 3), remembering(method, 3)
+    for t in range(4):
+        together.reset([n for n, length in enumerate(lengths) if length == 4 - t])
+        together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
+    together.reset([1])
+    parts = [(n, slice(4 - length, 4)) for n, length in enumerate(lengths)]
+    again.recall([Batch(batch.obs[p], batch.action[p], batch.next_obs[p]) for p in parts])
+    for (w, b), (w_again, b_again) in zip(together.layers(), again.layers(), strict=True):
+        torch.testing.assert_close(w, w_again, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(b, b_again, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("memory", [n for n in MEMORIES if n not in ("none", "hybrid")])

@@ -20,7 +20,7 @@ from hypercrl.methods import Batch, MethodConfig, make_method
 from hypercrl.planning import PLANNERS, CEMConfig, make_planner, trajectory_returns
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.evaluation import Evaluator
-from hypercrl_envs import SimulatedRollout, TaskSequence, gym_task, make_task
+from hypercrl_envs import LocalFleet, SimulatedRollout, TaskSequence, gym_task, make_task
 from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.gym_task import GymTask
 
@@ -292,8 +292,8 @@ def evaluator(horizon=5, heldout_from=0, spec=TOLD, heldout=6, noise=0.8) -> Eva
         CEMConfig(samples=30, elites=5, horizon=6, iterations=2), -torch.ones(1), torch.ones(1)
     )
     exploration = ExplorationConfig(random_std=noise)
-    sequence = TaskSequence([spec], "ledge")
-    return Evaluator(sequence, planner, 0, exploration, horizon, heldout, heldout_from)
+    fleet = LocalFleet(TaskSequence([spec], "ledge"))
+    return Evaluator(fleet, planner, 0, exploration, horizon, heldout, heldout_from)
 
 
 def perfect(robots: int) -> Told:
@@ -310,7 +310,7 @@ def test_scores_are_what_the_environment_counts_although_episodes_end_at_differe
     measured._heldout_episodes(0)
     for belief, falls in [(perfect, False), (clumsy, True)]:
         Ledge.episodes.clear()
-        score = measured.evaluate(0, belief, 7, key=1)
+        (score,) = measured.evaluate({0: belief}, 7, key=1)
         assert len(Ledge.episodes) == 7
         # Robots are reset in turn and then stepped in turn, so each counts in the last entry.
         assert any(e["terminated"] for e in Ledge.episodes) == falls

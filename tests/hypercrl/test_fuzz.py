@@ -7,7 +7,14 @@ from scripts.fuzz import TARGETS, fuzz
 
 @pytest.mark.parametrize(
     ("target", "examples"),
-    [("config", 60), ("result", 150), ("metrics", 150), ("words", 30), ("grid", 40)],
+    [
+        ("checkpoint", 600),
+        ("state", 60),
+        ("config", 60),
+        ("result", 150),
+        ("metrics", 150),
+        ("words", 50),
+    ],
 )
 def test_nothing_but_the_one_message(target, examples):
     seen = fuzz(target, examples)
@@ -18,5 +25,5 @@ def test_nothing_but_the_one_message(target, examples):
 def test_a_page_over_errors_that_were_not_measured(tmp_path):
     """As fuzzing found it: an axis in decades without a number on it."""
     line = b'{"kind": "eval", "env_steps": 12, "task": 1, "on": 1, "return": 1.0}\n'
-    TARGETS["page"][1]({"metrics": line}, tmp_path)
+    TARGETS["page"].read({"metrics": line}, tmp_path)
     assert (tmp_path / "report" / "index.html").exists()

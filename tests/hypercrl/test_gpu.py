@@ -16,6 +16,7 @@ from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
+from hypercrl.training.result import repeatable
 
 pytestmark = pytest.mark.gpu
 
@@ -246,40 +247,108 @@ def test_captured_training_steps_are_the_eager_ones(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"regularised_tasks": 3}, {"l1": 1e-4}])
-def test_the_fused_step_of_hnet_has_autograds_gradients(settings, monkeypatch):
-    """At the size of the push tasks, 20 of them; autograd in float64."""
-    config = HnetConfig("hnet", 1e-4, 1e9, **settings)
-    model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
-    fused, exact = (
-        make_method(
-            copy.deepcopy(model),
-            config,
+PUSH = (10, 2, [200, 200], False)
+"""Widths of observation and action, hidden layers, and whether the variance is predicted."""
+
+
+def three_ways(monkeypatch, old_tasks, sizes=PUSH, **settings):
+    """The fused step, autograd in float32 and autograd in float64, in the middle of a task."""
+    ways = []
+    for way in range(3):
+        method = make_method(
+            DynamicsModel(*sizes),
+            HnetConfig("hnet", 1e-4, **{"clip_norm": 5.0, **settings}),
             torch.Generator().manual_seed(0),
             torch.Generator("cuda").manual_seed(1),
         )
-        for _ in range(2)
-    )
-    for method in (fused, exact):
-        for _ in range(20):
+        for _ in range(old_tasks + 1):
             method.begin_task()
         noise = torch.randn(method.targets.shape, generator=torch.Generator().manual_seed(2))
         method.targets.add_(0.01 * noise.cuda())
-    exact.double()
-    exact.optimisers = exact._new_optimisers()
-    monkeypatch.setattr(exact, "_on_gpu", lambda: False)
-    assert fused.why_not_fused() is None
+        if way == 2:
+            method.double()
+            method.optimisers = method._new_optimisers()
+        if way > 0:
+            monkeypatch.setattr(method, "_on_gpu", lambda: False)
+        assert (method.why_not_fused() is None) == (way == 0)
+        ways.append(method)
+    return ways
+
+
+def random_batches(count, rows=100, observed=10, acted=2):
     g = torch.Generator().manual_seed(3)
-    for _ in range(3):
-        obs, action = torch.randn(100, 10, generator=g), torch.rand(100, 2, generator=g)
-        parts = [t.cuda() for t in (obs, action, obs + 0.1 * action.repeat(1, 5))]
-        fused.training_step(Batch(*parts))
-        exact.training_step(Batch(*(t.double() for t in parts)))
+    for _ in range(count):
+        obs, action = torch.randn(rows, observed, generator=g), torch.rand(rows, acted, generator=g)
+        change = 0.1 * action.repeat(1, observed)[:, :observed]
+        yield Batch(obs.cuda(), action.cuda(), (obs + change).cuda())
+
+
+def double(batch):
+    return Batch(batch.obs.double(), batch.action.double(), batch.next_obs.double())
+
+
+ODD = {"hidden": [33], "activation": "relu", "embedding_size": 7}
+
+
+@pytest.mark.parametrize(
+    ("old_tasks", "sizes", "settings"),
+    [
+        *((tasks, PUSH, {}) for tasks in (0, 1, 2, 19, 64, 65, 100)),
+        (19, PUSH, {"regularised_tasks": 3}),
+        (19, PUSH, {"l1": 1e-4}),
+        (5, (7, 3, [50, 31, 80], False), {**ODD, "l1": 1e-4}),
+        (3, (7, 3, [300], False), {**ODD, "hidden": [20, 90, 20]}),
+        (3, (7, 3, [40, 40], True), {"hidden": [150, 150]}),
+    ],
+)
+def test_the_fused_step_of_hnet_has_autograds_gradients(old_tasks, sizes, settings, monkeypatch):
+    """At the size of the push tasks, and odd ones; autograd in float64."""
+    fused, _, exact = three_ways(monkeypatch, old_tasks, sizes, **{"clip_norm": 1e9, **settings})
+    rows = 100 if sizes == PUSH else 37
+    for batch in random_batches(3, rows, *sizes[:2]):
+        mine, theirs = fused.training_step(batch), exact.training_step(double(batch))
+        for name, value in theirs.items():
+            torch.testing.assert_close(mine[name].double(), value.double(), rtol=1e-5, atol=1e-9)
         for mine, theirs in zip(fused.parameters(), exact.parameters(), strict=True):
             assert (mine.grad is None) == (theirs.grad is None)
             if mine.grad is not None:
                 error = (mine.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-12)
                 assert error < 1e-5
+
+
+@pytest.mark.parametrize("old_tasks", [2, 19, 100])
+def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
+    """No farther from float64 than autograd in float32 is; and the same steps to the last bit."""
+    fused, plain, exact = three_ways(monkeypatch, old_tasks)
+    again, *_ = three_ways(monkeypatch, old_tasks)
+    start = fused.hypernetwork.theta.detach().double()
+    for batch in random_batches(50):
+        for method in (fused, plain, again):
+            method.training_step(batch)
+        exact.training_step(double(batch))
+    ends = [method.hypernetwork.theta.detach() for method in (fused, plain, exact)]
+    assert torch.equal(ends[0], again.hypernetwork.theta)
+    moved = (ends[2] - start).norm()
+    mine, theirs = ((end.double() - ends[2]).norm() / moved for end in ends[:2])
+    assert mine < max(2 * theirs, 1e-4)
+    torch.testing.assert_close(
+        fused.embeddings[-1].double(), exact.embeddings[-1], rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("method=hnet",), ("method=coreset",), ("method=hnet", "memory=gated_deltanet")]
+)
+def test_the_same_settings_come_to_the_same_result_on_the_gpu(words, tmp_path):
+    """With training steps and plans as graphs; on one GPU, as on a CPU."""
+    results = []
+    for name in ("first", "second"):
+        run = tmp_path / name
+        main(["train", "preset=smoke", "device=cuda", "seed=5", *words, f"run_dir={run}"])
+        results.append(repeatable(json.loads((run / "result.json").read_text())))
+    first, second = results
+    assert first["updates"] == 2 * 3 * 20
+    assert json.dumps(first) == json.dumps(second)
 
 
 @pytest.mark.parametrize("method", METHODS)

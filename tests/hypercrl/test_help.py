@@ -82,11 +82,18 @@ def test_help_has_the_values_of_the_words_beside_it(capsys):
     assert "method.beta" not in text
 
 
-def test_a_mistake_beside_help_is_told(capsys):
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("method=nothing", "there is no method=nothing"),
+        ("env=1", "env is the name of one choice, not 1"),
+    ],
+)
+def test_a_mistake_beside_help_is_told(word, said, capsys):
     with pytest.raises(SystemExit) as end:
-        main(["train", "method=nothing", "--help"])
+        main(["train", word, "--help"])
     assert end.value.code == 2
-    assert "there is no method=nothing" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_help_of_recall_knows_its_own_presets(capsys):

@@ -15,11 +15,13 @@ from hypercrl.base import interrupts
 from hypercrl.base.interrupts import Interruption
 from hypercrl.cli import main
 from hypercrl.methods.ewc import EWC
+from hypercrl.replay.datasets import Episode, write_dataset
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.runs.run_folder import RunFolder
-from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.evaluation import Episodes, Evaluator
 from hypercrl.training.learner import Learner
 from hypercrl.training.trainer import Trainer
+from hypercrl_envs import make_task
 
 SMALL = (
     *FEW_STEPS,
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
 def learned(path):
     """All of the last checkpoint but its timings."""
     tree = load_checkpoint(path / "checkpoints/latest.safetensors")
-    for name in ("log_bytes", "tallies", "plan_seconds"):
+    for name in ("log_bytes", "tallies"):
         tree.pop(name, None)
     return tree
 
@@ -93,7 +95,7 @@ MOMENTS = {
     "a random step": (Trainer, "_act", 9),
     "the last random step": (Trainer, "_act", 14),
     "held-out episodes": (Evaluator, "_draw_heldout", 2),
-    "the first evaluation": (Evaluator, "_reset", 2),
+    "the first evaluation": (Episodes, "move", 2),
     "the first training step": (Learner, "_step_on_slots", 1),
     "a training step": (Learner, "_step_on_slots", 9),
     "the last one of a round": (Learner, "_step_on_slots", 12),
@@ -133,12 +135,10 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
     assert_same(learned(run), learned(straight))
 
 
-def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
-    straight, tmp_path, monkeypatch
-):
-    """As the clock would have it: in training steps, in evaluations, in the random steps."""
-    monkeypatch.setattr(interrupts, "SAVE_SECONDS", 0.0)
-    run, save, saved = tmp_path / "run", RunFolder.save_checkpoint, []
+def saved_and_killed(run, words, deaths, monkeypatch):
+    """Train, saved at every pause, as the clock would have it, and killed after so many saves, and
+    gone on with; where every checkpoint was written."""
+    save, saved = RunFolder.save_checkpoint, []
 
     class Killed(BaseException):
         pass
@@ -147,19 +147,57 @@ def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
         save(self, name, tree)
         position = tree["position"]
         saved.append((position["task"], position["step"], position["stage"]))
-        if len(saved) in (10, 80, 120, 250, 300):
+        if len(saved) in deaths:
             raise Killed
 
-    monkeypatch.setattr(RunFolder, "save_checkpoint", save_and_die)
-    words = [*SMALL, f"run_dir={run}"]
-    for _ in range(6):
-        try:
-            main(["train", *words])
-            break
-        except Killed:
+    words = [*words, f"run_dir={run}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupts, "SAVE_SECONDS", 0.0)
+        patch.setattr(RunFolder, "save_checkpoint", save_and_die)
+        for _ in range(len(deaths)):
+            with pytest.raises(Killed):
+                main(["train", *words])
             words = [f"resume={run}"]
+        main(["train", *words])
+    return saved
+
+
+def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
+    straight, tmp_path, monkeypatch
+):
+    """In training steps, in evaluations, in the random steps."""
+    run = tmp_path / "run"
+    saved = saved_and_killed(run, SMALL, (10, 80, 120, 250, 300), monkeypatch)
     assert {stage for _, _, stage in saved} == set(range(7))
     assert len(saved) > 300
+    assert outcome(run) == outcome(straight)
+    assert_same(learned(run), learned(straight))
+
+
+def recorded(path, steps):
+    """A dataset of one episode, which need not be a real one."""
+    draws, task = np.random.default_rng(steps), make_task("push")
+    episode = Episode(
+        0.1 * draws.normal(size=(steps + 1, 10)).astype(np.float32),
+        draws.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        draws.normal(size=steps),
+        terminated=False,
+        info={"success": np.zeros(steps + 1, bool)},
+    )
+    write_dataset(path, [episode], task.observation_space, task.action_space, None, {})
+    return path
+
+
+def test_so_does_one_that_begins_its_tasks_with_recorded_episodes(tmp_path, monkeypatch):
+    """The first task with more transitions than its random steps, the second one with fewer."""
+    pytest.importorskip("minari")
+    datasets = ",".join(str(recorded(tmp_path / f"{n}-v0", n)) for n in (20, 8))
+    words = (*SMALL, f"replay.datasets=[{datasets}]")
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    main(["train", *words, f"run_dir={straight}"])
+    saved = saved_and_killed(run, words, (2, 20, 90, 150, 170, 200), monkeypatch)
+    assert saved[1][:2] == (0, 14), "the random steps of the first task are all recorded ones"
+    assert min(step for task, step, _ in saved if task == 1 and step) == 9
     assert outcome(run) == outcome(straight)
     assert_same(learned(run), learned(straight))
 

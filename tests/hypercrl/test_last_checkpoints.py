@@ -241,12 +241,15 @@ FOREIGN = {
     "slots that are not there": changed(
         ("learner", "round"), lambda _: torch.full((3, 100), 10**6)
     ),
-    "an observation of one number": changed(("obs",), lambda t: t[:1]),
-    "noise of one number": changed(("noise", "value"), lambda t: t[:1]),
-    "a plan of one step": changed(("plan_start",), lambda t: t[:, :, :1]),
-    "a world of another size": changed(("env", "physics"), lambda p: p[:-1]),
-    "a world after its end": changed(("env", "elapsed_steps"), lambda _: 10**6),
-    "a world's generator": changed(("env", "np_random"), lambda _: {}),
+    "slots that are no tensor": changed(("learner", "round"), lambda _: []),
+    "an observation of one number": changed(("actor", "obs"), lambda t: t[:, :1]),
+    "noise of one number": changed(("actor", "noise", "value"), lambda t: t[:, :1]),
+    "a plan of one step": changed(("actor", "plan_start"), lambda t: t[:, :, :1]),
+    "a world of another size": changed(("actor", "robots", 0, "physics"), lambda p: p[:-1]),
+    "a world after its end": changed(("actor", "robots", 0, "elapsed_steps"), lambda _: 10**6),
+    "a world's generator": changed(("actor", "robots", 0, "np_random"), lambda _: {}),
+    "a robot too many": changed(("actor", "robots"), lambda robots: robots * 2),
+    "a return of text": changed(("actor", "returns"), lambda _: ["much"]),
     "a matrix of text": changed(("tallies", "matrix", "success"), lambda _: [["x"]]),
     "a length that is none": changed(("log_bytes",), lambda _: "many"),
 }
@@ -262,6 +265,16 @@ def test_a_state_that_no_such_run_has_is_refused(what, run, capsys):
     said = refused(capsys, f"resume={run}")
     assert "does not belong to this run" in said
     assert "checkpoint=previous" in said
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("length", [-2, -1, 10**400], ids=["-2", "-1", "of 401 digits"])
+def test_a_length_that_no_file_has(length, run, capsys):
+    tree = load_checkpoint(file(run, "latest"))
+    save_checkpoint(file(run, "latest"), tree | {"log_bytes": length})
+    before = (run / "metrics.jsonl").read_bytes()
+    said = refused(capsys, f"resume={run}")
+    assert "metrics.jsonl does not belong to the latest checkpoint" in said
     assert (run / "metrics.jsonl").read_bytes() == before
 
 

@@ -10,7 +10,7 @@ from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
 from hypercrl.planning import CEMConfig, make_planner
 from hypercrl.training.evaluation import Evaluator
-from hypercrl_envs import TaskSequence
+from hypercrl_envs import LocalFleet, TaskSequence
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
@@ -41,7 +41,9 @@ def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_oth
     ]
     config = CEMConfig(samples=12, elites=3, horizon=8, iterations=2)
     planner = make_planner(config, -torch.ones(6), torch.ones(6))
-    evaluator = Evaluator(TaskSequence(tasks, "three"), planner, 0, ExplorationConfig(), 10, 1, 0)
+    evaluator = Evaluator(
+        LocalFleet(TaskSequence(tasks, "three")), planner, 0, ExplorationConfig(), 10, 1, 0
+    )
     other_body, other_motors = (evaluator.evaluate_oracle(j, 1, imagined=0) for j in (1, 2))
     evaluator.close()
     assert np.isnan(other_body.prediction_error)

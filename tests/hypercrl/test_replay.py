@@ -93,19 +93,75 @@ def test_no_window_where_no_episode_is_long_enough():
 
 
 def test_the_present_episode():
-    assert in_episodes(20, [6, 3]).episode().action.flatten().tolist() == [100, 101, 102]
-    assert in_episodes(4, [2, 9]).episode().action.flatten().tolist() == [105, 106, 107, 108]
+    for capacity, lengths, wanted in [
+        (20, [6, 3], [100, 101, 102]),
+        (4, [2, 9], [105, 106, 107, 108]),
+    ]:
+        (present,) = in_episodes(capacity, lengths).present_episodes()
+        assert present.action.flatten().tolist() == wanted
     replay = in_episodes(20, [6])
     replay.begin_episode()
-    assert len(replay.episode()) == 0
+    assert len(replay.present_episodes()[0]) == 0
 
 
 def test_state_keeps_the_episodes():
     replay, again = in_episodes(9, [6, 3, 4]), Replay(9, 2, 1, torch.device("cpu"))
     replay.begin_episode()
     again.load_state(replay.state())
-    assert len(again.episode()) == 0
+    assert len(again.present_episodes()[0]) == 0
     for r in (replay, again):
         r.add(torch.zeros(2), torch.full((1,), 99.0), torch.zeros(2))
     drawn = [r.gather(r.windows(torch.Generator().manual_seed(1), 30, 3)) for r in (replay, again)]
     assert torch.equal(drawn[0].action, drawn[1].action)
+
+
+def of_three_robots(capacity, lengths):
+    """Each with episodes of its own lengths; actions are 1000 a robot, 100 an episode and 1 a
+    step."""
+    replay = Replay(capacity, 2, 1, torch.device("cpu"), robots=3)
+    told = [
+        [1000.0 * robot + 100 * number + step for number, n in enumerate(own) for step in range(n)]
+        for robot, own in enumerate(lengths)
+    ]
+    for values in zip(*told, strict=True):
+        for robot, value in enumerate(values):
+            if value % 100 == 0:
+                replay.begin_episode(robot)
+        actions = torch.tensor(values)[:, None]
+        replay.add(actions.repeat(1, 2), actions, actions.repeat(1, 2) + 1)
+    return replay
+
+
+def test_windows_of_several_robots_are_each_of_one_of_them():
+    lengths = [[4, 6], [7, 3], [10]]
+    replay = of_three_robots(3 * 8 + 2, lengths)
+    assert (replay.capacity, len(replay)) == (24, 24)
+    held = [
+        [1000 * r + 100 * n + s for n, length in enumerate(own) for s in range(length)][-8:]
+        for r, own in enumerate(lengths)
+    ]
+    wanted = {v for own in held for v in own if {v + i for i in range(3)} <= set(own)}
+    windows = replay.gather(replay.windows(torch.Generator().manual_seed(0), 600, 3))
+    starts = windows.action[:, :1]
+    assert torch.equal(windows.action, starts + torch.arange(3.0)[None, :, None])
+    assert set(starts.flatten().tolist()) == wanted
+    assert torch.unique(starts, return_counts=True)[1].min() > 0.5 * 600 / len(wanted)
+
+
+def test_episodes_of_several_robots():
+    replay = of_three_robots(24, [[4, 6], [7, 3], [10]])
+    present = [part.action.flatten().tolist() for part in replay.present_episodes()]
+    assert present == [
+        [100, 101, 102, 103, 104, 105],
+        [1100, 1101, 1102],
+        [2002, 2003, 2004, 2005, 2006, 2007, 2008, 2009],
+    ]
+    assert [len(part) for part in replay.episodes()] == [2, 6, 5, 3, 8]
+    assert replay.latest(4).action.flatten().tolist() == [2008, 105, 1102, 2009]
+    replay.begin_episode(1)
+    assert [len(part) for part in replay.present_episodes()] == [6, 0, 8]
+    again = Replay(24, 2, 1, torch.device("cpu"), robots=3)
+    again.load_state(replay.state())
+    assert [len(part) for part in again.present_episodes()] == [6, 0, 8]
+    with pytest.raises(ValueError, match="of 3 robots, not of 2"):
+        Replay(24, 2, 1, torch.device("cpu"), robots=2).load_state(replay.state())

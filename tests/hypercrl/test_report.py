@@ -228,6 +228,22 @@ def test_a_failed_cell_is_shown_as_failed(tmp_path):
     assert "—" in terminal, "its average is undefined, not the mean of the rest"
 
 
+def test_an_error_that_is_missing_is_no_failure(tmp_path):
+    """Such as that of a model without training, which may come to no finite number."""
+    errors = [[None, None], [0.25, 0.5], [0.3, 0.2]]
+    terminal, page = report(
+        [write_run(tmp_path / "run", prediction_error=errors)], tmp_path / "out"
+    )
+    assert "failed" not in terminal
+    assert ">failed<" not in page
+    (benchmark,) = group([load_run(tmp_path / "run")])
+    (table,) = (t for t in matrix_tables(benchmark, benchmark.runs[0].result) if "error" in t.title)
+    assert rows_of(table)["untrained"] == ["—", "—"]
+    said = " ".join(terminal.split())
+    assert "seed 0 has prediction errors that are missing (—): no held-out episode was" in said
+    assert "10-step error" in said
+
+
 def test_a_seed_that_was_given_up_is_not_averaged_away(tmp_path):
     paths = [write_run(tmp_path / f"{seed}", seed=seed) for seed in range(4)]
     paths.append(write_run(tmp_path / "gone", seed=4, finished=False))

@@ -262,7 +262,7 @@ def test_a_known_episode_is_gone_through_again():
     for step in range(5):
         made[0].observe(*(part[step : step + 1] for part in vars(episode).values()))
     made[1].observe(torch.ones(1, 1), torch.ones(1, 1), torch.zeros(1, 1))  # to be forgotten
-    made[1].recall(episode)
+    made[1].recall([episode])
     made[2].load_state(copy.deepcopy(made[0].state()))
     for other in made[1:]:
         assert torch.equal(other.probabilities(), made[0].probabilities())

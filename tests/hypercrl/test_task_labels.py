@@ -34,7 +34,7 @@ def same(layers, others) -> bool:
 
 def live(labels: InferredLabels, jump: float, steps: int) -> list[int | None]:
     """Steps of a robot that rests, or jumps; what the labels say to each."""
-    belief, said = labels.training_belief(0), []
+    belief, said = labels.training_belief(0, 1), []
     rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
     for _ in range(steps):
         belief.observe(rest, action, rest + jump)
@@ -55,7 +55,7 @@ def test_given_labels_are_the_numbers_of_the_sequence(method):
     assert not same(*known)
     for task in range(2):
         assert same(labels.belief(task, 3).layers(), known[task])
-        assert same(labels.training_belief(task).layers(), known[task])
+        assert same(labels.training_belief(task, 1).layers(), known[task])
 
 
 def test_only_the_start_is_announced_where_labels_are_inferred(method):
@@ -86,10 +86,10 @@ def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
         labels.begin()
         live(labels, jump, CONFIG.settle)
     known = [mean_layers(method.planner_layers(task)(None)) for task in range(2)]
-    assert same(labels.training_belief(0).layers(), known[1])  # whatever the sequence's number
+    assert same(labels.training_belief(0, 1).layers(), known[1])  # whatever the sequence's number
     labels.inference.current = 0
     assert not labels.learns
-    assert same(labels.training_belief(1).layers(), known[0])
+    assert same(labels.training_belief(1, 1).layers(), known[0])
 
 
 def test_evaluated_episodes_are_of_any_settled_task(method):

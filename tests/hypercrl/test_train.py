@@ -16,6 +16,7 @@ import torch
 from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
+from hypercrl.runs.checkpoint import load_checkpoint
 
 SMALL = (
     "preset=smoke",
@@ -77,6 +78,14 @@ def test_nothing_of_an_old_task_is_kept(hnet_run):
     saved = safetensors.torch.load_file(hnet_run / "checkpoints/after_task_2.safetensors")
     replay_like = [v for v in saved.values() if v.dim() == 2 and len(v) == 100]
     assert sorted(v.shape[1] for v in replay_like) == [2, 10, 10]
+
+
+def test_nothing_is_kept_of_streams_that_nobody_draws_from_again(hnet_run):
+    names = [
+        set(load_checkpoint(hnet_run / f"checkpoints/after_task_{n}.safetensors")["streams"])
+        for n in (1, 2)
+    ]
+    assert names[0] == names[1]
 
 
 def test_learning_curves_cover_all_tasks_seen(hnet_run):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hypercrl.base.dotted import dotted
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 
 TENSORBOARD = "tensorboard"
 LOGGERS = (TENSORBOARD, "wandb", "trackio", "mlflow")
@@ -83,7 +83,7 @@ def open_tracker(name: str, run: TrackedRun) -> Tracker:
         return module.begin(run)
     except Exception as error:
         raise UserError(
-            f"logger={name}: no run there ({str(error).strip().splitlines()[0]}). {module.OFFLINE}"
+            f"logger={name}: no run there ({first_line(error)}). {module.OFFLINE}"
         ) from error
 
 

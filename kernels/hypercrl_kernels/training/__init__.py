@@ -1,20 +1,50 @@
-"""Operations of a training step: Adam, a hypernetwork's layers, the loss of what it writes."""
+"""Operations of a training step: Adam, and what a hypernetwork's gradients by hand are made of."""
 
 from hypercrl_kernels.training.adam import adam_ahead, adam_step
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
-from hypercrl_kernels.training.narrow_mlp import narrow_mlp
-from hypercrl_kernels.training.regularised_head import MOST_TASKS, regularised_head
+from hypercrl_kernels.training.clipped_adam import clipped_adam, gradient_norms
+from hypercrl_kernels.training.network_gradient import network_gradient, why_no_network_gradient
+from hypercrl_kernels.training.regularised_head import regularised_head
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.scaled_error import scaled_error
+from hypercrl_kernels.training.step_parts import (
+    NetworkGradient,
+    Scales,
+    Shares,
+    Trained,
+    TrunkAhead,
+    WrittenGradient,
+)
+from hypercrl_kernels.training.trunk import Trunk
+from hypercrl_kernels.training.trunk_ahead import trunk_ahead, trunk_back
+from hypercrl_kernels.training.written_weights import (
+    head_layers,
+    written_gradient,
+    written_weights,
+)
 
 __all__ = [
-    "MOST_TASKS",
     "AdamMoments",
     "AdamSettings",
     "HeadGradients",
+    "NetworkGradient",
+    "Scales",
+    "Shares",
+    "Trained",
+    "Trunk",
+    "TrunkAhead",
+    "WrittenGradient",
     "adam_ahead",
     "adam_step",
-    "narrow_mlp",
+    "clipped_adam",
+    "gradient_norms",
+    "head_layers",
+    "network_gradient",
     "regularised_head",
     "scaled_error",
+    "trunk_ahead",
+    "trunk_back",
+    "why_no_network_gradient",
+    "written_gradient",
+    "written_weights",
 ]

@@ -7,9 +7,9 @@ import triton.language as tl
 
 
 @triton.jit
-def adam_rates(step, RATE: tl.constexpr, LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr):
-    """Step size and 1/√(1 − β₂^t) of the step after `step`; 1 − β^t needs float64."""
-    steps = tl.load(step).to(tl.float64) + 1.0
+def adam_rates(steps, RATE: tl.constexpr, LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr):
+    """Step size and 1/√(1 − β₂^t) of step number t from 1 on; 1 − β^t needs float64."""
+    steps = steps.to(tl.float64)
     size = RATE / (1.0 - tl.exp(steps * LOG_BETA1))
     inverse_root = 1.0 / tl.sqrt(1.0 - tl.exp(steps * LOG_BETA2))
     return size.to(tl.float32), inverse_root.to(tl.float32)
@@ -56,7 +56,7 @@ def adam_kernel(
 ):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < numel
-    size, inverse_root = adam_rates(step, RATE, LOG_BETA1, LOG_BETA2)
+    size, inverse_root = adam_rates(tl.load(step) + 1.0, RATE, LOG_BETA1, LOG_BETA2)
     value = tl.load(parameter + at, mask=inside, other=0.0)
     slope = tl.load(gradient + at, mask=inside, other=0.0)
     if UPDATE:

@@ -1,6 +1,7 @@
 """Launches of the training kernels; imported only where Triton is used."""
 
 import itertools
+from dataclasses import dataclass
 from math import log
 from typing import Any
 
@@ -10,16 +11,61 @@ from torch import Tensor
 
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
 from hypercrl_kernels.training.adam_triton import adam_kernel
-from hypercrl_kernels.training.narrow_mlp_triton import (
-    narrow_mlp_back_kernel,
-    narrow_mlp_kernel,
+from hypercrl_kernels.training.clipped_adam_triton import (
+    clipped_adam_kernel,
+    gradient_norms_kernel,
 )
+from hypercrl_kernels.training.network_gradient_triton import network_gradient_kernel
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
 from hypercrl_kernels.training.scaled_error_triton import scaled_error_kernel
+from hypercrl_kernels.training.step_parts import (
+    NetworkGradient,
+    Scales,
+    Shares,
+    Trained,
+    TrunkAhead,
+    WrittenGradient,
+)
+from hypercrl_kernels.training.trunk import Trunk
+from hypercrl_kernels.training.trunk_triton import trunk_ahead_kernel, trunk_back_kernel
+from hypercrl_kernels.training.written_weights_triton import (
+    written_gradient_kernel,
+    written_weights_kernel,
+)
 
-_PROGRAMS = 132  # one for each multiprocessor of an H100
-_BLOCK = 32  # written numbers at a time: 8 KB of each matrix, three of them on their way at once
+
+@dataclass
+class Tuning:
+    """How the kernels are cut, as measured on an H200."""
+
+    write_block: int = 128
+    write_warps: int = 4
+    back_block: int = 128
+    back_warps: int = 4
+    ahead_taken: int = 16
+    ahead_warps: int = 8
+    ahead_chunk: int = 32
+    head_block: int = 32
+    head_warps: int = 4
+    head_programs: int = 528
+    head_stages: int = 1
+    head_numbers: int = 8192
+    head_registers: int | None = None
+    head_tasks: int = 32
+    trunk_taken: int = 8
+    trunk_warps: int = 8
+    trunk_chunk: int = 8
+    network_warps: int = 8
+    network_block: int = 32
+    network_stages: int = 3
+    norm_block: int = 1024
+    norm_warps: int = 8
+    adam_block: int = 1024
+    adam_warps: int = 4
+
+
+TUNING = Tuning()
 
 
 def launch_adam(
@@ -48,6 +94,95 @@ def launch_adam(
     )
 
 
+def launch_written_weights(theta: Tensor, embedding: Tensor, trunk: Trunk) -> tuple[Tensor, Tensor]:
+    """`written_weights` by the kernel."""
+    tuning = TUNING
+    size = (len(theta) - trunk.numel) // (trunk.sizes[-1] + 1)
+    outputs, written = theta.new_empty(trunk.outputs), theta.new_empty(size)
+    shape = _shape(trunk)
+    del shape["STARTS"]
+    written_weights_kernel[(triton.cdiv(size, tuning.write_block),)](
+        theta,
+        theta[trunk.numel :],
+        embedding,
+        outputs,
+        written,
+        size,
+        **shape,
+        BLOCK=tuning.write_block,
+        num_warps=tuning.write_warps,  # pyright: ignore[reportCallIssue]
+    )
+    return outputs, written
+
+
+def launch_written_gradient(
+    head: Tensor, partials: Tensor, written: Tensor, width: int, l1: float
+) -> WrittenGradient:
+    """`written_gradient` by the kernel."""
+    tuning = TUNING
+    parts, size = partials.shape
+    programs = triton.cdiv(size, tuning.back_block)
+    found = WrittenGradient(head.new_empty(size), head.new_empty(programs, width))
+    written_gradient_kernel[(programs,)](
+        head,
+        partials.contiguous(),
+        written.contiguous(),
+        *found,
+        size,
+        parts,
+        l1,
+        WIDTH=width,
+        PADDED=triton.next_power_of_2(width),
+        L1=l1 != 0,
+        BLOCK=tuning.back_block,
+        num_warps=tuning.back_warps,  # pyright: ignore[reportCallIssue]
+    )
+    return found
+
+
+def launch_trunk_ahead(
+    flat: Tensor,
+    gradient: Tensor,
+    moments: AdamMoments,
+    settings: AdamSettings,
+    embedding: Tensor,
+    outputs: Tensor,
+    products: Tensor,
+    old: Tensor,
+    trunk: Trunk,
+) -> TrunkAhead:
+    """`trunk_ahead` by the kernel."""
+    tuning = TUNING
+    found = TrunkAhead(
+        torch.empty_like(flat),
+        flat.new_empty(len(old) * trunk.outputs),
+        torch.empty_like(embedding),
+    )
+    trunk_ahead_kernel[(max(1, triton.cdiv(len(old), tuning.ahead_taken)),)](
+        flat,
+        moments.mean,
+        moments.square,
+        moments.step,
+        embedding,
+        outputs,
+        products.contiguous(),
+        old.contiguous(),
+        gradient,
+        found.embedding_gradient,
+        found.ahead,
+        found.old_outputs,
+        len(products),
+        len(old),
+        **_shape(trunk),
+        TAKEN=tuning.ahead_taken,
+        ROWS=max(16, tuning.ahead_taken),
+        CHUNK=tuning.ahead_chunk,
+        **_constants(settings),
+        num_warps=tuning.ahead_warps,  # pyright: ignore[reportCallIssue]
+    )
+    return found
+
+
 def launch_regularised_head(
     head: Tensor,
     gradient: Tensor,
@@ -61,11 +196,17 @@ def launch_regularised_head(
     strength: float,
 ) -> HeadGradients:
     """`regularised_head` by the kernel."""
+    tuning = TUNING
     size, (count, width) = len(written_gradient), old.shape
-    programs = min(_PROGRAMS, triton.cdiv(size, _BLOCK))
-    padded, rows = max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(count))
-    distances = head.new_empty(programs)
-    old_gradients = head.new_empty(programs, rows, padded)
+    padded = max(16, triton.next_power_of_2(width))
+    rows = 16 if count <= 16 else tuning.head_tasks
+    # Sums for the old tasks stay in registers.
+    chunks = min(triton.cdiv(count, rows), max(1, tuning.head_numbers // (rows * padded)))
+    block = max(16, min(tuning.head_block, 64 * tuning.head_block // padded))
+    programs = min(tuning.head_programs, triton.cdiv(size, block))
+    found = HeadGradients(
+        head.new_empty(programs), head.new_empty(programs), head.new_empty(programs, count, width)
+    )
     regularised_head_kernel[(programs,)](
         head,
         gradient,
@@ -77,51 +218,142 @@ def launch_regularised_head(
         old.contiguous(),
         targets.contiguous(),
         targets if tasks is None else tasks.contiguous(),
-        distances,
-        old_gradients,
+        *found,
         size,
         count,
-        2 * strength / count,
+        2 * strength / max(count, 1),
         WIDTH=width,
         PADDED=padded,
         TASKS=rows,
+        CHUNKS=chunks,
         CHOSEN=tasks is not None,
-        BLOCK=_BLOCK,
+        BLOCK=block,
+        STAGES=tuning.head_stages,
         **_constants(settings),
-        num_warps=8,  # pyright: ignore[reportCallIssue]
-        num_stages=3,  # pyright: ignore[reportCallIssue]
+        num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]
+        maxnreg=tuning.head_registers,  # pyright: ignore[reportCallIssue]
     )
-    return HeadGradients(distances.sum(), old_gradients.sum(0)[:count, :width])
+    return found
 
 
-def launch_narrow_mlp(flat: Tensor, x: Tensor, sizes: tuple[int, ...], activation: str) -> Tensor:
-    """Outputs of all layers, one after another, [rows, width] each."""
-    outputs = x.new_empty(len(x) * sum(sizes[1:]))
-    narrow_mlp_kernel[(1,)](flat, x, outputs, len(x), **_shape(len(x), sizes, activation))
-    return outputs
-
-
-def launch_narrow_mlp_back(
-    flat: Tensor,
-    x: Tensor,
-    outputs: Tensor,
-    slope: Tensor,
-    sizes: tuple[int, ...],
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `flat` and of `x`."""
-    gradients = torch.empty_like(flat), torch.empty_like(x)
-    starts = tuple(itertools.accumulate(sizes[1:-1], initial=0))
-    narrow_mlp_back_kernel[(1,)](
-        flat,
-        x,
-        outputs,
-        slope,
-        *gradients,
-        len(x),
-        **{"STARTS": starts, **_shape(len(x), sizes, activation)},
-    )
+def launch_trunk_back(
+    flat: Tensor, x: Tensor, outputs: Tensor, slopes: Tensor, trunk: Trunk
+) -> Tensor:
+    """`trunk_back` by the kernel."""
+    tuning = TUNING
+    programs = triton.cdiv(len(x), tuning.trunk_taken)
+    gradients = flat.new_empty(programs, trunk.numel)
+    if programs:
+        trunk_back_kernel[(programs,)](
+            flat,
+            x.contiguous(),
+            outputs,
+            slopes.contiguous(),
+            gradients,
+            len(slopes),
+            len(x),
+            NUMEL=trunk.numel,
+            **_shape(trunk),
+            TAKEN=tuning.trunk_taken,
+            ROWS=max(16, tuning.trunk_taken),
+            CHUNK=tuning.trunk_chunk,
+            num_warps=tuning.trunk_warps,  # pyright: ignore[reportCallIssue]
+        )
     return gradients
+
+
+def launch_network_gradient(
+    weights: Tensor,
+    sizes: tuple[int, ...],
+    obs: Tensor,
+    action: Tensor,
+    next_obs: Tensor,
+    scales: Scales,
+) -> NetworkGradient:
+    """`network_gradient` by the kernel."""
+    tuning, rows = TUNING, 16
+    paddings = tuple(max(16, triton.next_power_of_2(size)) for size in sizes)
+    widest = max(tuning.network_block, *paddings)
+    programs = triton.cdiv(len(obs), rows)
+    scratch = weights.new_empty(programs, len(sizes) + 1, rows, widest)
+    found = NetworkGradient(weights.new_empty(programs), weights.new_empty(programs, len(weights)))
+    obs, action, next_obs = (
+        x if x.stride(1) == 1 else x.contiguous() for x in (obs, action, next_obs)
+    )
+    network_gradient_kernel[(programs,)](
+        weights.contiguous(),
+        obs,
+        action,
+        next_obs,
+        *Scales(*(scale.contiguous() for scale in scales)),
+        scratch,
+        *found,
+        len(obs),
+        1 / (sizes[-1] * len(obs)),
+        obs.stride(0),
+        action.stride(0),
+        next_obs.stride(0),
+        NUMEL=len(weights),
+        SIZES=sizes,
+        OFFSETS=_offsets(sizes),
+        PADDINGS=paddings,
+        WIDEST=widest,
+        ROWS=rows,
+        BLOCK=tuning.network_block,
+        STAGES=tuning.network_stages,
+        num_warps=tuning.network_warps,  # pyright: ignore[reportCallIssue]
+    )
+    return found
+
+
+def launch_gradient_norms(
+    trunk_gradient: Tensor,
+    embedding_gradient: Tensor,
+    shares: Shares,
+    steps: tuple[Tensor, Tensor],
+) -> Tensor:
+    """`gradient_norms` by the kernel."""
+    tuning, size = TUNING, len(embedding_gradient)
+    norms = trunk_gradient.new_empty(4)
+    gradient_norms_kernel[(1,)](
+        trunk_gradient,
+        embedding_gradient,
+        *shares,
+        *steps,
+        norms,
+        len(shares.losses),
+        len(shares.squares),
+        len(shares.trunk),
+        NUMEL=len(trunk_gradient),
+        SIZE=size,
+        PADDED=triton.next_power_of_2(size),
+        BLOCK=tuning.norm_block,
+        num_warps=tuning.norm_warps,  # pyright: ignore[reportCallIssue]
+    )
+    return norms
+
+
+def launch_clipped_adam(
+    theta: Trained, embedding: Trained, settings: AdamSettings, norms: Tensor, limit: float
+) -> None:
+    """`clipped_adam` by the kernel."""
+    tuning, size = TUNING, len(embedding.parameter)
+    clipped_adam_kernel[(triton.cdiv(len(theta.parameter), tuning.adam_block) + 1,)](
+        theta.parameter,
+        theta.gradient,
+        *theta.moments,
+        embedding.parameter,
+        embedding.gradient,
+        *embedding.moments,
+        norms,
+        len(theta.parameter),
+        SIZE=size,
+        PADDED=triton.next_power_of_2(size),
+        LIMIT=limit,
+        BLOCK=tuning.adam_block,
+        **_constants(settings),
+        num_warps=tuning.adam_warps,  # pyright: ignore[reportCallIssue]
+    )
 
 
 def launch_scaled_error(
@@ -146,15 +378,19 @@ def launch_scaled_error(
     return loss, slope
 
 
-def _shape(rows: int, sizes: tuple[int, ...], activation: str) -> dict[str, Any]:
+def _offsets(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Of each layer's weight among the parameters."""
     numbers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
+    return tuple(itertools.accumulate(numbers[:-1], initial=0))
+
+
+def _shape(trunk: Trunk) -> dict[str, Any]:
     return {
-        "SIZES": sizes,
-        "OFFSETS": tuple(itertools.accumulate(numbers[:-1], initial=0)),
-        "ROWS": max(16, triton.next_power_of_2(rows)),
-        "PADDED": max(16, triton.next_power_of_2(max(sizes))),
-        "ELU": activation == "elu",
-        "num_warps": 8,
+        "SIZES": trunk.sizes,
+        "OFFSETS": _offsets(trunk.sizes),
+        "STARTS": tuple(itertools.accumulate(trunk.sizes[1:-1], initial=0)),
+        "PADDED": max(16, triton.next_power_of_2(max(trunk.sizes))),
+        "ELU": trunk.activation == "elu",
     }
 
 

@@ -9,9 +9,6 @@ from hypercrl_kernels.training.regularised_head_reference import (
     regularised_head_reference,
 )
 
-MOST_TASKS = 64
-"""Old tasks whose numbers one program of the kernel holds at once."""
-
 
 @torch.no_grad()
 def regularised_head(
@@ -29,8 +26,9 @@ def regularised_head(
     """Gradient of a task loss plus strength · R on the layer that writes P numbers.
 
     R = (1/T) Σ_j ‖W* _j − (W + ΔW) x_j − (b + Δb)‖² with the step (ΔW, Δb) that Adam would take on
-    the task loss alone, which counts as a constant (von Oswald et al. 2020, equation 2). The
-    matrices are read once, and the T P numbers written for old tasks are never stored.
+    the task loss alone, which counts as a constant (von Oswald et al. 2020, equation 2); with no
+    old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
+    numbers written for them are never stored.
 
     One Triton kernel on CUDA, torch operations elsewhere.
 
@@ -40,7 +38,7 @@ def regularised_head(
         moments, settings: of the Adam that trains the head.
         written_gradient: [P], of the task loss with respect to what the head writes.
         hidden: [w], the head's input for the present task.
-        old: [T, w], its inputs x_j for old tasks, T up to `MOST_TASKS`.
+        old: [T, w], its inputs x_j for old tasks.
         targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are, None for all.
         strength: factor of R.
     """

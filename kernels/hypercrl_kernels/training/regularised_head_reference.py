@@ -9,9 +9,16 @@ from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, 
 
 
 class HeadGradients(NamedTuple):
-    """R [] and its gradient with respect to the old tasks' last hidden layer, [T, w]."""
+    """Shares of what the whole layer comes to.
+
+    Attributes:
+        regulariser: [n], of R.
+        squares: [n], of the squared norm of the layer's gradient.
+        old: [n, T, w], of R's gradient with respect to the old tasks' last hidden layer.
+    """
 
     regulariser: Tensor
+    squares: Tensor
     old: Tensor
 
 
@@ -27,14 +34,15 @@ def regularised_head_reference(
     tasks: Tensor | None,
     strength: float,
 ) -> HeadGradients:
-    """`regularised_head` in torch operations."""
-    size, width = len(written_gradient), len(hidden)
+    """`regularised_head` in torch operations, one share."""
+    size, width, count = len(written_gradient), len(hidden), max(len(old), 1)
     torch.outer(written_gradient, hidden, out=gradient[: size * width].view(size, width))
     gradient[size * width :] = written_gradient
     ahead = adam_reference(head, gradient, moments, settings)[0]
     weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
     difference = torch.addmm(bias, old, weight.mT) - (targets if tasks is None else targets[tasks])
-    slope = difference * (2 * strength / len(old))
+    slope = difference * (2 * strength / count)
     gradient[: size * width].view(size, width).addmm_(slope.mT, old)
     gradient[size * width :] += slope.sum(0)
-    return HeadGradients(difference.square().sum() / len(old), slope @ weight)
+    regulariser = difference.square().sum() / count
+    return HeadGradients(regulariser[None], gradient.square().sum()[None], (slope @ weight)[None])

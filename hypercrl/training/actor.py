@@ -1,0 +1,202 @@
+"""The acting half of the loop: robots of one task act, and what they live through is learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import methodcaller
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypercrl.agent.agent import Agent
+from hypercrl.agent.belief import Belief
+from hypercrl.agent.exploration import make_noise
+from hypercrl.base.random_streams import derive_seed
+from hypercrl.base.saved import same_kind, same_type
+from hypercrl.training.experiment import Experiment
+from hypercrl.training.learner import Learner
+from hypercrl.training.tallies import Tallies
+from hypercrl_envs import Fleet
+
+SECONDS = torch.zeros(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An episode that is over."""
+
+    robot: int
+    episode_return: float
+    success: bool
+    terminated: bool
+    length: int
+
+
+class Actor:
+    """N robots in one task of the sequence: one plan for all, simulators of a fleet.
+
+    Args:
+        experiment: the parts.
+        fleet: makes the robots.
+        task: of the sequence, from 0.
+        learner: gets every transition.
+        tallies: get the seconds.
+
+    Attributes:
+        agent: plans for the robots.
+        belief: what it knows of them; None before the first plan.
+        obs: [N, O], where they are.
+        ended: episodes that the latest step has ended, to be begun anew.
+    """
+
+    def __init__(
+        self, experiment: Experiment, fleet: Fleet, task: int, learner: Learner, tallies: Tallies
+    ) -> None:
+        config = experiment.config
+        self.task = task
+        self.experiment = experiment
+        self.fleet = fleet
+        self.learner = learner
+        self.tallies = tallies
+        self._exploration = f"exploration of task {task}"
+        count = config.protocol.robots
+        self._robots = fleet.make(task, count)
+        env = fleet.task(task)
+        self.noise = make_noise(
+            env,
+            config.exploration,
+            count,
+            experiment.streams.get(self._exploration),
+        )
+        self.agent = Agent(
+            experiment.planner,
+            env.reward,
+            count,
+            experiment.streams.get("planner", experiment.device),
+            termination=env.termination,
+            watch=config.planner.watch,
+        )
+        self.belief: Belief | None = None
+        self.obs = torch.zeros(count, experiment.model.obs_size)
+        self.returns = [0.0] * count
+        self.lengths = [0] * count
+        self.ended: list[Ended] = []
+
+    def begin(self) -> None:
+        """The first episode of each robot."""
+        seed = self.experiment.config.seed
+        seeds = [
+            # The first robot's is that of a run with one.
+            derive_seed(seed, "environment", self.task, *([robot] if robot else []))
+            for robot in range(len(self._robots))
+        ]
+        self._begin_episodes(range(len(self._robots)), seeds)
+
+    def act(self, planned: bool) -> None:
+        """One environment step of each robot, with planned or with random actions."""
+        exploration = self.experiment.config.exploration
+        if planned:
+            with self.tallies.timed("plan"):
+                actions = self.agent.act(self.obs) + exploration.planned_std * self.noise.step()
+        else:
+            actions = self.noise.random_action(exploration.random_std)
+        actions = actions.clamp(-1, 1)  # what is stored is what is executed
+        with self.tallies.timed("environment"):
+            steps = [methodcaller("step", action) for action in actions.numpy()]
+            results = self.fleet.start(self._robots, steps)()
+        next_obs = torch.from_numpy(np.stack([result[0] for result in results]))
+        self.learner.add(self.obs, actions, next_obs)
+        self.agent.observe(self.obs, actions, next_obs)
+        self.obs = next_obs
+        for robot, (_, reward, terminated, truncated, info) in enumerate(results):
+            self.returns[robot] += float(reward)
+            self.lengths[robot] += 1
+            if terminated or truncated:
+                paid, length = self.returns[robot], self.lengths[robot]
+                success = bool(info["success"])
+                self.ended.append(Ended(robot, paid, success, bool(terminated), length))
+
+    def begin_anew(self) -> None:
+        """The next episode of the robots whose last one has ended."""
+        robots = [episode.robot for episode in self.ended]
+        self.ended = []
+        if robots:
+            self._begin_episodes(robots, [None] * len(robots))
+
+    def _begin_episodes(self, robots: Sequence[int], seeds: Sequence[int | None]) -> None:
+        with self.tallies.timed("environment"):
+            begun = self.fleet.start(
+                [self._robots[robot] for robot in robots],
+                [methodcaller("reset", seed=seed) for seed in seeds],
+            )()
+        for robot, (obs, _) in zip(robots, begun, strict=True):
+            self.obs[robot] = torch.from_numpy(obs)
+            self.noise.reset(robot)
+            self.learner.replay.begin_episode(robot)
+            self.returns[robot], self.lengths[robot] = 0.0, 0
+        self.agent.reset(robots)
+
+    def inform(self, remembered: dict[str, Any] | None = None) -> None:
+        """Let the agent plan with the present weights, and remember its episodes with them.
+
+        Args:
+            remembered: the belief's state, of a checkpoint.
+        """
+        self.collect_memory_seconds()
+        labels = self.experiment.labels
+        self.belief = labels.training_belief(self.task, len(self._robots))
+        if remembered is not None:
+            self.belief.load_state(remembered)
+        elif self.belief.changes:
+            self.belief.recall(self.learner.replay.present_episodes())
+        self.agent.believe(self.belief)
+
+    def collect_memory_seconds(self) -> None:
+        """Put what the memory took to the tallies."""
+        if self.belief is not None:
+            self.tallies.memory_seconds.extend(self.belief.seconds)
+            self.belief.seconds = []
+
+    def close(self) -> None:
+        """The task is over."""
+        self.fleet.dismiss(self._robots)
+        self.experiment.streams.drop(self._exploration)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on; generators are kept elsewhere."""
+        belief = {} if self.belief is None else {"belief": self.belief.state()}
+        calls = [methodcaller("get_state")] * len(self._robots)
+        return {
+            "robots": self.fleet.start(self._robots, calls)(),
+            "noise": self.noise.state(),
+            "obs": self.obs,
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "plan_start": self.agent.start,
+            "plan_seconds": SECONDS.new_tensor(self.agent.plan_seconds),
+            "searches": self.agent.searches,
+            **belief,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned, in place of `begin`.
+
+        Raises:
+            KeyError, ValueError: it is not of such robots.
+        """
+        agent, count = self.agent, len(self._robots)
+        robots = same_type("robots", state["robots"], list)
+        self.returns = same_type("returns", state["returns"], list[float])
+        self.lengths = same_type("lengths", state["lengths"], list[int])
+        if not len(robots) == len(self.returns) == len(self.lengths) == count:
+            raise ValueError(f"it is of {len(robots)} robots, not of {count}")
+        self.fleet.start(self._robots, [methodcaller("set_state", one) for one in robots])()
+        self.noise.load_state(state["noise"])
+        self.obs = same_kind("obs", state["obs"], self.obs)
+        agent.start = same_kind("plan_start", state["plan_start"], agent.start)
+        agent.searches = same_type("searches", state["searches"], list[Tensor])
+        seconds = same_kind("plan_seconds", state["plan_seconds"], SECONDS, rows=True)
+        agent.plan_seconds = seconds.tolist()
+        if "belief" in state:  # not before the first planned step
+            self.inform(state["belief"])

@@ -1,0 +1,78 @@
+"""The squared error of a dynamics network on a batch, and its gradient by hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hypercrl_kernels.training.step_parts import NetworkGradient, Scales
+
+WIDEST = 256
+"""Width of a layer that one program of the kernel holds for its rows of the batch."""
+MOST_ROWS = 512
+"""Rows of a batch beyond which matrix products over all of them are the better way."""
+
+
+def why_no_network_gradient(sizes: Sequence[int], rows: int) -> str | None:
+    """Why the kernel does not do a network of these sizes; None: it does."""
+    if max(sizes) > WIDEST:
+        return f"a layer is wider than {WIDEST}"
+    if rows > MOST_ROWS:
+        return f"a batch has more than {MOST_ROWS} rows"
+    return None
+
+
+@torch.no_grad()
+def network_gradient(
+    weights: Tensor,
+    sizes: Sequence[int],
+    obs: Tensor,
+    action: Tensor,
+    next_obs: Tensor,
+    scales: Scales,
+) -> NetworkGradient:
+    """Of (1/O) ΣΣ (f(obs, action) − y)² with y the scaled change; f is a ReLU MLP of `sizes`.
+
+    One Triton kernel on CUDA, where each program takes 16 rows of the batch, in a fixed order; for
+    what `why_no_network_gradient` speaks against, and elsewhere, torch operations.
+
+    Args:
+        weights: [P], weight [out, in] and bias [out] of one layer after another.
+        obs, action, next_obs: [B, O], [B, A], [B, O]; rows may lie apart.
+    """
+    fits = weights.dtype == torch.float32 and why_no_network_gradient(sizes, len(obs)) is None
+    if weights.is_cuda and fits:
+        from hypercrl_kernels.training.launch import launch_network_gradient
+
+        return launch_network_gradient(weights, tuple(sizes), obs, action, next_obs, scales)
+    return network_gradient_reference(weights, sizes, obs, action, next_obs, scales)
+
+
+def network_gradient_reference(
+    weights: Tensor,
+    sizes: Sequence[int],
+    obs: Tensor,
+    action: Tensor,
+    next_obs: Tensor,
+    scales: Scales,
+) -> NetworkGradient:
+    """`network_gradient` in torch operations, one share."""
+    h = (torch.cat([obs, action], -1) - scales.input_mean) / scales.input_scale
+    inputs, layers = [h], []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        weight, bias, weights = weights.tensor_split([fan_in * fan_out, (fan_in + 1) * fan_out])
+        layers.append(weight.view(fan_out, fan_in))
+        h = F.linear(inputs[-1], layers[-1], bias)
+        inputs.append(h.relu())
+    target = (next_obs - obs - scales.target_mean) / scales.target_scale
+    error = h - target
+    slope, found = 2 / sizes[-1] * error, []
+    for weight, x in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
+        found += [slope.sum(0), (slope.mT @ x).flatten()]
+        slope = (slope @ weight) * (x > 0)
+    loss = error.square().sum() / (sizes[-1] * len(obs))
+    return NetworkGradient(loss[None], torch.cat(found[::-1])[None])

@@ -1,0 +1,80 @@
+"""The same settings come to the same result.json, whatever ran before in the process.
+
+Over all methods, memories and planners that there are, with every stage of a run: random steps,
+rounds of training, evaluations in the midst of a task and at its end, and a change of task.
+"""
+
+import json
+
+import pytest
+
+import hypercrl
+from hypercrl.cli import main
+from hypercrl.memory import MEMORIES
+from hypercrl.methods import METHODS
+from hypercrl.planning import PLANNERS
+from hypercrl.training.result import TIMES, repeatable
+
+TASK = {"task": "gym", "id": "Reacher-v5", "reward": "hypercrl_envs.gym_rewards:reacher"}
+SMALL = {
+    "env": "gymnasium",
+    "env.tasks": [{**TASK, "options": {"max_episode_steps": steps}} for steps in (12, 14)],
+    "preset": "smoke",
+    "device": "cpu",
+    "seed": 7,
+    "protocol": {
+        "num_tasks": 2,
+        "random_steps": 20,
+        "planned_steps": 8,
+        "update_every": 4,
+        "updates": 6,
+        "eval_every": 4,
+        "eval_episodes": 1,
+        "final_episodes": 1,
+        "prediction_horizon": 3,
+    },
+    "dynamics": {"hidden": [16]},
+    "planner": {"samples": 8, "horizon": 3, "iterations": 2, "elites": 3},
+}
+MEMORY = {"memory.width": 8, "context": {"burn_in": 6, "horizon": 3, "windows": 4}}
+CHOICES = (
+    *({"method": name} for name in METHODS),
+    *({"memory": name, **MEMORY} for name in MEMORIES if name != "none"),
+    *({"planner": name} for name in PLANNERS),
+)
+
+
+def flat(settings, above=""):
+    """Dotted keys, among which a choice and settings of what is chosen can stand together."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda c: "=".join(next(iter(c.items()))))
+def test_the_same_settings_come_to_the_same_result(choice, tmp_path):
+    results = []
+    for name in ("first", "second"):
+        settings = {**dict(flat(SMALL)), **dict(flat(choice))}
+        trained = hypercrl.train(run_dir=tmp_path / name, overrides=settings)
+        written = json.loads(trained.run_dir.joinpath("result.json").read_text())
+        results.append(repeatable(written))
+        assert set(TIMES) <= set(written)
+    first, second = results
+    assert first["updates"] == 2 * 3 * 6
+    assert json.dumps(first) == json.dumps(second)
+
+
+@pytest.mark.parametrize("memory", [name for name in MEMORIES if name != "none"])
+def test_the_same_settings_recall_the_same(memory, tmp_path):
+    words = [f"memory={memory}", "memory.width=8", "preset=smoke", "device=cpu", "steps=2"]
+    for name in ("first", "second"):
+        main(["recall", *words, f"run_dir={tmp_path / name}"])
+    first, second = (
+        repeatable(json.loads((tmp_path / name / "result.json").read_text()))
+        for name in ("first", "second")
+    )
+    assert first["loss"] > 0
+    assert json.dumps(first) == json.dumps(second)
