@@ -129,7 +129,8 @@ def main() -> int:
         place = Path(scratch)
         (place / "on_the_gpu.py").write_text(FAILS_ONCE)
         paths = (ROOT, ROOT / "envs", ROOT / "kernels", place)
-        os.environ["PYTHONPATH"] = os.pathsep.join(map(str, paths))
+        before = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, paths), before])
         sys.path.append(scratch)  # settings are looked at here, before the cells are
         (large,) = Grid((*SMALL, "method=finetune", LARGE_BATCH), place / "large").cells
         (fails,) = Grid((*SMALL, 'method="on_the_gpu:FailsOnce"'), place / "fails").cells

@@ -1,18 +1,19 @@
-"""HyperCRL's training step on CUDA, in eight kernels.
+"""HyperCRL's training step on CUDA, in eight operations.
 
 `hnet.py` is the mathematics; what is here has the same value, with the gradients derived by hand.
 θ is the trunk and the last layer, which is 99.9 % of it.
 
 1. `written_weights`: trunk and last layer for e_t.
-2. `loss_gradient`: the dynamics network forward and back, in shares of the batch.
-3. `written_gradient`: their sum, and its product with the last layer's matrix.
+2. `loss_gradient`: the dynamics network forward and back, a kernel for each layer and direction.
+3. `written_gradient`: what l1 adds, and the product with the last layer's matrix.
 4. `trunk_ahead`: the trunk back, Δθ of it, and forward for the old embeddings.
 5. `regularised_head`: all that concerns the last layer.
 6. `trunk_back`: R's gradient of the trunk, in shares of the old tasks.
 7. `gradient_norms`: their sum, and the norms.
 8. `clipped_adam`: Adam's step on θ and e_t.
 
-Whatever is summed over programs is summed in a fixed order, so that a step is reproducible.
+All others are one kernel each. Whatever is summed over programs is summed in a fixed order, so
+that a step is reproducible.
 """
 
 from __future__ import annotations

@@ -302,18 +302,27 @@ ODD = {"hidden": [33], "activation": "relu", "embedding_size": 7}
     ],
 )
 def test_the_fused_step_of_hnet_has_autograds_gradients(old_tasks, sizes, settings, monkeypatch):
-    """At the size of the push tasks, and odd ones; autograd in float64."""
-    fused, _, exact = three_ways(monkeypatch, old_tasks, sizes, **{"clip_norm": 1e9, **settings})
+    """In float64, to 1e-5, or to twice what autograd in float32 misses it by, where that is more.
+
+    It is for the lower bound of the log-variance, whose gradient is a small difference of large
+    numbers (up to 5e-5), and where Adam's step ahead divides a gradient near zero by itself.
+    """
+    fused, plain, exact = three_ways(
+        monkeypatch, old_tasks, sizes, **{"clip_norm": 1e9, **settings}
+    )
     rows = 100 if sizes == PUSH else 37
     for batch in random_batches(3, rows, *sizes[:2]):
         mine, theirs = fused.training_step(batch), exact.training_step(double(batch))
+        plain.training_step(batch)
         for name, value in theirs.items():
             torch.testing.assert_close(mine[name].double(), value.double(), rtol=1e-5, atol=1e-9)
-        for mine, theirs in zip(fused.parameters(), exact.parameters(), strict=True):
-            assert (mine.grad is None) == (theirs.grad is None)
-            if mine.grad is not None:
-                error = (mine.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-12)
-                assert error < 1e-5
+        for name, parameter in exact.named_parameters():
+            found = [method.get_parameter(name).grad for method in (fused, plain)]
+            assert (found[0] is None) == (parameter.grad is None)
+            if parameter.grad is not None:
+                size = parameter.grad.norm().clamp_min(1e-12)
+                mine, theirs = ((grad - parameter.grad).norm() / size for grad in found)
+                assert mine < max(1e-5, 2 * theirs), name
 
 
 @pytest.mark.parametrize("old_tasks", [2, 19, 100])

@@ -137,7 +137,7 @@ def test_a_gradient_of_what_is_written(step, size, width, l1):
 
 @pytest.mark.parametrize(
     ("rows", "sizes"),
-    [(100, (12, 200, 200, 10)), (1, (3, 5, 2)), (33, (9, 40, 17, 64, 6)), (20, (8, 5))],
+    [(100, (12, 200, 200, 10)), (1, (3, 5, 2)), (33, (9, 40, 17, 64, 6)), (20, (8, 300, 5))],
 )
 def test_the_gradient_of_a_networks_error(step, rows, sizes):
     inputs, observed = sizes[0], sizes[-1]

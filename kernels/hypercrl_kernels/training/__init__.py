@@ -3,7 +3,7 @@
 from hypercrl_kernels.training.adam import adam_ahead, adam_step
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
 from hypercrl_kernels.training.clipped_adam import clipped_adam, gradient_norms
-from hypercrl_kernels.training.network_gradient import network_gradient, why_no_network_gradient
+from hypercrl_kernels.training.network_gradient import network_gradient
 from hypercrl_kernels.training.regularised_head import regularised_head
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.scaled_error import scaled_error
@@ -44,7 +44,6 @@ __all__ = [
     "scaled_error",
     "trunk_ahead",
     "trunk_back",
-    "why_no_network_gradient",
     "written_gradient",
     "written_weights",
 ]

@@ -15,7 +15,10 @@ from hypercrl_kernels.training.clipped_adam_triton import (
     clipped_adam_kernel,
     gradient_norms_kernel,
 )
-from hypercrl_kernels.training.network_gradient_triton import network_gradient_kernel
+from hypercrl_kernels.training.network_gradient_triton import (
+    network_layer_back_kernel,
+    network_layer_kernel,
+)
 from hypercrl_kernels.training.regularised_head_reference import HeadGradients
 from hypercrl_kernels.training.regularised_head_triton import regularised_head_kernel
 from hypercrl_kernels.training.scaled_error_triton import scaled_error_kernel
@@ -45,24 +48,24 @@ class Tuning:
     back_warps: int = 4
     ahead_taken: int = 16
     ahead_warps: int = 8
-    ahead_chunk: int = 32
-    head_block: int = 32
+    ahead_chunk: int = 64
+    head_block: int = 16
     head_warps: int = 4
-    head_programs: int = 528
-    head_stages: int = 1
-    head_numbers: int = 8192
-    head_registers: int | None = None
+    head_programs: int = 264
+    head_stages: int = 2
     head_tasks: int = 32
-    trunk_taken: int = 8
-    trunk_warps: int = 8
-    trunk_chunk: int = 8
-    network_warps: int = 8
+    trunk_taken: int = 2
+    trunk_warps: int = 4
+    trunk_chunk: int = 32
+    network_rows: int = 16
+    network_columns: int = 32
     network_block: int = 32
     network_stages: int = 3
-    norm_block: int = 1024
-    norm_warps: int = 8
-    adam_block: int = 1024
-    adam_warps: int = 4
+    network_warps: int = 4
+    norm_block: int = 4096
+    norm_warps: int = 16
+    adam_block: int = 512
+    adam_warps: int = 8
 
 
 TUNING = Tuning()
@@ -200,8 +203,6 @@ def launch_regularised_head(
     size, (count, width) = len(written_gradient), old.shape
     padded = max(16, triton.next_power_of_2(width))
     rows = 16 if count <= 16 else tuning.head_tasks
-    # Sums for the old tasks stay in registers.
-    chunks = min(triton.cdiv(count, rows), max(1, tuning.head_numbers // (rows * padded)))
     block = max(16, min(tuning.head_block, 64 * tuning.head_block // padded))
     programs = min(tuning.head_programs, triton.cdiv(size, block))
     found = HeadGradients(
@@ -225,13 +226,12 @@ def launch_regularised_head(
         WIDTH=width,
         PADDED=padded,
         TASKS=rows,
-        CHUNKS=chunks,
+        OLD=count > 0,
         CHOSEN=tasks is not None,
         BLOCK=block,
         STAGES=tuning.head_stages,
         **_constants(settings),
         num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]
-        maxnreg=tuning.head_registers,  # pyright: ignore[reportCallIssue]
     )
     return found
 
@@ -270,40 +270,61 @@ def launch_network_gradient(
     next_obs: Tensor,
     scales: Scales,
 ) -> NetworkGradient:
-    """`network_gradient` by the kernel."""
-    tuning, rows = TUNING, 16
-    paddings = tuple(max(16, triton.next_power_of_2(size)) for size in sizes)
-    widest = max(tuning.network_block, *paddings)
-    programs = triton.cdiv(len(obs), rows)
-    scratch = weights.new_empty(programs, len(sizes) + 1, rows, widest)
-    found = NetworkGradient(weights.new_empty(programs), weights.new_empty(programs, len(weights)))
+    """`network_gradient` by the kernels, one launch a layer forward and one backward."""
+    tuning, weights, last = TUNING, weights.contiguous(), len(sizes) - 2
+    cut: dict[str, Any] = {
+        "ROWS": tuning.network_rows,
+        "COLUMNS": tuning.network_columns,
+        "BLOCK": tuning.network_block,
+        "STAGES": tuning.network_stages,
+        "num_warps": tuning.network_warps,
+    }
+    rows = triton.cdiv(len(obs), tuning.network_rows)
+    columns = [triton.cdiv(size, tuning.network_columns) for size in sizes]
+    values = [weights.new_empty(len(obs), size) for size in sizes]
+    slopes = [*map(torch.empty_like, values[:-1]), values[-1]]
+    losses, gradient = weights.new_empty(rows * columns[-1]), torch.empty_like(weights)
     obs, action, next_obs = (
         x if x.stride(1) == 1 else x.contiguous() for x in (obs, action, next_obs)
     )
-    network_gradient_kernel[(programs,)](
-        weights.contiguous(),
-        obs,
-        action,
-        next_obs,
-        *Scales(*(scale.contiguous() for scale in scales)),
-        scratch,
-        *found,
-        len(obs),
-        1 / (sizes[-1] * len(obs)),
-        obs.stride(0),
-        action.stride(0),
-        next_obs.stride(0),
-        NUMEL=len(weights),
-        SIZES=sizes,
-        OFFSETS=_offsets(sizes),
-        PADDINGS=paddings,
-        WIDEST=widest,
-        ROWS=rows,
-        BLOCK=tuning.network_block,
-        STAGES=tuning.network_stages,
-        num_warps=tuning.network_warps,  # pyright: ignore[reportCallIssue]
-    )
-    return found
+    scales = Scales(*(scale.contiguous() for scale in scales))
+    layers = list(enumerate(zip(_offsets(sizes), itertools.pairwise(sizes), strict=True)))
+    for i, (offset, (fan_in, fan_out)) in layers:
+        network_layer_kernel[(rows, columns[i + 1])](
+            weights[offset:],
+            values[i],
+            obs,
+            action,
+            next_obs,
+            *scales,
+            values[i + 1],
+            losses,
+            len(obs),
+            1 / (sizes[-1] * len(obs)),
+            obs.stride(0),
+            action.stride(0),
+            next_obs.stride(0),
+            O=sizes[-1],
+            IN=fan_in,
+            OUT=fan_out,
+            FIRST=i == 0,
+            LAST=i == last,
+            **cut,
+        )
+    for i, (offset, (fan_in, fan_out)) in reversed(layers):
+        network_layer_back_kernel[(columns[i + 1] + (rows if i else 0), columns[i])](
+            weights[offset:],
+            values[i],
+            slopes[i + 1],
+            gradient[offset:],
+            slopes[i],
+            len(obs),
+            IN=fan_in,
+            OUT=fan_out,
+            FIRST=i == 0,
+            **cut,
+        )
+    return NetworkGradient(losses, gradient[None])
 
 
 def launch_gradient_norms(

@@ -11,19 +11,8 @@ from torch.nn import functional as F
 
 from hypercrl_kernels.training.step_parts import NetworkGradient, Scales
 
-WIDEST = 256
-"""Width of a layer that one program of the kernel holds for its rows of the batch."""
 MOST_ROWS = 512
-"""Rows of a batch beyond which matrix products over all of them are the better way."""
-
-
-def why_no_network_gradient(sizes: Sequence[int], rows: int) -> str | None:
-    """Why the kernel does not do a network of these sizes; None: it does."""
-    if max(sizes) > WIDEST:
-        return f"a layer is wider than {WIDEST}"
-    if rows > MOST_ROWS:
-        return f"a batch has more than {MOST_ROWS} rows"
-    return None
+"""Rows of a batch beyond which torch's matrix products are the better way."""
 
 
 @torch.no_grad()
@@ -37,15 +26,14 @@ def network_gradient(
 ) -> NetworkGradient:
     """Of (1/O) ΣΣ (f(obs, action) − y)² with y the scaled change; f is a ReLU MLP of `sizes`.
 
-    One Triton kernel on CUDA, where each program takes 16 rows of the batch, in a fixed order; for
-    what `why_no_network_gradient` speaks against, and elsewhere, torch operations.
+    Triton kernels on CUDA, one a layer forward and one backward, with sums in a fixed order; torch
+    operations elsewhere and for batches of more than `MOST_ROWS` rows.
 
     Args:
         weights: [P], weight [out, in] and bias [out] of one layer after another.
         obs, action, next_obs: [B, O], [B, A], [B, O]; rows may lie apart.
     """
-    fits = weights.dtype == torch.float32 and why_no_network_gradient(sizes, len(obs)) is None
-    if weights.is_cuda and fits:
+    if weights.is_cuda and weights.dtype == torch.float32 and len(obs) <= MOST_ROWS:
         from hypercrl_kernels.training.launch import launch_network_gradient
 
         return launch_network_gradient(weights, tuple(sizes), obs, action, next_obs, scales)

@@ -3,8 +3,8 @@
 A program walks over blocks of written numbers. For each it reads its rows of W, forms the gradient
 of the task loss, an outer product, takes Adam's step on it, writes the old tasks' numbers, and
 turns their distance from the targets into gradients of the rows and of the old tasks' hidden
-layers. Old tasks come TASKS at a time, CHUNKS of them in one walk; more take further walks, which
-add to the gradient.
+layers. Old tasks come TASKS at a time, as many as registers hold sums for; more take further walks,
+which add to the gradient.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAssignmentType=false
@@ -36,7 +36,7 @@ def regularised_head_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,  # WIDTH, a power of two
     TASKS: tl.constexpr,
-    CHUNKS: tl.constexpr,  # 0: no old task
+    OLD: tl.constexpr,  # whether there is an old task
     CHOSEN: tl.constexpr,  # whether targets are rows out of more, else all in order
     RATE: tl.constexpr,
     BETA1: tl.constexpr,
@@ -54,12 +54,16 @@ def regularised_head_kernel(
     distance = tl.zeros([BLOCK], tl.float32)
     norm = tl.zeros([BLOCK], tl.float32)
     old_gradients += tl.program_id(0) * count * WIDTH
-    walk: tl.constexpr = TASKS * CHUNKS if CHUNKS > 0 else 1
-    for walked in range(0, tl.maximum(count, 1), walk):
-        last_walk = walked + walk >= count
-        chunk_gradients = ()
-        for _chunk in tl.static_range(CHUNKS):
-            chunk_gradients = chunk_gradients + (tl.zeros([TASKS, PADDED], tl.float32),)
+    for walked in range(0, tl.maximum(count, 1), TASKS):
+        last_walk = walked + TASKS >= count
+        task = walked + tl.arange(0, TASKS)
+        is_task = task < count
+        of_task = task[:, None] * WIDTH + column[None, :]
+        inputs = tl.load(old + of_task, mask=is_task[:, None] & in_width[None, :], other=0.0)
+        target_row = task.to(tl.int64) * size
+        if CHOSEN:
+            target_row = tl.load(tasks + task, mask=is_task, other=0) * size
+        total = tl.zeros([TASKS, PADDED], tl.float32)
         for first in tl.range(
             tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK, num_stages=STAGES
         ):
@@ -90,18 +94,7 @@ def regularised_head_kernel(
                 weight_gradient = tl.load(gradient + at, mask=valid, other=0.0)
                 bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
 
-            sums = ()
-            for chunk in tl.static_range(CHUNKS):
-                task = walked + chunk * TASKS + tl.arange(0, TASKS)
-                is_task = task < count
-                inputs = tl.load(
-                    old + task[:, None] * WIDTH + column[None, :],
-                    mask=is_task[:, None] & in_width[None, :],
-                    other=0.0,
-                )
-                target_row = task.to(tl.int64) * size
-                if CHOSEN:
-                    target_row = tl.load(tasks + task, mask=is_task, other=0) * size
+            if OLD:
                 both = inside[:, None] & is_task[None, :]
                 wanted = tl.load(targets + target_row[None, :] + row[:, None], mask=both, other=0.0)
                 written = tl.dot(weight, tl.trans(inputs), input_precision="tf32x3")
@@ -110,22 +103,14 @@ def regularised_head_kernel(
                 slope = difference * slope_scale
                 bias_gradient += tl.sum(slope, 1)
                 weight_gradient = tl.dot(slope, inputs, weight_gradient, input_precision="tf32x3")
-                total = tl.dot(
-                    tl.trans(slope), weight, chunk_gradients[chunk], input_precision="tf32x3"
-                )
-                sums = sums + (total,)
-            chunk_gradients = sums
+                total = tl.dot(tl.trans(slope), weight, total, input_precision="tf32x3")
             tl.store(gradient + at, weight_gradient, mask=valid)
             tl.store(gradient + bias_at, bias_gradient, mask=inside)
             if last_walk:
                 norm += tl.sum(weight_gradient * weight_gradient, 1)
                 norm += bias_gradient * bias_gradient
-        for chunk in tl.static_range(CHUNKS):
-            task = walked + chunk * TASKS + tl.arange(0, TASKS)
-            tl.store(
-                old_gradients + task[:, None] * WIDTH + column[None, :],
-                chunk_gradients[chunk],
-                mask=(task < count)[:, None] & in_width[None, :],
-            )
+        if OLD:
+            tl.store(old_gradients + of_task, total, mask=is_task[:, None] & in_width[None, :])
+        tl.debug_barrier()  # the next walk reads gradients that any thread wrote
     tl.store(distances + tl.program_id(0), tl.sum(distance, 0) / tl.maximum(count, 1))
     tl.store(squares + tl.program_id(0), tl.sum(norm, 0))
