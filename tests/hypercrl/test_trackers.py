@@ -1,6 +1,7 @@
 """Trackers: what they hold after a kill and a resumption is what metrics.jsonl holds, each once."""
 
 import importlib
+import itertools
 import json
 import signal
 import struct
@@ -28,6 +29,24 @@ TINY = (
     "protocol.final_episodes=1",
     "protocol.checkpoint_every=10",
 )
+
+STANDS_STILL = """
+import sys, time
+from hypercrl.cli import main
+from hypercrl.training.trainer import Trainer
+
+act, steps = Trainer._act, iter(range(125))
+
+def act_or_stand_still(self, planned):
+    if next(steps, None) is None:
+        print("stands still", flush=True)
+        time.sleep(600)
+    act(self, planned)
+
+Trainer._act = act_or_stand_still
+main(sys.argv[1:])
+"""
+"""The command line, up to half of the way between two checkpoints."""
 
 
 def records_of(run):
@@ -112,21 +131,22 @@ def test_a_killed_and_resumed_run_is_one_run_without_doubled_points(tmp_path, mo
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = tmp_path / "run"
-    words = ["-m", "hypercrl", "train", *TINY, f"logger=[tensorboard,{name}]", "run_dir=run"]
-    process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE)
-    sent = run / "trackers" / f"{name}.json"
-    for _ in range(1200):
-        if sent.exists() and json.loads(sent.read_text())["sent"] > 5:
-            break
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    time.sleep(1.0)  # into the next interval between checkpoints
+    words = [*TINY, f"logger=[tensorboard,{name}]", "run_dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STANDS_STILL, "train", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = list(itertools.takewhile(lambda line: line != "stands still\n", process.stdout))
+    assert process.poll() is None, said
+    time.sleep(3)  # trackio writes in a thread, twice a second
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (run / "result.json").exists()
     main(["train", "resume=run"])
     wanted, held = points_of(run), HELD[name](run)
-    assert json.loads(sent.read_text())["sent"] == len(records_of(run))
+    assert json.loads((run / f"trackers/{name}.json").read_text())["sent"] == len(records_of(run))
     assert held.keys() == wanted.keys()
     for key, points in wanted.items():
         assert sorted(held[key]) == sorted(points), key
