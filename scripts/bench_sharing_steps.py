@@ -89,7 +89,7 @@ def step_process(arguments: argparse.Namespace) -> None:
     print(digest(hnet), flush=True)
     sys.stdin.readline()
     count, seconds = timed_steps(lambda: captured(*batch), arguments.seconds)
-    print(json.dumps(count / seconds), flush=True)
+    print(json.dumps(count / seconds, allow_nan=False), flush=True)
 
 
 def step_processes(

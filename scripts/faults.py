@@ -651,7 +651,7 @@ def main() -> int:
             done[kind, number] = found
             with open(path, "a", encoding="utf-8") as file:
                 rows = [[t.fault, t.where, t.outcome, t.said, t.seconds] for t in found]
-                file.write(json.dumps([kind, number, rows]) + "\n")
+                file.write(json.dumps([kind, number, rows], allow_nan=False) + "\n")
             for trial in found:
                 if trial.outcome not in (SAME, MESSAGE):
                     print(trial, flush=True)

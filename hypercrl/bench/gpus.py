@@ -84,4 +84,4 @@ def _about(call: Callable[..., None], index: int) -> dict[str, str | int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_ask()))
+    print(json.dumps(_ask(), allow_nan=False))

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,9 +30,10 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine with two GPUs and MPS's program; yields the folder of what a grid puts there."""
-    programs, places = tmp_path / "bin", tmp_path / "tmp"
+    programs = tmp_path / "bin"
     programs.mkdir()
-    places.mkdir()
+    # The name of a socket has 107 bytes at most, which pytest's folders may use up.
+    places = Path(tempfile.mkdtemp(prefix="mps", dir="/tmp"))
     program = programs / mps.CONTROL
     program.write_text(f"#!{sys.executable}\n{(HERE / 'mps_control.py').read_text()}")
     program.chmod(0o755)
@@ -42,9 +44,10 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(mps, "visible_gpus", see)
     yield places
-    for number in tmp_path.rglob("*.pid"):
+    for number in (*tmp_path.rglob("*.pid"), *places.rglob("*.pid")):
         with suppress(ProcessLookupError):
             os.kill(int(number.read_text()), signal.SIGKILL)
+    shutil.rmtree(places)
 
 
 def see(environment):
@@ -104,8 +107,10 @@ def test_nothing_is_begun_where_nothing_is_shared(machine, gpus, runs, wish, add
     assert not list(machine.iterdir())
 
 
-def break_program(program, text):
-    program.write_text(f"#!/bin/sh\n{text}\n")
+def break_program(text):
+    program = shutil.which(mps.CONTROL)
+    assert program is not None
+    Path(program).write_text(f"#!/bin/sh\n{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +118,7 @@ def break_program(program, text):
     [
         (lambda m, mp: mp.setenv("PATH", "/nonexistent"), "there is no nvidia-cuda-mps-control"),
         (
-            lambda m, mp: break_program(
-                m.parent / "bin" / mps.CONTROL, 'echo "not for you"; exit 1'
-            ),
+            lambda m, mp: break_program('echo "not for you"; exit 1'),
             r"its daemon does not begin \(not for you\)",
         ),
         (lambda m, mp: mp.setattr(mps, "visible_gpus", visible_gpus), "cannot use the GPU"),
