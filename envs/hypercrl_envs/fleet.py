@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
+from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
@@ -127,7 +126,8 @@ class SpreadFleet(Fleet):
     def __init__(self, sequence: TaskSequence, processes: int) -> None:
         super().__init__(sequence)
         self.width = processes
-        self._workers = [_Worker(sequence, quiet=number > 0) for number in range(processes)]
+        watches = processes <= len(os.sched_getaffinity(0))
+        self._workers = [_Worker(sequence, number > 0, watches) for number in range(processes)]
         self._made = 0
 
     def make(self, task: int, count: int) -> list[int]:
@@ -172,12 +172,12 @@ class SpreadFleet(Fleet):
 class _Worker:
     """One process, `hypercrl_envs.fleet_worker`, and the answers of it that nobody has taken."""
 
-    def __init__(self, sequence: TaskSequence, quiet: bool) -> None:
+    def __init__(self, sequence: TaskSequence, quiet: bool, watches: bool) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
             hushed = ["-W", "ignore"] if quiet else []
-            module = ["-m", "hypercrl_envs.fleet_worker", str(number)]
+            module = ["-m", "hypercrl_envs.fleet_worker", str(number), str(int(watches))]
             # Not on the terminal: Ctrl-C is for the process that knows what to save.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *hushed, *module],
@@ -186,7 +186,7 @@ class _Worker:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        self._connection = Connection(ours.detach())
+        self._channel = Channel(ours.detach(), watches)
         self._sent = self._received = 0
         self._answers: dict[int, Any] = {}
         self._send(sequence)
@@ -207,7 +207,7 @@ class _Worker:
         while self._received < number:
             self._received += 1
             try:
-                self._answers[self._received] = pickle.loads(self._connection.recv_bytes())
+                self._answers[self._received] = self._channel.receive()
             except (EOFError, OSError) as error:
                 raise self._ended() from error
         answer = self._answers.pop(number)
@@ -217,7 +217,7 @@ class _Worker:
 
     def hang_up(self) -> None:
         """Let the process end."""
-        self._connection.close()
+        self._channel.close()
 
     def wait(self) -> None:
         """Until it has."""
@@ -225,8 +225,7 @@ class _Worker:
 
     def _send(self, message: Any) -> None:
         try:
-            # Not Connection.send: torch teaches it to share memory, by files of another process.
-            self._connection.send_bytes(pickle.dumps(message))
+            self._channel.send(message)
         except OSError as error:
             raise self._ended() from error
 

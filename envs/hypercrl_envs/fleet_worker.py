@@ -1,8 +1,7 @@
-"""A process of a `SpreadFleet`: `python -m hypercrl_envs.fleet_worker DESCRIPTOR`.
+"""A process of a `SpreadFleet`: `python -m hypercrl_envs.fleet_worker DESCRIPTOR WATCHES`.
 
 It is told the sequence of tasks, and then answers every message, (verb, by robot what to do), with
-what came of it by robot, or with the exception that was raised. Both sides are the same program on
-the same machine; nothing that comes from a file is unpickled. It ends when the other side does.
+what came of it by robot, or with the exception that was raised. It ends when the other side does.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ import os
 import pickle
 import signal
 import sys
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
+from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault, told
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
 
 
-def serve(connection: Connection) -> None:
-    """Answer until the connection ends."""
-    sequence: TaskSequence = pickle.loads(connection.recv_bytes())
+def serve(channel: Channel) -> None:
+    """Answer until the channel ends."""
+    sequence: TaskSequence = channel.receive()
     tasks: dict[int, Task] = {}
     while True:
         try:
-            verb, share = pickle.loads(connection.recv_bytes())
+            verb, share = channel.receive()
         except (EOFError, OSError):
             break
         try:
@@ -35,7 +34,7 @@ def serve(connection: Connection) -> None:
         except (Exception, SystemExit) as error:
             answer = _sendable(error)
         try:
-            connection.send_bytes(pickle.dumps(answer))
+            channel.send(answer)
         except OSError:
             break
     for task in tasks.values():
@@ -68,7 +67,7 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the other side decides when this one ends
     torch.set_num_threads(1)
-    serve(Connection(int(sys.argv[1])))
+    serve(Channel(int(sys.argv[1]), watches=sys.argv[2] == "1"))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # torch takes half a second to go, and there is nothing that it could save
