@@ -53,6 +53,11 @@ class Fleet(ABC):
             self._kinds[index] = self.sequence.make(index)
         return self._kinds[index]
 
+    def forget(self, index: int) -> None:
+        """Close what `task` gave, as nothing more is asked of it for now."""
+        if index in self._kinds:
+            self._kinds.pop(index).close()
+
     @abstractmethod
     def make(self, task: int, count: int) -> list[int]:
         """So many new robots in task `task` (from 0).
@@ -75,9 +80,8 @@ class Fleet(ABC):
 
     def close(self) -> None:
         """Close all that has been made."""
-        for task in self._kinds.values():
-            task.close()
-        self._kinds.clear()
+        for index in list(self._kinds):
+            self.forget(index)
 
 
 class LocalFleet(Fleet):

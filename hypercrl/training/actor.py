@@ -161,6 +161,7 @@ class Actor:
     def close(self) -> None:
         """The task is over."""
         self.fleet.dismiss(self._robots)
+        self.fleet.forget(self.task)
         self.experiment.streams.drop(self._exploration)
 
     def state(self) -> dict[str, Any]:

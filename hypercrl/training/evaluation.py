@@ -24,7 +24,7 @@ from hypercrl_envs import Fleet, LocalFleet
 TASKS_AT_ONCE = 8
 """Of an evaluation that goes on in other processes; it is saved when all of these are done."""
 
-TASKS_KEPT = 16
+TASKS_KEPT = 32
 """Whose robots and agents, on CUDA with their graphs, wait for the next evaluation."""
 
 HELDOUT_DRAWS = 20
@@ -199,6 +199,7 @@ class Evaluator:
         while len(self._robots) > max(TASKS_KEPT, len(latest)):
             task = next(iter(self._robots))
             self.fleet.dismiss(self._robots.pop(task))
+            self.fleet.forget(task)
             self._agents = {key: own for key, own in self._agents.items() if key[0] != task}
 
     def _of(self, task: int, count: int) -> list[int]:
