@@ -31,6 +31,9 @@ from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import LocalFleet, TaskFault
 
+LEARN = 3
+"""Number of the stage in which the agent learns, see `Trainer._stages`."""
+
 DIVERGED = 1e9
 """Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
 
@@ -189,6 +192,10 @@ class Trainer:
         self.actor = Actor(self.experiment, self.fleet, task, self.learner, self.tallies)
         if resumed is not None:
             self.actor.load_state(resumed["actor"])
+            learns_first = self._random_ends and 0 < self.position.stage <= LEARN
+            plans = self.schedule.plans(self.learner.age) and not learns_first
+            if plans and self.actor.belief is None:
+                raise ValueError("there is no belief to plan with")
             return
         self.actor.begin()
         if self.schedule.plans(self.learner.age):

@@ -248,6 +248,7 @@ FOREIGN = {
     "a world of another size": changed(("actor", "robots", 0, "physics"), lambda p: p[:-1]),
     "a world after its end": changed(("actor", "robots", 0, "elapsed_steps"), lambda _: 10**6),
     "a world's generator": changed(("actor", "robots", 0, "np_random"), lambda _: {}),
+    "no belief to plan with": lambda tree: tree["actor"].pop("belief"),
     "a robot too many": changed(("actor", "robots"), lambda robots: robots * 2),
     "a return of text": changed(("actor", "returns"), lambda _: ["much"]),
     "a matrix of text": changed(("tallies", "matrix", "success"), lambda _: [["x"]]),
