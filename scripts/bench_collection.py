@@ -9,7 +9,6 @@ this one do.
 """
 
 import argparse
-import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, cast
 import torch
 from omegaconf import OmegaConf
 
+from hypercrl.base.cores import cores
 from hypercrl.base.strict_json import write_json
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
@@ -25,13 +25,14 @@ from hypercrl.training.actor import Actor
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.learner import Learner
 from hypercrl.training.tallies import Tallies
-from hypercrl_envs import Fleet, LocalFleet, SpreadFleet
+from hypercrl_envs import Fleet
 
 
-def experiment(env: str, robots: int, device: str) -> Experiment:
+def experiment(env: str, robots: int, processes: int, device: str) -> Experiment:
     words = [
         *(f"env={env}", "method=hnet", "preset=paper", f"device={device}", "threads=1"),
         f"protocol.robots={robots}",
+        f"simulators={processes}",
         f"protocol.random_steps={20 * robots}",
         f"protocol.planned_steps={20 * robots}",
     ]
@@ -56,18 +57,16 @@ def step(actor: Actor, planned: bool) -> None:
     actor.begin_anew()
 
 
-def moved(env: str, fleet_of: Any) -> torch.Tensor:
+def moved(env: str, processes: int) -> torch.Tensor:
     """Where three robots are after twenty random steps."""
-    parts = experiment(env, 3, "cpu")
-    with closing(fleet_of(parts.sequence)) as fleet:
+    parts = experiment(env, 3, processes, "cpu")
+    with closing(parts.fleet()) as fleet:
         return begun(parts, fleet).obs
 
 
 def measure(env: str, robots: int, processes: int, device: str, steps: int) -> dict[str, Any]:
-    parts = experiment(env, robots, device)
-    alone = robots == 1
-    fleet = LocalFleet(parts.sequence) if alone else SpreadFleet(parts.sequence, processes)
-    with closing(fleet):
+    parts = experiment(env, robots, 1 if robots == 1 else processes, device)
+    with closing(parts.fleet()) as fleet:
         actor = begun(parts, fleet)
         for _ in range(30):
             step(actor, planned=True)
@@ -78,7 +77,7 @@ def measure(env: str, robots: int, processes: int, device: str, steps: int) -> d
         seconds = time.perf_counter() - started
     return {
         "robots": robots,
-        "processes": 1 if alone else processes,
+        "processes": fleet.width,
         "steps_per_second": robots * rounds / seconds,
         "round_ms": 1e3 * seconds / rounds,
         **{f"{what}_ms": 1e3 * spent / rounds for what, spent in actor.tallies.seconds.items()},
@@ -89,15 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", default="push")
     parser.add_argument("--robots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--simulators", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--simulators", type=int, default=cores())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    assert torch.equal(
-        moved(given.env, LocalFleet), moved(given.env, lambda tasks: SpreadFleet(tasks, 2))
-    ), "robots of other processes move otherwise"
+    alike = torch.equal(moved(given.env, processes=1), moved(given.env, processes=2))
+    assert alike, "robots of other processes move otherwise"
     rows = []
     for robots in given.robots:
         processes = min(robots, given.simulators)

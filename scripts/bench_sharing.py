@@ -32,9 +32,9 @@ from bench_machine import processes, watched
 from bench_sharing_grid import Bench, Record, different, last_record, success
 from bench_sharing_steps import step_process, steps
 
+from hypercrl.base.cores import cores
 from hypercrl.bench.gpus import visible_gpus
 from hypercrl.bench.mps import CONTROL, OUTSIDE, PIPES, served
-from hypercrl.bench.workers import cores
 
 TINY = ("preset=smoke", "dynamics.hidden=[16]", "protocol.checkpoint_every=10")
 PARTS = ("check", "steps", "seeds", "kill", "gpus")

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from hypercrl.base.cores import cores
 from hypercrl.base.strict_json import write_json
-from hypercrl.bench.workers import cores
 from hypercrl.training.result import git_revision, machine, repeatable
 
 TOLD = re.compile(r"done after|tried again|given up|MPS|cells failed|^hypercrl:")

@@ -125,12 +125,12 @@ class SpreadFleet(Fleet):
     Args:
         sequence: the tasks.
         processes: how many.
+        watches: each has a core of its own, see `Channel`.
     """
 
-    def __init__(self, sequence: TaskSequence, processes: int) -> None:
+    def __init__(self, sequence: TaskSequence, processes: int, watches: bool = False) -> None:
         super().__init__(sequence)
         self.width = processes
-        watches = processes <= len(os.sched_getaffinity(0))
         self._workers = [_Worker(sequence, number > 0, watches) for number in range(processes)]
         self._made = 0
 

@@ -8,11 +8,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+from hypercrl.base.cores import cores
 from hypercrl.base.gpu_faults import GPU_FAULT
 from hypercrl.bench.cell import Cell
 from hypercrl.bench.mps import Service
@@ -20,9 +19,6 @@ from hypercrl.bench.mps import Service
 PR_SET_PDEATHSIG = 1
 GRACE = 10.0
 """Seconds that cells have to save and end."""
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of processor time that a container is given in a period, and that period."""
 
 
 class Workers(Protocol):
@@ -144,17 +140,6 @@ class LocalWorkers:
                 process.kill()
                 process.wait()
         self._running.clear()
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # no such file: no quota; "max": none is set
-        quota, period = map(int, QUOTA.read_text().split())
-        return max(1, min(allowed, -(-quota // period)))
-    return allowed
 
 
 def _die_with_parent() -> None:

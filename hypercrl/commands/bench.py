@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hypercrl.base.cores import cores
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
@@ -26,7 +27,6 @@ from hypercrl.bench import (
 from hypercrl.bench.cell import Progress
 from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
 from hypercrl.bench.mps import WISHES, served
-from hypercrl.bench.workers import cores
 from hypercrl.config.schema import in_groups
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall

@@ -9,6 +9,7 @@ import torch
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
+from hypercrl.base.cores import cores
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.saved import same_type
@@ -124,7 +125,7 @@ class Experiment:
         processes = min(processes, max(protocol.robots, protocol.final_episodes * tasks))
         if processes == 1:
             return LocalFleet(self.sequence)
-        return SpreadFleet(self.sequence, processes)
+        return SpreadFleet(self.sequence, processes, watches=processes <= cores())
 
     def evaluator(self, planner: Planner | None = None, fleet: Fleet | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own.

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 from test_mps import GPUS, machine, told
 
-from hypercrl.bench import Grid, LocalWorkers, mps, workers
+from hypercrl.base import cores
+from hypercrl.bench import Grid, LocalWorkers, mps
 from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
 from hypercrl.cli import main
 from hypercrl.commands import bench
@@ -30,11 +31,11 @@ SMALL = ("preset=smoke", "dynamics.hidden=[16]", "protocol.num_tasks=1", "method
     ],
 )
 def test_a_container_is_given_so_many_cores(tmp_path, monkeypatch, quota, wanted):
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr(workers, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert workers.cores() == wanted
+    assert cores.cores() == wanted
     assert LocalWorkers(4).threads == max(1, wanted // 4)
     assert LocalWorkers(64).threads == 1
 
