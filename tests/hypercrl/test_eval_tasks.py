@@ -5,14 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from test_interruption import outcome
+from killed_runs import outcome, saved_and_killed
 from tiny_runs import FEW_STEPS
 
 from hypercrl import metrics
-from hypercrl.base import interrupts
 from hypercrl.cli import main
 from hypercrl.report.style import shown_tasks
-from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training import evaluation
 
 SMALL = (
@@ -83,27 +81,10 @@ def test_of_many_tasks_there_is_room_for_some():
 
 
 def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch, no_report):
-    monkeypatch.setattr(interrupts, "SAVE_SECONDS", 0.0)
-    again, save, saved = tmp_path / "again", RunFolder.save_checkpoint, []
-
-    class Killed(BaseException):
-        pass
-
-    def save_and_die(self, name, tree):
-        save(self, name, tree)
-        if len(tree["scores"]) == 2:
-            saved.append(name)
-            if len(saved) in (3, 100, 170):
-                raise Killed
-
-    monkeypatch.setattr(RunFolder, "save_checkpoint", save_and_die)
-    words = [*SMALL, f"run_dir={again}"]
-    for _ in range(4):
-        try:
-            main(["train", *words])
-            break
-        except Killed:
-            words = [f"resume={again}"]
+    again = tmp_path / "again"
+    saved = saved_and_killed(
+        again, SMALL, (3, 100, 170), monkeypatch, counts=lambda tree: len(tree["scores"]) == 2
+    )
     assert len(saved) > 170
     assert outcome(again) == outcome(run)
 

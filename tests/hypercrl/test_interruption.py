@@ -1,6 +1,5 @@
 """A signal, wherever it comes, saves within two seconds, and what goes on ends the same."""
 
-import json
 import os
 import signal
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from killed_runs import assert_same, learned, outcome, saved_and_killed
 from tiny_runs import FEW_STEPS
 
 from hypercrl.base import interrupts
@@ -31,38 +30,6 @@ SMALL = (
     "seed=2",
 )
 pytestmark = pytest.mark.usefixtures("no_report")
-
-
-def learned(path):
-    """All of the last checkpoint but its timings."""
-    tree = load_checkpoint(path / "checkpoints/latest.safetensors")
-    for name in ("log_bytes", "tallies"):
-        tree.pop(name, None)
-    return tree
-
-
-def assert_same(one, other):
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-    if isinstance(one, dict | list):
-        places = one if isinstance(one, dict) else range(len(one))
-        assert len(one) == len(other)
-        for place in places:
-            assert_same(one[place], other[place])
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, np.ndarray):
-        assert np.array_equal(one, other)
-    else:
-        assert one == other
-
-
-def outcome(path):
-    result = json.loads((path / "result.json").read_text())
-    lines = (path / "metrics.jsonl").read_text().splitlines()
-    records = [{k: v for k, v in json.loads(x).items() if k != "milliseconds"} for x in lines]
-    kept = ("scores", "success", "prediction_error", "memory_bytes", "updates", "plans")
-    return {key: result[key] for key in kept}, records
 
 
 @pytest.fixture(scope="module")
@@ -135,33 +102,6 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
     assert_same(learned(run), learned(straight))
 
 
-def saved_and_killed(run, words, deaths, monkeypatch):
-    """Train, saved at every pause, as the clock would have it, and killed after so many saves, and
-    gone on with; where every checkpoint was written."""
-    save, saved = RunFolder.save_checkpoint, []
-
-    class Killed(BaseException):
-        pass
-
-    def save_and_die(self, name, tree):
-        save(self, name, tree)
-        position = tree["position"]
-        saved.append((position["task"], position["step"], position["stage"]))
-        if len(saved) in deaths:
-            raise Killed
-
-    words = [*words, f"run_dir={run}"]
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupts, "SAVE_SECONDS", 0.0)
-        patch.setattr(RunFolder, "save_checkpoint", save_and_die)
-        for _ in range(len(deaths)):
-            with pytest.raises(Killed):
-                main(["train", *words])
-            words = [f"resume={run}"]
-        main(["train", *words])
-    return saved
-
-
 def test_a_run_that_is_saved_at_every_pause_and_resumed_anywhere_ends_the_same(
     straight, tmp_path, monkeypatch
 ):
@@ -188,9 +128,9 @@ def recorded(path, steps):
     return path
 
 
+@pytest.mark.extra("minari")
 def test_so_does_one_that_begins_its_tasks_with_recorded_episodes(tmp_path, monkeypatch):
     """The first task with more transitions than its random steps, the second one with fewer."""
-    pytest.importorskip("minari")
     datasets = ",".join(str(recorded(tmp_path / f"{n}-v0", n)) for n in (20, 8))
     words = (*SMALL, f"replay.datasets=[{datasets}]")
     straight, run = tmp_path / "straight", tmp_path / "run"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_interruption import assert_same, learned, outcome
+from killed_runs import assert_same, learned, outcome, saved_and_killed
 from tiny_runs import FEW_STEPS
 
 from hypercrl.base import interrupts
@@ -81,26 +81,8 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
     """Random steps, rounds of training steps and evaluations included."""
     straight = train(tmp_path / "straight", *words)
-    monkeypatch.setattr(interrupts, "SAVE_SECONDS", 0.0)
-    run, save, saved = tmp_path / "run", RunFolder.save_checkpoint, []
-
-    class Killed(BaseException):
-        pass
-
-    def save_and_die(self, name, tree):
-        save(self, name, tree)
-        saved.append(tree["position"]["step"])
-        if len(saved) in (5, 30, 90, 140):
-            raise Killed
-
-    monkeypatch.setattr(RunFolder, "save_checkpoint", save_and_die)
-    command = [*SMALL, *FOUR, *words, f"run_dir={run}"]
-    for _ in range(5):
-        try:
-            main(["train", *command])
-            break
-        except Killed:
-            command = [f"resume={run}"]
+    run, command = tmp_path / "run", (*SMALL, *FOUR, *words)
+    saved = saved_and_killed(run, command, (5, 30, 90, 140), monkeypatch)
     assert len(saved) > 140
     assert outcome(run) == outcome(straight)
     assert_same(learned(run), learned(straight))
