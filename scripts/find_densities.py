@@ -23,7 +23,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -31,10 +30,10 @@ from torch import Tensor
 
 from hypercrl.agent.exploration import random_episode
 from hypercrl.base.errors import UserError
-from hypercrl.base.paths import configs_dir
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.strict_json import write_json
-from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.compose import composed
+from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.replay import Replay
 from hypercrl.training.evaluation import open_loop_errors
@@ -65,9 +64,7 @@ def load_config(model: str, args: argparse.Namespace) -> TrainConfig:
         f"device={args.device}",
         *args.set,
     ]
-    register()
-    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        return cast(TrainConfig, OmegaConf.to_object(compose("train", words)))
+    return cast(TrainConfig, OmegaConf.to_object(composed("train", words)))
 
 
 def collect(config: TrainConfig, name: str, episodes: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +101,7 @@ def fill(replay: Replay, obs: Tensor, actions: Tensor) -> None:
             "action": actions.flatten(0, 1),
             "next_obs": obs[:, 1:].flatten(0, 1),
             "begins": begins.flatten(),
-            "next_begins": True,
+            "next_begins": [True],
         }
     )
 
