@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.settings import check
 from hypercrl.base.strict_json import write_json
 from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
@@ -67,7 +67,7 @@ def sized(planner: str, config: PlannerConfig, fraction: int) -> PlannerConfig:
         merged = OmegaConf.merge(schema, {**shared, **sizes}, OmegaConf.from_dotlist(own))
         settings = cast(PlannerConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise UserError(f"planner {planner}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"planner {planner}: {first_line(error)}") from error
     check(settings, "planner.")
     return settings
 

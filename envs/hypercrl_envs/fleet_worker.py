@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -56,11 +57,11 @@ def _answer(
 
 def _sendable(error: BaseException) -> BaseException:
     """The error itself, or what it says."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # pickling calls whatever the error's class defines
-        return TaskFault(f"A simulator {told(error)}.")
-    return TaskFault(f"A simulator {told(error)}.") if isinstance(error, SystemExit) else error
+    if not isinstance(error, SystemExit):
+        with suppress(Exception):  # pickling calls whatever the error's class defines
+            pickle.loads(pickle.dumps(error))
+            return error
+    return TaskFault(f"A simulator {told(error)}.")
 
 
 if __name__ == "__main__":

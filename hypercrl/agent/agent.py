@@ -12,6 +12,7 @@ from torch import Tensor
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
+from hypercrl.base.errors import first_line
 from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
@@ -167,7 +168,7 @@ class Agent:
         try:
             return self._plan(*inputs)
         except CaptureError as error:
-            _notice_eager_planning(str(error).splitlines()[0])
+            _notice_eager_planning(first_line(error))
             self._plan = self._plan_eagerly
             return self._plan(*inputs)
 

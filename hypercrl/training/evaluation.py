@@ -110,9 +110,10 @@ class Evaluator:
         beliefs: dict[int, Belief] = {}
         played: list[Episodes] = []
         for task, belief in believe.items():
-            agent = self._agent(task, episodes)
-            agent.believe(beliefs.setdefault(task, belief(episodes)))
-            played.append(self._episodes(agent, self.fleet, task, episodes, key))
+            agent, beliefs[task] = self._agent(task, episodes), belief(episodes)
+            agent.believe(beliefs[task])
+            robots = self._of(task, episodes)
+            played.append(self._episodes(agent, self.fleet, robots, task, key))
         self._play(played)
         scores = []
         for (task, belief), episode in zip(beliefs.items(), played, strict=True):
@@ -140,23 +141,17 @@ class Evaluator:
             robots = fleet.make(task, episodes)
             tasks = [fleet.tasks[robot] for robot in robots]
             agent = oracle_agent(self.planner, sequence, model, tasks)
-            played = self._episodes(agent, fleet, task, episodes, key, robots)
+            played = self._episodes(agent, fleet, robots, task, key)
             self._play([played])
         error = 0.0 if model == task else float("nan")
         return Score(*played.means(), prediction_error=error)
 
     def _episodes(
-        self,
-        agent: Agent,
-        fleet: Fleet,
-        task: int,
-        count: int,
-        key: int,
-        robots: Sequence[int] | None = None,
+        self, agent: Agent, fleet: Fleet, robots: Sequence[int], task: int, key: int
     ) -> "Episodes":
         agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
-        seeds = [derive_seed(self.seed, "evaluation start", task, e) for e in range(count)]
-        return Episodes(agent, fleet, robots or self._of(task, count), seeds)
+        seeds = [derive_seed(self.seed, "evaluation start", task, e) for e in range(len(robots))]
+        return Episodes(agent, fleet, robots, seeds)
 
     def _play(self, played: Sequence["Episodes"]) -> None:
         """All of them to their ends, in turn."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, first_line
 from hypercrl.planning import Planner
 from hypercrl.training.experiment import Experiment
 from hypercrl_envs import Task
@@ -196,7 +196,7 @@ def _program(
             return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     # Whatever operations a reward is made of; torch has many errors for those that it cannot trace.
     except Exception as error:
-        raise UserError(f"torch.export cannot trace this: {_first_line(error)}") from error
+        raise UserError(f"torch.export cannot trace this: {first_line(error)}") from error
 
 
 def _write(
@@ -234,7 +234,9 @@ def _write(
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise UserError(f"ONNX cannot say this: {_first_line(error.__cause__)}") from error
+            raise UserError(
+                f"ONNX cannot say this: {first_line(error.__cause__ or error)}"
+            ) from error
     assert written is not None
     written.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -272,7 +274,3 @@ def _new_file(out: Path) -> Iterator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().splitlines()[0]

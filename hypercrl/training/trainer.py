@@ -31,9 +31,6 @@ from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import LocalFleet, TaskFault
 
-LEARN = 3
-"""Number of the stage in which the agent learns, see `Trainer._stages`."""
-
 DIVERGED = 1e9
 """Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
 
@@ -99,8 +96,12 @@ class Trainer:
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
         log = MetricsLog(self.folder, log_bytes, chosen_trackers(self.experiment.config.logger))
-        simulators = closing(self.evaluator), closing(self.fleet)
-        with self.interruption.noted(), simulators[0], simulators[1], log as self.log:
+        with (
+            self.interruption.noted(),
+            closing(self.evaluator),
+            closing(self.fleet),
+            log as self.log,
+        ):
             if resumed is None:
                 self._checkpoint(LATEST)  # so that who finds none knows that it was lost
             self._train()
@@ -192,7 +193,8 @@ class Trainer:
         self.actor = Actor(self.experiment, self.fleet, task, self.learner, self.tallies)
         if resumed is not None:
             self.actor.load_state(resumed["actor"])
-            learns_first = self._random_ends and 0 < self.position.stage <= LEARN
+            learns = self._stages().index(self._learn)
+            learns_first = self._random_ends and 0 < self.position.stage <= learns
             plans = self.schedule.plans(self.learner.age) and not learns_first
             if plans and self.actor.belief is None:
                 raise ValueError("there is no belief to plan with")
