@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, adam_reference
+from hypercrl_kernels.training.adam_reference import (
+    AdamMoments,
+    AdamSettings,
+    adam_reference,
+    clipped_step,
+)
 
 
 @torch.no_grad()
@@ -46,8 +51,5 @@ def adam_step(
 
         launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
     else:
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        new = adam_reference(parameter, scale * gradient, moments, settings)
-        for target, value in zip((parameter, moments.mean, moments.square), new, strict=True):
-            target.copy_(value)
+        clipped_step(parameter, gradient, moments, settings, norm, limit)
     moments.step.add_(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam_reference import AdamSettings, adam_reference
+from hypercrl_kernels.training.adam_reference import AdamSettings, clipped_step
 from hypercrl_kernels.training.step_parts import Shares, Trained
 
 
@@ -56,8 +56,5 @@ def clipped_adam(
         launch_clipped_adam(theta, embedding, settings, norms, limit)
         return
     for (parameter, gradient, moments), norm in zip((theta, embedding), norms, strict=True):
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         before = moments._replace(step=moments.step - 1)
-        new = adam_reference(parameter, scale * gradient, before, settings)
-        for target, value in zip((parameter, moments.mean, moments.square), new, strict=True):
-            target.copy_(value)
+        clipped_step(parameter, gradient, before, settings, norm, limit)
