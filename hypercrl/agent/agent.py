@@ -13,7 +13,16 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.base.errors import first_line
-from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
+from hypercrl.planning import (
+    Follow,
+    Iteration,
+    Planner,
+    Returns,
+    Reward,
+    Rollout,
+    Stop,
+    Termination,
+)
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
@@ -25,6 +34,7 @@ from hypercrl_kernels import (
     layer_sizes,
     prepare_layers,
     rollout,
+    trace_returns,
 )
 
 
@@ -32,7 +42,7 @@ class Agent:
     """Plans for B robots that do one task, replanning at every step.
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
-    weights are copied into it in place. With a reward that cannot be captured, because it waits for
+    weights are copied into it in place. A reward that can be traced is one kernel of it. With a reward that cannot be captured, because it waits for
     the device, it plans operation by operation.
 
     Args:
@@ -75,6 +85,7 @@ class Agent:
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         own = self._follow_layers if planner.follows else self._roll_layers_out
         self._rollout: Rollout | Follow = rollout or own
+        self._returns: Returns | None = None
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
@@ -98,6 +109,7 @@ class Agent:
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
+                self._returns = self._traced_returns(layers)
         pack, precision = not self.planner.follows, self.planner.precision
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
@@ -186,8 +198,13 @@ class Agent:
         iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
         watch = iterations.append if self.watch else None
-        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop)
+        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop, self._returns)
         return (*plan, stacked(iterations)) if iterations else plan
+
+    def _traced_returns(self, layers: Layers | GaussianLayers) -> Returns | None:
+        inputs, *_, obs = layer_sizes(layers)
+        sizes = obs, inputs - obs, self.planner.config.horizon
+        return trace_returns(self.reward, self.termination, *sizes, self.start.device)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         noise = self._noise(actions.shape[:3], obs)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
@@ -21,6 +22,9 @@ Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
+
+Returns = Callable[[Tensor, Tensor], Tensor]
+"""(states [B, K, H + 1, O], actions [B, K, H, A]) → returns [B, K], as `trajectory_returns`."""
 
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
@@ -125,6 +129,7 @@ class Planner(ABC):
         termination: Termination | None = None,
         watch: Watch | None = None,
         stop: Stop | None = None,
+        returns: Returns | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -137,22 +142,22 @@ class Planner(ABC):
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
             stop: asked before every iteration but the first; the search ends where it says so.
+            returns: what sums the reward up to the termination, faster than `trajectory_returns`.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
             this one found moved one step on, or the middle of the range without warm start.
         """
 
+        if returns is None:
+            returns = partial(trajectory_returns, reward=reward, termination=termination)
+
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                imagined = self.imagine(rollout, obs, actions)
-                return trajectory_returns(*imagined, reward, termination)
+                return returns(*self.imagine(rollout, obs, actions))
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = self.imagine(rollout, starts, each)
-            return expected_returns(
-                trajectory_returns(*of_each, reward, termination), probabilities
-            )
+            return expected_returns(returns(*self.imagine(rollout, starts, each)), probabilities)
 
         found = self._search(evaluate, start, generator, watch, stop)
         action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)

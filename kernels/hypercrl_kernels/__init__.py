@@ -26,6 +26,7 @@ from hypercrl_kernels.planning import (
     LinearPolicies,
     PackedLayers,
     Precision,
+    TracedReturns,
     elite_statistics,
     follow,
     layer_sizes,
@@ -34,6 +35,7 @@ from hypercrl_kernels.planning import (
     prepare_layers,
     rollout,
     sample_actions,
+    trace_returns,
 )
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "MLPState",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "attention_step",
     "based",
     "based_step",
@@ -68,4 +71,5 @@ __all__ = [
     "scan",
     "scan_step",
     "sliding_window_attention",
+    "trace_returns",
 ]

@@ -9,6 +9,7 @@ from hypercrl_kernels.planning.packed_layers import (
     mean_layers,
     pack_layers,
 )
+from hypercrl_kernels.planning.returns import TracedReturns, trace_returns
 from hypercrl_kernels.planning.rollout import follow, prepare_layers, rollout
 from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers, LinearPolicies
 from hypercrl_kernels.planning.sampling import sample_actions
@@ -20,6 +21,7 @@ __all__ = [
     "LinearPolicies",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "elite_statistics",
     "follow",
     "layer_sizes",
@@ -28,4 +30,5 @@ __all__ = [
     "prepare_layers",
     "rollout",
     "sample_actions",
+    "trace_returns",
 ]

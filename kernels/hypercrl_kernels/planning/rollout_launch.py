@@ -112,11 +112,11 @@ def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, in
 def shared_bytes(packed: PackedLayers, launch: Launch, sampled: bool = False) -> int:
     """Shared memory of a program, as Triton 3.6 lays it out for Hopper."""
     item, width = packed.last.element_size(), packed.width
-    work = 4 * launch.tile * max(width, launch.groups * packed.states)
+    work = 4 * launch.tile * max(width, launch.groups * packed.rows)
     if not launch.chunks:
         work = max(work, launch.stages * launch.block * (width + launch.tile) * item)
-    outputs = packed.states if launch.groups else max(64, packed.states)
-    rows = packed.states + packed.controls + (2 if sampled else 1) * outputs
+    outputs = packed.rows if launch.groups else max(64, packed.rows)
+    rows = packed.rows + (2 if sampled else 1) * outputs
     return width * rows * item + work + launch.shared * width * width * item
 
 
@@ -140,13 +140,12 @@ def launch_rollout(
     remaining = launch.registers + launch.shared < packed.matrices
     scratch = packed.last
     if (remaining and not launch.chunks) or not launch.ends:
-        deepest = max(packed.width, packed.states, packed.controls)
+        deepest = max(packed.width, packed.rows)
         scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
     sampled = noise is not None
     head = (packed.head if sampled else None) or (packed.last, packed.last_bias, packed.last_bias)
     rollout_kernel[grid](
-        packed.first_state,
-        packed.first_control,
+        packed.first,
         packed.first_exact,
         packed.hidden,
         packed.hidden if packed.fragments is None else packed.fragments,
@@ -165,8 +164,7 @@ def launch_rollout(
         total,
         STATE=size,
         CONTROL=control,
-        STATES=packed.states,
-        CONTROLS=packed.controls,
+        ROWS=packed.rows,
         USED=packed.used,
         WIDTH=packed.width,
         LAYERS=packed.matrices,
