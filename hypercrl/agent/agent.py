@@ -42,8 +42,9 @@ class Agent:
     """Plans for B robots that do one task, replanning at every step.
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
-    weights are copied into it in place. A reward that can be traced is one kernel of it. With a reward that cannot be captured, because it waits for
-    the device, it plans operation by operation.
+    weights are copied into it in place. A reward that can be traced (`trace_returns`) is one kernel
+    of it. With a reward that cannot be captured, because it waits for the device, it plans
+    operation by operation.
 
     Args:
         planner: the search.

@@ -2,13 +2,15 @@
 
 A program owns a few coordinates of one robot's sequences and selects the elites for itself: that
 costs less than handing a selection from one launch to the next. Nothing is sorted: the threshold
-that the elites reach is found bit by bit, and sums run over all samples under a mask.
+that the elites reach is found four bits at a time, and sums run over all samples under a mask.
 """
 
 # pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
+
+from hypercrl_kernels.planning.early_triton import wait_for_predecessor
 
 _LOWEST = tl.constexpr(-(2**31))
 
@@ -25,11 +27,15 @@ def _ordered_bits(x):
 @triton.jit
 def _selection(key, elites):
     """True for exactly `elites` of the largest keys, of equal ones the first."""
-    threshold = tl.where(tl.sum((key >= 0).to(tl.int32), 0) >= elites, 0, _LOWEST)
-    for i in range(31):
-        candidate = threshold + (1 << (30 - i))
-        reached = tl.sum((key >= candidate).to(tl.int32), 0) >= elites
-        threshold = tl.where(reached, candidate, threshold)
+    # The largest threshold that enough keys reach, four bits at a time: a round is a sum over all
+    # samples, which takes its time however little is added up.
+    threshold = _LOWEST
+    for i in range(8):
+        digit = tl.arange(0, 16)
+        candidate = threshold + (digit << (28 - 4 * i))
+        reached = tl.sum((key[:, None] >= candidate[None, :]).to(tl.int32), 0) >= elites
+        # Enough keys reach the first one, and those that do are the first ones.
+        threshold += (tl.sum(reached.to(tl.int32), 0) - 1) << (28 - 4 * i)
     above = key > threshold
     equal = (key == threshold).to(tl.int32)
     missing = elites - tl.sum(above.to(tl.int32), 0)
@@ -50,7 +56,9 @@ def elites_kernel(
     CONTROL: tl.constexpr,
     SAMPLES: tl.constexpr,  # K padded to a power of two
     COORDINATES: tl.constexpr,
+    EARLY: tl.constexpr,  # see `early_triton`
 ):
+    wait_for_predecessor(EARLY)
     robot = tl.program_id(1).to(tl.int64)
     returns += robot * samples
     actions += robot * samples * size

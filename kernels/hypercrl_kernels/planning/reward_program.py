@@ -260,15 +260,15 @@ def _needed(lines: Sequence[Line], root: int) -> list[int]:
 
 
 _MADE = {
-    "arange", "full", "full_like", "lift_fresh", "lift_fresh_copy", "new_full", "new_ones", "new_zeros",
-    "ones", "ones_like", "scalar_tensor", "zeros", "zeros_like",
+    "arange", "full", "full_like", "lift_fresh", "lift_fresh_copy", "new_full", "new_ones",
+    "new_zeros", "ones", "ones_like", "scalar_tensor", "zeros", "zeros_like",
 }  # fmt: skip
 """New tensors, of which the numbers are those of a literal."""
 
 _MOVED = {
-    "alias", "cat", "clone", "detach", "expand", "flip", "index", "index_select", "permute", "repeat",
-    "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "t", "transpose",
-    "unbind", "unsqueeze",
+    "alias", "cat", "clone", "detach", "expand", "flip", "index", "index_select", "permute",
+    "repeat", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "t",
+    "transpose", "unbind", "unsqueeze",
 }  # fmt: skip
 """Functions that move numbers and compute none: line numbers are moved by the same function."""
 

@@ -9,8 +9,10 @@ import torch
 import triton
 from torch import Tensor
 
+from hypercrl_kernels.planning.early_triton import launches_early
 from hypercrl_kernels.planning.packed_layers import PackedLayers
 from hypercrl_kernels.planning.rollout_triton import rollout_kernel
+from hypercrl_kernels.planning.rows_launch import launch_rows, takes_rows
 
 _HOPPER = (132, 232448)  # multiprocessors and bytes of shared memory: what the CPU stands in for
 
@@ -127,12 +129,14 @@ def launch_rollout(
     noise: Tensor | None = None,
     launch: Launch | None = None,
 ) -> Tensor:
-    """`rollout` by the kernel, cut as `launch` says."""
+    """`rollout` by the kernel, cut as `launch` says; without it, many particles are rows."""
     robots, samples, horizon, control = controls.shape
     total, size = robots * samples, state.shape[1]
     state, controls = state.float().contiguous(), controls.float().contiguous()
     if launch is None:
         limits = _device_limits(state.device)
+        if noise is None and takes_rows(packed, robots, samples, *limits):
+            return launch_rows(packed, state, controls)
         launch = choose_launch(packed, total, *limits, sampled=noise is not None)
     particles = total // packed.networks
     grid = (triton.cdiv(particles, launch.tile), packed.networks)
@@ -142,7 +146,7 @@ def launch_rollout(
     if (remaining and not launch.chunks) or not launch.ends:
         deepest = max(packed.width, packed.rows)
         scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
-    sampled = noise is not None
+    sampled, early = noise is not None, launches_early(state.device)
     head = (packed.head if sampled else None) or (packed.last, packed.last_bias, packed.last_bias)
     rollout_kernel[grid](
         packed.first,
@@ -179,6 +183,8 @@ def launch_rollout(
         SAMPLED=sampled,
         DOT="tf32" if packed.precision == "bf16" else packed.precision,
         UPCAST=state.device.type != "cuda",
+        EARLY=early,
+        launch_pdl=early,  # pyright: ignore[reportCallIssue]
         num_warps=launch.warps,  # pyright: ignore[reportCallIssue]
         num_stages=launch.stages,  # pyright: ignore[reportCallIssue]
     )
