@@ -10,8 +10,6 @@ that the elites reach is found four bits at a time, and sums run over all sample
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.planning.early_triton import wait_for_predecessor
-
 _LOWEST = tl.constexpr(-(2**31))
 
 
@@ -56,9 +54,7 @@ def elites_kernel(
     CONTROL: tl.constexpr,
     SAMPLES: tl.constexpr,  # K padded to a power of two
     COORDINATES: tl.constexpr,
-    EARLY: tl.constexpr,  # see `early_triton`
 ):
-    wait_for_predecessor(EARLY)
     robot = tl.program_id(1).to(tl.int64)
     returns += robot * samples
     actions += robot * samples * size

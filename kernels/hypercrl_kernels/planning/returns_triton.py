@@ -9,8 +9,6 @@ each step: they are unrolled as the kernel is compiled, so each is a few instruc
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.planning.early_triton import wait_for_predecessor
-
 
 @triton.jit
 def _tanh(x):
@@ -109,9 +107,7 @@ def returns_kernel(
     ENDS: tl.constexpr,  # those of a termination, or none
     STEPS: tl.constexpr,  # H padded to a power of two
     TILE: tl.constexpr,  # trajectories
-    EARLY: tl.constexpr,  # see `early_triton`
 ):
-    wait_for_predecessor(EARLY)
     particle = tl.program_id(0) * TILE + tl.arange(0, TILE)[None, :]
     step = tl.arange(0, STEPS)[:, None]
     inside = (particle < total) & (step < horizon)

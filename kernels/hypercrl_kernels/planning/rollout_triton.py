@@ -15,8 +15,6 @@ through shared memory, for precisions whose operands have no such order.
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.planning.early_triton import wait_for_predecessor
-
 _TALL = tl.constexpr(64)  # rows of a Hopper matrix instruction
 
 
@@ -333,9 +331,7 @@ def rollout_kernel(
     SAMPLED: tl.constexpr,  # sampled next states, else the mean ones
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
-    EARLY: tl.constexpr,  # see `early_triton`
 ):
-    wait_for_predecessor(EARLY)
     KEPT: tl.constexpr = REGISTERS + SHARED
     network = tl.program_id(1).to(tl.int64)
     column = tl.arange(0, TILE)

@@ -3,7 +3,6 @@
 import triton
 from torch import Tensor
 
-from hypercrl_kernels.planning.early_triton import launches_early
 from hypercrl_kernels.planning.packed_layers import PackedLayers
 from hypercrl_kernels.planning.rows_triton import rows_kernel
 
@@ -28,13 +27,12 @@ def shared_bytes(packed: PackedLayers) -> int:
     return packed.last.element_size() * weights + 4 * TILE * packed.rows
 
 
-def launch_rows(packed: PackedLayers, state: Tensor, controls: Tensor, tile: int = TILE) -> Tensor:
+def launch_rows(packed: PackedLayers, state: Tensor, controls: Tensor) -> Tensor:
     """`rollout` without noise by the kernel of rows."""
     robots, samples, horizon, control = controls.shape
     state, controls = state.float().contiguous(), controls.float().contiguous()
     size = state.shape[1]
-    grid = (triton.cdiv(samples, tile), robots)
-    early = launches_early(state.device)
+    grid = (triton.cdiv(samples, TILE), robots)
     states = state.new_empty(horizon + 1, robots, samples, size)
     rows_kernel[grid](
         packed.first,
@@ -56,12 +54,10 @@ def launch_rows(packed: PackedLayers, state: Tensor, controls: Tensor, tile: int
         ROWS=packed.rows,
         WIDTH=packed.width,
         LAYERS=packed.matrices,
-        TILE=tile,
+        TILE=TILE,
         DOT="tf32",
         UPCAST=state.device.type != "cuda",
-        EARLY=early,
-        launch_pdl=early,  # pyright: ignore[reportCallIssue]
-        num_warps=max(4, tile // 16),  # pyright: ignore[reportCallIssue]
+        num_warps=TILE // 16,  # pyright: ignore[reportCallIssue]
         num_stages=1,  # pyright: ignore[reportCallIssue]
     )
     return states.permute(1, 2, 0, 3)

@@ -11,8 +11,6 @@ All weights are in shared memory, as right operands. Compare `rollout_triton`.
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.planning.early_triton import wait_for_predecessor
-
 
 @triton.jit
 def _product(a, b, DOT: tl.constexpr, UPCAST: tl.constexpr):
@@ -46,9 +44,7 @@ def rows_kernel(
     TILE: tl.constexpr,  # particles a program, all of one robot
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
-    EARLY: tl.constexpr,  # see `early_triton`
 ):
-    wait_for_predecessor(EARLY)
     robot = tl.program_id(1).to(tl.int64)
     sample = tl.program_id(0) * TILE + tl.arange(0, TILE)
     particle = (robot * samples + sample)[:, None]

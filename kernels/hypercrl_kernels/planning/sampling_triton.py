@@ -3,8 +3,6 @@
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.planning.early_triton import wait_for_predecessor
-
 
 @triton.jit(do_not_specialize=["total", "size"])
 def sampling_kernel(
@@ -18,9 +16,7 @@ def sampling_kernel(
     size,  # H A
     CONTROL: tl.constexpr,
     BLOCK: tl.constexpr,
-    EARLY: tl.constexpr,  # see `early_triton`
 ):
-    wait_for_predecessor(EARLY)
     robot = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < total

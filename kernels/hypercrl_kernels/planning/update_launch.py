@@ -5,7 +5,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hypercrl_kernels.planning.early_triton import launches_early
 from hypercrl_kernels.planning.elites_reference import Elites
 from hypercrl_kernels.planning.elites_triton import elites_kernel
 from hypercrl_kernels.planning.returns_triton import returns_kernel
@@ -19,7 +18,7 @@ _RETURNS = 1024  # steps of all trajectories of a program of the returns kernel
 def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> Elites:
     """`elite_statistics` by the kernel."""
     robots, samples, horizon, control = actions.shape
-    size, early = horizon * control, launches_early(actions.device)
+    size = horizon * control
     padded = triton.next_power_of_2(samples)
     coordinates = max(1, min(8, _TILE // padded))
     mean, std, best = actions.new_empty(3, robots, horizon, control)
@@ -36,8 +35,6 @@ def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
         CONTROL=control,
         SAMPLES=padded,
         COORDINATES=coordinates,
-        EARLY=early,
-        launch_pdl=early,  # pyright: ignore[reportCallIssue]
         num_warps=4 if padded * coordinates <= _TILE // 2 else 8,  # pyright: ignore[reportCallIssue]
     )
     return Elites(mean, std, best)
@@ -48,7 +45,7 @@ def launch_sampling(mean: Tensor, std: Tensor, noise: Tensor, low: Tensor, high:
     robots, samples, horizon, control = noise.shape
     actions = torch.empty_like(noise, memory_format=torch.contiguous_format)
     total = samples * horizon * control
-    block, early = 512, launches_early(noise.device)
+    block = 512
     sampling_kernel[(triton.cdiv(total, block), robots)](
         mean.contiguous(),
         std.contiguous(),
@@ -60,8 +57,6 @@ def launch_sampling(mean: Tensor, std: Tensor, noise: Tensor, low: Tensor, high:
         horizon * control,
         CONTROL=control,
         BLOCK=block,
-        EARLY=early,
-        launch_pdl=early,  # pyright: ignore[reportCallIssue]
         num_warps=4,  # pyright: ignore[reportCallIssue]
     )
     return actions
@@ -80,7 +75,6 @@ def launch_returns(
     # A few trajectories a program, until there are more than fill the device.
     tile = max(1, min(4 if total <= 4096 else 16, _RETURNS // steps))
     returns = actions.new_empty(robots, samples, dtype=torch.float32)
-    early = launches_early(actions.device)
     ends = termination or Program((), ())
     returns_kernel[(triton.cdiv(total, tile),)](
         states,
@@ -97,8 +91,6 @@ def launch_returns(
         ENDS=_unrolled(ends),
         STEPS=steps,
         TILE=tile,
-        EARLY=early,
-        launch_pdl=early,  # pyright: ignore[reportCallIssue]
         num_warps=4,  # pyright: ignore[reportCallIssue]
     )
     return returns
