@@ -1,11 +1,13 @@
 """Rewards as programs, and the kernel that runs them, against the reward itself in float64."""
 
+import numpy as np
 import pytest
 import torch
 
-from hypercrl_kernels.planning.reward_program import trace
+from hypercrl_kernels.planning.reward_tracer import trace
 
-GOAL = torch.tensor([[0.1, -0.2], [0.3, 0.0], [0.2, 0.1]])
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+GOAL = torch.tensor([[0.1, -0.2], [0.3, 0.0], [0.2, 0.1]], device=DEVICE)
 B, K, H = 2, 7, 5
 
 
@@ -75,8 +77,8 @@ def by_kernel(states, actions, reward, termination, device):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_the_program_is_the_function(name):
-    program = trace(REWARDS[name], 8, 3, torch.device("cpu"))
-    states, actions = imagined(1)
+    program = trace(REWARDS[name], 8, 3, torch.device(DEVICE))
+    states, actions = (x.to(DEVICE) for x in imagined(1))
     step = states[:, :, 0], actions[:, :, 0], states[:, :, 1]
     torch.testing.assert_close(program(*step), REWARDS[name](*step), rtol=1e-6, atol=1e-6)
 
@@ -129,6 +131,10 @@ def test_a_tensor_of_the_function_may_change(device):
         torch.testing.assert_close(launch_returns(states, actions, program, None), wanted)
 
 
+ARRAY = np.array([1.0, 2.0], dtype=np.float32)
+INDEX = torch.tensor([0, 2], device=DEVICE)
+
+
 def of_a_batch(obs, action, next_obs):
     return next_obs[..., 0] - next_obs[..., 0].mean()
 
@@ -147,6 +153,15 @@ def of_a_branch(obs, action, next_obs):
 
 def of_a_value(obs, action, next_obs):
     return next_obs[..., 0] * obs[0, 0, 0, 0].item()
+
+
+def of_an_array(obs, action, next_obs):
+    """Whose numbers may be others at the next call."""
+    return next_obs[..., 0] * torch.as_tensor(ARRAY, device=obs.device)[1]
+
+
+def of_an_index(obs, action, next_obs):
+    return next_obs[..., INDEX].sum(-1)
 
 
 def in_place(obs, action, next_obs):
@@ -177,14 +192,14 @@ def that_raises(obs, action, next_obs):
 @pytest.mark.parametrize(
     "function",
     [
-        of_a_batch, of_another_robot, of_chance, of_a_branch, of_a_value, in_place,
-        of_double_precision, of_a_sort, of_wrong_shape, that_raises,
+        of_a_batch, of_another_robot, of_chance, of_a_branch, of_a_value, of_an_array,
+        of_an_index, in_place, of_double_precision, of_a_sort, of_wrong_shape, that_raises,
     ],
 )  # fmt: skip
 def test_what_is_no_program(function):
-    assert trace(function, 8, 3, torch.device("cpu")) is None
+    assert trace(function, 8, 3, torch.device(DEVICE)) is None
 
 
 def test_a_long_one_is_none():
-    assert trace(of_every_pair, 8, 3, torch.device("cpu")) is not None
-    assert trace(of_every_pair, 20, 3, torch.device("cpu")) is None
+    assert trace(of_every_pair, 8, 3, torch.device(DEVICE)) is not None
+    assert trace(of_every_pair, 20, 3, torch.device(DEVICE)) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.planning.reward_program import Program, TransitionFunction, trace
+from hypercrl_kernels.planning.reward_program import Program
+from hypercrl_kernels.planning.reward_tracer import TransitionFunction, trace
 
 MOST_STEPS = 1024  # of a trajectory, which a program of the kernel holds as a whole
 
