@@ -83,6 +83,19 @@ def test_the_program_is_the_function(name):
     torch.testing.assert_close(program(*step), REWARDS[name](*step), rtol=1e-6, atol=1e-6)
 
 
+def test_constants_may_be_made_at_the_first_call():
+    held = {}
+
+    def near(obs, action, next_obs):
+        if obs.device not in held:
+            held[obs.device] = torch.tensor(ARRAY, device=obs.device)
+        return -(next_obs[..., :2] - held[obs.device]).abs().sum(-1)
+
+    program = trace(near, 8, 3, torch.device(DEVICE))
+    assert program is not None
+    assert program.constants[0] is held[program.constants[0].device]
+
+
 @pytest.mark.parametrize("termination", [None, ends])
 @pytest.mark.parametrize("name", REWARDS)
 def test_kernel_against_the_sum_of_rewards(device, name, termination):

@@ -50,8 +50,8 @@ def _power(do: Do, x: Tensor, exponent: Any) -> Tensor:
     powers = {
         0.5: lambda: do("sqrt", x),
         1: lambda: do("float", x),
-        2: lambda: do("mul", x, x),
-        3: lambda: do("mul", do("mul", x, x), x),
+        2: lambda: _square(do, x),
+        3: lambda: do("mul", _square(do, x), x),
     }
     if isinstance(exponent, Tensor) or exponent not in powers:
         raise Untraceable
@@ -84,8 +84,20 @@ def _along(dim: Any, keepdim: bool, x: Tensor) -> tuple[list[Tensor], tuple[int,
     return list(last.unbind(-1)), tuple(shape)
 
 
-def _reduction(name: str, each: Rule = lambda do, x: x, after: Rule = lambda do, x, n: x) -> Rule:
-    """Of n numbers along dimensions: `each` one, combined by `name`, and then `after` it."""
+def _as_it_is(do: Do, x: Tensor) -> Tensor:  # noqa: ARG001
+    return x
+
+
+def _float(do: Do, x: Tensor) -> Tensor:
+    return do("float", x)
+
+
+def _square(do: Do, x: Tensor) -> Tensor:
+    return do("mul", x, x)
+
+
+def _reduction(name: str, each: Rule = _as_it_is, after: Rule = _as_it_is) -> Rule:
+    """Along dimensions: `each` number, combined by `name`, and then `after` it."""
 
     def rule(do: Do, x: Tensor, dim: Any = None, keepdim: bool = False, **more: Any) -> Tensor:
         if more.get("dtype") not in (None, torch.float32) or not x.dim():
@@ -93,18 +105,19 @@ def _reduction(name: str, each: Rule = lambda do, x: x, after: Rule = lambda do,
         parts, shape = _along(dim, keepdim, x)
         parts = [each(do, part) for part in parts]
         total = reduce(lambda a, b: do(name, a, b), parts)
-        return after(do, total, len(parts)).reshape(shape)
+        return after(do, total).reshape(shape)
 
     return rule
 
 
-def _float(do: Do, x: Tensor) -> Tensor:
-    return do("float", x)
+def _mean(do: Do, x: Tensor, *along: Any, **more: Any) -> Tensor:
+    total = RULES["sum"](do, x, *along, **more)
+    return do("div", total, float(x.numel() // total.numel()))
 
 
 _NORMS = {
     1: _reduction("add", _operation("abs")),
-    2: _reduction("add", lambda do, x: do("mul", x, x), lambda do, x, n: do("sqrt", x)),
+    2: _reduction("add", _square, _operation("sqrt")),
     torch.inf: _reduction("maximum", _operation("abs")),
 }
 
@@ -144,7 +157,7 @@ RULES: dict[str, Rule] = {
     "masked_fill": lambda do, x, mask, value: do("where", mask, value, x),
     "_to_copy": _copied,
     "sum": _reduction("add", _float),
-    "mean": _reduction("add", _float, lambda do, x, n: do("div", x, float(n))),
+    "mean": _mean,
     "amax": _reduction("maximum"),
     "amin": _reduction("minimum"),
     "all": _reduction("and"),

@@ -1,6 +1,6 @@
 """From a reward in torch to a program.
 
-The function is called once on a few transitions. Beside every tensor that it makes goes one of line
+The function is called on a few transitions. Beside every tensor that it makes goes one of line
 numbers: which line of the program is this number? What moves numbers about (slices, views,
 concatenations) is done to the line numbers as it is to the numbers; what computes writes new lines.
 """
@@ -33,7 +33,8 @@ def trace(
     It is one where it is made of pointwise operations, sums and the like along the last dimensions,
     and treats all transitions alike. float32 tensors on the device that it holds (constants of the
     task) may change in place later; Python numbers and lists are those of now, as in a captured
-    graph. Called once, on random transitions, for which the program gives the same.
+    graph. Called twice, on random transitions, for which the program gives the same: functions may
+    bring their constants to the device at the first call.
 
     Args:
         obs, action: O and A.
@@ -44,11 +45,12 @@ def trace(
     inputs = [torch.randn(*_LEAD, size, generator=generator).to(device) for size in sizes]
     try:
         with torch.no_grad():
+            wanted = function(*inputs)
             tracer = _Tracer(inputs)
             with tracer:
                 result = function(*inputs)
             program = tracer.program(result)
-            same = torch.allclose(program(*inputs) * 1.0, result * 1.0, 1e-4, 1e-5, equal_nan=True)
+            same = torch.allclose(program(*inputs) * 1.0, wanted * 1.0, 1e-4, 1e-5, equal_nan=True)
     except Exception:  # of the function or of an unknown operation: the planner calls it itself
         return None
     return program if same else None
