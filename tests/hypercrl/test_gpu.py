@@ -63,6 +63,39 @@ def test_a_captured_plan_is_the_eager_plan(sampled, policies):
     assert graph._plan._graph is not None
 
 
+def test_a_traced_reward_gives_the_plan_of_its_operations():
+    goal = torch.ones(2, device="cuda")
+
+    def to_the_goal(obs, action, next_obs):
+        return -(next_obs[..., :2] - goal).square().sum(-1) - 0.1 * action.square().sum(-1)
+
+    traced, plain = make_agent(to_the_goal), make_agent(to_the_goal)
+    assert traced._returns is not None
+    plain._returns = None
+    g = torch.Generator().manual_seed(2)
+    for step in range(8):
+        if step == 6:
+            goal.neg_()  # in place: both graphs read it
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(traced.act(obs), plain.act(obs), rtol=1e-3, atol=1e-3)
+    assert traced._plan._graph is not None
+    assert plain._plan._graph is not None
+
+
+def test_a_reward_that_cannot_be_traced_is_captured_all_the_same():
+    def sorted_first(obs, action, next_obs):
+        return reward(obs, action, next_obs.sort(-1).values)
+
+    agent, eager = make_agent(sorted_first), make_agent(sorted_first)
+    assert agent._returns is None
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(CapturedFunction.EAGER_CALLS + 3):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(agent.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert agent._plan._graph is not None
+
+
 def test_a_watched_plan_is_captured_too():
     graph, eager, plain = make_agent(watch=True), make_agent(watch=True), make_agent()
     eager._plan = eager._plan_eagerly
