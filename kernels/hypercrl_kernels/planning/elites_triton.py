@@ -5,7 +5,7 @@ costs less than handing a selection from one launch to the next. Nothing is sort
 that the elites reach is found four bits at a time, and sums run over all samples under a mask.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl

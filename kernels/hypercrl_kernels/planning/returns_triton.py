@@ -4,7 +4,8 @@ A program of the grid takes a few trajectories with all their steps, and runs th
 each step: they are unrolled as the kernel is compiled, so each is a few instructions.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl

@@ -71,6 +71,10 @@ class _Tracer(TorchDispatchMode):
             places = range(tensor.numel())
             self._keep(tensor, [self._line(name, i % size, i // size) for i in places])
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch._dynamo is imported for this: a second
+
     def program(self, result: Tensor) -> Program:
         """Of the first transition, once it is known that every one depends on itself alone."""
         roots = self._of(result)
