@@ -35,6 +35,8 @@ def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
         CONTROL=control,
         SAMPLES=padded,
         COORDINATES=coordinates,
+        # With few samples a round costs its latency, with many its comparisons.
+        BITS=4 if padded <= 1024 else 2,
         num_warps=4 if padded * coordinates <= _TILE // 2 else 8,  # pyright: ignore[reportCallIssue]
     )
     return Elites(mean, std, best)
