@@ -8,7 +8,8 @@
 
 `run` takes the next cells (scripts/evidence_grid.py) of which docs/results/evidence keeps no
 result, as many at a time as there are cores, and ends in time; what has ended is in
-OUT/evidence.jsonl at once. Runs that were cut short lie in the folder --work and go on from there, if it is still there.
+OUT/evidence.jsonl at once. Runs that were cut short lie in the folder --work, and go on from there
+while it is there.
 `take` merges such a file into docs/results/evidence, `table` draws docs/results/evidence.md.
 """
 
@@ -52,13 +53,37 @@ class TimeIsUp(Exception):
     pass
 
 
+class Usual:
+    """How long cells take, from those that have ended, kept or in this piece.
+
+    Args:
+        records: what is kept.
+    """
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        self.longest: dict[str, float] = {}
+        for record in records:
+            self.learn(record)
+
+    def learn(self, record: Mapping[str, Any]) -> None:
+        sequence, method, _ = record["cell"].split("/")
+        for key in (sequence, f"{sequence}/{method}"):
+            self.longest[key] = max(self.longest.get(key, 0.0), record["seconds"])
+
+    def seconds(self, cell: EvidenceCell) -> float:
+        """The longest of its method there, else of its sequence, else the grid's guess."""
+        by_method = self.longest.get(f"{cell.sequence}/{cell.method}")
+        return by_method or self.longest.get(cell.sequence) or cell.column.seconds
+
+
 class TimedWorkers(LocalWorkers):
     """Workers that begin no cell that would not end, and hand over each that has ended.
 
     Args:
         slots: cores; a cell takes as many as it has threads.
         gpus, service: as of LocalWorkers.
-        planned: the cells by name, and the seconds that each will take.
+        cells: by name.
+        usual: how long each takes.
         deadline: of time.monotonic().
         keep: called with every cell that has ended well.
     """
@@ -68,12 +93,13 @@ class TimedWorkers(LocalWorkers):
         slots: int,
         gpus: Sequence[str],
         service: Service,
-        planned: dict[str, tuple[EvidenceCell, float]],
+        cells: Mapping[str, EvidenceCell],
+        usual: Usual,
         deadline: float,
         keep: Callable[[Cell], None],
     ) -> None:
         super().__init__(slots, gpus, service)
-        self.planned, self.deadline, self.keep = planned, deadline, keep
+        self.cells, self.usual, self.deadline, self.keep = cells, usual, deadline, keep
         self.refused = False
 
     def room(self, cell: Cell, alone: bool = False) -> bool:
@@ -81,14 +107,15 @@ class TimedWorkers(LocalWorkers):
         if self._running and taken + self._threads(cell) > self.slots:
             return False
         begun = (cell.folder / "config.yaml").exists()  # it goes on from a checkpoint
-        needed = 2 * STARTING if begun else self.planned[cell.name][1]
+        usual = self.usual.seconds(self.cells[cell.name])
+        needed = 2 * STARTING if begun else STARTING + MARGIN * usual
         if time.monotonic() + needed > self.deadline:
             self.refused = True
             return False
         return super().room(cell, alone)
 
     def _threads(self, cell: Cell) -> int:
-        return self.planned[cell.name][0].column.threads
+        return self.cells[cell.name].column.threads
 
     def finished(self) -> list[tuple[Cell, int]]:
         if not self._running and self.refused:
@@ -109,16 +136,15 @@ def run(arguments: argparse.Namespace) -> None:
     if len(todo) < len(missing):
         left_out = {c.sequence: c.column.needs for c in missing if c not in todo}
         print("left out:", ", ".join(f"{name}, no {needs}" for name, needs in left_out.items()))
-    usual = expected_seconds(there.values())
-    planned = {c.name: (c, MARGIN * usual(c) + STARTING) for c in todo}
-    extra = [f"device={arguments.device}"] if arguments.device else []
-    grid = {c.name: Cell(c.name, (*c.words(), *extra), arguments.work / c.name) for c in todo}
+    usual = Usual(there.values())
+    by_name = {c.name: c for c in todo}
+    grid = [grid_cell(c, arguments) for c in todo]
     names = [] if arguments.device == "cpu" else gpu_names(arguments.gpus)
     slots = arguments.workers or cores()
     print(f"{len(there)} cells are kept, {len(todo)} to do; {len(names)} GPUs, {slots} cores")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    keep = Keeper(arguments, {name: c for name, (c, _) in planned.items()})
-    for cell in grid.values():
+    keep = Keeper(arguments, by_name, usual)
+    for cell in grid:
         if cell.done:  # by an earlier call on this machine
             keep(cell)
     say = Console(width=200).print
@@ -126,41 +152,37 @@ def run(arguments: argparse.Namespace) -> None:
         watched(max(1, len(names))) as use,
         time_limit(deadline - time.monotonic()),
         served(names, min(slots, len(todo)), "auto", say) as service,
-        closing(TimedWorkers(slots, names, service, planned, deadline, keep)) as workers,
+        closing(TimedWorkers(slots, names, service, by_name, usual, deadline, keep)) as workers,
     ):
-        run_grid(list(grid.values()), workers, retries=1, console=Console(width=200))
-    for cell in grid.values():
+        run_grid(grid, workers, retries=1, console=Console(width=200))
+    for cell in grid:
         keep.failed(cell)
     print(f"{keep.count} cells in {arguments.out / keep.file.name}; {use}")
 
 
-def expected_seconds(records: Iterable[Mapping[str, Any]]) -> Callable[[EvidenceCell], float]:
-    """Of a cell, from what is kept: the longest of its method there, else of its sequence."""
-    longest: dict[str, float] = {}
-    for record in records:
-        sequence, method, _ = record["cell"].split("/")
-        for key in (sequence, f"{sequence}/{method}"):
-            longest[key] = max(longest.get(key, 0.0), record["seconds"])
-
-    def expected(cell: EvidenceCell) -> float:
-        by_method = longest.get(f"{cell.sequence}/{cell.method}")
-        return by_method or longest.get(cell.sequence) or cell.column.seconds
-
-    return expected
+def grid_cell(cell: EvidenceCell, arguments: argparse.Namespace) -> Cell:
+    """As `hypercrl bench` runs it."""
+    words = cell.words()
+    if arguments.device and not any(word.startswith("device=") for word in words):
+        words.append(f"device={arguments.device}")
+    return Cell(cell.name, tuple(words), arguments.work / cell.name)
 
 
 class Keeper:
     """Packs each cell that has ended into one file, and makes room on the disk."""
 
-    def __init__(self, arguments: argparse.Namespace, wanted: dict[str, EvidenceCell]) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, wanted: Mapping[str, EvidenceCell], usual: Usual
+    ) -> None:
         self.file = arguments.out / "evidence.jsonl"
         self.out, self.commit, self.agents = arguments.out, arguments.commit, arguments.agents
-        self.wanted, self.count = wanted, 0
+        self.wanted, self.usual, self.count = wanted, usual, 0
 
     def __call__(self, cell: Cell) -> None:
         record = packed(self.wanted[cell.name], cell.folder, self.commit)
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
+        self.usual.learn(record)
         self.count += 1
         if cell.name in self.agents.split(","):
             self._agent(cell)

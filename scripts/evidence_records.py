@@ -128,7 +128,7 @@ def kept(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
             if changed := differing(shared(settings), shared(now)):
                 raise UserError(
                     f"{folder / name}.jsonl was measured with other settings "
-                    f"({', '.join(changed)}). Move it away to measure anew, or change the grid back."
+                    f"({', '.join(changed)}). Move it away, or change the grid back."
                 )
             if not differing(own(settings), own(now)):
                 found[cell.name] = {**record, "settings": settings}

@@ -86,9 +86,8 @@ def test_every_cell_of_the_grid_is_there_once(evidence):
     columns = evidence_grid.SEQUENCES.values()
     assert len(set(names)) == len(names) == sum(len(c.methods) * c.seeds for c in columns)
     assert names[0] == "door/hnet/0"
-    assert [c.name for c in evidence_grid.cells("push/hnet/*")] == [
-        f"push/hnet/{i}" for i in range(5)
-    ]
+    some = [cell.name for cell in evidence_grid.cells("push/hnet/*")]
+    assert some == [f"push/hnet/{seed}" for seed in range(5)]
 
 
 def test_pieces_are_kept_and_not_run_again(grid, call, tmp_path, capfd):
@@ -127,23 +126,25 @@ def test_what_would_not_end_is_not_begun(evidence, tmp_path):
     from hypercrl.bench.mps import Service
 
     cell = Cell("push20/hnet/0", (), tmp_path / "cell")
-    planned = {cell.name: (EvidenceCell("push20", "hnet", 0), 100.0)}
+    cells = {cell.name: EvidenceCell("push20", "hnet", 0)}
+    margin, usual = evidence.MARGIN, evidence.Usual([{"cell": "push20/single/3", "seconds": 70.0}])
+    needed = evidence.STARTING + margin * 70.0
 
     def workers(slots: int, seconds: float):
         deadline = time.monotonic() + seconds
-        return evidence.TimedWorkers(slots, [], Service(), planned, deadline, lambda _: None)
+        return evidence.TimedWorkers(slots, [], Service(), cells, usual, deadline, lambda _: None)
 
-    assert workers(1, 110.0).room(cell)
-    late = workers(1, 90.0)
+    assert workers(1, needed + 10).room(cell)
+    late = workers(1, needed - 10)
     assert not late.room(cell)
     with pytest.raises(evidence.TimeIsUp):
         late.finished()
-    busy = workers(3, 110.0)  # this one takes two cores
+    busy = workers(3, needed + 10)  # this one takes two cores
     busy._running = [Attempt(cell, cast(Any, None), 0, False)]
     assert not busy.room(cell)
     cell.folder.mkdir()
     (cell.folder / "config.yaml").touch()  # it goes on from where it was
-    assert workers(1, 90.0).room(cell)
+    assert workers(1, needed - 10).room(cell)
 
 
 def record_of(grid, name="push/single/0", **changes):
