@@ -191,3 +191,45 @@ def test_rows_of_which_little_was_measured_are_short_and_come_back(grid):
     assert grid._row(row, 4) == {"4": 0.1235}
     matrix = grid.matrix({"success": [{}, {"1": 0.5}, [1.0, None]]}, "success")
     np.testing.assert_array_equal(matrix, [[np.nan, np.nan], [0.5, np.nan], [1.0, np.nan]])
+
+
+def test_the_page_says_what_is_done_and_compares(evidence, tmp_path):
+    import evidence_page
+    from evidence_records import wanted
+
+    records = {}
+    for method, late in (("hnet", 1.0), ("single", 1.0), ("finetune", 0.2)):
+        for seed in range(3):
+            rows = [[0.0] * 5] + [[1.0] * stage + [0.0] * (5 - stage) for stage in range(1, 6)]
+            rows[-1][0] = late
+            settings = wanted("push", method)
+            name = f"push/{method}/{seed}"
+            record = {"cell": name, "settings": settings, "success": rows, "seconds_by": {}}
+            record |= {"scores": [[40 * v for v in row] for row in rows], "prediction_error": rows}
+            record |= {"memory_bytes": [1024] * 5, "training_seconds": [1.0] * 5, "seconds": 60.0}
+            record |= dict.fromkeys(("plans", "updates", "extra_updates", "env_steps"), 7)
+            record |= {"parameters": 3, "plan_milliseconds": None, "update_milliseconds": 0.1}
+            record |= {"git": "abc", "machine": "a GPU; a CPU", "prediction_horizon": 10}
+            records[name] = record
+    for folder in ("images", "results"):
+        (tmp_path / folder).mkdir()
+    page = evidence_page.write_page(records, tmp_path).read_text()
+    assert "9 of " in page
+    assert "| push | 3/5 |  0/5 |".replace("  ", " ") in page
+    rows = {
+        line.split("|")[1].strip(): line.split("|") for line in page.splitlines() if "|" in line
+    }
+    assert rows["finetune"][3:8] == [
+        " 0.20 1.00 1.00 1.00 1.00 ",
+        " 1.00 [1.00, 1.00] ",
+        " 0.84 ± 0.00 ",
+        " 0.20 ± 0.00 ",
+        " 0.00 ± 0.00 ",
+    ]
+    assert rows["finetune"][-2] == " 0.60 [0.60, 0.60] "  # one task of five is always won
+    assert rows["hnet"][-2] == " — "
+    assert (tmp_path / "images" / "evidence_push_costs.png").stat().st_size > 1000
+    seen = evidence_page.on_seen(
+        np.array([[np.nan] * 3, [1, 0, np.nan], [0.5, np.nan, 0], [0, 1, 1]])
+    )
+    np.testing.assert_allclose(seen, [1.0, 0.5, 2 / 3])
