@@ -1,4 +1,4 @@
-"""scripts/reproduce.sh: what it lists is there, and what it would run are commands that there are."""
+"""scripts/reproduce.sh: what it lists is there, and what it would run are commands."""
 
 import re
 import shlex
