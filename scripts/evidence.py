@@ -106,9 +106,8 @@ class TimedWorkers(LocalWorkers):
         taken = sum(self._threads(attempt.cell) for attempt in self._running)
         if self._running and taken + self._threads(cell) > self.slots:
             return False
-        begun = (cell.folder / "config.yaml").exists()  # it goes on from a checkpoint
         usual = self.usual.seconds(self.cells[cell.name])
-        needed = 2 * STARTING if begun else STARTING + MARGIN * usual
+        needed = 2 * STARTING if begun(cell) else STARTING + MARGIN * usual
         if time.monotonic() + needed > self.deadline:
             self.refused = True
             return False
@@ -127,6 +126,11 @@ class TimedWorkers(LocalWorkers):
         return ended
 
 
+def begun(cell: Cell) -> bool:
+    """Whether it goes on from a checkpoint."""
+    return (cell.folder / "config.yaml").exists()
+
+
 def run(arguments: argparse.Namespace) -> None:
     """The next cells, until the time is up."""
     deadline = time.monotonic() + arguments.seconds - SAVING
@@ -139,6 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
     usual = Usual(there.values())
     by_name = {c.name: c for c in todo}
     grid = [grid_cell(c, arguments) for c in todo]
+    grid.sort(key=lambda cell: not begun(cell))
     names = [] if arguments.device == "cpu" else gpu_names(arguments.gpus)
     slots = arguments.workers or cores()
     print(f"{len(there)} cells are kept, {len(todo)} to do; {len(names)} GPUs, {slots} cores")

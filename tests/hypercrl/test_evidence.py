@@ -1,9 +1,11 @@
 """The evidence's grid, its pieces, and what is kept of them; with runs at their smallest."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -112,11 +114,27 @@ def test_pieces_are_kept_and_not_run_again(grid, call, tmp_path, capfd):
     before = kept.read_bytes()
     call("take", str(tmp_path / "out" / "evidence.jsonl"))
     assert kept.read_bytes() == before
+    same_from_a_bench(tmp_path / "work" / "push" / "single" / "0", tmp_path)
     capfd.readouterr()
     call(*run, "--only", "push/*/0")
     assert "2 cells are kept, 0 to do" in capfd.readouterr().out
     call("status")
     assert "push               2 of 4" in capfd.readouterr().out
+
+
+def same_from_a_bench(run: Path, folder: Path) -> None:
+    """A cell of scripts/bench_sharing.py's grid is packed alike."""
+    from bench_sharing import keep_evidence
+    from evidence_records import read_lines
+
+    bench = SimpleNamespace(out=folder / "bench", results=lambda: {"push-single-0": {}})
+    shutil.copytree(run, bench.out / "cells" / "push-single-0")
+    keep_evidence(cast(Any, bench), folder / "kept.jsonl")
+    (record,) = read_lines(folder / "kept.jsonl")
+    (other,) = (
+        r for r in read_lines(folder / "out" / "evidence.jsonl") if r["cell"] == record["cell"]
+    )
+    assert {**record, "git": "abc"} == other
 
 
 def test_what_would_not_end_is_not_begun(evidence, tmp_path):
@@ -228,6 +246,9 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path):
     ]
     assert rows["finetune"][-2] == " 0.60 [0.60, 0.60] "  # one task of five is always won
     assert rows["hnet"][-2] == " — "
+    targets = page.partition("## Targets")[2].partition("## push")[0]
+    assert "| push | 3 | 1.00 | 1.00 | 0.00 | — | — | — |" in targets
+    assert evidence_page._held(-0.04, -0.03, sign=-1) == "**0.04**"
     assert (tmp_path / "images" / "evidence_push_costs.png").stat().st_size > 1000
     seen = evidence_page.on_seen(
         np.array([[np.nan] * 3, [1, 0, np.nan], [0.5, np.nan, 0], [0, 1, 1]])
