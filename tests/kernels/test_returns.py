@@ -1,5 +1,9 @@
 """Rewards as programs, and the kernel that runs them, against the reward itself in float64."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +98,17 @@ def test_constants_may_be_made_at_the_first_call():
     program = trace(near, 8, 3, torch.device(DEVICE))
     assert program is not None
     assert program.constants[0] is held[program.constants[0].device]
+
+
+def test_tracing_imports_no_compiler():
+    """torch._dynamo takes a second."""
+    code = """
+        import sys, torch
+        from hypercrl_kernels.planning.reward_tracer import trace
+        assert trace(lambda obs, action, next_obs: obs.sum(-1), 2, 1, torch.device("cpu"))
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 @pytest.mark.parametrize("termination", [None, ends])

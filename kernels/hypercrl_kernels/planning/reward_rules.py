@@ -16,7 +16,9 @@ from torch import Tensor
 from hypercrl_kernels.planning.reward_program import COMPUTED
 
 Do = Callable[..., Tensor]
-"""(name of `COMPUTED`, operands of line numbers [...] or plain numbers) → line numbers [...]."""
+"""(name of `COMPUTED` or "bool", operands of line numbers [...] or plain numbers) → line numbers.
+
+"float" and "bool" of what is one already write nothing."""
 
 Rule = Callable[..., Tensor]
 
