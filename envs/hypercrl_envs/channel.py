@@ -25,8 +25,7 @@ WATCHED = 0.005
 be woken may take as long as a step of a simulator."""
 
 NAP = 0.1
-"""Seconds after which a sleeper looks by itself, should it have gone to sleep just as it was not yet
-known to be about to."""
+"""Seconds after which a sleeper looks by itself, should nobody have seen it go to sleep."""
 
 
 def shared_memory() -> int | None:

@@ -299,12 +299,13 @@ class Episodes:
         if self._planned is None:
             return
         actions, self._planned = self._planned(), None
-        steps = [methodcaller("step", actions[e].numpy()) for e in self.going]
+        each = actions.numpy()
+        steps = [methodcaller("step", each[e]) for e in self.going]
         self._results = self.fleet.start([self.robots[e] for e in self.going], steps)
         self._actions = actions
 
     def _take_in(self, actions: Tensor) -> None:
-        before, ended = torch.tensor(self._obs), []
+        before, ended = torch.from_numpy(self._obs.copy()), []
         for e, (obs, reward, terminated, truncated, info) in zip(
             self.going, self._results(), strict=True
         ):
