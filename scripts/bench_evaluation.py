@@ -5,7 +5,7 @@
 
 The planner is that of `preset=paper`, the model an untrained one. Three ways, one after the other:
 
-- in turn: a plan is waited for before the next one is begun; messages to simulators by sockets
+- in turn: each task's plan is waited for, then the robots move; messages to simulators by sockets
 - overlapped: plans run while robots of other tasks are simulated and plans of others are begun
 - shared memory: overlapped, and messages in memory that the processes share (where there are cores
   for all of them)
@@ -63,7 +63,7 @@ class Timer:
 
 def watch(evaluator: Evaluator, timer: Timer, in_turn: bool) -> None:
     """Time the rounds of an evaluator, and what they wait for."""
-    play, fleet = evaluator._play, evaluator.fleet
+    play, fleet = play_in_turn if in_turn else evaluator._play, evaluator.fleet
     start = fleet.start
 
     def timed_play(played: list[Episodes]) -> None:
@@ -88,6 +88,18 @@ def watch(evaluator: Evaluator, timer: Timer, in_turn: bool) -> None:
 
     evaluator._play = timed_play  # type: ignore[reportAttributeAccessIssue]
     fleet.start = timed_start  # type: ignore[reportAttributeAccessIssue]
+
+
+def play_in_turn(played: list[Episodes]) -> None:
+    """All plans of a round, and then all steps."""
+    while going := [episodes for episodes in played if episodes.going]:
+        for episodes in going:
+            episodes.plan()
+        for episodes in going:
+            if episodes.going:
+                episodes.move()
+    for episodes in played:
+        episodes.agent.plan_seconds.clear()
 
 
 def measure(
