@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ def played(lengths):
     evaluator = Evaluator.__new__(Evaluator)
     evaluator.plan_seconds = Durations()
     evaluator.pause = lambda: pauses.append(len(board.seen))
-    evaluator._play([Played(board, task, steps) for task, steps in enumerate(lengths)])
+    episodes: list[Any] = [Played(board, task, steps) for task, steps in enumerate(lengths)]
+    evaluator._play(episodes)
     assert set(board.state.values()) == {"over"}
     return board.seen, pauses
 
