@@ -13,6 +13,7 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.base.errors import first_line
+from hypercrl.base.transfers import begin_download, uploaded
 from hypercrl.planning import (
     Follow,
     Iteration,
@@ -151,7 +152,7 @@ class Agent:
             Waits for the action [B, A]; to be called once, before the next plan is begun.
         """
         started = time.perf_counter()
-        inputs = [obs.to(self.start.device, torch.float32), self.start]
+        inputs = [uploaded(obs, self.start.device), self.start]
         if self.belief is not None:
             if self.belief.layers_change:
                 self.set_layers(self.belief.layers(), self.belief.hypotheses)
@@ -166,10 +167,11 @@ class Agent:
             action, start, *seen = self._plan_eagerly(*inputs, stop=deadline)
             self.iterations = deadline.iterations
         self.start = start.clone()
+        wait = begin_download([action, *seen])
 
         def finish() -> Tensor:
-            found = action.cpu()
-            self.searches += [iterations.cpu() for iterations in seen]
+            found, *searches = wait()
+            self.searches += searches
             self.plan_seconds.append(time.perf_counter() - started)
             if replays:
                 self._replay_seconds = self.plan_seconds[-1]

@@ -167,6 +167,32 @@ def test_warming_up_leaves_no_trace():
         torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
 
 
+def test_plans_of_several_agents_are_under_way_at_the_same_time():
+    """Beginning one waits for nothing that the device does, and its end for nothing begun later."""
+    g = torch.Generator().manual_seed(2)
+    obs = torch.randn(3, 10, generator=g)
+    together, alone = ([make_agent(seed=seed) for seed in range(3)] for _ in range(2))
+    for agent in (*together, *alone):
+        agent.warm_up(obs)
+    for _ in range(3):
+        torch.cuda._sleep(500_000_000)  # a fifth of a second at least
+        busy = torch.cuda.Event()
+        busy.record()
+        where = obs.clone()
+        finish = [agent.begin_act(where) for agent in together]
+        assert not busy.query()
+        where.fill_(torch.nan)
+        torch.cuda._sleep(500_000_000)
+        later = torch.cuda.Event()
+        later.record()
+        found = [end() for end in finish]
+        assert busy.query()
+        assert not later.query()
+        for action, agent in zip(found, alone, strict=True):
+            assert torch.equal(action, agent.act(obs))
+        obs = torch.randn(3, 10, generator=g)
+
+
 def test_a_plan_with_a_deadline_is_the_graph_where_that_is_quick_enough():
     g = torch.Generator().manual_seed(2)
     obs = torch.randn(3, 10, generator=g)
