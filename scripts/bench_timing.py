@@ -19,7 +19,7 @@ from hypercrl.base.strict_json import write_json
 from hypercrl.training.result import git_revision, machine
 
 # Their versions are written beside every measurement.
-PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")
+PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl", "stable-worldmodel")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,12 @@ class Report:
         self.rows.append(row)
         print(f"{time.perf_counter() - self.started:5.0f}s {self._line(row)}", flush=True)
         return row
+
+    def leave_out(self, work: str, part: str, variant: str, why: str) -> None:
+        """What cannot be measured here, in a line and a row."""
+        self.rows.append({"workload": work, "part": part, "variant": variant, "error": why})
+        seconds = time.perf_counter() - self.started
+        print(f"{seconds:5.0f}s {work:13}{variant} is left out: {why}", flush=True)
 
     @staticmethod
     def _line(row: dict[str, Any]) -> str:
