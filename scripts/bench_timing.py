@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,10 @@ class Report:
 
     def write(self, path: Path, device: torch.device) -> None:
         """All rows as JSON, with the machine, the versions and the commit they are of."""
-        installed = {d.name: d.version for d in importlib.metadata.distributions()}
-        versions = {name: installed[name] for name in PACKAGES if name in installed}
+        versions = {}
+        for name in PACKAGES:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[name] = importlib.metadata.version(name)
         about = {
             "machine": machine(device),
             "versions": {"python": platform.python_version(), **versions},
