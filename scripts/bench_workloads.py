@@ -44,6 +44,12 @@ WORKLOADS = [
 ]
 
 
+def network_flops(work: Workload) -> int:
+    """Floating-point operations of the products of one transition of the model."""
+    sizes = (work.obs + work.action, *work.hidden, work.obs)
+    return 2 * sum(a * b for a, b in itertools.pairwise(sizes))
+
+
 def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     """Four planar points to their goals, and a price on motion: the shape of a pushing reward."""
     points = next_obs[..., -8:].unflatten(-1, (4, 2))
