@@ -42,14 +42,12 @@ def why_not_fused(
     hypernetwork: Hypernetwork | ChunkedHypernetwork,
     own_terms: str | None,
     has_memory: bool,
-    on_gpu: bool,
 ) -> str | None:
     """Why a step cannot be a `fused_step`; None: it can, and is.
 
     Args:
         own_terms: what a method's loss or R has beyond those of `Hnet`, if anything.
         has_memory: whether the dynamics model has a memory that is trained along.
-        on_gpu: whether the parameters are on CUDA.
     """
     if own_terms is not None:
         return f"the kernels do not form all of the method's gradient: {own_terms}"
@@ -59,8 +57,6 @@ def why_not_fused(
         return "a chunked hypernetwork has no last layer of its own for each weight"
     if not hypernetwork.trunk.numel:
         return "a hypernetwork without a hidden layer has no trunk"
-    if not on_gpu:
-        return "the parameters are not on CUDA"
     return None
 
 

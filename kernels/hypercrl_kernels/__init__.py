@@ -35,6 +35,7 @@ from hypercrl_kernels.planning import (
     rollout,
     sample_actions,
 )
+from hypercrl_kernels.side_by_side import cores_apart
 
 __all__ = [
     "Elites",
@@ -51,6 +52,7 @@ __all__ = [
     "chunk_memory",
     "chunk_mlp_memory",
     "convolution_step",
+    "cores_apart",
     "elite_statistics",
     "follow",
     "gla_step",
