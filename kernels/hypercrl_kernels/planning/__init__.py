@@ -9,7 +9,12 @@ from hypercrl_kernels.planning.packed_layers import (
     mean_layers,
     pack_layers,
 )
-from hypercrl_kernels.planning.rollout import follow, prepare_layers, rollout
+from hypercrl_kernels.planning.rollout import (
+    follow,
+    multiplies_bfloat16,
+    prepare_layers,
+    rollout,
+)
 from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers, LinearPolicies
 from hypercrl_kernels.planning.sampling import sample_actions
 
@@ -24,6 +29,7 @@ __all__ = [
     "follow",
     "layer_sizes",
     "mean_layers",
+    "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
     "rollout",

@@ -32,8 +32,8 @@ def regularised_head(
     old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
     numbers written for them are never stored.
 
-    One Triton kernel on CUDA for a layer that fits, torch operations elsewhere: a chunk at a time on
-    a CPU.
+    One Triton kernel on CUDA for a layer that fits; torch operations elsewhere, on a CPU chunk by
+    chunk.
 
     Args:
         head: [P w + P], W [P, w] row by row, then b [P].
