@@ -185,7 +185,7 @@ class Hnet(Method):
         return why_not_fused(self.hypernetwork, self.own_terms, has_memory)
 
     def _fused_step(self, batch: Batch) -> StepReport:
-        """`training_step` in the kernels of CUDA."""
+        """`training_step` with gradients by hand."""
         assert isinstance(self.hypernetwork, Hypernetwork)
         chosen, config = self._chosen_tasks(), self.config
         loss, regulariser, norm = fused_step(
