@@ -13,16 +13,16 @@ that what one operation writes is in the cache when the next one reads it."""
 
 
 def fused_adam(
-    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings, taken: float
+    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
 ) -> None:
-    """Adam's step number `taken` (from 1), in place on parameter and moments; it is not counted."""
+    """Adam's step, in place on parameter and moments, which count it already."""
     torch._fused_adam_(
         [parameter],
         [gradient],
         [moments.mean],
         [moments.square],
         [],
-        [torch.tensor(taken, dtype=torch.float32)],
+        [moments.step],
         lr=settings.rate,
         beta1=settings.beta1,
         beta2=settings.beta2,
@@ -42,11 +42,11 @@ def clipped_step_chunked(
     limit: float,
 ) -> None:
     """`clipped_step` of a flat parameter, a chunk at a time; nothing is formed but a chunk."""
-    scale, taken = min(1.0, limit / (float(norm) + 1e-6)), float(moments.step) + 1
+    scale = min(1.0, limit / (float(norm) + 1e-6))
+    counted = moments._replace(step=moments.step + 1)
     for start in range(0, len(parameter), CHUNK):
         part = slice(start, start + CHUNK)
         slope = gradient[part]
         if scale < 1:
             slope = slope * scale
-        own = moments.part(part.start, part.stop)
-        fused_adam(parameter[part], slope, own, settings, taken)
+        fused_adam(parameter[part], slope, counted.part(part.start, part.stop), settings)

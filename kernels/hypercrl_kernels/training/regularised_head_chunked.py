@@ -29,10 +29,10 @@ def regularised_head_chunked(
     """`regularised_head` in torch operations, a share for each chunk."""
     size, width, count = len(written_gradient), len(hidden), max(len(old), 1)
     matrix, bias = slice(0, size * width), slice(size * width, None)
-    taken = float(moments.step) + 1
+    moments = moments._replace(step=moments.step + 1)
     slopes = head.new_empty(1 + len(old), size)
     slopes[0] = written_gradient
-    shift = _ahead(head[bias], written_gradient, moments.part(bias.start), settings, taken)
+    shift = _ahead(head[bias], written_gradient, moments.part(bias.start), settings)
     targets = targets if tasks is None else targets[tasks]
     weight, weight_gradient, mean, square = (
         flat[matrix].view(size, width) for flat in (head, gradient, moments.mean, moments.square)
@@ -44,7 +44,7 @@ def regularised_head_chunked(
         if not len(old):
             return head.new_zeros(()), old
         own = AdamMoments(moments.step, mean[rows], square[rows])
-        ahead = _ahead(weight[rows], found, own, settings, taken)
+        ahead = _ahead(weight[rows], found, own, settings)
         difference = torch.addmm(shift[rows], old, ahead.mT).sub_(targets[:, rows])
         slope = torch.mul(difference, 2 * strength / count, out=slopes[1:, rows])
         found.addmm_(slope.mT, old)
@@ -62,9 +62,9 @@ def regularised_head_chunked(
 
 
 def _ahead(
-    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings, taken: float
+    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
 ) -> Tensor:
-    """Where Adam's step leads."""
+    """Where Adam's step leads; the moments count it already."""
     ahead, mean, square = (t.clone() for t in (parameter, moments.mean, moments.square))
-    fused_adam(ahead, gradient, AdamMoments(moments.step, mean, square), settings, taken)
+    fused_adam(ahead, gradient, AdamMoments(moments.step, mean, square), settings)
     return ahead
