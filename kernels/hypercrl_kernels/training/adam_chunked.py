@@ -16,7 +16,7 @@ def fused_adam(
     parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
 ) -> None:
     """Adam's step, in place on parameter and moments, which count it already."""
-    torch._fused_adam_(
+    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
         [parameter],
         [gradient],
         [moments.mean],
