@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
+from hypercrl_kernels.side_by_side import cores, side_by_side
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -230,7 +232,10 @@ class Planner(ABC):
 def trajectory_returns(
     states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None = None
 ) -> Tensor:
-    """Sum of rewards along trajectories up to the step that ends them, in one call of the reward.
+    """Sum of rewards along trajectories up to the step that ends them.
+
+    In one call of the reward, or inside `cores_apart` in one for each core, with its share of the
+    trajectories.
 
     Args:
         states: [B, K, H + 1, O]; actions: [B, K, H, A].
@@ -238,6 +243,20 @@ def trajectory_returns(
     Returns:
         [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
     """
+    size = -(-states.shape[1] // cores())
+    pieces = [
+        partial(_returns, own_states, own_actions, reward, termination)
+        for own_states, own_actions in zip(
+            states.split(size, 1), actions.split(size, 1), strict=True
+        )
+    ]
+    found = side_by_side(pieces)
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _returns(
+    states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None
+) -> Tensor:
     transitions = states[:, :, :-1], actions, states[:, :, 1:]
     rewards = reward(*transitions)
     if termination is not None:
