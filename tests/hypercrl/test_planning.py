@@ -118,7 +118,7 @@ def test_each_core_has_its_share_of_the_trajectories():
         shares.append(obs.shape[1])
         return obs.sum(-1) + action.sum(-1) * next_obs.prod(-1)
 
-    def ends(obs, action, next_obs):  # noqa: ARG001
+    def ends(obs, action, next_obs):
         return next_obs[..., 0] > 0.5
 
     whole = trajectory_returns(states, actions, reward, ends)
