@@ -26,45 +26,50 @@ def regularised_head_chunked(
     tasks: Tensor | None,
     strength: float,
 ) -> HeadGradients:
-    """`regularised_head` in torch operations, a share for each chunk."""
+    """`regularised_head` in torch operations; R's gradient of old tasks has a share a chunk."""
     size, width, count = len(written_gradient), len(hidden), max(len(old), 1)
-    matrix, bias = slice(0, size * width), slice(size * width, None)
-    moments = moments._replace(step=moments.step + 1)
-    slopes = head.new_empty(1 + len(old), size)
-    slopes[0] = written_gradient
-    shift = _ahead(head[bias], written_gradient, moments.part(bias.start), settings)
+    cut, factor = size * width, 2 * strength / count
     targets = targets if tasks is None else targets[tasks]
-    weight, weight_gradient, mean, square = (
-        flat[matrix].view(size, width) for flat in (head, gradient, moments.mean, moments.square)
-    )
+    moments = moments._replace(step=moments.step + 1)
+    matrices = [
+        flat[:cut].view(size, width).split(max(1, CHUNK // width))
+        for flat in (gradient, head, moments.mean, moments.square)
+    ]
+    lengths = [len(chunk) for chunk in matrices[0]]
+    slopes = written_gradient.split(lengths)
+    if not len(old):
+        for found, slope in zip(matrices[0], slopes, strict=True):
+            torch.outer(slope, hidden, out=found)
+        gradient[cut:] = written_gradient
+        squares = written_gradient.double().square().sum() * (hidden.double().square().sum() + 1)
+        return HeadGradients(head.new_zeros(1), squares[None].to(head), old[None])
 
-    def chunk(rows: slice) -> tuple[Tensor, Tensor]:
-        """Write the gradient of these rows; R, and its gradient of old last hidden layers."""
-        found = torch.outer(written_gradient[rows], hidden, out=weight_gradient[rows])
-        if not len(old):
-            return head.new_zeros(()), old
-        own = AdamMoments(moments.step, mean[rows], square[rows])
-        ahead = _ahead(weight[rows], found, own, settings)
-        difference = torch.addmm(shift[rows], old, ahead.mT).sub_(targets[:, rows])
-        slope = torch.mul(difference, 2 * strength / count, out=slopes[1:, rows])
-        found.addmm_(slope.mT, old)
-        return difference.square().sum() / count, slope @ ahead
+    shift = _bias_ahead(head[cut:], written_gradient, moments.part(cut), settings)
+    differences = shift - targets  # [T, P], plus the products with the matrix ahead
+    below = old.new_empty(len(lengths), len(old), width)
+    scratch = [torch.empty_like(chunk[0]) for chunk in matrices[1:]]
+    chunks = zip(lengths, slopes, differences.split(lengths, 1), below, *matrices, strict=True)
+    for rows, slope, difference, own_below, found, *values in chunks:
+        torch.outer(slope, hidden, out=found)
+        ahead, mean, square = copies = [part[:rows] for part in scratch]
+        torch._foreach_copy_(copies, values)
+        fused_adam(ahead, found, AdamMoments(moments.step, mean, square), settings)
+        difference.addmm_(old, ahead.mT)
+        found.addmm_(difference.mT, old, alpha=factor)
+        torch.mm(difference, ahead, out=own_below)
+    every = torch.cat([written_gradient[None], factor * differences])
+    torch.sum(every, 0, out=gradient[cut:])
+    # The gradient is everyᵀ [inputs, 1], whose squares need not be looked at one by one.
+    inputs, every = torch.cat([hidden[None], old]).double(), every.double()
+    squares = ((every @ every.mT) * (inputs @ inputs.mT + 1)).sum()
+    regulariser = differences.square().sum() / count
+    return HeadGradients(regulariser[None], squares[None].to(head), factor * below)
 
-    step = max(1, CHUNK // width)
-    pieces = [chunk(slice(start, start + step)) for start in range(0, size, step)]
-    regulariser, below = (torch.stack(part) for part in zip(*pieces, strict=True))
-    torch.sum(slopes, 0, out=gradient[bias])
-    # The gradient is slopesᵀ [inputs, 1], whose squares need not be looked at one by one.
-    inputs = torch.cat([hidden[None], old]).double()
-    products = slopes.double() @ slopes.double().mT
-    squares = (products * (inputs @ inputs.mT + 1)).sum()
-    return HeadGradients(regulariser, squares[None].to(head), below)
 
-
-def _ahead(
-    parameter: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
+def _bias_ahead(
+    bias: Tensor, gradient: Tensor, moments: AdamMoments, settings: AdamSettings
 ) -> Tensor:
     """Where Adam's step leads; the moments count it already."""
-    ahead, mean, square = (t.clone() for t in (parameter, moments.mean, moments.square))
+    ahead, mean, square = (t.clone() for t in (bias, moments.mean, moments.square))
     fused_adam(ahead, gradient, AdamMoments(moments.step, mean, square), settings)
     return ahead
