@@ -62,7 +62,7 @@ def regularised_head_chunked(
     # The gradient is everyᵀ [inputs, 1], whose squares need not be looked at one by one.
     inputs, every = torch.cat([hidden[None], old]).double(), every.double()
     squares = ((every @ every.mT) * (inputs @ inputs.mT + 1)).sum()
-    regulariser = differences.square().sum() / count
+    regulariser = differences.view(-1).dot(differences.view(-1)) / count
     return HeadGradients(regulariser[None], squares[None].to(head), factor * below)
 
 
