@@ -38,7 +38,10 @@ Settings = dict[str, Any]
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
     """Dotted names and values of all that results depend on, but for the seed."""
-    return {k: v for k, v in dotted(dict(config)) if k.partition(".")[0] not in FREE}
+    found = {k: v for k, v in dotted(dict(config)) if k.partition(".")[0] not in FREE}
+    if found.get("planner.precision") == "bf16":  # null, as it is taken on CUDA and on some CPUs
+        found["planner.precision"] = None
+    return found
 
 
 @cache

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from math import inf
 
@@ -31,6 +32,7 @@ from hypercrl_kernels import (
     Layers,
     LinearPolicies,
     PackedLayers,
+    cores_apart,
     follow,
     layer_sizes,
     prepare_layers,
@@ -201,7 +203,9 @@ class Agent:
         iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
         watch = iterations.append if self.watch else None
-        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop, self._returns)
+        watched = (watch, stop, self._returns)
+        with nullcontext() if obs.is_cuda else cores_apart():
+            plan = self.planner.plan(self._rollout, self.reward, *search, *watched)
         return (*plan, stacked(iterations)) if iterations else plan
 
     def _traced_returns(self, layers: Layers | GaussianLayers) -> Returns | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
+from hypercrl_kernels.side_by_side import cores, side_by_side
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -55,7 +56,8 @@ class PlannerConfig:
     precision: str | None = choice(
         None,
         *get_args(Precision),
-        help="of the model's products; null is bf16 on CUDA and float32 on a CPU",
+        help="of the model's products; null: bf16 on CUDA and, when a run begins, on a CPU with "
+        "instructions for it; ieee: float32",
     )
     sampled: bool = setting(
         False, help="roll out states drawn from a probabilistic model, not its mean ones"
@@ -234,7 +236,10 @@ class Planner(ABC):
 def trajectory_returns(
     states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None = None
 ) -> Tensor:
-    """Sum of rewards along trajectories up to the step that ends them, in one call of the reward.
+    """Sum of rewards along trajectories up to the step that ends them.
+
+    In one call of the reward, or inside `cores_apart` in one for each core, with its share of the
+    trajectories.
 
     Args:
         states: [B, K, H + 1, O]; actions: [B, K, H, A].
@@ -242,6 +247,20 @@ def trajectory_returns(
     Returns:
         [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
     """
+    size = -(-states.shape[1] // cores())
+    pieces = [
+        partial(_returns, own_states, own_actions, reward, termination)
+        for own_states, own_actions in zip(
+            states.split(size, 1), actions.split(size, 1), strict=True
+        )
+    ]
+    found = side_by_side(pieces)
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _returns(
+    states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None
+) -> Tensor:
     transitions = states[:, :, :-1], actions, states[:, :, 1:]
     rewards = reward(*transitions)
     if termination is not None:

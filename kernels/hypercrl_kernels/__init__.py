@@ -31,12 +31,14 @@ from hypercrl_kernels.planning import (
     follow,
     layer_sizes,
     mean_layers,
+    multiplies_bfloat16,
     pack_layers,
     prepare_layers,
     rollout,
     sample_actions,
     trace_returns,
 )
+from hypercrl_kernels.side_by_side import cores_apart
 
 __all__ = [
     "Elites",
@@ -54,6 +56,7 @@ __all__ = [
     "chunk_memory",
     "chunk_mlp_memory",
     "convolution_step",
+    "cores_apart",
     "elite_statistics",
     "follow",
     "gla_step",
@@ -63,6 +66,7 @@ __all__ = [
     "mean_layers",
     "memory_step",
     "mlp_memory_step",
+    "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
     "rollout",

@@ -329,6 +329,7 @@ def three_ways(monkeypatch, old_tasks, sizes=PUSH, **settings):
             method.optimisers = method._new_optimisers()
         if way > 0:
             monkeypatch.setattr(method, "_on_gpu", lambda: False)
+            monkeypatch.setattr(method, "why_not_fused", lambda: "compared with")
         assert (method.why_not_fused() is None) == (way == 0)
         ways.append(method)
     return ways

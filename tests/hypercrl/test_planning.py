@@ -7,7 +7,7 @@ import torch
 from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
 from hypercrl.planning.icem import noise_colour
 from hypercrl.planning.mppi import path_weights
-from hypercrl_kernels import TracedReturns
+from hypercrl_kernels import TracedReturns, cores_apart
 from hypercrl_kernels.planning.reward_tracer import trace
 
 OF_SEQUENCES = [name for name, (kind, _) in PLANNERS.items() if not kind.follows]
@@ -134,6 +134,30 @@ def test_reward_sees_the_state_before_and_after_each_action():
     states = integrator(torch.zeros(1, 2), actions)
     difference = trajectory_returns(states, actions, lambda o, a, n: (n - o - a).abs().sum(-1))
     torch.testing.assert_close(difference, torch.zeros(1, 5), atol=1e-5, rtol=0)
+
+
+def test_each_core_has_its_share_of_the_trajectories():
+    g = generator()
+    states, actions = torch.randn(2, 7, 4, 3, generator=g), torch.randn(2, 7, 3, 2, generator=g)
+    shares = []
+
+    def reward(obs, action, next_obs):
+        shares.append(obs.shape[1])
+        return obs.sum(-1) + action.sum(-1) * next_obs.prod(-1)
+
+    def ends(obs, action, next_obs):
+        return next_obs[..., 0] > 0.5
+
+    whole = trajectory_returns(states, actions, reward, ends)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with cores_apart():
+            in_shares = trajectory_returns(states, actions, reward, ends)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(in_shares, whole)
+    assert sorted(shares) == [1, 3, 3, 7]
 
 
 def test_a_trajectory_that_is_not_a_number_never_wins():

@@ -10,7 +10,12 @@ from hypercrl_kernels.planning.packed_layers import (
     pack_layers,
 )
 from hypercrl_kernels.planning.returns import TracedReturns, trace_returns
-from hypercrl_kernels.planning.rollout import follow, prepare_layers, rollout
+from hypercrl_kernels.planning.rollout import (
+    follow,
+    multiplies_bfloat16,
+    prepare_layers,
+    rollout,
+)
 from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers, LinearPolicies
 from hypercrl_kernels.planning.sampling import sample_actions
 
@@ -26,6 +31,7 @@ __all__ = [
     "follow",
     "layer_sizes",
     "mean_layers",
+    "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
     "rollout",

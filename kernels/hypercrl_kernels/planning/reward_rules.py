@@ -143,6 +143,7 @@ RULES: dict[str, Rule] = {
     },
     "add": lambda do, a, b, alpha=1: _scaled(do, "add", a, b, alpha),
     "sub": lambda do, a, b, alpha=1: _scaled(do, "sub", a, b, alpha),
+    "addcmul": lambda do, x, a, b, value=1: _scaled(do, "add", x, do("mul", a, b), value),
     "rsub": lambda do, a, b, alpha=1: do("sub", b, a if alpha == 1 else do("mul", a, alpha)),
     "div": _quotient,
     "gt": lambda do, a, b: do("lt", b, a),
