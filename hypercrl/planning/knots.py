@@ -1,8 +1,8 @@
 """Action sequences through a few knots: a search in fewer numbers, and of smooth sequences.
 
 Howell et al., "Predictive sampling: real-time behaviour synthesis with MuJoCo", 2022, sample the
-knots of a spline instead of all actions. White noise averages out over the steps of a horizon before
-a robot has gone anywhere; the noise of a knot acts on all steps around it.
+knots of a spline instead of all actions. White noise averages out over the steps of a horizon
+before a robot has gone anywhere; the noise of a knot acts on all steps around it.
 """
 
 import torch
@@ -19,8 +19,8 @@ class Knots:
     Args:
         count: K, from 1 to H.
         horizon: H, steps of a sequence.
-        interpolation: "linear", or "cubic", the natural spline; two knots make a line either way.
-        low, high: [A] action bounds, beyond which a cubic between two knots may swing: it is clipped.
+        interpolation: "linear", or "cubic", the natural spline; two knots make a line anyway.
+        low, high: [A] action bounds: where a cubic swings beyond them, it is clipped.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Knots:
         return self._at(self._every, knots)
 
     def moved_on(self, knots: Tensor) -> Tensor:
-        """[B, N, K, A] one step later: knots on the same sequences, whose last action is repeated."""
+        """[B, N, K, A] one step later, on the same sequences, whose last action is repeated."""
         return self._at(self._later, knots)
 
     def _at(self, matrix: Tensor, knots: Tensor) -> Tensor:

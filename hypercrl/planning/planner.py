@@ -227,9 +227,9 @@ class Planner(ABC):
         """[B, K, H, A]: the planner's own samples, behind those over the whole range if any are.
 
         Of standard normal noise z the latter are low + (high − low) Φ(z), uniform whatever the
-        search has found: what lies beyond reach of the Gaussian that it has narrowed to is tried
-        in every iteration. Global samples beside local ones are the β-mixing of Le et al., "Model
-        tensor planning", 2025, whose grid of knots in a limit of many layers this is.
+        search has found: what lies beyond the reach of a Gaussian that has narrowed is tried in
+        every iteration. Local samples mixed with such, with independent knots in place of paths
+        through a graph of drawn ones, are those of Le et al., "Model tensor planning", 2025.
         """
         far = int(self.config.global_share * noise.shape[1])
         if not far:
