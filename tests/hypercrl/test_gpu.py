@@ -15,7 +15,7 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
-from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
+from hypercrl.planning import PLANNERS, make_planner
 from hypercrl.training.result import repeatable
 
 pytestmark = pytest.mark.gpu
@@ -32,11 +32,10 @@ def make_layers(scale=1.0, probabilistic=False):
     return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, policies=False):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, name="cem", **settings):
     ones = torch.ones(2, device="cuda")
-    kind, config = (PolicySearch, PolicySearchConfig) if policies else (CEM, CEMConfig)
-    settings = config(samples=128, horizon=10, iterations=3, elites=16, sampled=sampled)
-    planner = kind(settings, -ones, ones)
+    settings = {"samples": 128, "horizon": 10, "iterations": 3, "elites": 16} | settings
+    planner = make_planner(PLANNERS[name][1](sampled=sampled, **settings), -ones, ones)
     planner.standardise(torch.zeros(10, device="cuda"), torch.ones(10, device="cuda"))
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator, watch=watch)
@@ -44,10 +43,17 @@ def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, poli
     return agent
 
 
-@pytest.mark.parametrize("policies", [False, True])
+KNOTS = {"knots": 4, "interpolation": "cubic", "global_share": 0.2}
+
+
+@pytest.mark.parametrize(
+    "search",
+    [{}, {"name": "policy"}, KNOTS, {"name": "icem", **KNOTS}, {"name": "mppi", **KNOTS}],
+    ids=lambda search: "-".join(str(value) for value in search.values()) or "cem",
+)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_captured_plan_is_the_eager_plan(sampled, policies):
-    settings = {"sampled": sampled, "policies": policies}
+def test_a_captured_plan_is_the_eager_plan(sampled, search):
+    settings = {"sampled": sampled, **search}
     graph, eager = make_agent(**settings), make_agent(**settings)
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
