@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(mktemp -d)"
 python3 -m venv venv
-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1 stable-worldmodel==0.1.1 opencv-python-headless==5.0.0.93
+venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1 stable-worldmodel==0.1.1 opencv-python-headless==5.0.0.93 imageio==2.38.1
 venv/bin/python - <<'PY'
 import gymnasium
 import torch

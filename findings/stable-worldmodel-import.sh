@@ -5,7 +5,7 @@
 # groups (env, train, format) bring is needed for those alone.
 # Seen: the import ends in ModuleNotFoundError for cv2. stable_worldmodel/wrapper/visual.py imports it at
 # the top, the package imports its wrappers, so that every part of it does, its solvers too; OpenCV is
-# among the requirements of the group `env` alone.
+# among the requirements of the group `env` alone. With it, imageio is missing next, which is in `format`.
 set -euo pipefail
 cd "$(mktemp -d)"
 python3 -m venv venv

@@ -4,8 +4,8 @@ Each is a function obs [O] → action [A]. One that cannot be imported, made or 
 reason, is left out with a line that says why. Beside the extra `bench`:
 
 - mbrl-lib pins an old Hydra: pip install --no-deps mbrl termcolor tqdm
-- stable-worldmodel imports OpenCV, which it does not ask for, and torchvision, of the release that
-  goes with torch: pip install stable-worldmodel opencv-python-headless
+- stable-worldmodel imports OpenCV and imageio, which it does not ask for, and wants the torchvision
+  that goes with torch: pip install stable-worldmodel opencv-python-headless imageio
 - TD-MPC2 is not on the package index: PYTHONPATH=CHECKOUT/tdmpc2, the folder of tdmpc2.py
 """
 
