@@ -4,7 +4,7 @@ Parts, each a command of its own that ends within ten minutes, checks before it 
 goes and writes what it has into FOLDER/PART.json (FOLDER: --out, else $OUT, else here):
 
     python scripts/bench_sharing.py check                   # MPS serves, results are equal
-    python scripts/bench_sharing.py steps                   # processes, MPS, threads, one graph
+    python scripts/bench_sharing.py steps                   # turns, MPS, streams, one batch
     python scripts/bench_sharing.py seeds --seeds 1         # the lone run
     python scripts/bench_sharing.py seeds --seeds 16 --lone 138
     python scripts/bench_sharing.py kill                    # a run is killed in mid-kernel
@@ -12,7 +12,7 @@ goes and writes what it has into FOLDER/PART.json (FOLDER: --out, else $OUT, els
     python scripts/bench_sharing.py gpus --gpus 1,2 --cores 16   # a grid on one GPU, then on two
     python scripts/bench_sharing.py gpus --gpus 2 --ray
 
-With --device cpu the parts but `steps` are tried without a GPU, on settings of a test.
+With --device cpu they are tried without a GPU, on settings of a test; of `steps` those are given.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--limit", type=float, default=560.0, help="seconds, then a grid is ended")
     parser.add_argument("--cores", type=int, help="gpus: so many for each GPU; all of the machine")
-    parser.add_argument("--processes", default="1,2,4,16", help="steps: how many at a time")
+    parser.add_argument("--processes", default="2,16", help="steps: runs at a time")
     parser.add_argument("--old-tasks", type=int, default=4, help="steps: of the hypernetwork")
-    parser.add_argument("--seconds", type=float, default=4.0, help="steps: each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="steps: each measurement")
+    parser.add_argument("--compared", type=int, default=200, help="steps: of each run, untimed")
+    parser.add_argument("--within", type=float, default=100.0, help="steps: none begins later")
     parser.add_argument("--seeds", type=int, default=16, help="seeds: runs; gpus: of each method")
     parser.add_argument("--lone", type=float, help="seeds: seconds of a run alone, to compare with")
     parser.add_argument("--mps", default="auto", help="seeds, gpus: as of hypercrl bench")

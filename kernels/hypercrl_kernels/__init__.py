@@ -26,6 +26,7 @@ from hypercrl_kernels.planning import (
     LinearPolicies,
     PackedLayers,
     Precision,
+    TracedReturns,
     elite_statistics,
     follow,
     layer_sizes,
@@ -35,6 +36,7 @@ from hypercrl_kernels.planning import (
     prepare_layers,
     rollout,
     sample_actions,
+    trace_returns,
 )
 from hypercrl_kernels.side_by_side import cores_apart
 
@@ -46,6 +48,7 @@ __all__ = [
     "MLPState",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "attention_step",
     "based",
     "based_step",
@@ -72,4 +75,5 @@ __all__ = [
     "scan",
     "scan_step",
     "sliding_window_attention",
+    "trace_returns",
 ]

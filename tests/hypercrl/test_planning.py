@@ -7,7 +7,8 @@ import torch
 from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
 from hypercrl.planning.icem import noise_colour
 from hypercrl.planning.mppi import path_weights
-from hypercrl_kernels import cores_apart
+from hypercrl_kernels import TracedReturns, cores_apart
+from hypercrl_kernels.planning.reward_tracer import trace
 
 OF_SEQUENCES = [name for name, (kind, _) in PLANNERS.items() if not kind.follows]
 
@@ -61,6 +62,32 @@ def test_a_plan_for_two_hypotheses_is_the_best_on_average(name):
     search = (obs, cem.initial(5), generator())
     action, _ = cem.plan(either_way, reach(0.0), *search, probabilities=probabilities)
     torch.testing.assert_close(action, (1 - 2 * right)[:, None] * obs, atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("hypotheses", [1, 2])
+@pytest.mark.parametrize("name", OF_SEQUENCES)
+def test_a_reward_that_is_a_kernel_gives_the_plan_of_the_reward(name, hypotheses, device):
+    """Traced by the kernels' package; both are told when an episode ends."""
+    cem = planner(name, samples=20, horizon=3, iterations=2, elites=4)
+    ends = lambda obs, action, next_obs: next_obs[..., 0] > 0.4  # noqa: E731
+    programs = [trace(f, 2, 2, torch.device(device)) for f in (reach(0.3), ends)]
+    assert None not in programs
+    obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4]])
+    probabilities = torch.tensor([[0.7, 0.3]] * 2) if hypotheses > 1 else None
+    imagine = either_way if hypotheses > 1 else integrator
+    traced = TracedReturns(*programs)
+    asked = []
+
+    def returns(states, actions):
+        asked.append(states.shape)
+        return traced(states.to(device), actions.to(device)).to(states.device)
+
+    search = (imagine, reach(0.3), obs, cem.initial(2))
+    wanted = cem.plan(*search, generator(), probabilities, ends)
+    got = cem.plan(*search, generator(), probabilities, ends, returns=returns)
+    assert len(asked) == 2
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_impossible_does_not_count_even_where_it_diverges():

@@ -9,6 +9,7 @@ from hypercrl_kernels.planning.packed_layers import (
     mean_layers,
     pack_layers,
 )
+from hypercrl_kernels.planning.returns import TracedReturns, trace_returns
 from hypercrl_kernels.planning.rollout import (
     follow,
     multiplies_bfloat16,
@@ -25,6 +26,7 @@ __all__ = [
     "LinearPolicies",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "elite_statistics",
     "follow",
     "layer_sizes",
@@ -34,4 +36,5 @@ __all__ = [
     "prepare_layers",
     "rollout",
     "sample_actions",
+    "trace_returns",
 ]
