@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from math import inf
 
@@ -14,7 +15,16 @@ from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.base.errors import first_line
 from hypercrl.base.transfers import begin_download, uploaded
-from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
+from hypercrl.planning import (
+    Follow,
+    Iteration,
+    Planner,
+    Returns,
+    Reward,
+    Rollout,
+    Stop,
+    Termination,
+)
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
@@ -22,10 +32,12 @@ from hypercrl_kernels import (
     Layers,
     LinearPolicies,
     PackedLayers,
+    cores_apart,
     follow,
     layer_sizes,
     prepare_layers,
     rollout,
+    trace_returns,
 )
 
 
@@ -33,8 +45,9 @@ class Agent:
     """Plans for B robots that do one task, replanning at every step.
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
-    weights are copied into it in place. With a reward that cannot be captured, because it waits for
-    the device, it plans operation by operation.
+    weights are copied into it in place. A reward that can be traced (`trace_returns`) is one kernel
+    of it. With a reward that cannot be captured, because it waits for the device, it plans
+    operation by operation.
 
     Args:
         planner: the search.
@@ -76,6 +89,7 @@ class Agent:
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         own = self._follow_layers if planner.follows else self._roll_layers_out
         self._rollout: Rollout | Follow = rollout or own
+        self._returns: Returns | None = None
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
@@ -99,6 +113,7 @@ class Agent:
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
+                self._returns = self._traced_returns(layers)
         pack, precision = not self.planner.follows, self.planner.precision
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
@@ -188,8 +203,15 @@ class Agent:
         iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
         watch = iterations.append if self.watch else None
-        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop)
+        watched = (watch, stop, self._returns)
+        with nullcontext() if obs.is_cuda else cores_apart():
+            plan = self.planner.plan(self._rollout, self.reward, *search, *watched)
         return (*plan, stacked(iterations)) if iterations else plan
+
+    def _traced_returns(self, layers: Layers | GaussianLayers) -> Returns | None:
+        inputs, *_, obs = layer_sizes(layers)
+        sizes = obs, inputs - obs, self.planner.config.horizon
+        return trace_returns(self.reward, self.termination, *sizes, self.start.device)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         noise = self._noise(actions.shape[:3], obs)
