@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
@@ -12,6 +13,7 @@ from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.knots import INTERPOLATIONS, Knots
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
+from hypercrl_kernels.side_by_side import cores, side_by_side
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -22,6 +24,9 @@ Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
+
+Returns = Callable[[Tensor, Tensor], Tensor]
+"""(states [B, K, H + 1, O], actions [B, K, H, A]) → returns [B, K], as `trajectory_returns`."""
 
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
@@ -64,7 +69,8 @@ class PlannerConfig:
     precision: str | None = choice(
         None,
         *get_args(Precision),
-        help="of the model's products; null is bf16 on CUDA and float32 on a CPU",
+        help="of the model's products; null: bf16 on CUDA and, when a run begins, on a CPU with "
+        "instructions for it; ieee: float32",
     )
     sampled: bool = setting(
         False, help="roll out states drawn from a probabilistic model, not its mean ones"
@@ -139,6 +145,7 @@ class Planner(ABC):
         termination: Termination | None = None,
         watch: Watch | None = None,
         stop: Stop | None = None,
+        returns: Returns | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -151,22 +158,22 @@ class Planner(ABC):
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
             stop: asked before every iteration but the first; the search ends where it says so.
+            returns: what sums the reward up to the termination, faster than `trajectory_returns`.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
             this one found moved one step on, or the middle of the range without warm start.
         """
 
+        if returns is None:
+            returns = partial(trajectory_returns, reward=reward, termination=termination)
+
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                imagined = self.imagine(rollout, obs, actions)
-                return trajectory_returns(*imagined, reward, termination)
+                return returns(*self.imagine(rollout, obs, actions))
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = self.imagine(rollout, starts, each)
-            return expected_returns(
-                trajectory_returns(*of_each, reward, termination), probabilities
-            )
+            return expected_returns(returns(*self.imagine(rollout, starts, each)), probabilities)
 
         found = self._search(evaluate, start, generator, watch, stop)
         action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)
@@ -274,7 +281,10 @@ def _knots(config: PlannerConfig, low: Tensor, high: Tensor) -> Knots | None:
 def trajectory_returns(
     states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None = None
 ) -> Tensor:
-    """Sum of rewards along trajectories up to the step that ends them, in one call of the reward.
+    """Sum of rewards along trajectories up to the step that ends them.
+
+    In one call of the reward, or inside `cores_apart` in one for each core, with its share of the
+    trajectories.
 
     Args:
         states: [B, K, H + 1, O]; actions: [B, K, H, A].
@@ -282,6 +292,20 @@ def trajectory_returns(
     Returns:
         [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
     """
+    size = -(-states.shape[1] // cores())
+    pieces = [
+        partial(_returns, own_states, own_actions, reward, termination)
+        for own_states, own_actions in zip(
+            states.split(size, 1), actions.split(size, 1), strict=True
+        )
+    ]
+    found = side_by_side(pieces)
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _returns(
+    states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None
+) -> Tensor:
     transitions = states[:, :, :-1], actions, states[:, :, 1:]
     rewards = reward(*transitions)
     if termination is not None:

@@ -14,8 +14,13 @@ from hypercrl_kernels.training import (
     Shares,
     Trained,
     Trunk,
+    adam_chunked,
+    adam_step,
+    regularised_head_chunked,
     trunk_ahead,
 )
+from hypercrl_kernels.training.adam_reference import adam_reference
+from hypercrl_kernels.training.regularised_head_reference import regularised_head_reference
 
 SETTINGS = AdamSettings(rate=3e-3)
 OPERATIONS = (
@@ -304,6 +309,38 @@ def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):
         assert float(got.moments.step) == float(state["step"])
         step.assert_close(got.moments.mean, state["exp_avg"])
         step.assert_close(got.moments.square, state["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2, 7])
+def test_a_head_and_a_step_in_many_chunks(monkeypatch, tasks):
+    """In float32 as a CPU trains, the last chunk a short one: against the references in float64."""
+    for module in (regularised_head_chunked, adam_chunked):
+        monkeypatch.setattr(module, "CHUNK", 1000)
+    size, width, settings = 333, 50, AdamSettings(1e-3)
+    numel = size * (width + 1)
+    exact = [normal(numel, seed=0), torch.empty(numel, dtype=torch.float64)]
+    step, square = torch.tensor(3.0), normal(numel, seed=2).square()
+    moments = AdamMoments(step, 0.1 * normal(numel, seed=1), 0.01 * square)
+    others = [
+        normal(size, seed=3), normal(width, seed=4), normal(tasks, width, seed=5),
+        normal(tasks, size, seed=6),
+    ]  # fmt: skip
+    single = [t.float() for t in exact]
+    halves = AdamMoments(step, moments.mean.float(), moments.square.float())
+    got = training.regularised_head(
+        *single, halves, settings, *(t.float() for t in others), None, 0.7
+    )
+    wanted = regularised_head_reference(*exact, moments, settings, *others, None, 0.7)
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine.double().sum(0), theirs.sum(0), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(single[1].double(), exact[1], rtol=1e-5, atol=1e-5)
+    norm, before = wanted.squares.sqrt()[0], single[1].clone()
+    after = adam_reference(exact[0], exact[1] * 0.5 / (norm + 1e-6), moments, settings)
+    adam_step(single[0], single[1], halves, settings, norm.float(), 0.5)
+    for mine, theirs in zip((single[0], halves.mean, halves.square), after, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-6, atol=1e-7)
+    assert torch.equal(single[1], before)
+    assert float(halves.step) == 4
 
 
 def test_a_wide_trunk_is_left_to_torch():
