@@ -143,10 +143,10 @@ def main() -> None:
         chosen = [w for w in chosen if w.robots == 1]
     for work in chosen:
         bench(Problem(work, device), clock, report, arguments.repeats)
+        if arguments.out:
+            report.write(arguments.out, device)
     for work in chosen:
         print(summary(report, work))
-    if arguments.out:
-        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

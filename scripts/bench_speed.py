@@ -115,13 +115,13 @@ def graph_rows(build: Build, part: str, out: Path, seconds: float) -> Iterator[R
     """Of the scripts that write workloads with the times of variants."""
     script = {"step": "bench_training.py", "plan": "bench_planner.py"}[part]
     file = out / f"{part}_{build.name}.json"
+    file.unlink(missing_ok=True)  # that of an earlier measurement
     plans = PLANS if build.device == "cuda" else ("push",)
     only = ("--only", *plans, "--repeats", "5") if part == "plan" else ()
     failed = build.script(script, "--out", str(file), *only, seconds=seconds)
     if failed:
         yield Row(build.name, part, script, "ms", None, failed=failed)
-        return
-    for row in json.loads(file.read_text())["rows"]:
+    for row in json.loads(file.read_text())["rows"] if file.exists() else []:
         if row["part"] == "check" or (row["part"], row["variant"]) in TIMED[build.device]:
             yield _timed_row(row, part, build)
 

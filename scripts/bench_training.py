@@ -202,6 +202,8 @@ def main() -> None:
     clock, report = Clock(device), Report()
     for old_tasks in OLD_TASKS:
         bench(old_tasks, clock, report, device)
+        if arguments.out:
+            report.write(arguments.out, device)
     print(f"\n{'median µs':10}{'ours':>12}{'the loop':>12}{'ratio':>8}{'graph':>10}")
     for old_tasks in OLD_TASKS:
         name = f"{old_tasks} old"
@@ -212,8 +214,6 @@ def main() -> None:
             a, b = ours["median_us"], loop["median_us"]
             shown = f"{graph['median_us']:10.1f}" if graph else f"{'-':>10}"
             print(f"{name:10}{a:12.1f}{b:12.1f}{a / b:8.3f}{shown}")
-    if arguments.out:
-        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_nothing_begins_when_time_is_up(tmp_path):
     assert time.monotonic() - begun < 5
 
 
-def test_rows_of_a_script_are_read(tmp_path):
+def test_rows_of_a_script_are_read_though_it_ends_late(tmp_path):
     times = {"part": "wall", "variant": "ours, eager", "median_us": 250.0}
     rows = [
         {"workload": "19 old", "part": "check", "variant": "gradients", "share": 1e-6},
@@ -62,9 +62,11 @@ def test_rows_of_a_script_are_read(tmp_path):
         },
     ]
     (tmp_path / "scripts").mkdir()
-    write = f"import sys; open(sys.argv[4], 'w').write({json.dumps(json.dumps({'rows': rows}))})"
-    (tmp_path / "scripts" / "bench_training.py").write_text(write)
-    found = measured([build(tmp_path)], ["step"], tmp_path)
+    write = f"pathlib.Path(sys.argv[4]).write_text({json.dumps(json.dumps({'rows': rows}))})"
+    late = f"import pathlib, sys, time\n{write}\ntime.sleep(60)\n"
+    (tmp_path / "scripts" / "bench_training.py").write_text(late)
+    late, *found = measured([build(tmp_path)], ["step"], tmp_path, seconds=4.0)
+    assert late.failed == "not done within 4 s"
     assert [(row.what, row.unit, row.value, row.failed) for row in found] == [
         ("19 old: gradients", "share", 1e-6, None),
         ("19 old", "ms", 0.25, None),
