@@ -45,8 +45,8 @@ class ProtocolConfig:
     robots: int = number(
         1,
         least=1,
-        help="robots of the present task that act at once, 16 to be quick on a GPU; a step is one "
-        "of one robot",
+        help="robots of the task that act at once, on a GPU 16 are quick; "
+        "a step is one of one robot",
     )
     random_steps: int = number(least=1, help="steps of exploration before anything is planned")
     planned_steps: int = number(least=0, help="steps with the planner, which follow")
@@ -136,8 +136,8 @@ class TrainConfig:
         None,
         least=1,
         most=1024,
-        help="processes that robots are stepped in; null: with a GPU as many as threads, cores and "
-        "memory allow, 16 at most, else 1",
+        help="processes that step robots; "
+        "null: on a GPU as cores and memory allow, at most 16, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],

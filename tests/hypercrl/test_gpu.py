@@ -180,13 +180,13 @@ def test_plans_of_several_agents_are_under_way_at_the_same_time():
     together, alone = ([make_agent(seed=seed) for seed in range(3)] for _ in range(2))
     for agent in (*together, *alone):
         agent.warm_up(obs)
-    for _ in range(3):
+    for step in range(4):
         torch.cuda._sleep(500_000_000)  # a fifth of a second at least
         busy = torch.cuda.Event()
         busy.record()
         where = obs.clone()
         finish = [agent.begin_act(where) for agent in together]
-        assert not busy.query()
+        assert not busy.query() or not step  # pinned memory is new at first, for which it may wait
         where.fill_(torch.nan)
         torch.cuda._sleep(500_000_000)
         later = torch.cuda.Event()

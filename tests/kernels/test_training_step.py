@@ -318,28 +318,32 @@ def test_a_head_and_a_step_in_many_chunks(monkeypatch, tasks):
         monkeypatch.setattr(module, "CHUNK", 1000)
     size, width, settings = 333, 50, AdamSettings(1e-3)
     numel = size * (width + 1)
-    exact = [normal(numel, seed=0), torch.empty(numel, dtype=torch.float64)]
-    step, square = torch.tensor(3.0), normal(numel, seed=2).square()
-    moments = AdamMoments(step, 0.1 * normal(numel, seed=1), 0.01 * square)
-    others = [
-        normal(size, seed=3), normal(width, seed=4), normal(tasks, width, seed=5),
-        normal(tasks, size, seed=6),
-    ]  # fmt: skip
-    single = [t.float() for t in exact]
-    halves = AdamMoments(step, moments.mean.float(), moments.square.float())
-    got = training.regularised_head(
-        *single, halves, settings, *(t.float() for t in others), None, 0.7
+    head, square = normal(numel, seed=0), 0.01 * normal(numel, seed=2).square()
+    step, mean = torch.tensor(3.0), 0.1 * normal(numel, seed=1)
+    moments = AdamMoments(step, mean, square)
+    slope, hidden = normal(size, seed=3), normal(width, seed=4)
+    old, targets = normal(tasks, width, seed=5), normal(tasks, size, seed=6)
+    exact = torch.empty_like(head)
+    wanted = regularised_head_reference(
+        head, exact, moments, settings, slope, hidden, old, targets, None, 0.7
     )
-    wanted = regularised_head_reference(*exact, moments, settings, *others, None, 0.7)
+
+    single, gradient = head.float(), exact.new_empty(numel, dtype=torch.float32)
+    halves = AdamMoments(step.clone(), mean.float(), square.float())
+    rounded = [t.float() for t in (slope, hidden, old, targets)]
+    got = training.regularised_head(
+        single, gradient, halves, settings,
+        rounded[0], rounded[1], rounded[2], rounded[3], None, 0.7,
+    )  # fmt: skip
     for mine, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine.double().sum(0), theirs.sum(0), rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(single[1].double(), exact[1], rtol=1e-5, atol=1e-5)
-    norm, before = wanted.squares.sqrt()[0], single[1].clone()
-    after = adam_reference(exact[0], exact[1] * 0.5 / (norm + 1e-6), moments, settings)
-    adam_step(single[0], single[1], halves, settings, norm.float(), 0.5)
-    for mine, theirs in zip((single[0], halves.mean, halves.square), after, strict=True):
+    torch.testing.assert_close(gradient.double(), exact, rtol=1e-5, atol=1e-5)
+    norm, before = wanted.squares.sqrt()[0], gradient.clone()
+    after = adam_reference(head, exact * 0.5 / (norm + 1e-6), moments, settings)
+    adam_step(single, gradient, halves, settings, norm.float(), 0.5)
+    for mine, theirs in zip((single, halves.mean, halves.square), after, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-6, atol=1e-7)
-    assert torch.equal(single[1], before)
+    assert torch.equal(gradient, before)
     assert float(halves.step) == 4
 
 
