@@ -41,6 +41,7 @@ from hypercrl_kernels.training import (
 def why_not_fused(
     hypernetwork: Hypernetwork | ChunkedHypernetwork,
     own_terms: str | None,
+    members: int,
     has_memory: bool,
     on_gpu: bool,
 ) -> str | None:
@@ -48,11 +49,14 @@ def why_not_fused(
 
     Args:
         own_terms: what a method's loss or R has beyond those of `Hnet`, if anything.
+        members: M, networks a task.
         has_memory: whether the dynamics model has a memory that is trained along.
         on_gpu: whether the parameters are on CUDA.
     """
     if own_terms is not None:
         return f"the kernels do not form all of the method's gradient: {own_terms}"
+    if members > 1:
+        return "of several members the last layer's gradient is a sum of outer products, not one"
     if has_memory:
         return "a memory is trained along, through the gradient of the written weights"
     if isinstance(hypernetwork, ChunkedHypernetwork):

@@ -165,6 +165,7 @@ def build(config: TrainConfig) -> Experiment:
             _check_simulators(sequence)
         if config.planner.sampled:
             _check_samples(config)
+        _check_hypotheses(config)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except (ValueError, TaskFault) as error:
@@ -240,6 +241,22 @@ def _check_samples(config: TrainConfig) -> None:
         raise UserError(
             "planner.sampled=true needs dynamics.probabilistic=true: only a model with a "
             "log-variance can be sampled from."
+        )
+
+
+def _check_hypotheses(config: TrainConfig) -> None:
+    """Raise UserError where there is nothing to be averse to, or to switch between."""
+    learned, members = config.planner.dynamics == "model", config.method.members
+    if config.planner.propagation == "ts1" and not (learned and members > 1):
+        raise UserError(
+            "planner.propagation=ts1 needs planner.dynamics=model and an ensemble, "
+            "method.members=5 say: trajectories switch between its members."
+        )
+    several = members > 1 or config.task_id == "inferred"
+    if config.planner.risk != "mean" and not (learned and several):
+        raise UserError(
+            f"planner.risk={config.planner.risk} needs planner.dynamics=model and an ensemble, "
+            "method.members=5 say, or task_id=inferred: it is over what several models say."
         )
 
 

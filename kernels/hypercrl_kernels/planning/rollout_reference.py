@@ -57,6 +57,7 @@ def rollout_reference(
     state: Tensor,
     controls: Tensor,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> Tensor:
     """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`.
 
@@ -66,7 +67,7 @@ def rollout_reference(
     width = state.shape[-1]
     inputs = controls.new_empty(horizon + 1, robots, particles, width + controls.shape[-1])
     inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
-    _unroll(layers, state, inputs, noise)
+    _unroll(layers, state, inputs, noise, order=order)
     return inputs[..., :width].permute(1, 2, 0, 3)
 
 
@@ -75,11 +76,12 @@ def follow_reference(
     state: Tensor,
     policies: LinearPolicies,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Trajectories [B, K, H + 1, O] and the controls [B, K, H, A] along them; see `follow`."""
     robots, particles, size, width = policies.gains.shape
     inputs = state.new_empty(policies.horizon + 1, robots, particles, width + size)
-    _unroll(layers, state, inputs, noise, policies)
+    _unroll(layers, state, inputs, noise, policies, order)
     inputs = inputs.permute(1, 2, 0, 3)
     return inputs[..., :width], inputs[:, :, :-1, width:]
 
@@ -90,6 +92,7 @@ def _unroll(
     inputs: Tensor,
     noise: Tensor | None,
     policies: LinearPolicies | None = None,
+    order: Tensor | None = None,
 ) -> None:
     """Fill in the states of `inputs` [H + 1, B, K, O + A], and with policies the controls.
 
@@ -112,15 +115,32 @@ def _unroll(
     for t in range(horizon - 1):
         if policies is not None:
             inputs[t, ..., width:] = policies(inputs[t, ..., :width])
-        x = steps[t]
+        x = steps[t] if order is None else _exchanged(steps[t], order[t])
         for matrix, shift, dtype, out in units:
             x = affine(shift, x.to(dtype), matrix, out=out).relu_()
         x = x.to(weight.dtype).mT
         affine(offset, weight, x, out=change)
-        torch.add(states[t], change.mT, out=states[t + 1])
+        moved = change.mT if order is None else _returned(change.mT, order[t])
+        torch.add(states[t], moved, out=states[t + 1])
         if gaussian is not None and noise is not None:
             deviation = _deviation(gaussian, x).mT.to(inputs.dtype)
+            if order is not None:
+                deviation = _returned(deviation, order[t])
             states[t + 1].addcmul_(deviation, noise[:, :, t].reshape(*rows, width))
+
+
+def _exchanged(x: Tensor, order: Tensor) -> Tensor:
+    """What member m of each robot goes on with: x [B M, K, …] of the particles order [B, M, K]."""
+    each = x.view(*order.shape, -1)
+    index = order[..., None].expand_as(each)
+    return each.gather(1, index).view_as(x)
+
+
+def _returned(x: Tensor, order: Tensor) -> Tensor:
+    """The inverse of `_exchanged`."""
+    each = x.reshape(*order.shape, -1)
+    index = order[..., None].expand_as(each)
+    return torch.empty_like(each).scatter_(1, index, each).view(x.shape)
 
 
 def _deviation(layers: GaussianLayers, x: Tensor) -> Tensor:
