@@ -247,12 +247,13 @@ def _check_samples(config: TrainConfig) -> None:
 def _check_hypotheses(config: TrainConfig) -> None:
     """Raise UserError where there is nothing to be averse to, or to switch between."""
     learned, members = config.planner.dynamics == "model", config.method.members
-    if config.planner.propagation == "ts1" and not (learned and members > 1):
+    inferred = config.task_id == "inferred"
+    if config.planner.propagation == "ts1" and (not learned or members == 1 or inferred):
         raise UserError(
-            "planner.propagation=ts1 needs planner.dynamics=model and an ensemble, "
-            "method.members=5 say: trajectories switch between its members."
+            "planner.propagation=ts1 needs an ensemble, method.members=5 say, with "
+            "planner.dynamics=model and task_id=given: trajectories switch between its members."
         )
-    several = members > 1 or config.task_id == "inferred"
+    several = members > 1 or inferred
     if config.planner.risk != "mean" and not (learned and several):
         raise UserError(
             f"planner.risk={config.planner.risk} needs planner.dynamics=model and an ensemble, "

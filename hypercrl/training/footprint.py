@@ -60,9 +60,10 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
         needs = {"method.features": _FLOAT * method.features**2}
     transition = 2 * obs_size + action_size
     protocol, context, memory = config.protocol, config.context, config.memory
+    of_members = members if members > 1 else 0  # of the bootstrap
     imagined = planner.horizon * action_size + obs_size
     needs |= {
-        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * transition,
+        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * (transition + of_members),
         _with("protocol.batch_size", members): _FLOAT * protocol.batch_size * members * sum(widths),
         "planner.samples and planner.horizon": _FLOAT * planner.samples * members * imagined,
     }
