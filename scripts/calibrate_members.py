@@ -132,7 +132,7 @@ def calibration(experiment: Experiment, task: int, horizon: int) -> Calibration:
         config.seed,
         {part: _rms(error[rows]) for part, rows in parts.items()},
         {part: _rms(spread[rows]) for part, rows in parts.items()},
-        {p: float(spearmanr(spread[r], error[r]).statistic) for p, r in parts.items()},
+        {p: float(spearmanr(spread[r], error[r])[0]) for p, r in parts.items()},
         _larger(spread[beyond], spread[~beyond]),
         [(_rms(error[rows]), _rms(spread[rows])) for rows in by_spread],
     )

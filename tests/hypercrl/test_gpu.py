@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hypercrl.agent.agent import Agent
-from hypercrl.agent.belief import Told
+from hypercrl.agent.belief import Ensemble, Told
 from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
@@ -18,6 +18,7 @@ from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
 from hypercrl.training.result import repeatable
 
+TS1 = ("dynamics.probabilistic=true", "planner.sampled=true", "planner.propagation=ts1")
 pytestmark = pytest.mark.gpu
 
 
@@ -32,10 +33,10 @@ def make_layers(scale=1.0, probabilistic=False):
     return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, policies=False):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, policies=False, **more):
     ones = torch.ones(2, device="cuda")
     kind, config = (PolicySearch, PolicySearchConfig) if policies else (CEM, CEMConfig)
-    settings = config(samples=128, horizon=10, iterations=3, elites=16, sampled=sampled)
+    settings = config(samples=128, horizon=10, iterations=3, elites=16, sampled=sampled, **more)
     planner = kind(settings, -ones, ones)
     planner.standardise(torch.zeros(10, device="cuda"), torch.ones(10, device="cuda"))
     generator = torch.Generator("cuda").manual_seed(seed)
@@ -120,6 +121,24 @@ def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
         torch.testing.assert_close(action, eager.act(obs), rtol=1e-4, atol=1e-5)
         for agent in (graph, eager):
             agent.observe(obs, action, obs + 0.01 * after)
+    assert graph._plan._graph is not None
+
+
+@pytest.mark.parametrize(("risk", "propagation"), [("cvar", "tsinf"), ("penalty", "ts1")])
+def test_a_captured_plan_of_an_ensemble_is_the_eager_plan(risk, propagation):
+    graph, eager = (make_agent(risk=risk, propagation=propagation) for _ in range(2))
+    members = [make_layers(scale) for scale in (1.0, 1.1, 0.9)]
+    layers = [
+        (torch.stack(weights), torch.stack(biases))
+        for weights, biases in (zip(*layer, strict=True) for layer in zip(*members, strict=True))
+    ]
+    for agent in (graph, eager):
+        agent.believe(Ensemble(layers, 3))
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
     assert graph._plan._graph is not None
 
 
@@ -362,7 +381,14 @@ def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [("method=hnet",), ("method=coreset",), ("method=hnet", "memory=gated_deltanet")]
+    "words",
+    [
+        ("method=hnet",),
+        ("method=coreset",),
+        ("method=hnet", "memory=gated_deltanet"),
+        ("method=hnet", "method.members=3", "planner.risk=cvar"),
+        ("method=coreset", "method.members=3", *TS1),
+    ],
 )
 def test_the_same_settings_come_to_the_same_result_on_the_gpu(words, tmp_path):
     """With training steps and plans as graphs; on one GPU, as on a CPU."""

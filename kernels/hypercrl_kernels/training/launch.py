@@ -82,13 +82,14 @@ def launch_adam(
 ) -> None:
     """Write the parameter after the step to `out`; with a norm, clipped, and moments too."""
     block = 1024
-    adam_kernel[(triton.cdiv(len(parameter), block),)](
+    size = parameter.numel()
+    adam_kernel[(triton.cdiv(size, block),)](
         parameter,
         gradient.contiguous(),
         moments.step if norm is None else norm,
         *moments,
         out,
-        len(parameter),
+        size,
         UPDATE=norm is not None,
         LIMIT=limit,
         BLOCK=block,
