@@ -25,7 +25,6 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import mannwhitneyu, spearmanr
 from torch import Tensor
 
 from hypercrl.agent.exploration import random_episode
@@ -132,7 +131,7 @@ def calibration(experiment: Experiment, task: int, horizon: int) -> Calibration:
         config.seed,
         {part: _rms(error[rows]) for part, rows in parts.items()},
         {part: _rms(spread[rows]) for part, rows in parts.items()},
-        {p: float(spearmanr(spread[r], error[r])[0]) for p, r in parts.items()},
+        {part: _rank_correlation(spread[rows], error[rows]) for part, rows in parts.items()},
         _larger(spread[beyond], spread[~beyond]),
         [(_rms(error[rows]), _rms(spread[rows])) for rows in by_spread],
     )
@@ -143,8 +142,14 @@ def _rms(values: Tensor) -> float:
 
 
 def _larger(one: Tensor, other: Tensor) -> float:
-    """Probability that a value of the one is larger than a value of the other."""
-    return float(mannwhitneyu(one, other).statistic) / (len(one) * len(other))
+    """Probability that a value of the one is larger than a value of the other (Mann, Whitney)."""
+    return float(torch.searchsorted(other.sort().values, one).double().mean() / len(other))
+
+
+def _rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's; no two values are the same."""
+    ranks = torch.stack([one, other]).argsort(1).argsort(1).double()
+    return float(torch.corrcoef(ranks)[0, 1])
 
 
 def show(found: list[Calibration], console: Console) -> None:
