@@ -125,16 +125,17 @@ class DynamicsModel(nn.Module):
         return loss + self.spread() if self.probabilistic else loss
 
     def loss_gradient(self, weights: Tensor, batch: Batch) -> NetworkGradient:
-        """`loss` over len(batch), and the gradient of `loss` with respect to the weights [P].
+        """`loss` over N, and the gradient of `loss` with respect to the weights [P] or [M, P].
 
         Both are in shares, see `NetworkGradient`. The model's own parameters get their gradients.
         """
         if self.probabilistic or batch.obs.dim() > 2:
+            size = len(batch) if weights.dim() == 1 else batch.obs.shape[1]
             weights = weights.detach().requires_grad_()
             loss = self.loss(weights, batch)
             loss.backward()
             assert weights.grad is not None
-            return NetworkGradient(loss.detach()[None] / len(batch), weights.grad[None])
+            return NetworkGradient(loss.detach()[None] / size, weights.grad[None])
         inputs, targets = self.input_normaliser, self.target_normaliser
         scales = Scales(inputs.mean, inputs.scale, targets.mean, targets.scale)
         sizes = self.layout.sizes

@@ -196,9 +196,7 @@ class Hnet(Method):
     def why_not_fused(self) -> str | None:
         """Why the next step takes its gradients from autograd; None: it is that of `hnet_fused`."""
         has_memory = bool(self.model.memory_parameters())
-        return why_not_fused(
-            self.hypernetwork, self.own_terms, self.members, has_memory, self._on_gpu()
-        )
+        return why_not_fused(self.hypernetwork, self.own_terms, has_memory, self._on_gpu())
 
     def _fused_step(self, batch: Batch) -> StepReport:
         """`training_step` in the kernels of CUDA."""

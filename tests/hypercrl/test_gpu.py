@@ -307,11 +307,13 @@ def go_where(exact, method):
                     moment.copy_(adam.state[other][name])
 
 
-def random_batches(count, rows=100, observed=10, acted=2):
+def random_batches(count, rows=100, observed=10, acted=2, members=1):
     g = torch.Generator().manual_seed(3)
+    shape = (rows,) if members == 1 else (members, rows)
     for _ in range(count):
-        obs, action = torch.randn(rows, observed, generator=g), torch.rand(rows, acted, generator=g)
-        change = 0.1 * action.repeat(1, observed)[:, :observed]
+        obs = torch.randn(*shape, observed, generator=g)
+        action = torch.rand(*shape, acted, generator=g)
+        change = 0.1 * torch.cat(observed * [action], -1)[..., :observed]
         yield Batch(obs.cuda(), action.cuda(), (obs + change).cuda())
 
 
@@ -360,13 +362,13 @@ def test_the_fused_step_of_hnet_has_autograds_gradients(old_tasks, sizes, settin
             go_where(exact, method)
 
 
-@pytest.mark.parametrize("old_tasks", [2, 19, 100])
-def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
+@pytest.mark.parametrize(("old_tasks", "members"), [(2, 1), (19, 1), (100, 1), (0, 5), (19, 5)])
+def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, members, monkeypatch):
     """No farther from float64 than autograd in float32 is; and the same steps to the last bit."""
-    fused, plain, exact = three_ways(monkeypatch, old_tasks)
-    again, *_ = three_ways(monkeypatch, old_tasks)
+    fused, plain, exact = three_ways(monkeypatch, old_tasks, members=members)
+    again, *_ = three_ways(monkeypatch, old_tasks, members=members)
     start = fused.hypernetwork.theta.detach().double()
-    for batch in random_batches(50):
+    for batch in random_batches(50, members=members):
         for method in (fused, plain, again):
             method.training_step(batch)
         exact.training_step(double(batch))

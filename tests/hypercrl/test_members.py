@@ -146,6 +146,34 @@ def test_the_step_of_hnet_is_the_mean_over_members_and_over_the_rows_of_old_ones
     torch.testing.assert_close(method.embeddings[-1].grad, of_embeddings, rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("settings", [{}, {"l1": 1e-3}, {"regularised_tasks": 2}])
+@pytest.mark.parametrize("probabilistic", [False, True])
+def test_the_fused_step_of_a_gpu_is_that_of_autograd(monkeypatch, settings, probabilistic):
+    """With the operations' references, in float64."""
+
+    def prepared():
+        method = make("hnet", probabilistic, members=3, beta=0.3, clip_norm=0.5, **settings)
+        method.double()
+        for task in range(4):
+            method.begin_task()
+            for step in range(3 if task else 0):
+                method.training_step(double(drawn(task, step)))
+        noise = torch.randn(method.targets.shape, generator=generator(5))
+        method.targets.add_(0.1 * noise)
+        return method
+
+    plain, fused = prepared(), prepared()
+    monkeypatch.setattr(fused, "_on_gpu", lambda: True)
+    assert fused.why_not_fused() is None
+    for step in range(3):
+        reports = [method.training_step(double(drawn(3, step))) for method in (plain, fused)]
+        for name, value in reports[0].items():
+            torch.testing.assert_close(reports[1][name], value, rtol=1e-10, atol=0)
+        for mine, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+        assert reports[0]["gradient_norm"] > 0.5  # so that it is clipped
+
+
 def test_a_random_subset_of_old_tasks_is_of_all_their_members():
     method = make("hnet", members=3, regularised_tasks=2)
     for _ in range(5):
@@ -526,9 +554,3 @@ def test_saved_at_every_pause_and_resumed_an_ensemble_ends_the_same(words, tmp_p
 def test_what_cannot_be_is_refused_in_one_message(words, said, tmp_path, capsys):
     assert said in message(capsys, "train", *SMALL, *words, f"run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
-
-
-def test_why_a_step_of_members_is_not_fused(monkeypatch):
-    method = make("hnet", members=2)
-    monkeypatch.setattr(method, "_on_gpu", lambda: True)
-    assert "outer products" in method.why_not_fused()

@@ -201,7 +201,7 @@ def launch_regularised_head(
 ) -> HeadGradients:
     """`regularised_head` by the kernel."""
     tuning = TUNING
-    size, (count, width) = len(written_gradient), old.shape
+    size, (count, width) = written_gradient.shape[-1], old.shape
     padded = max(16, triton.next_power_of_2(width))
     rows = min(triton.next_power_of_2(max(count, 1)), tuning.head_tasks * 64 // padded)
     rows = max(16, rows)
@@ -227,6 +227,7 @@ def launch_regularised_head(
         2 * strength / max(count, 1),
         WIDTH=width,
         PADDED=padded,
+        MEMBERS=written_gradient.numel() // size,
         TASKS=rows,
         OLD=count > 0,
         CHOSEN=tasks is not None,
