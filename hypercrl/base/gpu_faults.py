@@ -64,13 +64,17 @@ def _told(said: str) -> GPUFault | None:
     which = f"GPU {visible}" if visible else "the GPU"
     if _NO_MEMORY.search(said):
         account = _ACCOUNT.search(said)
-        how = account[0] if account else said[:200]
+        how = account[0] if account else _first_sentence(said)
         return GPUFault(f"out of memory on {which}: {how.rstrip('.')}; {OUT_OF_MEMORY}")
     if _FAILURE.search(said):
-        # Behind its first sentence torch says where to search and how to debug.
-        what = re.split(r" Search for | CUDA kernel errors | Compile with ", said)[0][:200]
+        what = _first_sentence(said)
         return GPUFault(f"{which} failed: {what}; {FAILED}", bool(_OF_THE_PROGRAM.search(what)))
     return None
+
+
+def _first_sentence(said: str) -> str:
+    """Behind it torch says where to search and how to debug."""
+    return re.split(r" Search for | CUDA kernel errors | Compile with ", said)[0][:200]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,7 +12,8 @@ def same_kind(name: str, saved: Any, own: Tensor, rows: bool = False) -> Tensor:
 
     Args:
         name: for the message.
-        saved: what is to be a tensor of the same type and shape as `own`.
+        saved: what is to be a tensor of the same type and shape as `own`; what diverged is not
+            saved, so that there is no NaN in it.
         own: what it is to take the place of.
         rows: the first dimension may be another one.
 
@@ -30,6 +31,8 @@ def same_kind(name: str, saved: Any, own: Tensor, rows: bool = False) -> Tensor:
         raise ValueError(
             f"{name} is {saved.dtype} {list(saved.shape)}, wanted {own.dtype} {list(own.shape)}"
         )
+    if saved.isnan().any():
+        raise ValueError(f"{name} has NaN in it")
     return saved.to(own.device)
 
 

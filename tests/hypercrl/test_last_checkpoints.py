@@ -245,6 +245,8 @@ FOREIGN = {
     "an observation of one number": changed(("actor", "obs"), lambda t: t[:, :1]),
     "noise of one number": changed(("actor", "noise", "value"), lambda t: t[:, :1]),
     "a plan of one step": changed(("actor", "plan_start"), lambda t: t[:, :, :1]),
+    "a plan that is no number": changed(("actor", "plan_start"), lambda t: t * torch.nan),
+    "a place that is no number": changed(("actor", "obs"), lambda t: t * torch.nan),
     "a world of another size": changed(("actor", "robots", 0, "physics"), lambda p: p[:-1]),
     "a world after its end": changed(("actor", "robots", 0, "elapsed_steps"), lambda _: 10**6),
     "a world's generator": changed(("actor", "robots", 0, "np_random"), lambda _: {}),

@@ -276,6 +276,7 @@ def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):
     gradients = [normal(trunk + head, seed=7), normal(10, seed=8)]
     squares = gradients[0][trunk:].square()
     squares = F.pad(squares, (0, -len(squares) % 200)).view(200, -1).sum(1)
+    others = normal(3, seed=9).square()  # of parameters that a model trains along
 
     mine = [
         Trained(step.to(parameter), step.to(gradient), step.moments(moments))
@@ -284,18 +285,24 @@ def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):
     norms = step.gradient_norms(
         mine[0].gradient[:trunk],
         mine[1].gradient,
-        Shares(*step.to(losses, regularisers, squares, shares)),
+        Shares(
+            step.to(losses),
+            step.to(torch.cat([regularisers, torch.full((64,), torch.nan)]))[:200],
+            *step.to(torch.cat([squares, others]), shares),
+        ),
         (mine[0].moments.step, mine[1].moments.step),
     )
     step.clipped_adam(*mine, SETTINGS, norms[2:], limit)
 
     gradients[0][:trunk] += shares.sum(0)
-    expected = torch.stack([losses.sum(), regularisers.sum(), *(g.norm() for g in gradients)])
-    step.assert_close(norms, expected)
+    of_theta = (gradients[0].square().sum() + others.sum()).sqrt()
+    sums = losses.sum(), regularisers.sum()
+    step.assert_close(norms, torch.stack([*sums, of_theta, gradients[1].norm()]))
     for (parameter, adam, _), gradient, got in zip(wanted, gradients, mine, strict=True):
         step.assert_close(got.gradient, gradient)
+        norm = of_theta if got is mine[0] else gradient.norm()
         parameter.grad = gradient.clone()
-        torch.nn.utils.clip_grad_norm_([parameter], limit)
+        torch.nn.utils.clip_grads_with_norm_([parameter], limit, norm)
         adam.step()
         step.assert_close(got.parameter, parameter.detach())
         state = adam.state[parameter]

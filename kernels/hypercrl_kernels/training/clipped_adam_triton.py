@@ -17,19 +17,20 @@ def _sum(values, count, BLOCK: tl.constexpr):
     return tl.sum(total, 0)
 
 
-@triton.jit(do_not_specialize=["loss_parts", "head_parts", "trunk_parts"])
+@triton.jit(do_not_specialize=["loss_parts", "head_parts", "square_parts", "trunk_parts"])
 def gradient_norms_kernel(
     trunk_gradient,  # [NUMEL] float32, changed
     embedding_gradient,  # [SIZE]
     losses,  # [loss_parts]
     regularisers,  # [head_parts]
-    squares,  # [head_parts]
+    squares,  # [square_parts]
     trunk,  # [trunk_parts, NUMEL]
     theta_step,  # [], changed
     embedding_step,  # [], changed
     norms,  # [4], written
     loss_parts,
     head_parts,
+    square_parts,
     trunk_parts,
     NUMEL: tl.constexpr,
     SIZE: tl.constexpr,
@@ -45,7 +46,7 @@ def gradient_norms_kernel(
             value += tl.load(trunk + part * NUMEL + at, mask=inside, other=0.0)
         tl.store(trunk_gradient + at, value, mask=inside)
         total += value * value
-    norm = tl.sqrt(tl.sum(total, 0) + _sum(squares, head_parts, 128))
+    norm = tl.sqrt(tl.sum(total, 0) + _sum(squares, square_parts, 128))
     unit = tl.arange(0, PADDED)
     own = tl.load(embedding_gradient + unit, mask=unit < SIZE, other=0.0)
     tl.store(norms, _sum(losses, loss_parts, 128))

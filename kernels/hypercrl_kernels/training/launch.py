@@ -347,6 +347,7 @@ def launch_gradient_norms(
         *steps,
         norms,
         len(shares.losses),
+        len(shares.regularisers),
         len(shares.squares),
         len(shares.trunk),
         NUMEL=len(trunk_gradient),
