@@ -520,10 +520,11 @@ def test_an_agent_switches_between_the_members_of_each_robot():
 )
 def test_saved_at_every_pause_and_resumed_an_ensemble_ends_the_same(words, tmp_path, monkeypatch):
     monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
-    words = (*SMALL, "method.members=3", *words)
+    fewer = ("protocol.planned_steps=8", "protocol.updates=4")
+    words = (*SMALL, *fewer, "method.members=3", *words)
     main(["train", *words, f"run_dir={tmp_path / 'straight'}"])
-    saved = saved_and_killed(tmp_path / "run", words, (5, 40), monkeypatch)
-    assert len(saved) > 40
+    saved = saved_and_killed(tmp_path / "run", words, (5, 30), monkeypatch)
+    assert len(saved) > 30
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
     assert_same(learned(tmp_path / "run"), learned(tmp_path / "straight"))
 
