@@ -293,6 +293,72 @@ def mean_interval(
     return _percentiles(means, values, confidence)
 
 
+def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> float:
+    """How likely a run of one method is to beat a run of another on the same task, mean over tasks.
+
+    A tie counts half. Agarwal et al., "Deep reinforcement learning at the edge of the statistical
+    precipice", NeurIPS 2021, section 4.3.
+
+    Args:
+        one: results of seeds × tasks, [S, N]. One NaN in either makes the answer NaN.
+        other: those of the other method, [S', N].
+
+    Raises:
+        ValueError: they are not non-empty, or of another number of tasks.
+    """
+    return float(_probability(*_two_methods(one, other)))
+
+
+def probability_of_improvement_interval(
+    one: ArrayLike,
+    other: ArrayLike,
+    generator: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of it: seeds of both methods drawn anew, task by task.
+
+    Args:
+        one, other: as of `probability_of_improvement`.
+        generator: where the draws come from.
+        confidence: probability mass between the bounds.
+        resamples: number of bootstrap draws.
+
+    Raises:
+        ValueError: as there.
+    """
+    one, other = _two_methods(one, other)
+    drawn = [
+        values[generator.integers(len(values), size=(resamples, *values.shape)), np.arange(tasks)]
+        for values, tasks in ((one, one.shape[1]), (other, other.shape[1]))
+    ]
+    return _percentiles(_probability(*drawn), np.append(one, other), confidence)
+
+
+def _two_methods(one: ArrayLike, other: ArrayLike) -> tuple[Array, Array]:
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if (
+        one.ndim != 2
+        or other.ndim != 2
+        or one.shape[1] != other.shape[1]
+        or not one.size * other.size
+    ):
+        raise ValueError(
+            "both methods need values [seeds, tasks] of the same tasks, "
+            f"got {one.shape} and {other.shape}"
+        )
+    return one, other
+
+
+def _probability(one: Array, other: Array) -> Array:
+    """[..., S, N] and [..., S', N] → [...]."""
+    first, second = one[..., :, None, :], other[..., None, :, :]
+    wins = (first > second) + 0.5 * (first == second)
+    unknown = np.isnan(first) | np.isnan(second)
+    return np.where(unknown, np.nan, wins).mean((-3, -2, -1))
+
+
 def _percentiles(means: Array, values: Array, confidence: float) -> tuple[float, float]:
     """Bounds that hold `confidence` of the resampled means of `values`."""
     # A resample may miss the failed seed; the interval must not.

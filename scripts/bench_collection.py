@@ -10,6 +10,7 @@ this one do.
 
 import argparse
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -28,13 +29,16 @@ from hypercrl.training.tallies import Tallies
 from hypercrl_envs import Fleet
 
 
-def experiment(env: str, robots: int, processes: int, device: str) -> Experiment:
+def experiment(
+    env: str, robots: int, processes: int, device: str, more: Sequence[str] = ()
+) -> Experiment:
     words = [
         *(f"env={env}", "method=hnet", "preset=paper", f"device={device}", "threads=1"),
         f"protocol.robots={robots}",
         f"simulators={processes}",
         f"protocol.random_steps={20 * robots}",
         f"protocol.planned_steps={20 * robots}",
+        *more,
     ]
     return build(cast(TrainConfig, OmegaConf.to_object(composed("train", words))))
 

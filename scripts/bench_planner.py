@@ -4,21 +4,20 @@
 
 All get the same weights, reward and sizes. On CUDA ours is one CUDA graph and its device time is
 measured too. "matrix products" are the plan's own products alone, and "large product" is a large
-square one: the machine's limits. The others come with the extra `bench`; mbrl-lib apart, see
-peer_planners.py.
+square one: the machine's limits. Which others there are and how they are installed:
+peer_planners.py. Model steps are the transitions that are predicted, of others by their products.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_timing import Clock, Report, Times, timed
-from bench_workloads import ENSEMBLES, WORKLOADS, Problem, Workload, reward
+from bench_workloads import ENSEMBLES, WORKLOADS, Problem, Workload, network_flops, reward
 from peer_planners import peers
 
 from hypercrl.agent.agent import Agent
@@ -61,17 +60,15 @@ def products(problem: Problem) -> Callable[[], None]:
     return run
 
 
-def flops(work: Workload) -> float:
-    """Floating-point operations of the products of one plan."""
-    sizes = (work.obs + work.action, *work.hidden, work.obs)
-    weights = sum(a * b for a, b in itertools.pairwise(sizes))
-    rollouts = work.robots * work.members * work.samples * work.iterations
-    return 2.0 * weights * rollouts * work.horizon
+def transitions(work: Workload) -> int:
+    """Of all robots in one plan."""
+    return work.robots * work.members * work.samples * work.horizon * work.iterations
 
 
 def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
     work, obs = problem.work, problem.state
     functions: dict[str, Callable[[], Any]] = {}
+    steps: dict[str, int] = {}
     agents = {name: ours(problem, name) for name, (kind, _) in PLANNERS.items() if not kind.follows}
     if work.members > 1:
         agents["cem, penalty"] = ours(problem, "cem", risk="penalty")
@@ -81,15 +78,21 @@ def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
         agents["cem, bf16"] = ours(problem, "cem", "bf16")
     for name, agent in agents.items():
         functions[f"ours, {name}"] = lambda agent=agent: agent.act(obs)
+        steps[f"ours, {name}"] = transitions(work)
     if work.robots == work.members == 1:
-        for name, plan in peers(problem):
-            functions[name] = lambda plan=plan: plan(obs[0])
+        found, left_out = peers(problem)
+        for name, why in left_out.items():
+            report.leave_out(work.name, "wall", name, why)
+        for peer in found:
+            functions[peer.name] = lambda peer=peer: peer.plan(obs[0])
+            steps[peer.name] = peer.steps
     square = torch.randn(LARGE, LARGE, device=obs.device)
     if not clock.cuda:
         functions["matrix products"] = products(problem)
         functions["large product"] = lambda: square @ square
     for variant, times in clock.interleaved(functions, repeats).items():
-        report.attempt(work.name, "wall", variant, lambda times=times: timed(times))
+        rates = speeds(work, times, steps[variant]) if variant in steps else {}
+        report.attempt(work.name, "wall", variant, lambda t=times, r=rates: timed(t, **r))
     if clock.cuda:
         for name, agent in agents.items():
             belief = agent.belief
@@ -103,18 +106,32 @@ def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
             )
 
 
+def speeds(work: Workload, times: Times, steps: int) -> dict[str, float]:
+    """Of all robots: plans a second, transitions of one call, and of a second."""
+    seconds = 1e-6 * times.median
+    rates = {"plans_per_second": work.robots / seconds, "model_steps_per_second": steps / seconds}
+    return {"model_steps": steps, **rates}
+
+
 def summary(report: Report, work: Workload) -> str:
-    """Milliseconds, and how many times as long as ours."""
+    """Milliseconds, plans and model steps a second, and what of that time ours takes."""
     mine = report.best(work.name, "wall", "ours, cem")
     assert mine is not None
     lines = [f"\n{work.name}: {work.samples} samples x {work.horizon} x {work.iterations}"]
+    head = f"{'ms':>9} {'±':>8} {'plans/s':>10} {'model steps/s':>14} {'ours takes':>12}"
+    lines.append(f"  {'':28}{head}")
     for row in report.rows:
         if row["workload"] == work.name and row.get("part") == "wall" and "median_us" in row:
             ratio = mine["median_us"] / row["median_us"]
-            times = f"{row['median_us'] / 1e3:9.3f} ±{row['spread_us'] / 2e3:6.3f} ms"
-            lines.append(f"  {row['variant']:28}{times}   ours is {ratio:6.3f} of it")
+            times = f"{row['median_us'] / 1e3:9.3f} {row['spread_us'] / 2e3:8.3f}"
+            rates = f"{'':25}"
+            if "model_steps" in row:
+                plans, steps = row["plans_per_second"], row["model_steps_per_second"]
+                rates = f"{plans:10.1f} {steps:14.3g}"
+            lines.append(f"  {row['variant']:28}{times} {rates} {ratio:12.3f}")
     if large := report.best(work.name, "wall", "large product"):
-        rate, limit = flops(work) / mine["median_us"], 2.0 * LARGE**3 / large["median_us"]
+        flops = network_flops(work) * transitions(work)
+        rate, limit = flops / mine["median_us"], 2.0 * LARGE**3 / large["median_us"]
         lines.append(
             f"  ours, cem: {rate / 1e3:.1f} GFLOP/s, {rate / limit:.2f} of a large product's"
         )
@@ -138,10 +155,10 @@ def main() -> None:
         chosen = [w for w in chosen if w.robots == 1]
     for work in chosen:
         bench(Problem(work, device), clock, report, arguments.repeats)
+        if arguments.out:
+            report.write(arguments.out, device)
     for work in chosen:
         print(summary(report, work))
-    if arguments.out:
-        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

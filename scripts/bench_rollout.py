@@ -37,33 +37,36 @@ from hypercrl_kernels.planning.sampling import sample_actions_reference
 
 
 def rollout_variants(work: Workload) -> Iterator[tuple[Precision, Any]]:
-    """(precision, launch) to try; a launch of None is the library's own choice."""
+    """(precision, launch) to try; a launch of None is the library's own choice, particles as rows
+    where they are many."""
     from hypercrl_kernels.planning.rollout_launch import Launch
 
     yield "bf16", None
     # (tile, registers, shared, groups, chunks)
     shallow = [
+        (8, 1, 0, 0, 1),
+        (8, 1, 0, 1, 1),
+        (8, 1, 0, 2, 1),
+        (8, 1, 0, 4, 1),
+        (8, 0, 1, 4, 1),
+        (8, 0, 0, 4, 2),
         (16, 1, 0, 0, 1),
         (16, 1, 0, 1, 1),
-        (16, 1, 0, 2, 1),
-        (16, 1, 0, 8, 1),
         (16, 0, 1, 0, 1),
-        (16, 0, 0, 0, 2),
         (32, 0, 1, 0, 1),
-        (32, 1, 0, 1, 1),
         (64, 0, 1, 1, 1),
-        (64, 0, 0, 1, 2),
     ]
     deep = [
+        (8, 0, 0, 0, 2),
+        (8, 0, 0, 1, 2),
+        (8, 0, 0, 4, 2),
+        (8, 0, 0, 4, 1),
+        (8, 0, 1, 4, 2),
+        (8, 1, 0, 1, 2),
         (16, 0, 0, 0, 2),
-        (16, 0, 0, 0, 1),
-        (16, 0, 0, 1, 2),
         (16, 0, 0, 4, 2),
-        (16, 0, 0, 8, 2),
         (16, 0, 1, 0, 2),
-        (16, 0, 1, 4, 2),
         (16, 1, 0, 0, 2),
-        (16, 1, 0, 8, 2),
         (32, 0, 0, 0, 2),
         (32, 0, 1, 0, 2),
     ]
@@ -91,23 +94,24 @@ def bench_rollouts(problem: Problem, clock: Clock, report: Report) -> Any:
     report.attempt(work.name, "torch", "rollout, float32", lambda: measure(reference))
     if not clock.cuda:
         return None
-    from hypercrl_kernels.planning.rollout_launch import choose_launch, launch_rollout
+    from hypercrl_kernels.planning.rollout_launch import launch_rollout
 
     launches: dict[str, Any] = {}
     for precision, launch in rollout_variants(work):
         packed = pack_layers(problem.layers, precision)
-        chosen = launch or choose_launch(packed, work.robots * work.samples)
-        name = (
-            f"{precision} tile {chosen.tile} groups {chosen.groups} "
-            f"kept {chosen.registers}+{chosen.shared} chunks {chosen.chunks}"
-        )
+        name = f"{precision} default"
+        if launch is not None:
+            name = (
+                f"{precision} tile {launch.tile} groups {launch.groups} "
+                f"kept {launch.registers}+{launch.shared} chunks {launch.chunks}"
+            )
         part = "rollout" if precision == "bf16" else precision
 
-        def call(packed: Any = packed, chosen: Any = chosen) -> Tensor:
-            return launch_rollout(packed, *arguments, launch=chosen)
+        def call(packed: Any = packed, launch: Any = launch) -> Tensor:
+            return launch_rollout(packed, *arguments, launch=launch)
 
         report.attempt(work.name, part, name, lambda call=call: measure(call))
-        launches[name] = chosen
+        launches[name] = launch
     best = report.best(work.name, "rollout")
     return launches[best["variant"]] if best else None
 
@@ -132,6 +136,8 @@ def bench_parts(problem: Problem, clock: Clock, report: Report, compiled: Any) -
     if clock.cuda:
         parts["sampling, kernel"] = lambda: sample_actions(mean, std, actions, *bounds)
         parts["elites, kernel"] = lambda: elite_statistics(*update)
+    if traced := problem.traced():
+        parts["returns, kernel"] = lambda: traced(states, actions)
     if compiled is not None:
         parts["returns, compiled"] = lambda: trajectory_returns(states, actions, compiled)
     for part, function in parts.items():
@@ -174,15 +180,17 @@ def bench_plans(
         "torch": (problem.plan(rollout_reference, problem.layers), torch_only)
     }
     if clock.cuda:
-        packed = pack_layers(problem.layers)
-        plans["kernels"] = (problem.plan(rollout, packed), nullcontext)
+        packed, traced = pack_layers(problem.layers), problem.traced()
+        plans["kernels"] = (problem.plan(rollout, packed, returns=traced), nullcontext)
+        plans["kernels, torch reward"] = (problem.plan(rollout, packed), nullcontext)
         if fastest is not None:
             from hypercrl_kernels.planning.rollout_launch import launch_rollout
 
             def roll(layers: Any, state: Tensor, actions: Tensor) -> Tensor:
                 return launch_rollout(layers, state, actions, launch=fastest)
 
-            plans["kernels, fastest launch"] = (problem.plan(roll, packed), nullcontext)
+            fast = problem.plan(roll, packed, returns=traced)
+            plans["kernels, fastest launch"] = (fast, nullcontext)
         if compiled is not None:
             plans["compiled"] = (problem.plan(rollout, packed, compiled), nullcontext)
     for variant, (plan, context) in plans.items():
@@ -222,6 +230,7 @@ COLUMNS = [
     ("eager torch", "eager", "torch, wall"),
     ("graph torch", "graph", "torch"),
     ("graph kernels", "graph", "kernels"),
+    ("torch reward", "graph", "kernels, torch reward"),
     ("graph compiled", "graph", "compiled"),
     ("its wall time", "graph", "compiled, wall"),
 ]

@@ -4,15 +4,15 @@ Parts, each a command of its own that ends within ten minutes, checks before it 
 goes and writes what it has into FOLDER/PART.json (FOLDER: --out, else $OUT, else here):
 
     python scripts/bench_sharing.py check                   # MPS serves, results are equal
-    python scripts/bench_sharing.py steps                   # processes, MPS, threads, one graph
+    python scripts/bench_sharing.py steps                   # turns, MPS, streams, one batch
     python scripts/bench_sharing.py seeds --seeds 1         # the lone run
     python scripts/bench_sharing.py seeds --seeds 16 --lone 138
     python scripts/bench_sharing.py kill                    # a run is killed in mid-kernel
     python scripts/bench_sharing.py kill --fault            # a neighbour faults on the GPU
-    python scripts/bench_sharing.py gpus --gpus 1,2         # a grid on one GPU, then on two
+    python scripts/bench_sharing.py gpus --gpus 1,2 --cores 16   # a grid on one GPU, then on two
     python scripts/bench_sharing.py gpus --gpus 2 --ray
 
-With --device cpu the parts but `steps` are tried without a GPU, on settings of a test.
+With --device cpu they are tried without a GPU, on settings of a test; of `steps` those are given.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from typing import Any
 from bench_machine import processes, watched
 from bench_sharing_grid import Bench, Record, different, last_record, success
 from bench_sharing_steps import step_process, steps
+from evidence_grid import EvidenceCell
+from evidence_records import packed
 
 from hypercrl.base.cores import cores
+from hypercrl.base.strict_json import to_json
 from hypercrl.bench.gpus import visible_gpus
 from hypercrl.bench.mps import CONTROL, OUTSIDE, PIPES, served
 
@@ -46,9 +49,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--limit", type=float, default=560.0, help="seconds, then a grid is ended")
-    parser.add_argument("--processes", default="1,2,4,16", help="steps: how many at a time")
+    parser.add_argument("--cores", type=int, help="gpus: so many for each GPU; all of the machine")
+    parser.add_argument("--processes", default="2,16", help="steps: runs at a time")
     parser.add_argument("--old-tasks", type=int, default=4, help="steps: of the hypernetwork")
-    parser.add_argument("--seconds", type=float, default=4.0, help="steps: each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="steps: each measurement")
+    parser.add_argument("--compared", type=int, default=200, help="steps: of each run, untimed")
+    parser.add_argument("--within", type=float, default=100.0, help="steps: none begins later")
     parser.add_argument("--seeds", type=int, default=16, help="seeds: runs; gpus: of each method")
     parser.add_argument("--lone", type=float, help="seeds: seconds of a run alone, to compare with")
     parser.add_argument("--mps", default="auto", help="seeds, gpus: as of hypercrl bench")
@@ -56,6 +62,9 @@ def main() -> None:
     parser.add_argument("--fault", action="store_true", help="kill: fault on the GPU instead")
     parser.add_argument("--gpus", default="1", help="gpus: how many of the host, one after another")
     parser.add_argument("--ray", action="store_true", help="gpus: through a Ray cluster")
+    parser.add_argument(
+        "--evidence", action="store_true", help="gpus: cells of scripts/evidence.py, and keep them"
+    )
     parser.add_argument("words", nargs="*", help="further settings of the runs, KEY=VALUE")
     arguments = parser.parse_intermixed_args()
     if arguments.part == "_steps":
@@ -216,25 +225,40 @@ def fault(bench: Bench) -> None:
 
 
 def gpus(arguments: argparse.Namespace, record: Record) -> None:
-    """A grid of four methods on so many GPUs of this host, one count after another."""
+    """A grid of four methods on so many GPUs of this host, one count after another.
+
+    With --cores each count has its share of the host, so that one GPU of many is not at an
+    advantage. All grids together have --limit seconds.
+    """
+    until = time.monotonic() + arguments.limit
     methods = "hnet,coreset_bytes,finetune,single"
     preset = ("preset=quick",) if arguments.device == "cuda" else TINY
-    settings = ["env=push", *preset, f"device={arguments.device}", "threads=1", *arguments.words]
+    settings = ["env=push", *preset, "threads=1"]
+    if arguments.evidence:
+        words = EvidenceCell("push", "hnet", 0).words()
+        settings = [word for word in words if not word.startswith(("method=", "seed="))]
+    settings += [f"device={arguments.device}", *arguments.words]
     warm = Bench([f"method={methods}", "seed=0", "protocol.num_tasks=2", *settings]).run()
     record.add("each method once, Triton's cache cold", f"{warm.seconds:.0f} s")
     grid = [f"method={methods}", f"seed=range({arguments.seeds})", f"mps={arguments.mps}"]
     first: tuple[int, float, dict[str, dict[str, Any]]] | None = None
     for count in map(int, arguments.gpus.split(",")):
         places = -(-4 * arguments.seeds // count)
-        with ray_cluster(count, places) if arguments.ray else on_gpus(count) as (environment, own):
+        place = ray_cluster(count, places) if arguments.ray else on_gpus(count, arguments.cores)
+        with place as (environment, own):
             if arguments.workers and not arguments.ray:
                 own = [*own, f"workers={arguments.workers}"]
-            bench = Bench([*grid, *settings, *own], arguments.limit, environment)
+            left = max(until - time.monotonic(), 1.0)
+            bench = Bench([*grid, *settings, *own], left, environment)
             with watched(count) as use:
                 bench.run()
         results = bench.results()
         values = {"seconds": bench.seconds, "use": vars(use), "served": bench.served}
         values |= {"cells": len(results), "tried_again": bench.tried_again}
+        values["cores"] = min(cores(), count * (arguments.cores or cores()))
+        values["cells_a_minute"] = 60 * len(results) / bench.seconds
+        if arguments.evidence:
+            keep_evidence(bench, arguments.out / "evidence.jsonl")
         if results:
             values |= bench.spans()
             parts = f"{values['cells_seconds']:.0f} s, {values['report_seconds']:.0f} s"
@@ -242,7 +266,7 @@ def gpus(arguments: argparse.Namespace, record: Record) -> None:
         first = first or (count, bench.seconds, results)
         values["efficiency"] = first[1] * first[0] / (bench.seconds * count)
         said = (
-            f"{bench.seconds:.0f} s, {60 * len(results) / bench.seconds:.1f} cells a minute, "
+            f"{bench.seconds:.0f} s, {values['cells_a_minute']:.1f} cells a minute, "
             f"{values['efficiency']:.2f} of linear, {use}"
         )
         record.add(f"{count} GPUs{', Ray' if arguments.ray else ''}", said, **values)
@@ -251,6 +275,15 @@ def gpus(arguments: argparse.Namespace, record: Record) -> None:
         record.check("equal to the first grid's", not unequal, ", ".join(unequal[:8]))
     assert first is not None
     check_alone(first[2], settings, record)
+
+
+def keep_evidence(bench: Bench, file: Path) -> None:
+    """Pack what has ended, for `scripts/evidence.py take`."""
+    with open(file, "a", encoding="utf-8") as lines:
+        for name in bench.results():
+            env, method, seed = name.split("-")
+            cell = EvidenceCell(env, method, int(seed))
+            lines.write(to_json(packed(cell, bench.out / "cells" / name)) + "\n")
 
 
 def check_alone(
@@ -264,10 +297,18 @@ def check_alone(
 
 
 @contextmanager
-def on_gpus(count: int) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """The environment in which a grid sees so many GPUs, and settings of bench for it."""
+def on_gpus(count: int, each: int | None = None) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """The environment in which a grid sees so many GPUs, and settings of bench for it.
+
+    With `each`, so many cores for each of them, which this process and its children keep to.
+    """
     devices = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(count)))}
-    yield {**os.environ, **devices}, []
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[: count * each] if each else allowed)
+    try:
+        yield {**os.environ, **devices}, []
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
-"""This build beside an older one on the same GPU: check, then time, then one table.
+"""This build beside an older one on the same machine: check, then time, then one table.
 
-    python scripts/bench_speed.py [--before TREE] [--parts step plan collect run] --out FOLDER
+    python scripts/bench_speed.py [--before TREE] [--parts run step plan collect] --out FOLDER
 
-TREE is the older build's source, as `git archive COMMIT` gives it. Every part is timed in both
-builds one after the other, each in a process of its own, by the build's own script if it has one:
+TREE is the older build's source, as `git archive COMMIT` gives it. The builds are timed one after
+the other, each part in a process of its own, by the build's own script if it has one:
 
+- run: the whole of `hypercrl train preset=paper env=push method=hnet`, by parts, and the success of
+  each task after the last one; here with sixteen robots, as with one
 - step: a training step of hnet at 1 to 100 old tasks, in a graph (bench_training.py)
 - plan: plans of push, door, cheetah, and of 64 pushes in one call (bench_planner.py)
 - collect: steps a second of 1 to 16 robots, planned for and stored (bench_collection.py)
-- run: the whole of `hypercrl train preset=paper env=push method=hnet`, by parts; here with sixteen
-  robots, as with one
 
-A part that ends late or not at all is a row that says so. Results are written as they come.
+What matters most comes first, and all of it ends within --limit seconds: what ends late, or is not
+begun for want of time, is a row that says so. FOLDER/speed.json has all rows as they come. With
+--device cpu everything is tried on a small scale.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,30 +30,61 @@ from typing import Any
 import torch
 
 from hypercrl.base.strict_json import write_json
+from hypercrl.training.result import git_revision, machine
 
 ROOT = Path(__file__).parents[1]
 PLANS = {"push": 0.25, "door": 0.32, "cheetah": 0.55, "push x64": 1.6}
 """Milliseconds that are aimed at."""
-STEPS = {"19 old": 0.15}
-DEVICE_TIMES = {("graph", "ours, device"), ("device", "ours, cem")}
-"""Parts and variants of the other scripts' rows."""
-RUN = ("preset=paper", "env=push", "method=hnet", "seed=0", "device=cuda", "threads=4", "logger=[]")
+TARGETS = {"19 old": 0.15, **PLANS, "whole": 75.0, "evaluation": 6.0}
+RATIOS = {
+    ("run", "whole", "16 robots"): ("before", "whole", "one robot", 0.4),
+    ("step", "100 old", ""): ("this", "2 old", "", 1.3),
+    ("collect", "16 robots", ""): ("this", "1 robots", "", 8.0),
+}
+"""(part, what, variant) of this build: what it is divided by, and the ratio that is aimed at."""
+PAPER = ("preset=paper", "env=push", "method=hnet", "seed=0")
 VARIANTS = {"one robot": (), "16 robots": ("protocol.robots=16", "simulators=16")}
+TIMED = {
+    "cuda": {("graph", "ours, device"), ("device", "ours, cem")},
+    "cpu": {("wall", "ours, eager"), ("wall", "ours, cem")},
+}
+"""Parts and variants of the other scripts' rows."""
+JOBS = (
+    ("this", "run", "16 robots"),
+    ("before", "run", "one robot"),
+    *((build, part, "") for part in ("step", "plan") for build in ("before", "this")),
+    *((build, "collect", "") for build in ("this", "before")),
+    ("this", "run", "one robot"),
+)
+"""What is measured, the most important first. The run alone took 57, 158 and 120 s on an H200."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """A tree of sources."""
+    """A tree of sources; processes of it end at `deadline` of the monotonic clock."""
 
     name: str
     tree: Path
+    device: str
+    deadline: float
+
+    def script(self, name: str, *words: str, seconds: float) -> str | None:
+        """Run one of its scripts; what went wrong, if anything."""
+        if not (self.tree / "scripts" / name).exists():
+            return f"this build has no scripts/{name}"
+        return self.python(f"scripts/{name}", "--device", self.device, *words, seconds=seconds)
 
     def python(self, *words: str, seconds: float) -> str | None:
         """Run Python on these words; what went wrong, if anything."""
+        left = self.deadline - time.monotonic()
+        if left < 5:
+            return "not begun: no time is left"
+        seconds = min(seconds, left)
         paths = [self.tree, self.tree / "envs", self.tree / "kernels"]
         rest = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         others = [path for path in rest if path and not Path(path).is_relative_to(ROOT)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), *others])}
+        environment.setdefault("OMP_NUM_THREADS", "4")  # of every build, also without threads=
         command = [sys.executable, *words]
         try:
             subprocess.run(
@@ -67,108 +100,134 @@ class Build:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one build, in milliseconds, seconds or steps a second."""
+    """One figure of one build, in milliseconds, seconds, steps a second or shares."""
 
+    build: str
     part: str
     what: str
-    build: str
     unit: str
     value: float | None
-    target: float | None = None
+    variant: str = ""
     failed: str | None = None
 
 
 def graph_rows(build: Build, part: str, out: Path, seconds: float) -> Iterator[Row]:
-    """Of the scripts that write workloads with device times."""
-    script, targets = {
-        "step": ("bench_training.py", STEPS),
-        "plan": ("bench_planner.py", PLANS),
-    }[part]
+    """Of the scripts that write workloads with the times of variants."""
+    script = {"step": "bench_training.py", "plan": "bench_planner.py"}[part]
     file = out / f"{part}_{build.name}.json"
-    only = ("--only", *PLANS) if part == "plan" else ()
-    words = (f"scripts/{script}", "--device", "cuda", "--out", str(file), *only)
-    failed = build.python(*words, seconds=seconds)
-    if failed and not file.exists():
-        yield Row(part, script, build.name, "ms", None, failed=failed)
-        return
-    for row in json.loads(file.read_text())["rows"]:
-        if row["part"] == "check" or (row["part"], row["variant"]) in DEVICE_TIMES:
-            yield from _device_row(row, part, build, targets)
+    file.unlink(missing_ok=True)  # that of an earlier measurement
+    plans = PLANS if build.device == "cuda" else ("push",)
+    only = ("--only", *plans, "--repeats", "5") if part == "plan" else ()
+    failed = build.script(script, "--out", str(file), *only, seconds=seconds)
+    if failed:
+        yield Row(build.name, part, script, "ms", None, failed=failed)
+    for row in json.loads(file.read_text())["rows"] if file.exists() else []:
+        if row["part"] == "check" or (row["part"], row["variant"]) in TIMED[build.device]:
+            yield _timed_row(row, part, build)
 
 
-def _device_row(
-    row: dict[str, Any], part: str, build: Build, targets: dict[str, float]
-) -> Iterator[Row]:
-    name = f"{row['workload']}, {row['variant']}"
+def _timed_row(row: dict[str, Any], part: str, build: Build) -> Row:
+    name = row["workload"]
     if "error" in row:
-        yield Row(part, name, build.name, "ms", None, failed=row["error"])
-    elif row["part"] == "check":
-        yield Row(part, name, build.name, "share", row["share"])
-    else:
-        target = targets.get(row["workload"])
-        yield Row(part, name, build.name, "ms", 1e-3 * row["median_us"], target)
+        return Row(build.name, part, name, "ms", None, failed=row["error"])
+    if row["part"] == "check":
+        return Row(build.name, part, f"{name}: {row['variant']}", "share", row["share"])
+    return Row(build.name, part, name, "ms", 1e-3 * row["median_us"])
 
 
 def collected_rows(build: Build, out: Path, seconds: float) -> Iterator[Row]:
     file = out / f"collect_{build.name}.json"
-    words = ("scripts/bench_collection.py", "--robots", "1", "8", "16", "--out", str(file))
-    failed = build.python(*words, seconds=seconds)
+    small = ("--robots", "1", "2", "--steps", "1")
+    sizes = ("--robots", "1", "8", "16") if build.device == "cuda" else small
+    failed = build.script("bench_collection.py", "--out", str(file), *sizes, seconds=seconds)
     if failed:
-        yield Row("collect", "robots", build.name, "steps/s", None, failed=failed)
+        yield Row(build.name, "collect", "robots", "steps/s", None, failed=failed)
         return
     for row in json.loads(file.read_text())["rows"]:
         name = f"{row['robots']} robots"
-        yield Row("collect", name, build.name, "steps/s", row["steps_per_second"])
+        yield Row(build.name, "collect", name, "steps/s", row["steps_per_second"])
 
 
 def run_rows(build: Build, out: Path, seconds: float, variant: str) -> Iterator[Row]:
     """Seconds of a whole run by what they were spent on, and what it learned."""
     run = out / "runs" / f"{build.name}_{variant.replace(' ', '_')}"
-    words = ("-m", "hypercrl", "train", *RUN, *VARIANTS[variant], f"run_dir={run}")
+    words = [*PAPER, f"device={build.device}", *VARIANTS[variant], f"run_dir={run}"]
+    if build.device == "cpu":
+        words = [word.replace("=paper", "=smoke").replace("=16", "=2") for word in words]
     started = time.perf_counter()
-    failed = build.python(*words, seconds=seconds)
+    failed = build.python("-m", "hypercrl", "train", *words, seconds=seconds)
     wall = time.perf_counter() - started
     if failed:
-        yield Row("run", variant, build.name, "s", None, failed=failed)
+        yield Row(build.name, "run", "whole", "s", None, variant, failed)
         return
     result = json.loads((run / "result.json").read_text())
-    targets = {"whole": 75.0, "evaluation": 6.0}
-    whole = {"wall": wall, "whole": result["seconds"]}
+    whole = {"whole": result["seconds"], "whole, by the clock": wall}
     for what, spent in {**whole, **result["seconds_by"]}.items():
-        yield Row("run", f"{variant}: {what}", build.name, "s", spent, targets.get(what))
+        yield Row(build.name, "run", what, "s", spent, variant)
     for task, success in enumerate(result["success"][-1], 1):
-        yield Row("run", f"{variant}: success {task}", build.name, "share", success)
+        yield Row(build.name, "run", f"task {task}", "success", success, variant)
     for count in ("updates", "env_steps"):
-        yield Row("run", f"{variant}: {count}", build.name, "count", result[count])
+        yield Row(build.name, "run", count, "count", result[count], variant)
 
 
-def measured(builds: list[Build], parts: list[str], out: Path, seconds: float) -> Iterator[Row]:
-    for part in parts:
-        for build in builds:
-            if part == "collect":
-                yield from collected_rows(build, out, seconds)
-            elif part == "run":
-                for variant in VARIANTS if build.name == "this" else ("one robot",):
-                    yield from run_rows(build, out, seconds, variant)
-            else:
-                yield from graph_rows(build, part, out, seconds)
+def measured(
+    builds: Sequence[Build], parts: Sequence[str], out: Path, limit: float
+) -> Iterator[Row]:
+    by_name = {build.name: build for build in builds}
+    for name, part, variant in JOBS:
+        if part not in parts or name not in by_name:
+            continue
+        build = by_name[name]
+        if part == "run":
+            yield from run_rows(build, out, limit, variant)
+        elif part == "collect":
+            yield from collected_rows(build, out, limit)
+        else:
+            yield from graph_rows(build, part, out, limit)
 
 
-def show(rows: list[Row]) -> None:
-    """The two builds side by side, with their ratio and the target."""
-    values: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        values.setdefault((row.part, row.what, row.unit), {})[row.build] = row
-    print(f"{'':40} {'before':>10} {'this':>10} {'ratio':>7} {'target':>8}")
-    for (part, what, unit), by in values.items():
-        cells = [_cell(by.get(build)) for build in ("before", "this")]
-        before, now = (by[b].value if b in by else None for b in ("before", "this"))
-        ratio = f"{now / before:.2f}" if before and now else ""
-        target = next((f"{row.target:g}" for row in by.values() if row.target), "")
-        print(f"{f'{part} {what}, {unit}':40} {cells[0]:>10} {cells[1]:>10} {ratio:>7} {target:>8}")
+def show(rows: Sequence[Row]) -> Iterator[str]:
+    """The builds side by side, what they learned, the ratios that are aimed at, what failed."""
+    yield from table([row for row in rows if row.part == "run" and row.unit != "success"])
+    yield from table([row for row in rows if row.part != "run"])
+    yield from learned(rows)
+    yield from ratios(rows)
     for row in rows:
         if row.failed:
-            print(f"{row.build}, {row.part}, {row.what}: {row.failed}")
+            yield f"{row.build}, {row.part} {row.what} {row.variant}: {row.failed}"
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    columns = dict.fromkeys((row.build, row.variant) for row in rows)
+    names = [", ".join(filter(None, column)) for column in columns]
+    yield f"{'':44}" + "".join(f"{name:>18}" for name in (*names, "target"))
+    values = {(row.part, row.what, row.build, row.variant): row for row in rows}
+    for part, what, unit in dict.fromkeys((row.part, row.what, row.unit) for row in rows):
+        cells = [_cell(values.get((part, what, *column))) for column in columns]
+        aim = f"{TARGETS[what]:g}" if what in TARGETS else ""
+        yield f"{f'{part} {what}, {unit}':44}" + "".join(f"{c:>18}" for c in (*cells, aim))
+
+
+def learned(rows: Sequence[Row]) -> Iterator[str]:
+    """Success after the last task, task by task."""
+    by: dict[str, list[float]] = {}
+    for row in rows:
+        if row.unit == "success" and row.value is not None:
+            by.setdefault(f"{row.build}, {row.variant}", []).append(row.value)
+    for name, won in by.items():
+        each = " ".join(f"{share:.2f}" for share in won)
+        yield f"success per task, {name}: {each}, mean {sum(won) / len(won):.3f}"
+
+
+def ratios(rows: Sequence[Row]) -> Iterator[str]:
+    values = {(row.part, row.what, row.build, row.variant): row.value for row in rows}
+    for (part, what, variant), (build, of, of_variant, target) in RATIOS.items():
+        this = values.get((part, what, "this", variant))
+        other = values.get((part, of, build, of_variant))
+        if this and other:
+            names = [", ".join(filter(None, n)) for n in ((what, variant), (of, of_variant))]
+            said = f"{this / other:.3f} (target {target:g})"
+            yield f"{part}: {names[0]}, by {build}'s {names[1]}: {said}"
 
 
 def _cell(row: Row | None) -> str:
@@ -180,23 +239,32 @@ def _cell(row: Row | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", type=Path, help="the older build's tree")
-    every = ["step", "plan", "collect", "run"]
+    every = ["run", "step", "plan", "collect"]
     parser.add_argument("--parts", nargs="+", default=every, choices=every)
-    parser.add_argument("--seconds", type=float, default=400.0, help="at most, for each process")
+    parser.add_argument("--device", default="cuda", choices=TIMED)
+    parser.add_argument("--seconds", type=float, default=240.0, help="at most, for each process")
+    parser.add_argument("--limit", type=float, default=570.0, help="seconds, for everything")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    builds = [Build("this", ROOT)]
-    if given.before:
-        builds.insert(0, Build("before", given.before.resolve()))
+    begun = time.monotonic()
+    trees = {"before": given.before, "this": ROOT}
+    builds = [
+        Build(name, tree.resolve(), given.device, begun + given.limit)
+        for name, tree in trees.items()
+        if tree
+    ]
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    about = {"git": git_revision(), "before": str(given.before) if given.before else None}
+    about |= {"machine": machine(torch.device(given.device)), "torch": torch.__version__}
     rows: list[Row] = []
     for row in measured(builds, given.parts, out, given.seconds):
         rows.append(row)
-        print(f"{row.build:7} {row.part} {row.what}: {row.failed or row.value}", flush=True)
-        about = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+        said = row.failed or row.value
+        name = " ".join(filter(None, (row.build, row.part, row.variant, row.what)))
+        print(f"{time.monotonic() - begun:4.0f}s {name}: {said} {row.unit}", flush=True)
         write_json(out / "speed.json", {**about, "rows": [vars(row) for row in rows]}, indent=2)
-    show(rows)
+    print(*show(rows), sep="\n")
 
 
 if __name__ == "__main__":

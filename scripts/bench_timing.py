@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypercrl.base.strict_json import write_json
 from hypercrl.training.result import git_revision, machine
 
 # Their versions are written beside every measurement.
-PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl")
+PACKAGES = ("torch", "triton", "torchrl", "tensordict", "pytorch-icem", "mbrl", "stable-worldmodel")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,12 @@ class Report:
         print(f"{time.perf_counter() - self.started:5.0f}s {self._line(row)}", flush=True)
         return row
 
+    def leave_out(self, work: str, part: str, variant: str, why: str) -> None:
+        """What cannot be measured here, in a line and a row."""
+        self.rows.append({"workload": work, "part": part, "variant": variant, "error": why})
+        seconds = time.perf_counter() - self.started
+        print(f"{seconds:5.0f}s {work:13}{variant} is left out: {why}", flush=True)
+
     @staticmethod
     def _line(row: dict[str, Any]) -> str:
         head = f"{row['workload']:13}{row['part']:9}{row['variant']:44}"
@@ -153,8 +160,10 @@ class Report:
 
     def write(self, path: Path, device: torch.device) -> None:
         """All rows as JSON, with the machine, the versions and the commit they are of."""
-        installed = {d.name: d.version for d in importlib.metadata.distributions()}
-        versions = {name: installed[name] for name in PACKAGES if name in installed}
+        versions = {}
+        for name in PACKAGES:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[name] = importlib.metadata.version(name)
         about = {
             "machine": machine(device),
             "versions": {"python": platform.python_version(), **versions},

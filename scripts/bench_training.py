@@ -224,6 +224,8 @@ def main() -> None:
     clock, report = Clock(device), Report()
     for old_tasks in OLD_TASKS:
         bench(old_tasks, clock, report, device)
+        if arguments.out:
+            report.write(arguments.out, device)
     print(f"\n{'median µs':10}{'ours':>12}{'the loop':>12}{'ratio':>8}{'graph':>10}")
     for old_tasks in OLD_TASKS:
         name = f"{old_tasks} old"

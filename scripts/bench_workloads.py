@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.planning import CEM, CEMConfig
-from hypercrl_kernels import Layers
+from hypercrl_kernels import Layers, TracedReturns, trace_returns
 from hypercrl_kernels.planning.rollout_reference import rollout_reference
 
 # Ceilings of an H100 measured with a large product and a large copy: flop/s, bytes/s; and what
@@ -50,6 +50,12 @@ ENSEMBLES = [
     if work.robots == 1
 ]
 """Of plans alone: an ensemble's rollout is that of so many robots with networks of their own."""
+
+
+def network_flops(work: Workload) -> int:
+    """Floating-point operations of the products of one transition of the model."""
+    sizes = (work.obs + work.action, *work.hidden, work.obs)
+    return 2 * sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -92,7 +98,18 @@ class Problem:
         double = [(w.double(), b.double()) for w, b in self.layers]
         return rollout_reference(double, self.state.double(), self.controls.double())
 
-    def plan(self, roll: Callable[..., Tensor], layers: Any, reward_fn: Any = reward) -> Callable:
+    def traced(self) -> TracedReturns | None:
+        """The kernel that sums the reward, None on a CPU."""
+        work, device = self.work, self.state.device
+        return trace_returns(reward, None, work.obs, work.action, work.horizon, device)
+
+    def plan(
+        self,
+        roll: Callable[..., Tensor],
+        layers: Any,
+        reward_fn: Any = reward,
+        returns: TracedReturns | None = None,
+    ) -> Callable:
         """A function (obs, start) → (action, start) and its generator."""
         generator = torch.Generator(self.state.device).manual_seed(1)
 
@@ -103,6 +120,7 @@ class Problem:
                 obs,
                 start,
                 generator,
+                returns=returns,
             )
 
         run.generator = generator  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from hypercrl.memory import MEMORIES, MemoryConfig
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS, PlannerConfig
 
-PRESETS = ("smoke", "quick", "paper")
+PRESETS = ("smoke", "quick", "standard", "paper")
 Rows = Mapping[str, Setting]
 
 
@@ -106,7 +106,12 @@ CHOICES = {"method": _methods, "memory": _memories, "planner": _planners}
 
 
 def _preset(name: str, group: str = "protocol") -> Mapping[str, Any]:
-    return _yaml("preset", name)[group]
+    """A preset's part, with those of the presets that it begins from."""
+    preset = _yaml("preset", name)
+    values: dict[str, Any] = {}
+    for base in preset.get("defaults", []):
+        values |= _preset(base, group)
+    return values | dict(preset.get(group, {}))
 
 
 def _yaml(group: str, name: str) -> Mapping[str, Any]:

@@ -1,8 +1,12 @@
 """Planners of other libraries on the same problem: same weights, reward, samples, bounds.
 
-Each is a function obs [O] → action [A]. A library that is not installed, or lacks one that it needs
-itself, is left out with a notice.
-mbrl-lib pins an old Hydra: pip install --no-deps mbrl termcolor tqdm
+Each is a function obs [O] → action [A]. One that cannot be imported, made or called, for whatever
+reason, is left out with a line that says why. Beside the extra `bench`:
+
+- mbrl-lib pins an old Hydra: pip install --no-deps mbrl termcolor tqdm
+- stable-worldmodel imports OpenCV, which it does not ask for, and torchvision, of the release that
+  goes with torch: pip install stable-worldmodel opencv-python-headless
+- TD-MPC2 is not on the package index: PYTHONPATH=CHECKOUT/tdmpc2, the folder of tdmpc2.py
 """
 
 # The libraries need not be there.
@@ -10,33 +14,51 @@ mbrl-lib pins an old Hydra: pip install --no-deps mbrl termcolor tqdm
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
+import io
+import itertools
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from bench_workloads import Problem, reward
+from bench_workloads import Problem, network_flops, reward
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 Plan = Callable[[Tensor], Tensor]
 
 
-def peers(problem: Problem) -> Iterator[tuple[str, Plan]]:
-    """(name, plan) of everything there is to compare with."""
-    yield "plain torch loop", PlainLoop(problem)
-    yield "the original's structure", Original(problem)
-    for module, makers in LIBRARIES.items():
-        if importlib.util.find_spec(module) is None:
-            print(f"{module} is not installed: left out")
-            continue
-        for name, maker in makers.items():
-            try:
-                plan = maker(problem)
-            except ImportError as error:
-                print(f"{name} cannot be imported: left out ({error})")
-                continue
-            yield name, plan
+@dataclass(frozen=True)
+class Peer:
+    """A planner that was made and called once; `steps` is how often a plan asks the model."""
+
+    name: str
+    plan: Plan
+    steps: int
+
+
+def peers(problem: Problem) -> tuple[list[Peer], dict[str, str]]:
+    """Everything there is to compare with, and by name why something was left out."""
+    found, left_out = [], {}
+    for name, maker in MAKERS.items():
+        try:
+            plan = maker(problem)
+            plan(problem.state[0])
+            found.append(Peer(name, plan, model_steps(problem, plan)))
+        except (Exception, SystemExit) as error:
+            first = next(iter(str(error).strip().splitlines()), "")
+            left_out[name] = f"{type(error).__name__}: {first}"[:160]
+    return found, left_out
+
+
+def model_steps(problem: Problem, plan: Callable[[Tensor], Any]) -> int:
+    """Transitions that one plan predicts, counted by its products, without compiling it."""
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counted:
+        plan(problem.state[0])
+    return round(counted.get_total_flops() / network_flops(problem.work))
 
 
 class PlainLoop:
@@ -223,8 +245,113 @@ def mbrl_cem(problem: Problem) -> Plan:
     return plan
 
 
-LIBRARIES: dict[str, dict[str, Callable[[Problem], Plan]]] = {
-    "torchrl": {"torchrl CEM": torchrl_cem, "torchrl MPPI": torchrl_mppi},
-    "pytorch_icem": {"pytorch_icem": pytorch_icem_plan},
-    "mbrl": {"mbrl-lib CEM": mbrl_cem},
+def stable_worldmodel_cem(problem: Problem) -> Plan:
+    """It does not clip what it samples, and prints its time at every plan."""
+    import gymnasium
+    from stable_worldmodel.policy import PlanConfig
+    from stable_worldmodel.solver import CEMSolver
+
+    work, loop, device = problem.work, PlainLoop(problem), problem.state.device
+
+    class Cost:
+        def get_cost(self, info: dict[str, Tensor], actions: Tensor) -> Tensor:
+            """info["state"] [B, N, O], actions [B, N, T, A] → [B, N]."""
+            return -loop._returns(info["state"][0, 0], actions[0])[None]
+
+    solver: Any = CEMSolver(
+        Cost(),  # pyright: ignore[reportArgumentType]
+        num_samples=work.samples,
+        n_steps=work.iterations,
+        topk=work.elites,
+        device=device,
+    )
+    bounds = gymnasium.spaces.Box(-1, 1, (1, work.action))
+    config = PlanConfig(horizon=work.horizon, receding_horizon=1)
+    solver.configure(action_space=bounds, n_envs=1, config=config)
+
+    def plan(obs: Tensor) -> Tensor:
+        with redirect_stdout(io.StringIO()):
+            return solver.solve({"state": obs[None]})["actions"][0, 0]
+
+    return plan
+
+
+class TdModel:
+    """The problem as TD-MPC2's world model: latent states are states, and nothing lies beyond."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.loop, self.actions = PlainLoop(problem), problem.work.action
+        self.following: Tensor | None = None
+        for tensor in itertools.chain(*problem.layers):
+            # As its own networks' parameters are: its CUDA graph need not copy them at each plan.
+            torch._dynamo.mark_static_address(tensor)
+
+    def encode(self, obs: Tensor, _: None) -> Tensor:
+        return obs
+
+    def reward(self, state: Tensor, action: Tensor, _: None) -> Tensor:
+        """[N, 1]. It is asked for before `next`: both are of one transition, predicted once."""
+        self.following = state + self.loop._change(torch.cat([state, action], -1))
+        return reward(state, action, self.following)[..., None]
+
+    def next(self, state: Tensor, action: Tensor, _: None) -> Tensor:  # noqa: ARG002
+        following, self.following = self.following, None
+        assert following is not None
+        return following
+
+    def pi(self, state: Tensor, _: None) -> tuple[Tensor, None]:
+        return state.new_zeros(len(state), self.actions), None
+
+    def Q(self, state: Tensor, *_: Any, **__: Any) -> Tensor:
+        return state.new_zeros(len(state), 1)
+
+
+def td_mpc2(problem: Problem, compiled: bool) -> Plan:
+    """Its planner on this model: no value at the horizon's end, no sequences of a policy."""
+    from tdmpc2 import TDMPC2
+
+    work, device = problem.work, problem.state.device
+
+    class Planner(TDMPC2):
+        def __init__(self) -> None:
+            """Without the original's, which wants a GPU and its own networks."""
+            torch.nn.Module.__init__(self)
+            self.cfg = SimpleNamespace(
+                horizon=work.horizon,
+                iterations=work.iterations,
+                num_samples=work.samples,
+                num_elites=work.elites,
+                num_pi_trajs=0,
+                action_dim=work.action,
+                max_std=1.0,
+                min_std=0.05,
+                temperature=0.5,
+                num_bins=0,
+                multitask=False,
+                episodic=False,
+                compile=compiled,
+            )
+            self.device, self.discount, self.model = device, 1.0, TdModel(problem)
+            start = torch.zeros(work.horizon, work.action, device=device)
+            self._prev_mean = torch.nn.Buffer(start)
+
+    planner = Planner()
+
+    @torch.no_grad()
+    def plan(obs: Tensor) -> Tensor:
+        return planner.plan(obs[None], t0=True, eval_mode=True)
+
+    return plan
+
+
+MAKERS: dict[str, Callable[[Problem], Plan]] = {
+    "plain torch loop": PlainLoop,
+    "the original's structure": Original,
+    "torchrl CEM": torchrl_cem,
+    "torchrl MPPI": torchrl_mppi,
+    "pytorch_icem": pytorch_icem_plan,
+    "mbrl-lib CEM": mbrl_cem,
+    "stable-worldmodel CEM": stable_worldmodel_cem,
+    "TD-MPC2": lambda problem: td_mpc2(problem, compiled=False),
+    "TD-MPC2, compile=true": lambda problem: td_mpc2(problem, compiled=True),
 }

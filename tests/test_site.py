@@ -54,9 +54,9 @@ def test_the_page_has_the_values_of_yaml_and_presets():
 
     rows = [row for row in settings_tables().splitlines() if row.startswith("| `")]
     (planned,) = (row for row in rows if row.startswith("| `protocol.planned_steps`"))
-    assert planned.endswith("| – | `60` | `1200` | `4000` |")
+    assert planned.endswith("| – | `60` | `1200` | `4000` | `4000` |")
     (samples,) = (row for row in rows if row.startswith("| `planner.samples`"))
-    assert samples.endswith("| `200` | `32` | `300` | `500` |")
+    assert samples.endswith("| `200` | `32` | `300` | `500` | `500` |")
     rates = [row for row in rows if row.startswith("| `method.learning_rate`")]
     assert rates[0].startswith("| `method.learning_rate` | of Adam (≥0) | `0.0001` |")
 

@@ -117,7 +117,7 @@ class BlockTask(ArmTask):
     def _corner_distances(self, obs: Tensor) -> Tensor:
         """Distance of each corner to its goal, m: [..., O] → [..., 4]."""
         offset = obs[..., 2:10].unflatten(-1, (4, 2)) - self._goal_corners(obs)
-        return torch.linalg.vector_norm(offset, dim=-1)
+        return _length(offset)
 
     def _goal_corners(self, obs: Tensor) -> Tensor:
         """[4, 2], m, like `obs` in device and type."""
@@ -129,7 +129,7 @@ class BlockTask(ArmTask):
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002
         closeness = 1.0 - torch.tanh(self._corner_distances(next_obs) / self.reward_length)
-        effort = torch.linalg.vector_norm(action, dim=-1)
+        effort = _length(action)
         return (closeness.sum(dim=-1) - 0.25 * effort) / 4.0
 
     def goal_distance(self, obs: Tensor) -> Tensor:
@@ -137,6 +137,12 @@ class BlockTask(ArmTask):
 
     def success(self, obs: Tensor) -> Tensor:
         return self.goal_distance(obs) < self.success_distance
+
+
+def _length(vector: Tensor) -> Tensor:
+    """[..., 2] → [...]. On a CPU a norm over so short a dimension takes five times as long."""
+    x, y = vector.unbind(-1)
+    return torch.addcmul(x * x, y, y).sqrt()
 
 
 def _goal_markers(goal: tuple[float, float], half: float) -> tuple[Marker, ...]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hypercrl_envs.channel import Channel
+from hypercrl_envs.channel import UNDER_WAY, Channel, shared_memory
 from hypercrl_envs.checked import TaskFault
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
@@ -178,25 +178,28 @@ class _Worker:
 
     def __init__(self, sequence: TaskSequence, quiet: bool, watches: bool) -> None:
         ours, theirs = socket.socketpair()
+        memory = shared_memory() if watches else None
         with theirs:
-            number = theirs.fileno()
+            given = [theirs.fileno(), *([] if memory is None else [memory])]
             hushed = ["-W", "ignore"] if quiet else []
-            module = ["-m", "hypercrl_envs.fleet_worker", str(number), str(int(watches))]
+            module = ["-m", "hypercrl_envs.fleet_worker", *map(str, given)]
             # Not on the terminal: Ctrl-C is for the process that knows what to save.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *hushed, *module],
-                pass_fds=[number],
+                pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        self._channel = Channel(ours.detach(), watches)
+        self._channel = Channel(ours.detach(), memory)
         self._sent = self._received = 0
         self._answers: dict[int, Any] = {}
         self._send(sequence)
 
     def send(self, verb: str, share: dict[int, Any]) -> int:
         """The number of the message, to ask for its answer with."""
+        while self._sent - self._received >= UNDER_WAY - 1:  # the sequence has no answer
+            self._take()
         self._send((verb, share))
         self._sent += 1
         return self._sent
@@ -209,15 +212,19 @@ class _Worker:
             Exception: what the call raised there.
         """
         while self._received < number:
-            self._received += 1
-            try:
-                self._answers[self._received] = self._channel.receive()
-            except (EOFError, OSError) as error:
-                raise self._ended() from error
+            self._take()
         answer = self._answers.pop(number)
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def _take(self) -> None:
+        """Wait for the next answer."""
+        self._received += 1
+        try:
+            self._answers[self._received] = self._channel.receive()
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
 
     def hang_up(self) -> None:
         """Let the process end."""

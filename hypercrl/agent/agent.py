@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from math import inf
 
@@ -13,7 +14,17 @@ from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.base.errors import first_line
-from hypercrl.planning import Follow, Iteration, Planner, Reward, Rollout, Stop, Termination
+from hypercrl.base.transfers import begin_download, uploaded
+from hypercrl.planning import (
+    Follow,
+    Iteration,
+    Planner,
+    Returns,
+    Reward,
+    Rollout,
+    Stop,
+    Termination,
+)
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
 from hypercrl_kernels import (
@@ -21,10 +32,12 @@ from hypercrl_kernels import (
     Layers,
     LinearPolicies,
     PackedLayers,
+    cores_apart,
     follow,
     layer_sizes,
     prepare_layers,
     rollout,
+    trace_returns,
 )
 
 
@@ -32,8 +45,9 @@ class Agent:
     """Plans for B robots that do one task, replanning at every step.
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
-    weights are copied into it in place. With a reward that cannot be captured, because it waits for
-    the device, it plans operation by operation.
+    weights are copied into it in place. A reward that can be traced (`trace_returns`) is one kernel
+    of it. With a reward that cannot be captured, because it waits for the device, it plans
+    operation by operation.
 
     Args:
         planner: the search.
@@ -75,6 +89,7 @@ class Agent:
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         own = self._follow_layers if planner.follows else self._roll_layers_out
         self._rollout: Rollout | Follow = rollout or own
+        self._returns: Returns | None = None
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
@@ -100,6 +115,7 @@ class Agent:
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
+                self._returns = self._traced_returns(layers)
         pack, precision = not self.planner.follows and not self._switches, self.planner.precision
         self._hypotheses = hypotheses
         self._layers = prepare_layers(layers, precision, self._layers, pack)
@@ -141,7 +157,7 @@ class Agent:
             Waits for the action [B, A]; to be called once, before the next plan is begun.
         """
         started = time.perf_counter()
-        inputs = [obs.to(self.start.device, torch.float32), self.start]
+        inputs = [uploaded(obs, self.start.device), self.start]
         if self.belief is not None:
             if self.belief.layers_change:
                 self.set_layers(self.belief.layers(), self.belief.hypotheses)
@@ -156,10 +172,11 @@ class Agent:
             action, start, *seen = self._plan_eagerly(*inputs, stop=deadline)
             self.iterations = deadline.iterations
         self.start = start.clone()
+        wait = begin_download([action, *seen])
 
         def finish() -> Tensor:
-            found = action.cpu()
-            self.searches += [iterations.cpu() for iterations in seen]
+            found, *searches = wait()
+            self.searches += searches
             self.plan_seconds.append(time.perf_counter() - started)
             if replays:
                 self._replay_seconds = self.plan_seconds[-1]
@@ -189,8 +206,15 @@ class Agent:
         iterations: list[Iteration] = []
         search = (obs, start, self.generator, probabilities, self.termination)
         watch = iterations.append if self.watch else None
-        plan = self.planner.plan(self._rollout, self.reward, *search, watch, stop)
+        watched = (watch, stop, self._returns)
+        with nullcontext() if obs.is_cuda else cores_apart():
+            plan = self.planner.plan(self._rollout, self.reward, *search, *watched)
         return (*plan, stacked(iterations)) if iterations else plan
+
+    def _traced_returns(self, layers: Layers | GaussianLayers) -> Returns | None:
+        inputs, *_, obs = layer_sizes(layers)
+        sizes = obs, inputs - obs, self.planner.config.horizon
+        return trace_returns(self.reward, self.termination, *sizes, self.start.device)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
         noise, order = self._noise(actions.shape[:3], obs), self._order(actions.shape[:3], obs)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.saved import same_kind
+from hypercrl.base.transfers import uploaded
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch
@@ -217,7 +218,7 @@ class EpisodeMemory(Belief):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         started = time.perf_counter()
-        parts = (part.to(self._device, torch.float32) for part in (obs, action, next_obs))
+        parts = (uploaded(part, self._device) for part in (obs, action, next_obs))
         self._update(*parts)
         self.seconds.append(time.perf_counter() - started)
 

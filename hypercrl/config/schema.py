@@ -43,7 +43,10 @@ class ProtocolConfig:
         None, least=1, help="the first so many tasks of the sequence; null is all of them"
     )
     robots: int = number(
-        1, least=1, help="robots of the present task that act at once; a step is one of one robot"
+        1,
+        least=1,
+        help="robots of the task that act at once, on a GPU 16 are quick; "
+        "a step is one of one robot",
     )
     random_steps: int = number(least=1, help="steps of exploration before anything is planned")
     planned_steps: int = number(least=0, help="steps with the planner, which follow")
@@ -133,7 +136,8 @@ class TrainConfig:
         None,
         least=1,
         most=1024,
-        help="processes that robots are stepped in; null: as many as threads with a GPU, else 1",
+        help="processes that step robots; "
+        "null: on a GPU as cores and memory allow, at most 16, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],

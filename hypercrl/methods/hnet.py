@@ -196,10 +196,10 @@ class Hnet(Method):
     def why_not_fused(self) -> str | None:
         """Why the next step takes its gradients from autograd; None: it is that of `hnet_fused`."""
         has_memory = bool(self.model.memory_parameters())
-        return why_not_fused(self.hypernetwork, self.own_terms, has_memory, self._on_gpu())
+        return why_not_fused(self.hypernetwork, self.own_terms, has_memory)
 
     def _fused_step(self, batch: Batch) -> StepReport:
-        """`training_step` in the kernels of CUDA."""
+        """`training_step` with gradients by hand."""
         assert isinstance(self.hypernetwork, Hypernetwork)
         chosen, config = self._chosen_tasks(), self.config
         loss, regulariser, norm = fused_step(

@@ -1,4 +1,4 @@
-"""HyperCRL's training step on CUDA, in eight operations.
+"""HyperCRL's training step in eight operations.
 
 `hnet.py` is the mathematics; what is here has the same value, with the gradients derived by hand.
 θ is the trunk and the last layer, which is 99.9 % of it.
@@ -12,8 +12,10 @@
 7. `gradient_norms`: their sum, and the norms.
 8. `clipped_adam`: Adam's step on θ and e_t.
 
-All others are one kernel each, but 1 to 4 of an ensemble are torch's operations. Whatever is summed
-over programs is summed in a fixed order, so that a step is reproducible.
+On CUDA all others are one kernel each, but 1 to 4 of an ensemble are torch operations. Whatever is
+summed over programs is summed in a fixed order, so that a step is reproducible. On a CPU they are
+torch operations, 5 and 8 a chunk at a time: time goes into passes over θ, its two moments and its
+gradient.
 """
 
 from __future__ import annotations
@@ -44,14 +46,12 @@ def why_not_fused(
     hypernetwork: Hypernetwork | ChunkedHypernetwork,
     own_terms: str | None,
     has_memory: bool,
-    on_gpu: bool,
 ) -> str | None:
     """Why a step cannot be a `fused_step`; None: it can, and is.
 
     Args:
         own_terms: what a method's loss or R has beyond those of `Hnet`, if anything.
         has_memory: whether the dynamics model has a memory that is trained along.
-        on_gpu: whether the parameters are on CUDA.
     """
     if own_terms is not None:
         return f"the kernels do not form all of the method's gradient: {own_terms}"
@@ -61,8 +61,6 @@ def why_not_fused(
         return "a chunked hypernetwork has no last layer of its own for each weight"
     if not hypernetwork.trunk.numel:
         return "a hypernetwork without a hidden layer has no trunk"
-    if not on_gpu:
-        return "the parameters are not on CUDA"
     return None
 
 

@@ -51,7 +51,7 @@ class ICEM(Planner):
         super().__init__(config, low, high)
         self.kept = round(config.kept * config.elites)
         self.carried = 1 + self.kept
-        self.colour = noise_colour(config.horizon, config.noise_beta).to(low)
+        self.colour = noise_colour(self.length, config.noise_beta).to(low)
         fewest = min(config.samples, 2 * config.elites)
         self.samples = [
             max(fewest, int(config.samples * config.decay**-i)) for i in range(config.iterations)
@@ -59,7 +59,7 @@ class ICEM(Planner):
 
     def noise(self, robots: int, generator: torch.Generator) -> Iterator[Tensor]:
         for samples in self.samples:
-            shape = (robots, samples, self.config.horizon, len(self.low))
+            shape = (robots, samples, self.length, len(self.low))
             white = torch.randn(shape, device=self.low.device, generator=generator)
             yield torch.einsum("ht,bkta->bkha", self.colour, white).contiguous()
 

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from hypercrl.base.settings import choice, number, setting
+from hypercrl.planning.knots import INTERPOLATIONS, Knots
 from hypercrl.planning.risk import (
     expected_returns,
     penalised_returns,
@@ -17,6 +19,7 @@ from hypercrl.planning.risk import (
 )
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
+from hypercrl_kernels.side_by_side import cores, side_by_side
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -27,6 +30,9 @@ Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
+
+Returns = Callable[[Tensor, Tensor], Tensor]
+"""(states [B, K, H + 1, O], actions [B, K, H, A]) → returns [B, K], as `trajectory_returns`."""
 
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
@@ -47,6 +53,18 @@ class PlannerConfig:
     elites: int = number(20, least=1, help="the best samples, which it is refitted to")
     std: float = number(0.7, least=0, help="standard deviation that a search begins with")
     min_std: float = number(0.05, least=0, help="least standard deviation after a refit")
+    knots: int | None = number(
+        None, least=1, help="actions that are searched, sequences going through them; null is all"
+    )
+    interpolation: str = choice(
+        "linear", *INTERPOLATIONS, help="how a sequence goes from knot to knot"
+    )
+    global_share: float = number(
+        0.0,
+        least=0,
+        most=0.9,
+        help="share of the samples that are drawn evenly over the whole action range",
+    )
     warm_start: bool = setting(True, help="begin at the last plan, moved on by one step")
     execute: str = choice(
         "mean", "mean", "best", help="what acts: the mean of the last elites, or the best sample"
@@ -57,7 +75,8 @@ class PlannerConfig:
     precision: str | None = choice(
         None,
         *get_args(Precision),
-        help="of the model's products; null is bf16 on CUDA and float32 on a CPU",
+        help="of the model's products; null: bf16 on CUDA and, when a run begins, on a CPU with "
+        "instructions for it; ieee: float32",
     )
     sampled: bool = setting(
         False, help="roll out states drawn from a probabilistic model, not its mean ones"
@@ -119,7 +138,8 @@ class Planner(ABC):
         self.low = low
         self.high = high
         self.half_range = (high - low) / 2
-        self.length = config.horizon
+        self.knots = _knots(config, low, high)
+        self.length = config.horizon if config.knots is None else config.knots
         self.standards: tuple[Tensor, Tensor] | None = None
         self.std = config.std * self.half_range
         self.min_std = config.min_std * self.half_range
@@ -149,6 +169,7 @@ class Planner(ABC):
         termination: Termination | None = None,
         watch: Watch | None = None,
         stop: Stop | None = None,
+        returns: Returns | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Search from `start` for the action sequence with the largest undiscounted return.
 
@@ -162,21 +183,23 @@ class Planner(ABC):
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
             stop: asked before every iteration but the first; the search ends where it says so.
+            returns: what sums the reward up to the termination, faster than `trajectory_returns`.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what
             this one found moved one step on, or the middle of the range without warm start.
         """
 
+        if returns is None:
+            returns = partial(trajectory_returns, reward=reward, termination=termination)
+
         def evaluate(actions: Tensor) -> Tensor:
             if probabilities is None:
-                imagined = self.imagine(rollout, obs, actions)
-                return trajectory_returns(*imagined, reward, termination)
+                return returns(*self.imagine(rollout, obs, actions))
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            of_each = self.imagine(rollout, starts, each)
             return self.over_hypotheses(
-                trajectory_returns(*of_each, reward, termination), probabilities
+                returns(*self.imagine(rollout, starts, each)), probabilities
             )
 
         found = self._search(evaluate, start, generator, watch, stop)
@@ -199,8 +222,12 @@ class Planner(ABC):
     def imagine(
         self, rollout: Rollout | Follow, obs: Tensor, samples: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """States [B, K, H + 1, O] and actions [B, K, H, A] that samples [B, K, H, A] lead to."""
-        return cast(Rollout, rollout)(obs, samples), samples
+        """States [B, K, H + 1, O] and actions [B, K, H, A] that samples [B, K, H, A] lead to.
+
+        With knots, samples are [B, K, knots, A].
+        """
+        actions = samples if self.knots is None else self.knots.actions(samples)
+        return cast(Rollout, rollout)(obs, actions), actions
 
     def first(self, sequence: Tensor, obs: Tensor) -> Tensor:  # noqa: ARG002
         """The action [B, A] now, of what a search found, [B, H, A]."""
@@ -208,6 +235,8 @@ class Planner(ABC):
 
     def moved_on(self, carried: Tensor) -> Tensor:
         """[B, N, H, A] one control step later: the last action is repeated."""
+        if self.knots is not None:
+            return self.knots.moved_on(carried)
         return torch.cat([carried[:, :, 1:], carried[:, :, -1:]], dim=2)
 
     def _search(
@@ -224,7 +253,7 @@ class Planner(ABC):
         for noise in self.noise(len(start), generator):
             if search.iteration and stop is not None and stop():
                 break
-            actions = self.sample(search, noise)
+            actions = self._draw(search, noise)
             returns = evaluate(actions)
             fitted = replace(self.fit(search, returns, actions), iteration=search.iteration + 1)
             if watch is not None:
@@ -238,6 +267,20 @@ class Planner(ABC):
         # One draw for all iterations: one kernel where there would be one an iteration.
         shape = (config.iterations, robots, config.samples, self.length, len(self.low))
         return torch.randn(shape, device=self.low.device, generator=generator)
+
+    def _draw(self, search: Search, noise: Tensor) -> Tensor:
+        """[B, K, H, A]: the planner's own samples, behind those over the whole range if any are.
+
+        Of standard normal noise z the latter are low + (high − low) Φ(z), uniform whatever the
+        search has found: what lies beyond the reach of a Gaussian that has narrowed is tried in
+        every iteration. Local samples mixed with such, with independent knots in place of paths
+        through a graph of drawn ones, are those of Le et al., "Model tensor planning", 2025.
+        """
+        far = int(self.config.global_share * noise.shape[1])
+        if not far:
+            return self.sample(search, noise)
+        spanning = self.low + (self.high - self.low) * torch.special.ndtr(noise[:, :far])
+        return torch.cat([spanning, self.sample(search, noise[:, far:].contiguous())], 1)
 
     @abstractmethod
     def sample(self, search: Search, noise: Tensor) -> Tensor:
@@ -262,10 +305,24 @@ class Planner(ABC):
         return Iteration(elites.mean(1), elites[:, 0], spread, shift)
 
 
+def _knots(config: PlannerConfig, low: Tensor, high: Tensor) -> Knots | None:
+    count, horizon = config.knots, config.horizon
+    if count is None:
+        return None
+    if count > horizon:
+        raise ValueError(
+            f"planner.knots must be at most planner.horizon={horizon}, or null, not {count}"
+        )
+    return Knots(count, horizon, config.interpolation, low, high)
+
+
 def trajectory_returns(
     states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None = None
 ) -> Tensor:
-    """Sum of rewards along trajectories up to the step that ends them, in one call of the reward.
+    """Sum of rewards along trajectories up to the step that ends them.
+
+    In one call of the reward, or inside `cores_apart` in one for each core, with its share of the
+    trajectories.
 
     Args:
         states: [B, K, H + 1, O]; actions: [B, K, H, A].
@@ -273,6 +330,20 @@ def trajectory_returns(
     Returns:
         [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
     """
+    size = -(-states.shape[1] // cores())
+    pieces = [
+        partial(_returns, own_states, own_actions, reward, termination)
+        for own_states, own_actions in zip(
+            states.split(size, 1), actions.split(size, 1), strict=True
+        )
+    ]
+    found = side_by_side(pieces)
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _returns(
+    states: Tensor, actions: Tensor, reward: Reward, termination: Termination | None
+) -> Tensor:
     transitions = states[:, :, :-1], actions, states[:, :, 1:]
     rewards = reward(*transitions)
     if termination is not None:

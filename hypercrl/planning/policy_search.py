@@ -46,6 +46,11 @@ class PolicySearch(Planner):
     config: PolicySearchConfig
 
     def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor) -> None:
+        if config.knots is not None or config.global_share:
+            raise ValueError(
+                "planner.knots and planner.global_share are of action sequences, and "
+                "planner=policy searches for policies: leave them out, or choose cem, icem or mppi"
+            )
         super().__init__(config, low, high)
         self.middle = (high + low) / 2
         self.std = torch.full_like(low, config.std)

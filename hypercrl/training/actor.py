@@ -98,7 +98,9 @@ class Actor:
         exploration = self.experiment.config.exploration
         if planned:
             with self.tallies.timed("plan"):
-                actions = self.agent.act(self.obs) + exploration.planned_std * self.noise.step()
+                planned_actions = self.agent.begin_act(self.obs)
+                noise = exploration.planned_std * self.noise.step()
+                actions = planned_actions() + noise
         else:
             actions = self.noise.random_action(exploration.random_std)
         actions = actions.clamp(-1, 1)  # what is stored is what is executed

@@ -1,6 +1,7 @@
 """How good a model and its plans are on a task: episodes, and error over k steps."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Evaluator:
     @property
     def at_once(self) -> int:
         """Tasks that it pays to evaluate in one call: while the robots in some of them move, plans
-        are made for those in others."""
+        are made for those in the others."""
         return TASKS_AT_ONCE if self.fleet.width > 1 else 1
 
     def evaluate(
@@ -154,13 +155,21 @@ class Evaluator:
         return Episodes(agent, fleet, robots, seeds)
 
     def _play(self, played: Sequence["Episodes"]) -> None:
-        """All of them to their ends, in turn."""
-        while going := [episodes for episodes in played if episodes.going]:
+        """All of them to their ends: while the robots in half of the tasks move, plans are made for
+        those in the other half."""
+        moving, planned = deque(played), deque["Episodes"]()
+        while moving or planned:
             self.pause()
-            for episodes in going:
-                episodes.plan()
-            for episodes in going:
-                episodes.move()
+            for _ in range(2 * (len(moving) + len(planned))):  # a plan and a step of each
+                if len(moving) > len(planned):
+                    episodes = moving.popleft()
+                    episodes.plan()
+                    if episodes.going:
+                        planned.append(episodes)
+                elif planned:
+                    episodes = planned.popleft()
+                    episodes.move()
+                    moving.append(episodes)
         for episodes in played:
             self.plan_seconds.extend(episodes.agent.plan_seconds)
             episodes.agent.plan_seconds = []
@@ -295,16 +304,16 @@ class Episodes:
             self._planned = self.agent.begin_act(torch.from_numpy(self._obs))
 
     def move(self) -> None:
-        """Begin a step of the robots, if there was a plan."""
-        if self._planned is None:
-            return
+        """Wait for the plan, and begin a step of the robots."""
+        assert self._planned is not None
         actions, self._planned = self._planned(), None
-        steps = [methodcaller("step", actions[e].numpy()) for e in self.going]
+        each = actions.numpy()
+        steps = [methodcaller("step", each[e]) for e in self.going]
         self._results = self.fleet.start([self.robots[e] for e in self.going], steps)
         self._actions = actions
 
     def _take_in(self, actions: Tensor) -> None:
-        before, ended = torch.tensor(self._obs), []
+        before, ended = torch.from_numpy(self._obs.copy()), []
         for e, (obs, reward, terminated, truncated, info) in zip(
             self.going, self._results(), strict=True
         ):

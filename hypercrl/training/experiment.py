@@ -23,6 +23,7 @@ from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
+from hypercrl.training.simulators import processes
 from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
 
 
@@ -118,14 +119,12 @@ class Experiment:
 
     def fleet(self) -> Fleet:
         """Makes robots of the tasks, in as many processes as `simulators` says."""
-        protocol, processes = self.config.protocol, self.config.simulators
-        if processes is None:
-            processes = torch.get_num_threads() if self.device.type == "cuda" else 1
+        protocol = self.config.protocol
         tasks = min(len(self.sequence), TASKS_AT_ONCE)
-        processes = min(processes, max(protocol.robots, protocol.final_episodes * tasks))
-        if processes == 1:
+        robots = max(protocol.robots, protocol.final_episodes * tasks)
+        if (count := processes(self.config, self.device, robots)) == 1:
             return LocalFleet(self.sequence)
-        return SpreadFleet(self.sequence, processes, watches=processes <= cores())
+        return SpreadFleet(self.sequence, count, watches=count <= cores())
 
     def evaluator(self, planner: Planner | None = None, fleet: Fleet | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own.

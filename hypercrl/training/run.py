@@ -16,11 +16,12 @@ from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen
-from hypercrl.training.experiment import Experiment, build
+from hypercrl.training.experiment import Experiment, build, choose_device
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
+from hypercrl_kernels import multiplies_bfloat16
 
 
 @dataclass
@@ -58,8 +59,7 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
         UserError: a setting that cannot be, or something is at `path` already.
     """
     chosen(config.logger)
-    if config.threads is None:
-        config.threads = torch.get_num_threads()
+    _settle(config)
     settings = cast(TrainConfig, OmegaConf.to_object(config))
     with _in_threads(settings):
         experiment = build(settings)
@@ -102,6 +102,15 @@ def resumed(
             )
         with _in_threads(config):
             yield Run(build(config), folder, saved)
+
+
+def _settle(config: DictConfig) -> None:
+    """Write down what the machine decides, so that the run goes on alike on any other."""
+    if config.threads is None:
+        config.threads = torch.get_num_threads()
+    on_cpu = choose_device(config.device).type == "cpu"
+    if on_cpu and config.planner.precision is None and multiplies_bfloat16():
+        config.planner.precision = "bf16"
 
 
 @contextmanager

@@ -26,15 +26,19 @@ from hypercrl_kernels.planning import (
     LinearPolicies,
     PackedLayers,
     Precision,
+    TracedReturns,
     elite_statistics,
     follow,
     layer_sizes,
     mean_layers,
+    multiplies_bfloat16,
     pack_layers,
     prepare_layers,
     rollout,
     sample_actions,
+    trace_returns,
 )
+from hypercrl_kernels.side_by_side import cores_apart
 
 __all__ = [
     "Elites",
@@ -44,6 +48,7 @@ __all__ = [
     "MLPState",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "attention_step",
     "based",
     "based_step",
@@ -51,6 +56,7 @@ __all__ = [
     "chunk_memory",
     "chunk_mlp_memory",
     "convolution_step",
+    "cores_apart",
     "elite_statistics",
     "follow",
     "gla_step",
@@ -60,6 +66,7 @@ __all__ = [
     "mean_layers",
     "memory_step",
     "mlp_memory_step",
+    "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
     "rollout",
@@ -68,4 +75,5 @@ __all__ = [
     "scan",
     "scan_step",
     "sliding_window_attention",
+    "trace_returns",
 ]

@@ -27,7 +27,7 @@ def sequence():
 
 @pytest.fixture(scope="module")
 def spread():
-    with closing(SpreadFleet(sequence(), 2)) as fleet:
+    with closing(SpreadFleet(sequence(), 2, watches=True)) as fleet:
         yield fleet
 
 
@@ -127,6 +127,18 @@ def test_calls_come_back_in_order_and_failures_as_what_they_were(here):
         assert fleet.start(robots[:1], shifts[:1])() == [base]
 
 
+def test_more_calls_may_be_under_way_than_there_is_room_for(spread):
+    (robot,) = spread.make(0, 1)
+    step = [methodcaller("step", np.array([0.5, -0.5], np.float32))]
+    spread.start([robot], [methodcaller("reset", seed=3)])()
+    under_way = [spread.start([robot], step) for _ in range(40)]
+    (other,) = spread.make(0, 1)
+    spread.start([other], [methodcaller("reset", seed=3)])()
+    for results in under_way:
+        assert np.array_equal(results()[0][0], spread.start([other], step)()[0][0])
+    spread.dismiss([robot, other])
+
+
 def pid(task: Task) -> int:
     return os.getpid()
 
@@ -146,8 +158,9 @@ def wait_for(processes):
         time.sleep(0.05)
 
 
-def test_a_process_that_is_killed_is_a_fault_and_close_leaves_none(here):
-    fleet = SpreadFleet(sequence(), 2)
+@pytest.mark.parametrize("watches", [False, True])
+def test_a_process_that_is_killed_is_a_fault_and_close_leaves_none(here, watches):
+    fleet = SpreadFleet(sequence(), 2, watches)
     robots = fleet.make(0, 2)
     processes = fleet.start(robots, [pid] * 2)()
     assert len({*processes, os.getpid()}) == 3

@@ -17,6 +17,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from hypercrl_envs import Task, make_task
+from hypercrl_kernels.planning.reward_tracer import trace
 
 Spec = dict[str, Any]
 
@@ -52,6 +53,20 @@ def test_passes_gymnasiums_checker(spec: Spec):
         task = make_task(**spec, render_mode="rgb_array", width=64, height=64)
         check_env(task)
         task.close()
+
+
+def test_plans_sum_the_reward_in_one_kernel(simulated: Spec):
+    """It is such as a GPU's kernel can compute; Gymnasium's limits are applied in float64."""
+    task = make_task(**simulated)
+    observed = task.observation_space.shape
+    assert observed is not None
+    sizes = observed[0], len(nothing(task))
+    task.close()
+    generator = torch.Generator().manual_seed(1)
+    step = [torch.randn(5, size, generator=generator) for size in (*sizes, sizes[0])]
+    program = trace(task.reward, *sizes, torch.device("cpu"))
+    assert program is not None
+    torch.testing.assert_close(program(*step), task.reward(*step), rtol=1e-5, atol=1e-5)
 
 
 def test_step_pays_the_batched_reward(task: Task):

@@ -284,11 +284,10 @@ def test_without_its_regulariser_a_hypernetwork_of_contexts_forgets():
     ("into", "reason"),
     [("input", "a memory"), ("film", "a memory"), ("hypernetwork", "for every window")],
 )
-def test_a_step_with_a_memory_is_not_fused(monkeypatch, into, reason):
+def test_a_step_with_a_memory_is_not_fused(into, reason):
     method = make("hnet", make_model(into))
     for _ in range(2):
         method.begin_task()
-    monkeypatch.setattr(method, "_on_gpu", lambda: True)
     assert reason in method.why_not_fused()
 
 

@@ -36,6 +36,7 @@ RUNS = {
         "dynamics.probabilistic=true",
         "planner.noise_beta=2",
     ],
+    "knots": ["env=push", "method=single", "planner.knots=3", "planner.global_share=0.2"],
     "ending": ["method=pnn", f"env.tasks=[{PENDULUM}, {PENDULUM}]"],
 }
 FORMS = [

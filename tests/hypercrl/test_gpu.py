@@ -15,7 +15,7 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
-from hypercrl.planning import CEM, CEMConfig, PolicySearch, PolicySearchConfig
+from hypercrl.planning import PLANNERS, make_planner
 from hypercrl.training.result import repeatable
 
 TS1 = ("dynamics.probabilistic=true", "planner.sampled=true", "planner.propagation=ts1")
@@ -33,11 +33,10 @@ def make_layers(scale=1.0, probabilistic=False):
     return model.planning_layers(model.layout.split(weights), task=0)
 
 
-def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, policies=False, **more):
+def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, name="cem", **settings):
     ones = torch.ones(2, device="cuda")
-    kind, config = (PolicySearch, PolicySearchConfig) if policies else (CEM, CEMConfig)
-    settings = config(samples=128, horizon=10, iterations=3, elites=16, sampled=sampled, **more)
-    planner = kind(settings, -ones, ones)
+    settings = {"samples": 128, "horizon": 10, "iterations": 3, "elites": 16} | settings
+    planner = make_planner(PLANNERS[name][1](sampled=sampled, **settings), -ones, ones)
     planner.standardise(torch.zeros(10, device="cuda"), torch.ones(10, device="cuda"))
     generator = torch.Generator("cuda").manual_seed(seed)
     agent = Agent(planner, reward, robots, generator, watch=watch)
@@ -45,10 +44,17 @@ def make_agent(reward=reward, robots=3, seed=0, sampled=False, watch=False, poli
     return agent
 
 
-@pytest.mark.parametrize("policies", [False, True])
+KNOTS = {"knots": 4, "interpolation": "cubic", "global_share": 0.2}
+
+
+@pytest.mark.parametrize(
+    "search",
+    [{}, {"name": "policy"}, KNOTS, {"name": "icem", **KNOTS}, {"name": "mppi", **KNOTS}],
+    ids=lambda search: "-".join(str(value) for value in search.values()) or "cem",
+)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_captured_plan_is_the_eager_plan(sampled, policies):
-    settings = {"sampled": sampled, "policies": policies}
+def test_a_captured_plan_is_the_eager_plan(sampled, search):
+    settings = {"sampled": sampled, **search}
     graph, eager = make_agent(**settings), make_agent(**settings)
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
@@ -62,6 +68,39 @@ def test_a_captured_plan_is_the_eager_plan(sampled, policies):
             eager.generator.manual_seed(9)
         torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
     assert graph._plan._graph is not None
+
+
+def test_a_traced_reward_gives_the_plan_of_its_operations():
+    goal = torch.ones(2, device="cuda")
+
+    def to_the_goal(obs, action, next_obs):
+        return -(next_obs[..., :2] - goal).square().sum(-1) - 0.1 * action.square().sum(-1)
+
+    traced, plain = make_agent(to_the_goal), make_agent(to_the_goal)
+    assert traced._returns is not None
+    plain._returns = None
+    g = torch.Generator().manual_seed(2)
+    for step in range(8):
+        if step == 6:
+            goal.neg_()  # in place: both graphs read it
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(traced.act(obs), plain.act(obs), rtol=1e-3, atol=1e-3)
+    assert traced._plan._graph is not None
+    assert plain._plan._graph is not None
+
+
+def test_a_reward_that_cannot_be_traced_is_captured_all_the_same():
+    def sorted_first(obs, action, next_obs):
+        return reward(obs, action, next_obs.sort(-1).values)
+
+    agent, eager = make_agent(sorted_first), make_agent(sorted_first)
+    assert agent._returns is None
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(CapturedFunction.EAGER_CALLS + 3):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(agent.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert agent._plan._graph is not None
 
 
 def test_a_watched_plan_is_captured_too():
@@ -151,6 +190,32 @@ def test_warming_up_leaves_no_trace():
     for _ in range(3):
         obs = torch.randn(3, 10, generator=g)
         torch.testing.assert_close(warm.act(obs), cold.act(obs), rtol=1e-4, atol=1e-5)
+
+
+def test_plans_of_several_agents_are_under_way_at_the_same_time():
+    """Beginning one waits for nothing that the device does, and its end for nothing begun later."""
+    g = torch.Generator().manual_seed(2)
+    obs = torch.randn(3, 10, generator=g)
+    together, alone = ([make_agent(seed=seed) for seed in range(3)] for _ in range(2))
+    for agent in (*together, *alone):
+        agent.warm_up(obs)
+    for step in range(4):
+        torch.cuda._sleep(500_000_000)  # a fifth of a second at least
+        busy = torch.cuda.Event()
+        busy.record()
+        where = obs.clone()
+        finish = [agent.begin_act(where) for agent in together]
+        assert not busy.query() or not step  # pinned memory is new at first, for which it may wait
+        where.fill_(torch.nan)
+        torch.cuda._sleep(500_000_000)
+        later = torch.cuda.Event()
+        later.record()
+        found = [end() for end in finish]
+        assert busy.query()
+        assert not later.query()
+        for action, agent in zip(found, alone, strict=True):
+            assert torch.equal(action, agent.act(obs))
+        obs = torch.randn(3, 10, generator=g)
 
 
 def test_a_plan_with_a_deadline_is_the_graph_where_that_is_quick_enough():
@@ -289,6 +354,7 @@ def three_ways(monkeypatch, old_tasks, sizes=PUSH, **settings):
             method.optimisers = method._new_optimisers()
         if way > 0:
             monkeypatch.setattr(method, "_on_gpu", lambda: False)
+            monkeypatch.setattr(method, "why_not_fused", lambda: "compared with")
         assert (method.why_not_fused() is None) == (way == 0)
         ways.append(method)
     return ways

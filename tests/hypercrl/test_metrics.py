@@ -17,6 +17,8 @@ from hypercrl.metrics import (
     mean_interval,
     model_forgetting,
     normalise,
+    probability_of_improvement,
+    probability_of_improvement_interval,
     retention,
     zero_shot_forward_transfer,
 )
@@ -231,3 +233,26 @@ def test_bootstrap_interval_of_a_failed_seed():
     assert all(map(math.isnan, interquartile_mean_interval(values, np.random.default_rng(0))))
     with pytest.raises(ValueError, match="seeds, tasks"):
         interquartile_mean_interval(np.ones(3), np.random.default_rng(0))
+
+
+def test_probability_of_improvement_counts_pairs_task_by_task():
+    one, other = [[1.0, 0.5], [0.0, 0.5]], [[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]
+    by_hand = []
+    for task in range(2):
+        pairs = [(a[task], b[task]) for a in one for b in other]
+        by_hand.append(sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs))
+    assert probability_of_improvement(one, other) == pytest.approx(np.mean(by_hand))
+    assert probability_of_improvement(other, one) == pytest.approx(1 - np.mean(by_hand))
+    assert np.isnan(probability_of_improvement([[np.nan, 1.0]], other))
+    with pytest.raises(ValueError, match="same tasks"):
+        probability_of_improvement(one, [[1.0]])
+
+
+def test_interval_of_a_probability_of_improvement_is_where_it_has_to_be():
+    generator = np.random.default_rng(0)
+    interval = probability_of_improvement_interval
+    assert interval(np.ones((5, 3)), np.zeros((4, 3)), generator) == (1.0, 1.0)
+    draws = generator.normal(size=(2, 8, 6))
+    low, high = interval(draws[0], draws[1], generator)
+    assert low < probability_of_improvement(draws[0], draws[1]) < high
+    assert 0.1 < high - low < 0.6

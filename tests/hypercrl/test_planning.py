@@ -7,6 +7,8 @@ import torch
 from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
 from hypercrl.planning.icem import noise_colour
 from hypercrl.planning.mppi import path_weights
+from hypercrl_kernels import TracedReturns, cores_apart
+from hypercrl_kernels.planning.reward_tracer import trace
 
 OF_SEQUENCES = [name for name, (kind, _) in PLANNERS.items() if not kind.follows]
 
@@ -62,6 +64,32 @@ def test_a_plan_for_two_hypotheses_is_the_best_on_average(name):
     torch.testing.assert_close(action, (1 - 2 * right)[:, None] * obs, atol=0.06, rtol=0)
 
 
+@pytest.mark.parametrize("hypotheses", [1, 2])
+@pytest.mark.parametrize("name", OF_SEQUENCES)
+def test_a_reward_that_is_a_kernel_gives_the_plan_of_the_reward(name, hypotheses, device):
+    """Traced by the kernels' package; both are told when an episode ends."""
+    cem = planner(name, samples=20, horizon=3, iterations=2, elites=4)
+    ends = lambda obs, action, next_obs: next_obs[..., 0] > 0.4  # noqa: E731
+    programs = [trace(f, 2, 2, torch.device(device)) for f in (reach(0.3), ends)]
+    assert None not in programs
+    obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4]])
+    probabilities = torch.tensor([[0.7, 0.3]] * 2) if hypotheses > 1 else None
+    imagine = either_way if hypotheses > 1 else integrator
+    traced = TracedReturns(*programs)
+    asked = []
+
+    def returns(states, actions):
+        asked.append(states.shape)
+        return traced(states.to(device), actions.to(device)).to(states.device)
+
+    search = (imagine, reach(0.3), obs, cem.initial(2))
+    wanted = cem.plan(*search, generator(), probabilities, ends)
+    got = cem.plan(*search, generator(), probabilities, ends, returns=returns)
+    assert len(asked) == 2
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_impossible_does_not_count_even_where_it_diverges():
     returns = torch.tensor([[1.0, 2.0], [-torch.inf, 5.0], [3.0, -torch.inf], [1.0, 1.0]])
     probabilities = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
@@ -106,6 +134,30 @@ def test_reward_sees_the_state_before_and_after_each_action():
     states = integrator(torch.zeros(1, 2), actions)
     difference = trajectory_returns(states, actions, lambda o, a, n: (n - o - a).abs().sum(-1))
     torch.testing.assert_close(difference, torch.zeros(1, 5), atol=1e-5, rtol=0)
+
+
+def test_each_core_has_its_share_of_the_trajectories():
+    g = generator()
+    states, actions = torch.randn(2, 7, 4, 3, generator=g), torch.randn(2, 7, 3, 2, generator=g)
+    shares = []
+
+    def reward(obs, action, next_obs):
+        shares.append(obs.shape[1])
+        return obs.sum(-1) + action.sum(-1) * next_obs.prod(-1)
+
+    def ends(obs, action, next_obs):
+        return next_obs[..., 0] > 0.5
+
+    whole = trajectory_returns(states, actions, reward, ends)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with cores_apart():
+            in_shares = trajectory_returns(states, actions, reward, ends)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(in_shares, whole)
+    assert sorted(shares) == [1, 3, 3, 7]
 
 
 def test_a_trajectory_that_is_not_a_number_never_wins():

@@ -42,6 +42,7 @@ CHOICES = (
     *({"method": name} for name in METHODS),
     *({"memory": name, **MEMORY} for name in MEMORIES if name != "none"),
     *({"planner": name} for name in PLANNERS),
+    {"planner.interpolation": "cubic", "planner.knots": 3, "planner.global_share": 0.3},
 )
 
 

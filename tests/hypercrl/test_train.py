@@ -146,6 +146,14 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
         *((*way, *A_SMALL_MEMORY) for way in WITH_A_MEMORY),
         ("env=walkers", "method=single"),
         ("planner=policy", "method=single"),
+        ("planner.knots=3", "method=single", "planner.global_share=0.3"),
+        (
+            "planner=icem",
+            "method=single",
+            "planner.knots=3",
+            "planner.interpolation=cubic",
+            "planner.global_share=0.3",
+        ),
         *(
             pytest.param((f"memory={m}", "method=hnet", *A_SMALL_MEMORY), marks=pytest.mark.slow)
             for m in MEMORIES

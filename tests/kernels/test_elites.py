@@ -62,8 +62,9 @@ def test_kernel_takes_the_best(name, device):
     check(by_kernel, *CASES[name], device=device)
 
 
-def test_kernel_at_the_size_of_a_plan(device):
-    returns = torch.randn(2, 500, generator=torch.Generator().manual_seed(4))
+@pytest.mark.parametrize("samples", [500, 2000])
+def test_kernel_at_the_size_of_a_plan(device, samples):
+    returns = torch.randn(2, samples, generator=torch.Generator().manual_seed(4))
     check(by_kernel, returns, 40, device, horizon=9)
 
 

@@ -9,6 +9,7 @@ from rollout_cases import (
     relative_error,
 )
 
+from hypercrl.planning import trajectory_returns
 from hypercrl_kernels import (
     GaussianLayers,
     elite_statistics,
@@ -16,6 +17,7 @@ from hypercrl_kernels import (
     prepare_layers,
     rollout,
     sample_actions,
+    trace_returns,
 )
 from hypercrl_kernels.planning.elites_reference import elite_statistics_reference
 from hypercrl_kernels.planning.rollout_reference import rollout_reference
@@ -85,9 +87,9 @@ def test_sampled_rollouts_at_real_sizes(name, precision, limit):
 LAUNCHES = [
     (sizes, samples, tile, registers, shared, groups, chunks)
     for sizes, samples in (([12, 200, 200, 10], 500), ([24, 200, 200, 200, 200, 18], 500))
-    for tile in (16, 32)
+    for tile in (8, 16, 32)
     for registers, shared in ((0, 0), (0, 1), (1, 0))
-    for groups, chunks in ((0, 1), (0, 2), (1, 2), (8, 1))
+    for groups, chunks in ((0, 1), (0, 2), (1, 2), (4, 2), (8, 1))
 ]
 
 
@@ -103,6 +105,60 @@ def test_every_launch_at_real_sizes(case):
     launch = Launch(tile, 8, registers, shared, True, groups, chunks, 16, 1)
     got = launch_rollout(pack_layers(layers), state, controls, launch=launch)
     assert relative_error(got, exact) < 2e-2
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("hidden", [[10], [200, 200], [100, 70, 128]])
+@pytest.mark.parametrize(("robots", "samples"), [(64, 500), (9, 1000)])
+def test_particles_as_rows_at_real_sizes(hidden, own, robots, samples):
+    from hypercrl_kernels.planning.rows_launch import launch_rows
+
+    sizes = [12, *hidden, 10]
+    layers = random_layers(sizes, robots if own else None, torch.float32, device="cuda")
+    layers[-1] = (0.1 * layers[-1][0], layers[-1][1])
+    state, controls = random_start(robots, samples, 20, sizes, device="cuda")
+    got = launch_rows(pack_layers(layers), state, controls)
+    assert relative_error(got, rollout_reference(layers, state, controls)) < 2e-2
+    assert torch.equal(got, rollout(prepare_layers(layers, "bf16"), state, controls))
+
+
+def corners(obs, action, next_obs):
+    """A reward with tanh, norms and a price on motion, as pushing has."""
+    distance = (next_obs[..., [0, 2, 4]] - 0.1).abs() + next_obs[..., 5:8].norm(dim=-1)[..., None]
+    return (1.0 - torch.tanh(5 * distance)).sum(-1) - 0.25 * action.norm(dim=-1)
+
+
+def far(obs, action, next_obs):
+    return next_obs[..., 0].abs() > 2.5
+
+
+@pytest.mark.parametrize("termination", [None, far])
+@pytest.mark.parametrize(
+    ("robots", "samples", "horizon"), [(1, 500, 20), (1, 2000, 10), (64, 500, 30), (2, 3, 1000)]
+)
+def test_returns_at_real_sizes(robots, samples, horizon, termination):
+    returns = trace_returns(corners, termination, 10, 2, horizon, torch.device("cuda"))
+    assert returns is not None
+    g = torch.Generator("cuda").manual_seed(0)
+    states = torch.randn(horizon + 1, robots, samples, 10, generator=g, device="cuda")
+    states = states.permute(1, 2, 0, 3)  # as a rollout gives them
+    actions = torch.randn(robots, samples, horizon, 2, generator=g, device="cuda")
+    exact = trajectory_returns(states.double(), actions.double(), corners, termination)
+    torch.testing.assert_close(returns(states, actions).double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_a_tensor_on_the_cpu_is_no_constant_of_a_kernel():
+    goal = torch.tensor([0.1, 0.2])
+
+    def near(obs, action, next_obs):
+        return -(next_obs[..., :2] - goal.to(next_obs)).abs().sum(-1)
+
+    device = torch.device("cuda")
+    assert trace_returns(near, None, 10, 2, 20, device) is None
+    goal = goal.to(device)
+    assert trace_returns(near, None, 10, 2, 20, device) is not None
+    assert trace_returns(near, None, 10, 2, 1025, device) is None
+    assert trace_returns(near, None, 10, 2, 20, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("sizes", [[5, 3], [5, 600, 3]])

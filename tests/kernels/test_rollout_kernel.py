@@ -93,12 +93,42 @@ def test_sampled_next_states(device, sizes, precision, own):
         {"groups": 4},
         {"ends": False},
         {"ends": False, "registers": 1, "shared": 1},
+        {"tile": 8},
         {"tile": 32},
     ],
 )
 @pytest.mark.parametrize("sampled", [False, True])
 def test_every_place_of_the_weights_gives_the_same(device, cut, sampled):
     check(device, [5, 60, 50, 64, 40, 3], 2, 17, 2, "bf16", own=True, sampled=sampled, **cut)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("sizes", [[6, 7, 4], [12, 60, 50, 10], [24, 20, 33, 17, 40, 18]])
+def test_particles_as_rows(device, sizes, own):
+    from hypercrl_kernels.planning.rows_launch import launch_rows
+
+    layers = random_layers(sizes, 2 if own else None, torch.float32, device=device)
+    state, controls = random_start(2, 140, 3, sizes, device=device)
+    got = launch_rows(pack_layers(layers), state, controls)
+    assert torch.equal(got[:, :, 0], state[:, None].expand(-1, 140, -1))
+    error = relative_error(got, step_by_step(layers, state, controls))
+    assert error < LIMITS["bf16"], f"{error:.1e}"
+
+
+def test_many_particles_are_rows_where_the_weights_fit():
+    from hypercrl_kernels.planning.rows_launch import takes_rows
+
+    hopper = (132, 232448)
+    push = pack_layers(random_layers([12, 200, 200, 10], None, torch.float32))
+    assert [takes_rows(push, robots, 500, *hopper) for robots in (1, 8, 9, 64)] == [False] * 2 + [
+        True
+    ] * 2
+    assert not takes_rows(push, 777, 20, *hopper)
+    assert not takes_rows(push, 64, 500, 132, 100_000)
+    deep = pack_layers(random_layers([24, 200, 200, 200, 200, 18], None, torch.float32))
+    assert not takes_rows(deep, 64, 500, *hopper)
+    exact = pack_layers(random_layers([12, 200, 200, 10], None, torch.float32), "tf32x3")
+    assert not takes_rows(exact, 64, 500, *hopper)
 
 
 def test_fragments_of_two_repeats(device):
@@ -181,15 +211,36 @@ def test_what_the_kernel_does_not_take_is_named(sizes, dtype, reason):
 
 
 def test_launches_fill_the_device_before_tiles_grow():
-    launch = launcher()
     packed = pack_layers(random_layers([12, 200, 200, 10], None, torch.float32))
-    assert [launch.choose_launch(packed, n).tile for n in (1, 500, 2112, 2113, 32000)] == [
-        16,
-        16,
-        16,
-        32,
-        64,
-    ]
+
+    def tiles(packed):
+        return [launcher().choose_launch(packed, n).tile for n in (1, 1056, 1057, 2113, 32000)]
+
+    assert tiles(packed) == [8, 8, 16, 32, 64]
+    exact = pack_layers(random_layers([12, 200, 200, 10], None, torch.float32), "tf32x3")
+    assert tiles(exact) == [16, 16, 16, 32, 32]
+    wide = pack_layers(random_layers([12, 300, 300, 10], None, torch.float32))
+    assert tiles(wide) == [16, 16, 16, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "particles", "wanted"),
+    [
+        ([200] * 2, 500, (8, 1, 0, 4)),
+        ([200] * 2, 2000, (16, 1, 0, 1)),
+        ([200] * 2, 4000, (32, 0, 1, 1)),
+        ([200] * 4, 500, (8, 0, 0, 4)),
+        ([200] * 4, 2000, (16, 0, 0, 0)),
+        ([200] * 4, 4000, (32, 0, 1, 0)),
+        ([100] * 2, 500, (8, 1, 0, 2)),
+        ([10], 500, (8, 0, 0, 1)),
+    ],
+)
+def test_where_the_weights_are(hidden, particles, wanted):
+    """What was fastest on an H200 at widths of 200."""
+    packed = pack_layers(random_layers([12, *hidden, 10], None, torch.float32))
+    chosen = launcher().choose_launch(packed, particles)
+    assert (chosen.tile, chosen.registers, chosen.shared, chosen.groups) == wanted
 
 
 def test_a_notice_is_given_once():

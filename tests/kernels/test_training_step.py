@@ -14,8 +14,13 @@ from hypercrl_kernels.training import (
     Shares,
     Trained,
     Trunk,
+    adam_chunked,
+    adam_step,
+    regularised_head_chunked,
     trunk_ahead,
 )
+from hypercrl_kernels.training.adam_reference import adam_reference
+from hypercrl_kernels.training.regularised_head_reference import regularised_head_reference
 
 SETTINGS = AdamSettings(rate=3e-3)
 OPERATIONS = (
@@ -309,6 +314,42 @@ def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):
         assert float(got.moments.step) == float(state["step"])
         step.assert_close(got.moments.mean, state["exp_avg"])
         step.assert_close(got.moments.square, state["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2, 7])
+def test_a_head_and_a_step_in_many_chunks(monkeypatch, tasks):
+    """In float32 as a CPU trains, the last chunk a short one: against the references in float64."""
+    for module in (regularised_head_chunked, adam_chunked):
+        monkeypatch.setattr(module, "CHUNK", 1000)
+    size, width, settings = 333, 50, AdamSettings(1e-3)
+    numel = size * (width + 1)
+    head, square = normal(numel, seed=0), 0.01 * normal(numel, seed=2).square()
+    step, mean = torch.tensor(3.0), 0.1 * normal(numel, seed=1)
+    moments = AdamMoments(step, mean, square)
+    slope, hidden = normal(size, seed=3), normal(width, seed=4)
+    old, targets = normal(tasks, width, seed=5), normal(tasks, size, seed=6)
+    exact = torch.empty_like(head)
+    wanted = regularised_head_reference(
+        head, exact, moments, settings, slope, hidden, old, targets, None, 0.7
+    )
+
+    single, gradient = head.float(), exact.new_empty(numel, dtype=torch.float32)
+    halves = AdamMoments(step.clone(), mean.float(), square.float())
+    rounded = [t.float() for t in (slope, hidden, old, targets)]
+    got = training.regularised_head(
+        single, gradient, halves, settings,
+        rounded[0], rounded[1], rounded[2], rounded[3], None, 0.7,
+    )  # fmt: skip
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine.double().sum(0), theirs.sum(0), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradient.double(), exact, rtol=1e-5, atol=1e-5)
+    norm, before = wanted.squares.sqrt()[0], gradient.clone()
+    after = adam_reference(head, exact * 0.5 / (norm + 1e-6), moments, settings)
+    adam_step(single, gradient, halves, settings, norm.float(), 0.5)
+    for mine, theirs in zip((single, halves.mean, halves.square), after, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-6, atol=1e-7)
+    assert torch.equal(gradient, before)
+    assert float(halves.step) == 4
 
 
 def test_a_wide_trunk_is_left_to_torch():

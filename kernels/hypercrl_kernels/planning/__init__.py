@@ -9,7 +9,13 @@ from hypercrl_kernels.planning.packed_layers import (
     mean_layers,
     pack_layers,
 )
-from hypercrl_kernels.planning.rollout import follow, prepare_layers, rollout
+from hypercrl_kernels.planning.returns import TracedReturns, trace_returns
+from hypercrl_kernels.planning.rollout import (
+    follow,
+    multiplies_bfloat16,
+    prepare_layers,
+    rollout,
+)
 from hypercrl_kernels.planning.rollout_reference import GaussianLayers, Layers, LinearPolicies
 from hypercrl_kernels.planning.sampling import sample_actions
 
@@ -20,12 +26,15 @@ __all__ = [
     "LinearPolicies",
     "PackedLayers",
     "Precision",
+    "TracedReturns",
     "elite_statistics",
     "follow",
     "layer_sizes",
     "mean_layers",
+    "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
     "rollout",
     "sample_actions",
+    "trace_returns",
 ]

@@ -2,10 +2,10 @@
 
 A program owns a few coordinates of one robot's sequences and selects the elites for itself: that
 costs less than handing a selection from one launch to the next. Nothing is sorted: the threshold
-that the elites reach is found bit by bit, and sums run over all samples under a mask.
+that the elites reach is found a few bits at a time, and sums run over all samples under a mask.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl
@@ -23,13 +23,16 @@ def _ordered_bits(x):
 
 
 @triton.jit
-def _selection(key, elites):
+def _selection(key, elites, BITS: tl.constexpr):
     """True for exactly `elites` of the largest keys, of equal ones the first."""
-    threshold = tl.where(tl.sum((key >= 0).to(tl.int32), 0) >= elites, 0, _LOWEST)
-    for i in range(31):
-        candidate = threshold + (1 << (30 - i))
-        reached = tl.sum((key >= candidate).to(tl.int32), 0) >= elites
-        threshold = tl.where(reached, candidate, threshold)
+    # The largest threshold that enough keys reach, a few bits at a time.
+    threshold = _LOWEST
+    for i in range(32 // BITS):
+        shift = 32 - BITS - BITS * i
+        candidate = threshold + (tl.arange(0, 1 << BITS) << shift)
+        reached = tl.sum((key[:, None] >= candidate[None, :]).to(tl.int32), 0) >= elites
+        # Enough keys reach the first one, and those that do are the first ones.
+        threshold += (tl.sum(reached.to(tl.int32), 0) - 1) << shift
     above = key > threshold
     equal = (key == threshold).to(tl.int32)
     missing = elites - tl.sum(above.to(tl.int32), 0)
@@ -50,6 +53,7 @@ def elites_kernel(
     CONTROL: tl.constexpr,
     SAMPLES: tl.constexpr,  # K padded to a power of two
     COORDINATES: tl.constexpr,
+    BITS: tl.constexpr,  # of the threshold that are found in one round: 1, 2, 4 or 8
 ):
     robot = tl.program_id(1).to(tl.int64)
     returns += robot * samples
@@ -66,7 +70,7 @@ def elites_kernel(
         mask=inside[:, None] & valid[None, :],
         other=0.0,
     )
-    taken = _selection(key, elites)[:, None]
+    taken = _selection(key, elites, BITS)[:, None]
     winner = tl.min(tl.where(key == tl.max(key, 0), sample, SAMPLES), 0)
     values = tl.where(taken, values, 0.0)
     average = tl.sum(values, 0) / elites

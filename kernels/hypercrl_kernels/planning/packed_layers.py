@@ -25,11 +25,10 @@ class PackedLayers:
     """Weights padded with zeros to one width, which ReLU keeps zero, so that results are exact.
 
     N networks: one shared by all robots (N = 1), or one per robot (N = B). L + 1 hidden layers,
-    padded to width W; states padded to S rows, controls to C.
+    padded to width W; states and controls together padded to S rows.
 
     Attributes:
-        first_state: [N, W, S] in the precision's dtype, the first layer's columns of the state.
-        first_control: [N, W, C] in the precision's dtype, its other columns.
+        first: [N, W, S] in the precision's dtype.
         first_exact: [N, W, S] float32; what the start of a rollout is multiplied with.
         hidden: [N, L, W, W] in the precision's dtype.
         fragments: [N, L, W W] int16, in bf16 only: the bits of `hidden`, matrix by matrix in the
@@ -43,8 +42,7 @@ class PackedLayers:
         precision: of the products.
     """
 
-    first_state: Tensor
-    first_control: Tensor
+    first: Tensor
     first_exact: Tensor
     hidden: Tensor
     fragments: Tensor | None
@@ -74,12 +72,9 @@ class PackedLayers:
         return max(self.sizes[1:-1])
 
     @property
-    def states(self) -> int:
+    def rows(self) -> int:
+        """The state's and the control's numbers, padded."""
         return self.last.shape[1]
-
-    @property
-    def controls(self) -> int:
-        return self.first_control.shape[2]
 
     @property
     def warps(self) -> int:
@@ -149,9 +144,8 @@ def pack_layers(
             _put(target, value)
     weights = [_batched(weight, 3) for weight, _ in mean_layers(layers)]
     biases = [_batched(bias, 2) for _, bias in mean_layers(layers)]
-    _put(out.first_state, weights[0][..., : sizes[-1]])
-    _put(out.first_control, weights[0][..., sizes[-1] :])
-    _put(out.first_exact, weights[0][..., : sizes[-1]])
+    _put(out.first, weights[0])
+    _put(out.first_exact, weights[0])
     for i, weight in enumerate(weights[1:-1]):
         _put(out.hidden[:, i], weight)
     if out.fragments is not None:
@@ -167,28 +161,26 @@ def _empty(
     layers: Layers | GaussianLayers, sizes: Sequence[int], precision: Precision
 ) -> PackedLayers:
     networks, hidden = _networks(layers), len(sizes) - 3
-    width, states = _padded(max(sizes[1:-1])), _padded(sizes[-1])
-    controls = _padded(sizes[0] - sizes[-1])
+    width, rows = _padded(max(sizes[1:-1])), _padded(sizes[0])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     like = mean_layers(layers)[0][0].new_zeros
     head = (
-        like(networks, states, width, dtype=dtype),
-        like(networks, states),
-        like(3, states),
+        like(networks, rows, width, dtype=dtype),
+        like(networks, rows),
+        like(3, rows),
     )
     return PackedLayers(
-        first_state=like(networks, width, states, dtype=dtype),
-        first_control=like(networks, width, controls, dtype=dtype),
-        first_exact=like(networks, width, states),
+        first=like(networks, width, rows, dtype=dtype),
+        first_exact=like(networks, width, rows),
         hidden=like(networks, hidden, width, width, dtype=dtype),
         fragments=(
             like(networks, hidden, width * width, dtype=torch.int16)
             if precision == "bf16"
             else None
         ),
-        last=like(networks, states, width, dtype=dtype),
+        last=like(networks, rows, width, dtype=dtype),
         bias=like(networks, hidden + 1, width),
-        last_bias=like(networks, states),
+        last_bias=like(networks, rows),
         head=head if isinstance(layers, GaussianLayers) else None,
         sizes=tuple(sizes),
         precision=precision,

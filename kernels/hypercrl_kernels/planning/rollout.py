@@ -152,6 +152,14 @@ def prepare_layers(
     return out
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16 (AVX512_BF16, AMX).
+
+    With them torch operations take 0.6 to 0.8 of the time in float32, without them ten times that.
+    """
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def _copied(layers: Layers | GaussianLayers) -> Layers | GaussianLayers:
     if isinstance(layers, GaussianLayers):
         weight, bias = layers.head

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from hypercrl_kernels.planning.packed_layers import PackedLayers
 from hypercrl_kernels.planning.rollout_triton import rollout_kernel
+from hypercrl_kernels.planning.rows_launch import launch_rows, takes_rows
 
+_WIDEST_FRAGMENTS = 256  # of a hidden layer: wider ones do not fit a thread's registers
 _HOPPER = (132, 232448)  # multiprocessors and bytes of shared memory: what the CPU stands in for
 
 
@@ -62,6 +64,9 @@ def choose_launch(
 ) -> Launch:
     """Small tiles until every multiprocessor has a program; weights as near as they fit.
 
+    8 particles are too few for Hopper's instructions of a whole warp group, and Triton takes those
+    of a single warp, which wait for less: faster as long as programs are no more than processors.
+
     Args:
         packed: the network.
         particles: of all robots together.
@@ -72,7 +77,7 @@ def choose_launch(
     # Accumulator and start take 2 · width · tile registers of 32 bits in all, fragments as many.
     roomy = rounded and packed.matrices <= 1
     largest = max(16, min(64, (16384 if roomy else 8192) // width))
-    tile = 16
+    tile = 8 if rounded and width <= _WIDEST_FRAGMENTS else 16
     while tile < largest and particles > tile * processors:
         tile *= 2
     for registers, shared, chunks, block, stages in _preferences(packed, tile) if rounded else ():
@@ -82,7 +87,7 @@ def choose_launch(
             registers=registers,
             shared=shared,
             ends=True,
-            groups=0 if width >= 128 and packed.matrices > 1 else 1,
+            groups=_groups(packed, tile),
             chunks=chunks,
             block=min(block, width),
             stages=stages,
@@ -92,16 +97,24 @@ def choose_launch(
     return Launch(tile, packed.warps, 0, 0, False, 1, 0, min(32, width), 2)
 
 
+def _groups(packed: PackedLayers, tile: int) -> int:
+    """Parts of the last product's sum, each 64 units or more."""
+    if tile == 8:  # no rows are padded: instructions of a single warp are 16 rows high
+        return max(1, min(4, packed.width // 64))
+    return 0 if packed.width >= 128 and packed.matrices > 1 else 1
+
+
 def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(registers, shared, chunks, block, stages), the fastest on an H100 first."""
+    """(registers, shared, chunks, block, stages), the fastest first, by H100 and H200."""
     matrices, width = packed.matrices, packed.width
-    if width <= 256:
+    if width <= _WIDEST_FRAGMENTS:
         chunks = 2 if width >= 32 * packed.warps else 1
         # One matrix of 200 takes 104 of a thread's 255 registers; larger tiles, and the fragments
-        # of further matrices, need the rest.
-        if matrices == 1 and tile == 16:
+        # of further matrices, need the rest. Beside fragments a matrix in shared memory gains
+        # nothing, until many particles a program wait for it.
+        if matrices == 1 and tile <= 16:
             yield 1, 0, chunks, 16, 1
-        if matrices > 0:
+        if matrices == 1 or (matrices > 1 and tile > 16):
             yield 0, 1, chunks, 16, 1
         yield 0, 0, chunks, 16, 1
     yield 0, 0, 0, 64, 3
@@ -112,11 +125,11 @@ def _preferences(packed: PackedLayers, tile: int) -> Iterator[tuple[int, int, in
 def shared_bytes(packed: PackedLayers, launch: Launch, sampled: bool = False) -> int:
     """Shared memory of a program, as Triton 3.6 lays it out for Hopper."""
     item, width = packed.last.element_size(), packed.width
-    work = 4 * launch.tile * max(width, launch.groups * packed.states)
+    work = 4 * launch.tile * max(width, launch.groups * packed.rows)
     if not launch.chunks:
         work = max(work, launch.stages * launch.block * (width + launch.tile) * item)
-    outputs = packed.states if launch.groups else max(64, packed.states)
-    rows = packed.states + packed.controls + (2 if sampled else 1) * outputs
+    outputs = packed.rows if launch.groups else max(64, packed.rows)
+    rows = packed.rows + (2 if sampled else 1) * outputs
     return width * rows * item + work + launch.shared * width * width * item
 
 
@@ -127,12 +140,14 @@ def launch_rollout(
     noise: Tensor | None = None,
     launch: Launch | None = None,
 ) -> Tensor:
-    """`rollout` by the kernel, cut as `launch` says."""
+    """`rollout` by the kernel, cut as `launch` says; without it, many particles are rows."""
     robots, samples, horizon, control = controls.shape
     total, size = robots * samples, state.shape[1]
     state, controls = state.float().contiguous(), controls.float().contiguous()
     if launch is None:
         limits = _device_limits(state.device)
+        if noise is None and takes_rows(packed, robots, samples, *limits):
+            return launch_rows(packed, state, controls)
         launch = choose_launch(packed, total, *limits, sampled=noise is not None)
     particles = total // packed.networks
     grid = (triton.cdiv(particles, launch.tile), packed.networks)
@@ -140,13 +155,12 @@ def launch_rollout(
     remaining = launch.registers + launch.shared < packed.matrices
     scratch = packed.last
     if (remaining and not launch.chunks) or not launch.ends:
-        deepest = max(packed.width, packed.states, packed.controls)
+        deepest = max(packed.width, packed.rows)
         scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
     sampled = noise is not None
     head = (packed.head if sampled else None) or (packed.last, packed.last_bias, packed.last_bias)
     rollout_kernel[grid](
-        packed.first_state,
-        packed.first_control,
+        packed.first,
         packed.first_exact,
         packed.hidden,
         packed.hidden if packed.fragments is None else packed.fragments,
@@ -165,8 +179,7 @@ def launch_rollout(
         total,
         STATE=size,
         CONTROL=control,
-        STATES=packed.states,
-        CONTROLS=packed.controls,
+        ROWS=packed.rows,
         USED=packed.used,
         WIDTH=packed.width,
         LAYERS=packed.matrices,

@@ -1,10 +1,16 @@
 """The rollout in torch operations: the CPU path, and what the kernel is compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from hypercrl_kernels.side_by_side import cores, side_by_side
+
+FEWEST_ROWS = 64
+"""Of a product that are worth a thread of their own."""
 
 Layers = Sequence[tuple[Tensor, Tensor]]
 """Per layer (weight, bias): weight [out, in] and bias [out], shared by all robots, or weight
@@ -61,13 +67,28 @@ def rollout_reference(
 ) -> Tensor:
     """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`.
 
-    A layer computes in the dtype of its weights, and states have that of the controls.
+    A layer computes in the dtype of its weights, and states have that of the controls. Particles
+    that `side_by_side` has cores for are rolled out by themselves, through the whole horizon.
     """
     robots, particles, horizon, _ = controls.shape
     width = state.shape[-1]
     inputs = controls.new_empty(horizon + 1, robots, particles, width + controls.shape[-1])
     inputs[:horizon, ..., width:] = controls.permute(2, 0, 1, 3)
-    _unroll(layers, state, inputs, noise, order=order)
+    inputs[0, ..., :width] = state[:, None]
+    rows = _in_rows(layers, inputs)
+    deviates = None if noise is None else _in_rows(layers, noise.permute(2, 0, 1, 3))
+
+    def unroll(part: slice) -> None:
+        own = None if deviates is None else deviates[..., part, :]
+        _unroll(layers, width, rows[..., part, :], own)
+
+    if order is not None:
+        _unroll(layers, width, rows, deviates, order=order)
+        return inputs[..., :width].permute(1, 2, 0, 3)
+    count = rows.shape[-2]
+    pieces = min(cores(), max(1, rows[0, ..., 0].numel() // FEWEST_ROWS))
+    size = -(-count // pieces)
+    side_by_side([partial(unroll, slice(at, at + size)) for at in range(0, count, size)])
     return inputs[..., :width].permute(1, 2, 0, 3)
 
 
@@ -81,40 +102,53 @@ def follow_reference(
     """Trajectories [B, K, H + 1, O] and the controls [B, K, H, A] along them; see `follow`."""
     robots, particles, size, width = policies.gains.shape
     inputs = state.new_empty(policies.horizon + 1, robots, particles, width + size)
-    _unroll(layers, state, inputs, noise, policies, order)
+    inputs[0, ..., :width] = state[:, None]
+    deviates = None if noise is None else _in_rows(layers, noise.permute(2, 0, 1, 3))
+
+    def act(t: int) -> None:
+        inputs[t, ..., width:] = policies(inputs[t, ..., :width])
+
+    _unroll(layers, width, _in_rows(layers, inputs), deviates, act, order)
     inputs = inputs.permute(1, 2, 0, 3)
     return inputs[..., :width], inputs[:, :, :-1, width:]
 
 
+def _in_rows(layers: Layers | GaussianLayers, values: Tensor) -> Tensor:
+    """[T, B, K, n] with what one product multiplies in one dimension: [T, B K, n] of a network that
+    all robots share."""
+    mean = layers.mean if isinstance(layers, GaussianLayers) else layers
+    return values if mean[0][0].dim() == 3 else values.flatten(1, 2)
+
+
 def _unroll(
     layers: Layers | GaussianLayers,
-    state: Tensor,
+    width: int,
     inputs: Tensor,
     noise: Tensor | None,
-    policies: LinearPolicies | None = None,
+    act: Callable[[int], None] | None = None,
     order: Tensor | None = None,
 ) -> None:
-    """Fill in the states of `inputs` [H + 1, B, K, O + A], and with policies the controls.
+    """Fill in the states of `inputs` [H + 1, (B,) rows, O + A] after the first.
 
     One buffer holds [state, control] for every step: a layer reads a row block of it in place.
+
+    Args:
+        width: O.
+        noise: [H, (B,) rows, O].
+        act: writes the controls of a step, where they are not there yet.
     """
-    horizon, robots, particles, _ = inputs.shape
-    width = state.shape[-1]
     gaussian = layers if isinstance(layers, GaussianLayers) else None
     layers = layers.mean if isinstance(layers, GaussianLayers) else layers
-    per_robot = layers[0][0].dim() == 3
-    rows = (robots, particles) if per_robot else (robots * particles,)
-    inputs[0, ..., :width] = state[:, None]
-    flat = inputs.view(horizon, *rows, -1)
-    steps, states = flat.unbind(), flat[..., :width].unbind()
+    rows = inputs.shape[1:-1]
+    steps, states = inputs.unbind(), inputs[..., :width].unbind()
     *hidden, (weight, bias) = layers
     units = [(w.mT, b[..., None, :], w.dtype, w.new_empty(*rows, w.shape[-2])) for w, b in hidden]
     # Few outputs are multiplied faster as the rows of a product than as its columns.
     offset, change = bias[..., None], weight.new_empty(*weight.shape[:-2], width, rows[-1])
-    affine = torch.baddbmm if per_robot else torch.addmm
-    for t in range(horizon - 1):
-        if policies is not None:
-            inputs[t, ..., width:] = policies(inputs[t, ..., :width])
+    affine = torch.baddbmm if weight.dim() == 3 else torch.addmm
+    for t in range(len(inputs) - 1):
+        if act is not None:
+            act(t)
         x = steps[t] if order is None else _exchanged(steps[t], order[t])
         for matrix, shift, dtype, out in units:
             x = affine(shift, x.to(dtype), matrix, out=out).relu_()
@@ -126,7 +160,7 @@ def _unroll(
             deviation = _deviation(gaussian, x).mT.to(inputs.dtype)
             if order is not None:
                 deviation = _returned(deviation, order[t])
-            states[t + 1].addcmul_(deviation, noise[:, :, t].reshape(*rows, width))
+            states[t + 1].addcmul_(deviation, noise[t])
 
 
 def _exchanged(x: Tensor, order: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def _fragments(
     """
     at = first * WIDTH + tl.arange(0, COLUMNS * WIDTH)
     used: tl.constexpr = (USED + 15) // 16 * 16
-    loaded = tl.load(bits + at, mask=at < used * WIDTH, other=0)
+    row = at // 256 % (WIDTH // 16) * 16  # the first one of a block of 16 rows and columns
+    loaded = tl.load(bits + at, mask=(at < used * WIDTH) & (row < USED), other=0)
     repeats: tl.constexpr = WIDTH // (16 * WARPS)
     # 16 columns, 16 rows a warp, warp, row, 2 columns, column's half, row's half, column
     parts = tl.reshape(loaded, [COLUMNS // 16, repeats, WARPS, 8, 4, 2, 2, 2])
@@ -119,22 +120,17 @@ def _streamed_product(
 
 @triton.jit
 def _hidden(
-    deviation,
-    control,
+    x,
     base,
-    first_state,
-    first_control,
-    state_weight,
-    control_weight,
+    first,
+    first_weight,
     hidden,
     fragments,
     kept,
     offsets,
     scratch,
-    STATE: tl.constexpr,
-    CONTROL: tl.constexpr,
-    STATES: tl.constexpr,
-    CONTROLS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    ROWS: tl.constexpr,
     USED: tl.constexpr,
     WIDTH: tl.constexpr,
     LAYERS: tl.constexpr,
@@ -147,22 +143,16 @@ def _hidden(
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """The last hidden layer [WIDTH, TILE]."""
-    dtype = first_state.dtype.element_ty
-    deviation, control = deviation.to(dtype), control.to(dtype)
+    """The last hidden layer [WIDTH, TILE] on inputs x [ROWS, TILE]."""
+    dtype = first.dtype.element_ty
+    x = x.to(dtype)
     if KEEP_ENDS:
-        h = _product(control_weight, control, base, DOT, UPCAST)
-        h = _product(state_weight, deviation, h, DOT, UPCAST)
+        h = _product(first_weight, x, base, DOT, UPCAST)
     else:
-        narrow: tl.constexpr = min(BLOCK, CONTROLS)
+        narrow: tl.constexpr = min(BLOCK, ROWS)
         h = _streamed_product(
-            first_control, control, base, scratch, WIDTH, CONTROLS, USED, CONTROL, narrow, TILE,
-            DOT, UPCAST,
-        )  # fmt: skip
-        wide: tl.constexpr = min(BLOCK, STATES)
-        h = _streamed_product(
-            first_state, deviation, h, scratch, WIDTH, STATES, USED, STATE, wide, TILE, DOT, UPCAST
-        )  # fmt: skip
+            first, x, base, scratch, WIDTH, ROWS, USED, INPUTS, narrow, TILE, DOT, UPCAST
+        )
     h = tl.maximum(h, 0.0).to(dtype)
     for i in tl.static_range(LAYERS):
         total = offsets[i] + tl.zeros([WIDTH, TILE], tl.float32)
@@ -183,17 +173,17 @@ def _hidden(
 
 
 @triton.jit
-def _kept_outputs(matrix, STATES: tl.constexpr, WIDTH: tl.constexpr, GROUPS: tl.constexpr):
+def _kept_outputs(matrix, ROWS: tl.constexpr, WIDTH: tl.constexpr, GROUPS: tl.constexpr):
     """An output layer's matrix as `_outputs` multiplies it: [tall, WIDTH] or by groups."""
     if GROUPS == 0:
-        tall: tl.constexpr = max(_TALL, STATES)
+        tall: tl.constexpr = max(_TALL, ROWS)
         row = tl.arange(0, tall)[:, None]
         at = matrix + row * WIDTH + tl.arange(0, WIDTH)[None, :]
-        weight = tl.load(at, mask=row < STATES, other=0.0)
+        weight = tl.load(at, mask=row < ROWS, other=0.0)
     else:
         part: tl.constexpr = WIDTH // GROUPS
         group = tl.arange(0, GROUPS)[:, None, None]
-        at = matrix + group * part + tl.arange(0, STATES)[None, :, None] * WIDTH
+        at = matrix + group * part + tl.arange(0, ROWS)[None, :, None] * WIDTH
         weight = tl.load(at + tl.arange(0, part)[None, None, :])
     return weight
 
@@ -206,7 +196,7 @@ def _outputs(
     offset,
     scratch,
     STATE: tl.constexpr,
-    STATES: tl.constexpr,
+    ROWS: tl.constexpr,
     USED: tl.constexpr,
     WIDTH: tl.constexpr,
     KEEP_ENDS: tl.constexpr,
@@ -216,34 +206,34 @@ def _outputs(
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """An output layer [STATES, TILE] on the last hidden one.
+    """An output layer [ROWS, TILE] on the last hidden one.
 
     It is a few rows high: either each group of hidden units takes its part of the sum, or, with no
     group, rows are padded to the height of a matrix instruction.
     """
     if KEEP_ENDS and GROUPS == 0:
-        tall: tl.constexpr = max(_TALL, STATES)
+        tall: tl.constexpr = max(_TALL, ROWS)
         total = _product(weight, h, tl.zeros([tall, TILE], tl.float32), DOT, UPCAST)
-        total = tl.sum(tl.reshape(total, [tall // STATES, STATES, TILE]), 0)
+        total = tl.sum(tl.reshape(total, [tall // ROWS, ROWS, TILE]), 0)
     elif KEEP_ENDS:
-        parts = tl.zeros([GROUPS, STATES, TILE], tl.float32)
+        parts = tl.zeros([GROUPS, ROWS, TILE], tl.float32)
         units = tl.reshape(h, [GROUPS, WIDTH // GROUPS, TILE])
         total = tl.sum(_product(weight, units, parts, DOT, UPCAST), 0)
     else:
-        total = tl.zeros([STATES, TILE], tl.float32)
+        total = tl.zeros([ROWS, TILE], tl.float32)
         total = _streamed_product(
-            matrix, h, total, scratch, STATES, WIDTH, STATE, USED, BLOCK, TILE, DOT, UPCAST
+            matrix, h, total, scratch, ROWS, WIDTH, STATE, USED, BLOCK, TILE, DOT, UPCAST
         )  # fmt: skip
     return total + offset
 
 
 @triton.jit
-def _standard_deviation(raw, bounds, STATES: tl.constexpr):
+def _standard_deviation(raw, bounds, ROWS: tl.constexpr):
     """From the outputs of a log-variance, see `GaussianLayers`."""
-    row = tl.arange(0, STATES)[:, None]
+    row = tl.arange(0, ROWS)[:, None]
     least = tl.load(bounds + row)
-    inverse_most = tl.load(bounds + STATES + row)
-    scale = tl.load(bounds + 2 * STATES + row)
+    inverse_most = tl.load(bounds + ROWS + row)
+    scale = tl.load(bounds + 2 * ROWS + row)
     return scale * tl.sqrt(least + 1.0 / (inverse_most + tl.exp(-raw)))
 
 
@@ -253,10 +243,8 @@ def _change(
     control,
     draw,
     base,
-    first_state,
-    first_control,
-    state_weight,
-    control_weight,
+    first,
+    first_weight,
     hidden,
     fragments,
     kept,
@@ -271,8 +259,7 @@ def _change(
     scratch,
     STATE: tl.constexpr,
     CONTROL: tl.constexpr,
-    STATES: tl.constexpr,
-    CONTROLS: tl.constexpr,
+    ROWS: tl.constexpr,
     USED: tl.constexpr,
     WIDTH: tl.constexpr,
     LAYERS: tl.constexpr,
@@ -287,51 +274,49 @@ def _change(
     DOT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """What one step adds to the state, [STATES, TILE]."""
+    """What one step adds to the state, [ROWS, TILE]; its rows beyond the state are zero."""
     h = _hidden(
-        deviation, control, base, first_state, first_control, state_weight, control_weight, hidden,
-        fragments, kept, offsets, scratch, STATE, CONTROL, STATES, CONTROLS, USED, WIDTH, LAYERS,
-        KEPT, KEEP_ENDS, CHUNKS, BLOCK, TILE, WARPS, DOT, UPCAST,
+        deviation + control, base, first, first_weight, hidden, fragments, kept, offsets, scratch,
+        STATE + CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS, CHUNKS, BLOCK, TILE, WARPS,
+        DOT, UPCAST,
     )  # fmt: skip
     change = _outputs(
-        h, last_weight, last, last_offset, scratch, STATE, STATES, USED, WIDTH, KEEP_ENDS, GROUPS,
+        h, last_weight, last, last_offset, scratch, STATE, ROWS, USED, WIDTH, KEEP_ENDS, GROUPS,
         BLOCK, TILE, DOT, UPCAST,
     )  # fmt: skip
     if SAMPLED:
         raw = _outputs(
-            h, head_weight, head, head_offset, scratch, STATE, STATES, USED, WIDTH, KEEP_ENDS,
+            h, head_weight, head, head_offset, scratch, STATE, ROWS, USED, WIDTH, KEEP_ENDS,
             GROUPS, BLOCK, TILE, DOT, UPCAST,
         )  # fmt: skip
-        change += _standard_deviation(raw, bounds, STATES) * draw
+        change += _standard_deviation(raw, bounds, ROWS) * draw
     return change
 
 
 @triton.jit(do_not_specialize=["particles", "samples", "horizon", "total"])
 def rollout_kernel(
-    first_state,  # [N, WIDTH, STATES]
-    first_control,  # [N, WIDTH, CONTROLS]
-    first_exact,  # first_state in float32
+    first,  # [N, WIDTH, ROWS]
+    first_exact,  # the same in float32
     hidden,  # [N, LAYERS, WIDTH, WIDTH]
     fragments,  # [N, LAYERS, WIDTH * WIDTH], the bits of the same in the order of threads
-    last,  # [N, STATES, WIDTH]
+    last,  # [N, ROWS, WIDTH]
     bias,  # [N, LAYERS + 1, WIDTH] float32
-    last_bias,  # [N, STATES] float32
-    head,  # [N, STATES, WIDTH], of a log-variance
-    head_bias,  # [N, STATES] float32
-    bounds,  # [3, STATES] float32
+    last_bias,  # [N, ROWS] float32
+    head,  # [N, ROWS, WIDTH], of a log-variance
+    head_bias,  # [N, ROWS] float32
+    bounds,  # [3, ROWS] float32
     state,  # [B, STATE] float32
     controls,  # [B, K, H, CONTROL] float32
     noise,  # [B, K, H, STATE] float32
     states,  # [H + 1, B, K, STATE] float32, written
-    scratch,  # [programs, max(WIDTH, STATES, CONTROLS), TILE], for what goes through shared memory
+    scratch,  # [programs, max(WIDTH, ROWS), TILE], for what goes through shared memory
     particles,  # of one network
     samples,  # K
     horizon,  # H
     total,  # B K
     STATE: tl.constexpr,
     CONTROL: tl.constexpr,
-    STATES: tl.constexpr,  # STATE, padded
-    CONTROLS: tl.constexpr,  # CONTROL, padded
+    ROWS: tl.constexpr,  # STATE + CONTROL, padded
     USED: tl.constexpr,  # hidden width
     WIDTH: tl.constexpr,  # the same, padded
     LAYERS: tl.constexpr,
@@ -356,22 +341,20 @@ def rollout_kernel(
     robot = particle // samples
 
     unit = tl.arange(0, WIDTH)
-    row = tl.arange(0, STATES)[:, None]
-    input_row = tl.arange(0, CONTROLS)[:, None]
+    row = tl.arange(0, ROWS)[:, None]
     state_mask = (row < STATE) & inside[None, :]
-    control_mask = (input_row < CONTROL) & inside[None, :]
+    control_mask = (row >= STATE) & (row < STATE + CONTROL) & inside[None, :]
 
-    first_state += network * WIDTH * STATES
-    first_control += network * WIDTH * CONTROLS
-    first_exact += network * WIDTH * STATES
+    first += network * WIDTH * ROWS
+    first_exact += network * WIDTH * ROWS
     hidden += network * LAYERS * WIDTH * WIDTH
     fragments += network * LAYERS * WIDTH * WIDTH
-    last += network * STATES * WIDTH
+    last += network * ROWS * WIDTH
     bias += network * (LAYERS + 1) * WIDTH
-    last_bias += network * STATES
-    head += network * STATES * WIDTH
-    head_bias += network * STATES
-    deepest: tl.constexpr = max(WIDTH, STATES, CONTROLS)
+    last_bias += network * ROWS
+    head += network * ROWS * WIDTH
+    head_bias += network * ROWS
+    deepest: tl.constexpr = max(WIDTH, ROWS)
     program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
     scratch += program.to(tl.int64) * deepest * TILE
 
@@ -380,7 +363,7 @@ def rollout_kernel(
     base = tl.load(bias + unit)[:, None] + tl.zeros([WIDTH, TILE], tl.float32)
     for i in range(STATE):
         start_i = tl.load(state + robot * STATE + i, mask=inside, other=0.0)
-        base += tl.load(first_exact + unit * STATES + i)[:, None] * start_i[None, :]
+        base += tl.load(first_exact + unit * ROWS + i)[:, None] * start_i[None, :]
 
     square = unit[:, None] * WIDTH + unit[None, :]
     used = (unit < USED)[:, None]
@@ -395,24 +378,21 @@ def rollout_kernel(
     offsets = ()
     for i in tl.static_range(LAYERS):
         offsets = offsets + (tl.load(bias + (i + 1) * WIDTH + unit)[:, None],)
-    state_weight = first_state
-    control_weight = first_control
+    first_weight = first
     last_weight = last
     head_weight = head
     if KEEP_ENDS:
-        state_weight = tl.load(first_state + unit[:, None] * STATES + tl.arange(0, STATES)[None, :])
-        control_column = tl.arange(0, CONTROLS)[None, :]
-        control_weight = tl.load(first_control + unit[:, None] * CONTROLS + control_column)
-        last_weight = _kept_outputs(last, STATES, WIDTH, GROUPS)
+        first_weight = tl.load(first + unit[:, None] * ROWS + tl.arange(0, ROWS)[None, :])
+        last_weight = _kept_outputs(last, ROWS, WIDTH, GROUPS)
         if SAMPLED:
-            head_weight = _kept_outputs(head, STATES, WIDTH, GROUPS)
+            head_weight = _kept_outputs(head, ROWS, WIDTH, GROUPS)
     last_offset = tl.load(last_bias + row)
     head_offset = last_offset
     if SAMPLED:
         head_offset = tl.load(head_bias + row)
 
     start = tl.load(state + robot[None, :] * STATE + row, mask=state_mask, other=0.0)
-    control_at = controls + (particle * horizon * CONTROL)[None, :] + input_row
+    control_at = controls + (particle * horizon * CONTROL)[None, :] + row - STATE
     draw_at = noise + (particle * horizon * STATE)[None, :] + row
     out = states + particle[None, :] * STATE + row
     control = tl.load(control_at, mask=control_mask, other=0.0)
@@ -420,17 +400,16 @@ def rollout_kernel(
     if SAMPLED:
         draw = tl.load(draw_at, mask=state_mask, other=0.0)
     tl.store(out, start, mask=state_mask)
-    deviation = tl.zeros([STATES, TILE], tl.float32)
+    deviation = tl.zeros([ROWS, TILE], tl.float32)
     begin = 0
     if REGISTERS > 0:
         # Triton sinks what only a loop uses into the loop, loads of register operands too.
         begin = 1
         deviation = _change(
-            deviation, control, draw, base, first_state, first_control, state_weight,
-            control_weight, hidden, fragments, kept, offsets, last, last_weight, last_offset, head,
-            head_weight, head_offset, bounds, scratch, STATE, CONTROL, STATES, CONTROLS, USED,
-            WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE, WARPS, SAMPLED, DOT,
-            UPCAST,
+            deviation, control, draw, base, first, first_weight, hidden, fragments, kept, offsets,
+            last, last_weight, last_offset, head, head_weight, head_offset, bounds, scratch, STATE,
+            CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE,
+            WARPS, SAMPLED, DOT, UPCAST,
         )  # fmt: skip
         out += total * STATE
         tl.store(out, start + deviation, mask=state_mask)
@@ -446,11 +425,10 @@ def rollout_kernel(
         if SAMPLED:
             next_draw = tl.load(draw_at + later * STATE, mask=state_mask, other=0.0)
         deviation += _change(
-            deviation, control, draw, base, first_state, first_control, state_weight,
-            control_weight, hidden, fragments, kept, offsets, last, last_weight, last_offset, head,
-            head_weight, head_offset, bounds, scratch, STATE, CONTROL, STATES, CONTROLS, USED,
-            WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE, WARPS, SAMPLED, DOT,
-            UPCAST,
+            deviation, control, draw, base, first, first_weight, hidden, fragments, kept, offsets,
+            last, last_weight, last_offset, head, head_weight, head_offset, bounds, scratch, STATE,
+            CONTROL, ROWS, USED, WIDTH, LAYERS, KEPT, KEEP_ENDS, GROUPS, CHUNKS, BLOCK, TILE,
+            WARPS, SAMPLED, DOT, UPCAST,
         )  # fmt: skip
         control, draw = next_control, next_draw
         out += total * STATE

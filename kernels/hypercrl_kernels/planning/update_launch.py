@@ -1,14 +1,18 @@
-"""Launches of the sampling and elites kernels; imported only where Triton is used."""
+"""Launches of the kernels beside the rollouts; imported only where Triton is used."""
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from hypercrl_kernels.planning.elites_reference import Elites
 from hypercrl_kernels.planning.elites_triton import elites_kernel
+from hypercrl_kernels.planning.returns_triton import returns_kernel
+from hypercrl_kernels.planning.reward_program import Program
 from hypercrl_kernels.planning.sampling_triton import sampling_kernel
 
 _TILE = 8192  # values a program of the elites kernel holds: 32 a thread
+_RETURNS = 1024  # steps of all trajectories of a program of the returns kernel
 
 
 def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> Elites:
@@ -31,6 +35,8 @@ def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
         CONTROL=control,
         SAMPLES=padded,
         COORDINATES=coordinates,
+        # With few samples a round costs its latency, with many its comparisons.
+        BITS=4 if padded <= 1024 else 2,
         num_warps=4 if padded * coordinates <= _TILE // 2 else 8,  # pyright: ignore[reportCallIssue]
     )
     return Elites(mean, std, best)
@@ -56,3 +62,44 @@ def launch_sampling(mean: Tensor, std: Tensor, noise: Tensor, low: Tensor, high:
         num_warps=4,  # pyright: ignore[reportCallIssue]
     )
     return actions
+
+
+def launch_returns(
+    states: Tensor, actions: Tensor, reward: Program, termination: Program | None
+) -> Tensor:
+    """`TracedReturns` by the kernel."""
+    robots, samples, horizon, control = actions.shape
+    states = states.float()
+    if states.stride(3) != 1 or states.stride(0) != samples * states.stride(1):
+        states = states.contiguous()
+    total = robots * samples
+    steps = triton.next_power_of_2(horizon)
+    # A few trajectories a program, until there are more than fill the device.
+    tile = max(1, min(4 if total <= 4096 else 16, _RETURNS // steps))
+    returns = actions.new_empty(robots, samples, dtype=torch.float32)
+    ends = termination or Program((), ())
+    returns_kernel[(triton.cdiv(total, tile),)](
+        states,
+        actions.float().contiguous(),
+        reward.constants or (returns,),
+        ends.constants or (returns,),
+        returns,
+        total,
+        horizon,
+        states.stride(2),
+        states.stride(1),
+        CONTROL=control,
+        REWARD=_unrolled(reward),
+        ENDS=_unrolled(ends),
+        STEPS=steps,
+        TILE=tile,
+        num_warps=4,  # pyright: ignore[reportCallIssue]
+    )
+    return returns
+
+
+def _unrolled(program: Program) -> tuple[tuple[tl.constexpr, ...], ...]:
+    """The lines for the compiler: three operands each, the first one again where there are fewer,
+    and every part marked as a constant, without which it knows no words."""
+    padded = ((line + line[1:2] * 2)[:4] for line in program.lines)
+    return tuple(tuple(tl.constexpr(part) for part in line) for line in padded)

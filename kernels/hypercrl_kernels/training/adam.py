@@ -3,12 +3,8 @@
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam_reference import (
-    AdamMoments,
-    AdamSettings,
-    adam_reference,
-    clipped_step,
-)
+from hypercrl_kernels.training.adam_chunked import clipped_step_chunked
+from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings, adam_reference
 
 
 @torch.no_grad()
@@ -51,5 +47,5 @@ def adam_step(
 
         launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
     else:
-        clipped_step(parameter, gradient, moments, settings, norm, limit)
+        clipped_step_chunked(parameter, gradient, moments, settings, norm, limit)
     moments.step.add_(1)

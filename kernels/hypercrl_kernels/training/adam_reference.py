@@ -39,18 +39,3 @@ def adam_reference(
     corrected = square.sqrt() / (1 - settings.beta2**steps).sqrt().to(square)
     rate = (settings.rate / (1 - settings.beta1**steps)).to(mean)
     return parameter - rate * mean / (corrected + settings.epsilon), mean, square
-
-
-def clipped_step(
-    parameter: Tensor,
-    gradient: Tensor,
-    moments: AdamMoments,
-    settings: AdamSettings,
-    norm: Tensor,
-    limit: float,
-) -> None:
-    """Take a step, in place, on gradient · min(1, limit / (norm + 10⁻⁶)); it is not counted."""
-    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    new = adam_reference(parameter, scale * gradient, moments, settings)
-    for target, value in zip((parameter, moments.mean, moments.square), new, strict=True):
-        target.copy_(value)

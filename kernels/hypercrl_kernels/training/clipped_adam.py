@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.training.adam_reference import AdamSettings, clipped_step
+from hypercrl_kernels.training.adam_chunked import clipped_step_chunked
+from hypercrl_kernels.training.adam_reference import AdamSettings
 from hypercrl_kernels.training.step_parts import Shares, Trained
 
 
@@ -57,4 +58,4 @@ def clipped_adam(
         return
     for (parameter, gradient, moments), norm in zip((theta, embedding), norms, strict=True):
         before = moments._replace(step=moments.step - 1)
-        clipped_step(parameter, gradient, before, settings, norm, limit)
+        clipped_step_chunked(parameter, gradient, before, settings, norm, limit)

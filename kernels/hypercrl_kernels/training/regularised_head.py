@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.training.adam_reference import AdamMoments, AdamSettings
+from hypercrl_kernels.training.regularised_head_chunked import regularised_head_chunked
 from hypercrl_kernels.training.regularised_head_reference import (
     HeadGradients,
     regularised_head_reference,
@@ -31,7 +32,8 @@ def regularised_head(
     old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
     numbers written for them are never stored.
 
-    One Triton kernel on CUDA for a layer that fits, torch operations elsewhere.
+    One Triton kernel on CUDA for a layer that fits; torch operations elsewhere, on a CPU chunk by
+    chunk.
 
     Args:
         head: [P w + P], W [P, w] row by row, then b [P].
@@ -44,7 +46,7 @@ def regularised_head(
         targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are, None for all.
         strength: factor of R.
     """
-    compute = regularised_head_reference
+    compute = regularised_head_reference if head.is_cuda else regularised_head_chunked
     if fits(head, old.shape[1]):
         from hypercrl_kernels.training.launch import launch_regularised_head as compute
     return compute(

@@ -1,0 +1,165 @@
+"""The grid of the evidence as data: which method learns which sequence, with which settings.
+
+Cells of one sequence differ in the settings of their methods, and in their seeds, alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+FIRST = ("hnet", "multitask", "single", "coreset", "coreset_bytes", "finetune")
+REST = ("hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
+METHODS = (*FIRST, *REST)
+
+COMMON = ("logger=[]", "protocol.final_episodes=10")
+STANDARD = ("preset=standard", "protocol.eval_every=4000", "protocol.checkpoint_every=3000")
+"""No evaluations within a task: tables are made of those between tasks."""
+QUICK = ("preset=quick", "protocol.num_tasks=null")
+SHORT = (*QUICK, "planner.execute=best", "protocol.eval_every=1200")
+"""As `quick` is on push."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One column of the evidence.
+
+    Attributes:
+        env: whose tasks are learned.
+        words: settings of every cell beside its method's own.
+        tasks: how many there are.
+        methods, seeds: the cells.
+        coreset: transitions a task that the original keeps there (Huang et al., ICRA 2021, and its
+            code): 100 of a push, 600 of a door, 1000 of a cheetah.
+        threads: cores of a cell. Of long runs fewer go side by side, so that each ends in time.
+        seconds: a guess how long a cell takes among as many as there is room for, until some have
+            ended.
+        needs: a module without which it cannot run.
+    """
+
+    env: str
+    words: tuple[str, ...]
+    tasks: int = 5
+    methods: tuple[str, ...] = METHODS
+    seeds: int = 5
+    coreset: int = 100
+    threads: int = 1
+    seconds: float = 150.0
+    needs: str = "mujoco"
+
+
+SEQUENCES = {
+    "door": Sequence("door", STANDARD, coreset=600),
+    "push": Sequence("push", STANDARD),
+    "push_frame": Sequence("push_frame", STANDARD),
+    "door5": Sequence("door5", STANDARD, coreset=600),
+    "slide": Sequence("slide", STANDARD),
+    "cheetah_joints": Sequence(
+        "cheetah_joints",
+        (
+            *QUICK,
+            "protocol.robots=8",
+            "protocol.eval_every=14000",
+            "protocol.checkpoint_every=5000",
+        ),
+        coreset=1000,
+        seconds=300.0,
+    ),
+    "push20": Sequence(
+        "push20",
+        (*STANDARD, "protocol.eval_tasks=5"),
+        tasks=20,
+        threads=2,
+        seconds=400.0,
+    ),
+    "push100": Sequence(
+        "push100",
+        (*SHORT, "protocol.robots=4", "protocol.eval_tasks=5", "protocol.checkpoint_every=1800"),
+        tasks=100,
+        methods=("hnet", "coreset_bytes", "finetune"),
+        seeds=3,
+        threads=3,
+        seconds=500.0,
+    ),
+    "push_engines": Sequence(
+        "push_engines",
+        (*SHORT, "device=cpu"),
+        tasks=4,
+        seconds=1500.0,
+        needs="pybullet",
+    ),
+    # Is `standard` as good as the paper's 2000 updates a session?
+    "push_2000": Sequence(
+        "push", (*STANDARD, "protocol.updates=2000"), methods=("hnet",), seeds=3, seconds=300.0
+    ),
+    "door_2000": Sequence(
+        "door", (*STANDARD, "protocol.updates=2000"), methods=("hnet",), seeds=3, seconds=300.0
+    ),
+}
+
+STAGES = (
+    (("door", "push", "push_frame"), FIRST),
+    (("push_2000", "door_2000"), ("hnet",)),
+    (("door", "push", "push_frame"), REST),
+    (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
+    (("push20",), FIRST),
+    (("push100",), ("hnet", "coreset_bytes", "finetune")),
+    (("push20",), REST),
+)
+"""What is run first; within a stage one seed of all before the next."""
+
+
+@dataclass(frozen=True)
+class EvidenceCell:
+    """One run."""
+
+    sequence: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.sequence}/{self.method}/{self.seed}"
+
+    @property
+    def column(self) -> Sequence:
+        return SEQUENCES[self.sequence]
+
+    def words(self) -> list[str]:
+        """The settings of `hypercrl train`."""
+        column = self.column
+        words = [f"env={column.env}", f"method={self.method}", *COMMON, *column.words]
+        words += [f"threads={column.threads}", f"seed={self.seed}"]
+        return [*words, *method_words(self.method, column)]
+
+
+def method_words(method: str, column: Sequence) -> list[str]:
+    """A method's own settings where they are not the shipped ones.
+
+    As shipped, derpp, reservoir and coreset_bytes have as many bytes as hnet's parameters, and ftl
+    features of about as many. PackNet's smallest share is the last task's, keep (1 − keep)^(N−1),
+    which is largest at keep = 1/N; half as much again costs it a tenth and leaves the others more.
+    As less is left than by its shipped half, it is retrained for longer.
+    """
+    if method == "coreset":
+        return [f"method.per_task={column.coreset}"]
+    if method == "packnet":
+        return [f"method.keep={1.5 / column.tasks:.3g}", "method.retrain_updates=1500"]
+    return []
+
+
+def cells(only: str = "*") -> Iterator[EvidenceCell]:
+    """All cells, the most wanted first; of them those whose names fit a pattern of `only`.
+
+    Args:
+        only: patterns as of a shell, separated by commas: "push/*", "door/hnet/0".
+    """
+    for sequences, methods in STAGES:
+        for seed in range(max(SEQUENCES[name].seeds for name in sequences)):
+            for name in sequences:
+                column = SEQUENCES[name]
+                for method in methods if seed < column.seeds else ():
+                    cell = EvidenceCell(name, method, seed)
+                    if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
+                        yield cell

@@ -1,0 +1,284 @@
+"""docs/results/evidence.md and its figures, from what is kept of the cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from evidence_grid import METHODS, SEQUENCES, cells
+from evidence_records import cell_of, matrix
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from hypercrl.base.files import write_atomically
+from hypercrl.metrics import (
+    Array,
+    average_performance,
+    forgetting,
+    interquartile_mean,
+    interquartile_mean_interval,
+    mean_interval,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    zero_shot_forward_transfer,
+)
+from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.formats import (
+    UNDEFINED,
+    count,
+    duration,
+    fixed,
+    mean,
+    significant,
+    size,
+    spread,
+)
+from hypercrl.report.runs import Result, Run
+from hypercrl.report.style import INK, STYLE, WIDTH, looks, to_png
+from hypercrl.report.tables import SEEDS_FOR_INTERVAL
+from hypercrl.report.trade_offs import trade_offs
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+LONG = 10
+"""Tasks beyond which success is drawn over tasks seen, and not listed task by task."""
+AGAINST = "hnet"
+AHEAD_ON = ("door", "push20")
+"""Where it is to be ahead of the original's coreset."""
+
+HEAD = """# The evidence
+
+Who remembers, at what cost: {done} of {all} cells. Made by `python scripts/evidence.py table` from
+[one line a run](evidence); the grid and its settings are
+[scripts/evidence_grid.py](../../scripts/evidence_grid.py). In a sequence all methods have the same
+environment steps, planner and updates, and differ in their own settings alone.
+
+Success is that of ten episodes a task after the last task, mean over seeds; IQM its interquartile
+mean over seeds × tasks, with a 95 % bootstrap interval stratified by task. P(hnet >) is how likely
+a run of hnet is to beat one of the method on the same task (a tie counts half), with the same
+bootstrap; both as in rliable (Agarwal et al. 2021). The normalised return is 0 for the untrained
+agent and 1 for `single` on that task; [metrics](../metrics.md) has the others. Bytes are what
+method and replay keep after the last task; a run's time is that beside others on one GPU.
+"""
+
+
+def write_page(records: Mapping[str, Mapping[str, Any]], docs: Path = DOCS) -> Path:
+    """Write the page and its figures.
+
+    Args:
+        records: what is kept, by the names of the cells.
+        docs: folder of the documents.
+    """
+    every = list(cells())
+    parts = [HEAD.format(done=len(records), all=len(every)), _cells_done(records)]
+    by_sequence = {
+        name: [r for r in records.values() if cell_of(r).sequence == name] for name in SEQUENCES
+    }
+    benchmarks = {name: benchmark_of(name, mine) for name, mine in by_sequence.items() if mine}
+    parts.append(_targets(benchmarks))
+    for name, benchmark in benchmarks.items():
+        parts.append(_section(name, benchmark, by_sequence[name], docs / "images"))
+    page = docs / "results" / "evidence.md"
+    write_atomically(page, ("\n".join(parts).rstrip() + "\n").encode())
+    return page
+
+
+def benchmark_of(name: str, records: Sequence[Mapping[str, Any]]) -> Benchmark:
+    """The runs of one sequence, methods in the grid's order."""
+    ordered = sorted(records, key=lambda r: (METHODS.index(cell_of(r).method), cell_of(r).seed))
+    return Benchmark(name, str(records[0]["settings"]["preset"]), tuple(map(_run, ordered)))
+
+
+def _run(record: Mapping[str, Any]) -> Run:
+    cell = cell_of(record)
+    result = Result(
+        tasks=tuple(f"task {j}" for j in range(1, len(record["success"]))),
+        scores=matrix(record, "scores"),
+        success=matrix(record, "success"),
+        prediction_error=matrix(record, "prediction_error"),
+        memory_bytes=tuple(record["memory_bytes"]),
+        training_seconds=tuple(record["training_seconds"]),
+        memory_state_bytes=0,
+        memory_step_milliseconds=math.nan,
+        task_inference={},
+        **{key: record[key] for key in ("prediction_horizon", "seconds", "seconds_by", "plans")},
+        **{key: record[key] for key in ("updates", "extra_updates", "env_steps", "parameters")},
+        **{key: record[key] or math.nan for key in ("plan_milliseconds", "update_milliseconds")},
+        **{key: record[key] for key in ("git", "machine")},
+    )
+    preset = str(record["settings"]["preset"])
+    place = Path(cell.name)
+    return Run(place, cell.method, cell.sequence, preset, cell.seed, {}, "", result, None, {})
+
+
+def _cells_done(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Seeds that have ended, of those that are to."""
+    rows = []
+    for name, column in SEQUENCES.items():
+        row = []
+        for method in METHODS:
+            ended = sum(f"{name}/{method}/{seed}" in records for seed in range(column.seeds))
+            row.append(f"{ended}/{column.seeds}" if method in column.methods else "")
+        rows.append([name, *row])
+    return "## What is done\n\n" + table(["", *METHODS], rows)
+
+
+def _targets(benchmarks: Mapping[str, Benchmark]) -> str:
+    """What hnet was to reach, where there are runs of it; a cell is bold where it did not."""
+    rows = []
+    for name, benchmark in benchmarks.items():
+        success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
+        if AGAINST not in success:
+            continue
+        ours = success[AGAINST]
+        behind = {m: float(x[:, -1].mean() - ours[:, -1].mean()) for m, x in success.items()}
+        normalised = math.nan
+        if benchmark.normalise is not None:
+            scores = benchmark.normalise(benchmark.matrices(AGAINST, "scores"))
+            normalised = float(scores[:, -1].mean())
+        rows.append(
+            [
+                name,
+                str(len(ours)),
+                _held(float(ours[:, -1].mean(0).min()), 0.95),
+                _held(normalised, 0.95),
+                _held(-mean([forgetting(m) for m in ours]), -0.03, sign=-1),
+                _held(-behind.get("multitask", math.nan), -0.03),
+                _held(-behind.get("coreset", math.nan), 0.2 if name in AHEAD_ON else 0.0),
+                _held(-behind.get("coreset_bytes", math.nan), 0.0),
+            ]
+        )
+    header = ["hnet on", "seeds", "least success of a task ≥ 0.95", "normalised return ≥ 0.95"]
+    header += ["forgetting ≤ 0.03", "success − multitask's ≥ −0.03"]
+    header += [f"− coreset's ≥ 0.2 ({', '.join(AHEAD_ON)}), 0", "− coreset_bytes' ≥ 0"]
+    return "## Targets\n\nBold: missed.\n\n" + table(header, rows) if rows else ""
+
+
+def _held(value: float, least: float, sign: int = 1) -> str:
+    text = fixed(sign * value)
+    return text if math.isnan(value) or value >= least - 1e-9 else f"**{text}**"
+
+
+def _section(
+    name: str, benchmark: Benchmark, records: Sequence[Mapping[str, Any]], images: Path
+) -> str:
+    origin = sorted({f"{r['git']} on {r['machine'].partition(';')[0]}" for r in records})
+    words = " ".join(SEQUENCES[name].words)
+    seen = {(r["env_steps"], r["updates"]) for r in records}
+    budget = "; ".join(f"{count(steps)} steps and {count(ups)} updates" for steps, ups in seen)
+    alike = "" if len(seen) == 1 else " **These differ: no comparison.**"
+    parts = [
+        f"## {name}\n",
+        f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
+        f"Commit {', '.join(origin)}.\n",
+        results_table(benchmark),
+        _pictures(name, benchmark, images),
+    ]
+    return "\n".join(parts)
+
+
+def results_table(benchmark: Benchmark) -> str:
+    """A row a method."""
+    tasks = len(benchmark.tasks)
+    reference = benchmark.matrices(AGAINST, "success")
+    rows = []
+    for method in benchmark.methods:
+        success, results = benchmark.matrices(method, "success"), benchmark.results(method)
+        final, errors = success[:, -1], benchmark.matrices(method, "prediction_error")
+        by_task = final.mean(0)
+        rows.append(
+            [
+                method,
+                str(len(results)),
+                " ".join(fixed(s) for s in by_task)
+                if tasks <= LONG
+                else f"≥ {fixed(by_task.min())}",
+                _interval(final),
+                _normalised(benchmark, method),
+                spread([forgetting(m) for m in success]),
+                spread([zero_shot_forward_transfer(m) for m in success]),
+                significant(mean([average_performance(e) for e in errors])),
+                size(mean([r.memory_bytes[-1] for r in results])),
+                duration(mean([r.seconds for r in results])),
+                UNDEFINED if method == AGAINST else _against(reference, final),
+            ]
+        )
+    header = ["method", "seeds", "success, task by task", "IQM [95 %]", "normalised return"]
+    header += ["forgetting", "transfer", benchmark.error_name, "kept", "a run", f"P({AGAINST} >)"]
+    return table(header, rows)
+
+
+def _interval(final: Array) -> str:
+    middle = fixed(interquartile_mean(final))
+    if len(final) < SEEDS_FOR_INTERVAL:
+        return middle
+    low, high = interquartile_mean_interval(final, np.random.default_rng(0))
+    return f"{middle} [{fixed(low)}, {fixed(high)}]"
+
+
+def _normalised(benchmark: Benchmark, method: str) -> str:
+    if benchmark.normalise is None:
+        return UNDEFINED
+    matrices = benchmark.normalise(benchmark.matrices(method, "scores"))
+    return spread([average_performance(m) for m in matrices])
+
+
+def _against(reference: Array, final: Array) -> str:
+    if not len(reference):
+        return UNDEFINED
+    ours = reference[:, -1]
+    middle = fixed(probability_of_improvement(ours, final))
+    if min(len(ours), len(final)) < SEEDS_FOR_INTERVAL:
+        return middle
+    low, high = probability_of_improvement_interval(ours, final, np.random.default_rng(0))
+    return f"{middle} [{fixed(low)}, {fixed(high)}]"
+
+
+def _pictures(name: str, benchmark: Benchmark, images: Path) -> str:
+    figures = {"success and its costs": ("costs", trade_offs(benchmark))}
+    if len(benchmark.tasks) > LONG:
+        figures["success against tasks seen"] = ("seen", success_over_tasks(benchmark))
+    lines = []
+    for title, (kind, figure) in figures.items():
+        file = images / f"evidence_{name}_{kind}.png"
+        write_atomically(file, to_png(figure))
+        lines.append(f"![{name}: {title}](../images/{file.name})")
+    return "\n".join(lines) + "\n"
+
+
+def success_over_tasks(benchmark: Benchmark) -> Figure:
+    """Mean success on the tasks seen so far, those of them that were evaluated, after each task.
+
+    Bands are 95 % bootstrap intervals of the mean over seeds.
+    """
+    look = looks(tuple(benchmark.methods))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for method in benchmark.methods:
+            curves = np.array([on_seen(m) for m in benchmark.matrices(method, "success")])
+            stages = np.arange(1, curves.shape[1] + 1)
+            colour = look[method].colour
+            axes.plot(stages, curves.mean(0), color=colour, ls=look[method].dash, label=method)
+            if len(curves) >= SEEDS_FOR_INTERVAL:
+                generator = np.random.default_rng(0)
+                bounds = np.array([mean_interval(values, generator) for values in curves.T])
+                axes.fill_between(stages, *bounds.T, color=colour, alpha=0.15, lw=0)
+        axes.set_ylim(-0.04, 1.04)
+        axes.set_xlabel("tasks seen")
+        axes.set_ylabel("success on them", color=INK)
+        figure.legend(loc="outside lower center", ncols=7, frameon=False)
+    return figure
+
+
+def on_seen(success: Array) -> Array:
+    """[N], mean over the tasks learned so far of those that were evaluated, after each of N."""
+    return np.array([np.nanmean(row[:stage]) for stage, row in enumerate(success[1:], start=1)])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Make a table of docs/results again.
+#
+#   scripts/reproduce.sh                 what there is, on what it was made, how long it took
+#   scripts/reproduce.sh NAME [OUT]      its commands one after another; runs and numbers in OUT
+#   scripts/reproduce.sh NAME --print    its commands alone
+#
+# Grids go on where they were; any other run that is there already ends it with a message: name
+# another OUT. Which machine each figure is of, and which commit, is beside it in the page.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# name | page under docs/results | machine | takes
+tables() {
+  cat <<'END'
+paper|../results.md#the-papers-protocol|one GPU|25 minutes (six runs of four)
+standard|evidence.md|one GPU|5 minutes guessed, not measured
+quick|../results.md#the-quick-preset|CPU, two cores|70 minutes (ten runs of seven)
+demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
+twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
+evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
+whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
+collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
+gpu_faults|whole_runs.md#a-gpu-that-is-full-or-fails|one GPU|2 minutes
+sharing|whole_runs.md#sixteen-seeds-on-one-gpu|two GPUs, 32 cores|6 minutes guessed, not measured
+conflicts|task_conflicts.md|one GPU|40 minutes guessed, not measured
+conflicts_cheetah|task_conflicts.md#cheetah|CPU, one thread|55 minutes (two runs of 26)
+engines|task_conflicts.md#push_engines|CPU, Python 3.11, hypercrl[bullet]|15 minutes guessed, not measured
+planners|planners.md#how-few-samples-will-do|one GPU|10 minutes guessed, not measured
+frame_hidden|memories.md|one GPU|30 minutes guessed, not measured
+recall|memories.md|one GPU|6 minutes
+subset|planning_and_training_speed.md|one GPU|10 minutes guessed, not measured
+plans|planning_and_training_speed.md|one GPU|5 minutes guessed, not measured
+training_step|planning_and_training_speed.md#a-training-step-on-a-gpu|one GPU|5 minutes guessed, not measured
+memory_kernels|memory_kernels.md|one GPU|10 minutes guessed, not measured
+gymnasium|gymnasium.md|CPU|30 minutes guessed, not measured
+environments|planning_and_training_speed.md|CPU|2 minutes guessed, not measured
+faults|faults.md|CPU|hours
+fuzz|fuzz.md|CPU|hours
+soak|soak.md|CPU|hours
+END
+}
+
+commands() { # name, folder of what is made
+  local out=$2
+  case $1 in
+    paper)
+      for env in push push_frame; do for method in hnet finetune single; do
+        echo "hypercrl train preset=paper env=$env method=$method seed=0 device=cuda run_dir=$out/${env}_$method"
+      done; done
+      echo "hypercrl report $out/push_* out=$out/report" ;;
+    standard) echo "python scripts/evidence.py run --only 'push_2000/*,door_2000/*,push/hnet/*,door/hnet/*' --out $out" ;;
+    quick) echo "hypercrl bench preset=quick env=push method=hnet,finetune 'seed=range(5)' device=cpu threads=2 workers=1 out=$out/quick" ;;
+    demo)
+      for seed in 0 1 2; do
+        echo "hypercrl train env=push method=hnet preset=quick device=cpu threads=1 'dynamics.hidden=[100,100]' seed=$seed run_dir=$out/demo_$seed"
+      done
+      echo "python scripts/make_demo.py $out/demo_2 $out/push_demo" ;;
+    twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
+    evidence)
+      echo "python scripts/evidence.py run --seconds 540 --out $out"
+      echo "python scripts/evidence.py take $out/evidence.jsonl"
+      echo "python scripts/evidence.py table" ;;
+    whole_runs)
+      echo "hypercrl train preset=paper env=push method=hnet seed=0 device=cuda threads=4 protocol.robots=16 simulators=16 run_dir=$out/robots16"
+      echo "python scripts/bench_sharing.py seeds --seeds 16 --out $out" ;;
+    collected_steps) echo "python scripts/bench_collection.py --robots 1 4 8 16 --simulators 16 --out $out/collected_steps.json" ;;
+    gpu_faults) echo "python scripts/gpu_faults.py" ;;
+    sharing) echo "python scripts/bench_sharing.py gpus --gpus 1,2 --cores 16 --out $out protocol.robots=4 protocol.eval_every=1200" ;;
+    conflicts)
+      for env in push push_frame slide door door5 cheetah; do
+        echo "hypercrl train preset=paper method=single env=$env protocol.updates=500 protocol.eval_every=4000 protocol.final_episodes=5 device=cuda run_dir=$out/$env"
+        echo "python scripts/conflict_matrix.py $out/$env --episodes 20 --device cuda --out $out/$env.json"
+      done ;;
+    conflicts_cheetah)
+      for env in cheetah cheetah_joints; do
+        echo "hypercrl train preset=quick env=$env method=single seed=0 device=cpu threads=1 protocol.num_tasks=null protocol.eval_every=5000 protocol.eval_episodes=3 run_dir=$out/$env"
+        echo "python scripts/conflict_matrix.py $out/$env --episodes 20 --out $out/$env.json"
+      done ;;
+    engines)
+      echo "hypercrl train preset=quick env=push_engines method=single seed=0 device=cpu protocol.eval_every=1200 protocol.final_episodes=3 protocol.eval_episodes=1 run_dir=$out/engines"
+      echo "python scripts/conflict_matrix.py $out/engines --out $out/engines.json" ;;
+    planners)
+      for env in push door; do
+        echo "hypercrl train preset=quick env=$env method=single seed=0 device=cuda run_dir=$out/$env"
+        echo "python scripts/compare_planners.py $out/$env --planners cem icem --episodes 10 --repeats 3 --device cuda --out $out/$env.json"
+      done ;;
+    frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;
+    recall) echo "hypercrl bench suite=recall memory=all memory.width=16,32,64 steps=1500 device=cuda workers=8 out=$out/recall" ;;
+    subset)
+      for tasks in null 3 1; do
+        echo "hypercrl train env=push10 preset=quick protocol.num_tasks=null protocol.final_episodes=10 protocol.eval_every=1200 method=hnet method.regularised_tasks=$tasks seed=0 device=cuda run_dir=$out/push10_$tasks"
+      done ;;
+    plans)
+      echo "python scripts/bench_planner.py --device cuda --out $out/planner.json"
+      echo "python scripts/bench_rollout.py --device cuda --out $out/rollout.json" ;;
+    training_step)
+      echo "python scripts/bench_training.py --device cuda --out $out/training.json"
+      echo "python scripts/bench_tasks.py --device cuda --out $out/tasks.json" ;;
+    memory_kernels) echo "python scripts/bench_kernels.py --shapes 'B256 T64' 'B64 T1024' 'B1 T1' 'B4096 T1'" ;;
+    gymnasium) echo "python scripts/try_gymnasium.py --out $out/gymnasium" ;;
+    environments) echo "python scripts/bench_envs.py --seconds 0.8 --rounds 3" ;;
+    faults) echo "python scripts/faults.py --out $out/faults --folder $out/runs" ;;
+    fuzz) echo "python scripts/fuzz.py --long --jobs 2 --out $out/fuzz" ;;
+    soak) echo "python scripts/soak.py --out $out/soak --run $out/run" ;;
+    *) return 1 ;;
+  esac
+}
+
+row() { tables | grep "^$1|" || true; }
+
+if [ $# -eq 0 ]; then
+  echo "scripts/reproduce.sh NAME [OUT] makes one of these; they lie in docs/results:"
+  tables | while IFS='|' read -r name page machine takes; do
+    printf '%-18s %-50s %s; %s\n' "$name" "$page" "$takes" "$machine"
+  done
+  exit
+fi
+name=$1
+if [ -z "$(row "$name")" ]; then
+  echo "there is no table $name; without a name it lists them" >&2
+  exit 2
+fi
+IFS='|' read -r _ page machine takes <<<"$(row "$name")"
+if [ "${2:-}" = --print ]; then
+  commands "$name" "runs/reproduce/$name"
+  exit
+fi
+out=${2:-runs/reproduce/$name}
+echo "docs/results/$page: $takes, on $machine"
+mkdir -p "$out"
+started=$SECONDS
+while IFS= read -r command; do
+  echo "\$ $command"
+  eval "$command" </dev/null
+done < <(commands "$name" "$out")
+echo "took $((SECONDS - started)) s; what was made is in $out"

@@ -1,0 +1,256 @@
+"""The evidence's grid, its pieces, and what is kept of them; with runs at their smallest."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from hypercrl.base.errors import UserError
+from hypercrl.base.strict_json import from_json
+from hypercrl.bench.workers import Attempt
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TINY = (
+    "preset=smoke",
+    "dynamics.hidden=[16]",
+    "protocol.random_steps=24",
+    "protocol.planned_steps=12",
+    "protocol.update_every=12",
+    "protocol.prediction_horizon=3",
+    "planner.samples=8",
+    "planner.elites=2",
+    "planner.horizon=3",
+)
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import evidence as module
+
+    return module
+
+
+@pytest.fixture
+def grid(evidence, monkeypatch):
+    """A grid of one sequence of two tasks, of which two methods learn."""
+    import evidence_grid
+    import evidence_records
+
+    column = evidence_grid.Sequence("push", TINY, tasks=2, seeds=2, seconds=20.0)
+    monkeypatch.setattr(evidence_grid, "COMMON", ("logger=[]", "protocol.final_episodes=1"))
+    monkeypatch.setitem(evidence_grid.SEQUENCES, "push", column)
+    monkeypatch.setattr(evidence_grid, "STAGES", ((("push",), ("single", "finetune")),))
+    evidence_records.wanted.cache_clear()
+    yield evidence_records
+    evidence_records.wanted.cache_clear()
+
+
+@pytest.fixture
+def call(evidence, monkeypatch, tmp_path):
+    """The script on words, its folders in `tmp_path`."""
+
+    def call(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["evidence.py", "--kept", str(tmp_path / "kept"), *words])
+        evidence.main()
+
+    return call
+
+
+def test_cells_of_a_sequence_differ_in_the_methods_settings_alone(evidence):
+    import evidence_grid
+    from evidence_records import own, shared, wanted
+
+    of_push = {method: wanted("push", method) for method in evidence_grid.METHODS}
+    for method, settings in of_push.items():
+        assert shared(settings) == shared(of_push["hnet"]), method
+        assert own(settings)["method.name"] == method
+    for name, column in evidence_grid.SEQUENCES.items():
+        words = [evidence_grid.EvidenceCell(name, m, 0).words() for m in column.methods]
+        others = [[w for w in each if not w.startswith("method")] for each in words]
+        assert all(each == others[0] for each in others), name
+        settings = wanted(name, "hnet")
+        assert len(settings["env.tasks"]) == column.tasks
+        for steps in ("random_steps", "planned_steps"):
+            assert settings[f"protocol.{steps}"] % settings["protocol.robots"] == 0
+
+
+def test_every_cell_of_the_grid_is_there_once(evidence):
+    import evidence_grid
+
+    names = [cell.name for cell in evidence_grid.cells()]
+    columns = evidence_grid.SEQUENCES.values()
+    assert len(set(names)) == len(names) == sum(len(c.methods) * c.seeds for c in columns)
+    assert names[0] == "door/hnet/0"
+    some = [cell.name for cell in evidence_grid.cells("push/hnet/*")]
+    assert some == [f"push/hnet/{seed}" for seed in range(5)]
+
+
+def test_pieces_are_kept_and_not_run_again(grid, call, tmp_path, capfd):
+    out, work = str(tmp_path / "out"), str(tmp_path / "work")
+    run = ("run", "--out", out, "--work", work, "--device", "cpu", "--seconds", "120")
+    call(*run, "--only", "push/*/0", "--commit", "abc", "--agents", "push/single/0")
+    lines = (tmp_path / "out" / "evidence.jsonl").read_text().splitlines()
+    assert {json.loads(line)["cell"] for line in lines} == {"push/single/0", "push/finetune/0"}
+    assert (tmp_path / "out" / "push_single_0.tar.gz").stat().st_size > 1000
+    call("take", str(tmp_path / "out" / "evidence.jsonl"))
+    kept = tmp_path / "kept" / "push.jsonl"
+    header, *cells = map(json.loads, kept.read_text().splitlines())
+    assert header["settings"]["protocol.random_steps"] == 24
+    assert all(len(line) < 2000 for line in kept.read_text().splitlines()[1:])
+    for cell in cells:
+        result = from_json((tmp_path / "work" / cell["cell"] / "result.json").read_bytes())
+        assert cell["git"] == "abc"
+        for name in ("success", "scores", "prediction_error"):
+            np.testing.assert_allclose(grid.matrix(cell, name), result[name], rtol=1e-3)
+        assert cell["memory_bytes"] == result["memory_bytes"]
+        assert set(cell["settings"]) == {k for k in cell["settings"] if k.startswith("method.")}
+    before = kept.read_bytes()
+    call("take", str(tmp_path / "out" / "evidence.jsonl"))
+    assert kept.read_bytes() == before
+    same_from_a_bench(tmp_path / "work" / "push" / "single" / "0", tmp_path)
+    capfd.readouterr()
+    call(*run, "--only", "push/*/0")
+    assert "2 cells are kept, 0 to do" in capfd.readouterr().out
+    call("status")
+    assert "push               2 of 4" in capfd.readouterr().out
+
+
+def same_from_a_bench(run: Path, folder: Path) -> None:
+    """A cell of scripts/bench_sharing.py's grid is packed alike."""
+    from bench_sharing import keep_evidence
+    from evidence_records import read_lines
+
+    bench = SimpleNamespace(out=folder / "bench", results=lambda: {"push-single-0": {}})
+    shutil.copytree(run, bench.out / "cells" / "push-single-0")
+    keep_evidence(cast(Any, bench), folder / "kept.jsonl")
+    (record,) = read_lines(folder / "kept.jsonl")
+    (other,) = (
+        r for r in read_lines(folder / "out" / "evidence.jsonl") if r["cell"] == record["cell"]
+    )
+    assert {**record, "git": "abc"} == other
+
+
+def test_what_would_not_end_is_not_begun(evidence, tmp_path):
+    from evidence_grid import EvidenceCell
+
+    from hypercrl.bench import Cell
+    from hypercrl.bench.mps import Service
+
+    cell = Cell("push20/hnet/0", (), tmp_path / "cell")
+    cells = {cell.name: EvidenceCell("push20", "hnet", 0)}
+    margin, usual = evidence.MARGIN, evidence.Usual([{"cell": "push20/single/3", "seconds": 70.0}])
+    needed = evidence.STARTING + margin * 70.0
+
+    def workers(slots: int, seconds: float):
+        deadline = time.monotonic() + seconds
+        return evidence.TimedWorkers(slots, [], Service(), cells, usual, deadline, lambda _: None)
+
+    assert workers(1, needed + 10).room(cell)
+    late = workers(1, needed - 10)
+    assert not late.room(cell)
+    with pytest.raises(evidence.TimeIsUp):
+        late.finished()
+    busy = workers(3, needed + 10)  # this one takes two cores
+    busy._running = [Attempt(cell, cast(Any, None), 0, False)]
+    assert not busy.room(cell)
+    cell.folder.mkdir()
+    (cell.folder / "config.yaml").touch()  # it goes on from where it was
+    assert workers(1, needed - 10).room(cell)
+
+
+def record_of(grid, name="push/single/0", **changes):
+    sequence, method, _ = name.split("/")
+    rows = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+    record = {"cell": name, "settings": {**grid.wanted(sequence, method), **changes}}
+    return record | {"success": rows, "scores": rows, "prediction_error": rows, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("setting", ["protocol.random_steps", "method.learning_rate", "gone"])
+def test_other_settings_are_refused(grid, tmp_path, setting):
+    said = grid.take([record_of(grid, **{setting: 7})], tmp_path)
+    assert said == {"push/single/0": f"refused: other settings ({setting})"}
+    assert not grid.kept(tmp_path)
+
+
+def test_a_setting_that_is_new_has_its_old_meaning(grid, tmp_path):
+    record = record_of(grid)
+    del record["settings"]["planner.samples"]
+    assert grid.take([record], tmp_path) == {"push/single/0": "taken"}
+    assert set(grid.kept(tmp_path)) == {"push/single/0"}
+
+
+def test_kept_of_another_protocol_is_not_mixed_with_what_is_new(grid, tmp_path):
+    grid.take([record_of(grid)], tmp_path)
+    file = tmp_path / "push.jsonl"
+    file.write_text(file.read_text().replace('"protocol.updates": 20', '"protocol.updates": 21'))
+    with pytest.raises(UserError, match=r"protocol\.updates"):
+        grid.kept(tmp_path)
+
+
+def test_a_line_cut_short_is_left_out(grid, tmp_path):
+    file = tmp_path / "evidence.jsonl"
+    file.write_text('{"cell": "push/single/0"}\n{"cell": "pu')
+    assert grid.read_lines(file) == [{"cell": "push/single/0"}]
+    file.write_text('{"cell": "pu\n{"cell": "push/single/0"}\n')
+    with pytest.raises(UserError, match="cannot be read"):
+        grid.read_lines(file)
+
+
+def test_rows_of_which_little_was_measured_are_short_and_come_back(grid):
+    row = [None] * 20
+    row[3] = 0.123456
+    assert grid._row(row, 4) == {"4": 0.1235}
+    matrix = grid.matrix({"success": [{}, {"1": 0.5}, [1.0, None]]}, "success")
+    np.testing.assert_array_equal(matrix, [[np.nan, np.nan], [0.5, np.nan], [1.0, np.nan]])
+
+
+def test_the_page_says_what_is_done_and_compares(evidence, tmp_path):
+    import evidence_page
+    from evidence_records import wanted
+
+    records = {}
+    for method, late in (("hnet", 1.0), ("single", 1.0), ("finetune", 0.2)):
+        for seed in range(3):
+            rows = [[0.0] * 5] + [[1.0] * stage + [0.0] * (5 - stage) for stage in range(1, 6)]
+            rows[-1][0] = late
+            settings = wanted("push", method)
+            name = f"push/{method}/{seed}"
+            record = {"cell": name, "settings": settings, "success": rows, "seconds_by": {}}
+            record |= {"scores": [[40 * v for v in row] for row in rows], "prediction_error": rows}
+            record |= {"memory_bytes": [1024] * 5, "training_seconds": [1.0] * 5, "seconds": 60.0}
+            record |= dict.fromkeys(("plans", "updates", "extra_updates", "env_steps"), 7)
+            record |= {"parameters": 3, "plan_milliseconds": None, "update_milliseconds": 0.1}
+            record |= {"git": "abc", "machine": "a GPU; a CPU", "prediction_horizon": 10}
+            records[name] = record
+    for folder in ("images", "results"):
+        (tmp_path / folder).mkdir()
+    page = evidence_page.write_page(records, tmp_path).read_text()
+    assert "9 of " in page
+    assert "| push | 3/5 |  0/5 |".replace("  ", " ") in page
+    rows = {
+        line.split("|")[1].strip(): line.split("|") for line in page.splitlines() if "|" in line
+    }
+    assert rows["finetune"][3:8] == [
+        " 0.20 1.00 1.00 1.00 1.00 ",
+        " 1.00 [1.00, 1.00] ",
+        " 0.84 ± 0.00 ",
+        " 0.20 ± 0.00 ",
+        " 0.00 ± 0.00 ",
+    ]
+    assert rows["finetune"][-2] == " 0.60 [0.60, 0.60] "  # one task of five is always won
+    assert rows["hnet"][-2] == " — "
+    targets = page.partition("## Targets")[2].partition("## push")[0]
+    assert "| push | 3 | 1.00 | 1.00 | 0.00 | — | — | — |" in targets
+    assert evidence_page._held(-0.04, -0.03, sign=-1) == "**0.04**"
+    assert (tmp_path / "images" / "evidence_push_costs.png").stat().st_size > 1000
+    seen = evidence_page.on_seen(
+        np.array([[np.nan] * 3, [1, 0, np.nan], [0.5, np.nan, 0], [0, 1, 1]])
+    )
+    np.testing.assert_allclose(seen, [1.0, 0.5, 2 / 3])

@@ -1,0 +1,42 @@
+"""scripts/reproduce.sh: what it lists is there, and what it would run are commands."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+from hypercrl.config.compose import composed
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "reproduce.sh"
+
+
+def said(*words: str) -> list[str]:
+    done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_tables_are_pages_and_their_commands_are_sound():
+    listed = [line.split()[:2] for line in said()[1:]]
+    assert {"paper", "evidence", "sharing"} <= {name for name, _ in listed}
+    trained = set()
+    for name, page in listed:
+        path = (ROOT / "docs" / "results" / page.partition("#")[0]).resolve()
+        assert path.is_file() or page == "evidence.md", name
+        commands = said(name, "--print")
+        assert commands, name
+        for command in commands:
+            program, script, *words = shlex.split(command)
+            assert program in ("hypercrl", "python"), command
+            if program == "python":
+                assert (ROOT / script).is_file(), command
+            elif script == "train":
+                trained.add(tuple(w for w in words if not re.match("run_dir|seed", w)))
+    for words in trained:
+        composed("train", words)
+
+
+def test_no_such_table():
+    done = subprocess.run([SCRIPT, "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no table nothing" in done.stderr
