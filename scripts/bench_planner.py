@@ -17,35 +17,40 @@ from typing import Any
 
 import torch
 from bench_timing import Clock, Report, Times, timed
-from bench_workloads import WORKLOADS, Problem, Workload, network_flops, reward
+from bench_workloads import ENSEMBLES, WORKLOADS, Problem, Workload, network_flops, reward
 from peer_planners import peers
 
 from hypercrl.agent.agent import Agent
+from hypercrl.agent.belief import Ensemble
 from hypercrl.planning import PLANNERS, make_planner
 
 LARGE = 1024
 
 
-def ours(problem: Problem, name: str, precision: str | None = None) -> Agent:
-    """An agent with the planner of that name, as training uses it."""
+def ours(problem: Problem, name: str, precision: str | None = None, **settings: Any) -> Agent:
+    """An agent with the planner of that name, as training uses it, and settings of it."""
     work, planner = problem.work, problem.planner
     sizes = {k: getattr(work, k) for k in ("samples", "horizon", "iterations", "elites")}
     searcher = make_planner(
-        PLANNERS[name][1](precision=precision, **sizes), planner.low, planner.high
+        PLANNERS[name][1](precision=precision, **sizes, **settings), planner.low, planner.high
     )
     generator = torch.Generator(planner.low.device).manual_seed(0)
     agent = Agent(searcher, reward, work.robots, generator)
-    agent.set_layers(problem.layers)
+    if work.members > 1:
+        agent.believe(Ensemble(list(problem.layers), work.robots))
+    else:
+        agent.set_layers(problem.layers)
     return agent
 
 
 def products(problem: Problem) -> Callable[[], None]:
     """The matrix products of one plan, and nothing else."""
     work = problem.work
-    count = work.robots * work.samples
+    count = work.robots * work.samples * work.members
     device = problem.state.device
-    pairs = [(torch.randn(count, w.shape[1], device=device), w.t()) for w, _ in problem.layers]
-    outs = [torch.empty(count, w.shape[0], device=device) for w, _ in problem.layers]
+    one = [w[0] if work.members > 1 else w for w, _ in problem.layers]
+    pairs = [(torch.randn(count, w.shape[1], device=device), w.t()) for w in one]
+    outs = [torch.empty(count, w.shape[0], device=device) for w in one]
 
     def run() -> None:
         for _ in range(work.iterations * work.horizon):
@@ -57,7 +62,7 @@ def products(problem: Problem) -> Callable[[], None]:
 
 def transitions(work: Workload) -> int:
     """Of all robots in one plan."""
-    return work.robots * work.samples * work.horizon * work.iterations
+    return work.robots * work.members * work.samples * work.horizon * work.iterations
 
 
 def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
@@ -65,12 +70,16 @@ def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
     functions: dict[str, Callable[[], Any]] = {}
     steps: dict[str, int] = {}
     agents = {name: ours(problem, name) for name, (kind, _) in PLANNERS.items() if not kind.follows}
+    if work.members > 1:
+        agents["cem, penalty"] = ours(problem, "cem", risk="penalty")
+        agents["cem, cvar"] = ours(problem, "cem", risk="cvar")
+        agents["cem, TS1"] = ours(problem, "cem", propagation="ts1")
     if not clock.cuda:
         agents["cem, bf16"] = ours(problem, "cem", "bf16")
     for name, agent in agents.items():
         functions[f"ours, {name}"] = lambda agent=agent: agent.act(obs)
         steps[f"ours, {name}"] = transitions(work)
-    if work.robots == 1:
+    if work.robots == work.members == 1:
         found, left_out = peers(problem)
         for name, why in left_out.items():
             report.leave_out(work.name, "wall", name, why)
@@ -86,7 +95,9 @@ def bench(problem: Problem, clock: Clock, report: Report, repeats: int) -> None:
         report.attempt(work.name, "wall", variant, lambda t=times, r=rates: timed(t, **r))
     if clock.cuda:
         for name, agent in agents.items():
-            call = lambda agent=agent: agent._plan(obs, agent.start)  # noqa: E731
+            belief = agent.belief
+            known = [] if belief is None else [belief.probabilities()]
+            call = lambda agent=agent, known=known: agent._plan(obs, agent.start, *known)  # noqa: E731
             report.attempt(
                 work.name,
                 "device",
@@ -138,7 +149,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     clock, report = Clock(device), Report()
-    chosen = [w for w in WORKLOADS if w.name in (arguments.only or [v.name for v in WORKLOADS])]
+    known = [*WORKLOADS, *ENSEMBLES]
+    chosen = [w for w in known if w.name in (arguments.only or [v.name for v in known])]
     if not clock.cuda and not arguments.only:
         chosen = [w for w in chosen if w.robots == 1]
     for work in chosen:

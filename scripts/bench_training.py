@@ -27,13 +27,15 @@ from hypercrl.methods import Batch, HnetConfig, make_method
 from hypercrl.methods.hnet import Hnet
 
 OLD_TASKS = (1, 2, 4, 19, 100)
+MEMBERS = 5
+"""Of the ensembles that are timed too, without a peer."""
 
 
-def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
+def make_hnet(old_tasks: int, device: torch.device, members: int = 1) -> Hnet:
     """A method in the middle of the task after `old_tasks` others."""
     generator = torch.Generator().manual_seed(0)
     model = DynamicsModel(10, 2, [200, 200], probabilistic=False)
-    config = HnetConfig("hnet", 1e-4, 5.0)
+    config = HnetConfig("hnet", 1e-4, 5.0, members)
     hnet = make_method(model, config, generator, torch.Generator(device))
     assert isinstance(hnet, Hnet)
     for _ in range(old_tasks + 1):
@@ -43,10 +45,13 @@ def make_hnet(old_tasks: int, device: torch.device) -> Hnet:
     return hnet
 
 
-def make_batch(device: torch.device) -> Batch:
+def make_batch(device: torch.device, members: int = 1) -> Batch:
     g = torch.Generator().manual_seed(1)
-    obs, action = torch.randn(100, 10, generator=g), torch.rand(100, 2, generator=g) * 2 - 1
-    return Batch(*(t.to(device) for t in (obs, action, obs + 0.1 * action.repeat(1, 5))))
+    lead = (members,) if members > 1 else ()
+    obs = torch.randn(*lead, 100, 10, generator=g)
+    action = torch.rand(*lead, 100, 2, generator=g) * 2 - 1
+    next_obs = obs + 0.1 * torch.cat(5 * [action], -1)
+    return Batch(*(t.to(device) for t in (obs, action, next_obs)))
 
 
 class LoopStep:
@@ -130,9 +135,9 @@ def gradient_error(hnet: Hnet, batch: Batch) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def captured_step(old_tasks: int, device: torch.device) -> Callable[[], Any]:
+def captured_step(old_tasks: int, device: torch.device, members: int = 1) -> Callable[[], Any]:
     """A training step that replays one CUDA graph."""
-    hnet, batch = make_hnet(old_tasks, device), make_batch(device)
+    hnet, batch = make_hnet(old_tasks, device, members), make_batch(device, members)
 
     def step(obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, ...]:
         return tuple(hnet.training_step(Batch(obs, action, next_obs)).values())
@@ -189,6 +194,23 @@ def bench(old_tasks: int, clock: Clock, report: Report, device: torch.device) ->
         report.attempt(name, "graph", "ours, wall", lambda: timed(clock.eager(call, 100)))
 
 
+def bench_members(old_tasks: int, clock: Clock, report: Report, device: torch.device) -> None:
+    """An ensemble's step beside that of one network: called in turn, in one process."""
+    name = f"{old_tasks} old"
+    calls: dict[str, Callable[[], Any]] = {}
+    for members in (1, MEMBERS):
+        if clock.cuda:
+            calls[f"{members} members, graph"] = captured_step(old_tasks, device, members)
+        else:
+            hnet, batch = make_hnet(old_tasks, device, members), make_batch(device, members)
+            calls[f"{members} members"] = lambda hnet=hnet, batch=batch: hnet.training_step(batch)
+    found = clock.interleaved(calls, repeats=15)
+    for variant, times in found.items():
+        report.attempt(name, "members", variant, lambda times=times: timed(times))
+    one, many = (timed(times)["median_us"] for times in found.values())
+    print(f"{name}: {one:.1f} µs, {MEMBERS} members {many:.1f} µs, {many / one:.2f} times as long")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -214,6 +236,11 @@ def main() -> None:
             a, b = ours["median_us"], loop["median_us"]
             shown = f"{graph['median_us']:10.1f}" if graph else f"{'-':>10}"
             print(f"{name:10}{a:12.1f}{b:12.1f}{a / b:8.3f}{shown}")
+    print()
+    for old_tasks in OLD_TASKS:
+        bench_members(old_tasks, clock, report, device)
+    if arguments.out:
+        report.write(arguments.out, device)
 
 
 if __name__ == "__main__":

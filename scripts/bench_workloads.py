@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ FLOPS, BANDWIDTH, SHARED = 790e12, 3.0e12, 128 * 1.75e9
 
 @dataclass(frozen=True)
 class Workload:
-    """One planning problem; `own` is one network per robot."""
+    """One planning problem; `own` is one network per robot, `members` those of an ensemble."""
 
     name: str
     obs: int
@@ -32,6 +32,7 @@ class Workload:
     hidden: tuple[int, ...]
     robots: int = 1
     own: bool = False
+    members: int = 1
     iterations: int = 5
 
 
@@ -42,6 +43,13 @@ WORKLOADS = [
     Workload("push x64", 10, 2, 500, 20, 40, (200, 200), robots=64),
     Workload("push x64 own", 10, 2, 500, 20, 40, (200, 200), robots=64, own=True),
 ]
+
+ENSEMBLES = [
+    replace(work, name=f"{work.name}, 5 members", members=5)
+    for work in WORKLOADS
+    if work.robots == 1
+]
+"""Of plans alone: an ensemble's rollout is that of so many robots with networks of their own."""
 
 
 def network_flops(work: Workload) -> int:
@@ -65,7 +73,7 @@ class Problem:
         self.work = work
         g = torch.Generator().manual_seed(0)
         sizes = [work.obs + work.action, *work.hidden, work.obs]
-        lead = (work.robots,) if work.own else ()
+        lead = (work.robots,) if work.own else (work.members,) if work.members > 1 else ()
         self.layers: Layers = [
             (
                 (torch.randn(*lead, o, i, generator=g) * (2 / i) ** 0.5).to(device),

@@ -93,6 +93,8 @@ class Agent:
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
+        self._switches = planner.config.propagation == "ts1"
+        self._hypotheses = 1
 
     def believe(self, belief: Belief) -> None:
         """Plan through the layers of this belief from now on, and keep it up to date."""
@@ -114,7 +116,8 @@ class Agent:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
                 self._returns = self._traced_returns(layers)
-        pack, precision = not self.planner.follows, self.planner.precision
+        pack, precision = not self.planner.follows and not self._switches, self.planner.precision
+        self._hypotheses = hypotheses
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
     def reset(self, robots: Sequence[int] | None = None) -> None:
@@ -214,14 +217,15 @@ class Agent:
         return trace_returns(self.reward, self.termination, *sizes, self.start.device)
 
     def _roll_layers_out(self, obs: Tensor, actions: Tensor) -> Tensor:
-        noise = self._noise(actions.shape[:3], obs)
-        return rollout(self._prepared(), obs, actions, noise=noise)
+        noise, order = self._noise(actions.shape[:3], obs), self._order(actions.shape[:3], obs)
+        return rollout(self._prepared(), obs, actions, noise=noise, order=order)
 
     def _follow_layers(self, obs: Tensor, policies: LinearPolicies) -> tuple[Tensor, Tensor]:
-        noise = self._noise((*policies.offsets.shape[:2], policies.horizon), obs)
+        shape = (*policies.offsets.shape[:2], policies.horizon)
+        noise, order = self._noise(shape, obs), self._order(shape, obs)
         layers = self._prepared()
         assert not isinstance(layers, PackedLayers)
-        return follow(layers, obs, policies, noise)
+        return follow(layers, obs, policies, noise, order)
 
     def _prepared(self) -> Layers | GaussianLayers | PackedLayers:
         if self._layers is None:
@@ -233,6 +237,14 @@ class Agent:
             return None
         width = obs.shape[1]
         return torch.randn((*shape, width), device=obs.device, generator=self.generator)
+
+    def _order(self, shape: Sequence[int], obs: Tensor) -> Tensor | None:
+        """Which member moves which trajectory at each step of rollouts [B M, K, H], drawn anew."""
+        if not self._switches or self._hypotheses == 1:
+            return None
+        robots, particles, horizon = shape
+        each = (horizon, robots // self._hypotheses, self._hypotheses, particles)
+        return torch.rand(each, device=obs.device, generator=self.generator).argsort(2)
 
 
 def oracle_agent(

@@ -12,9 +12,9 @@ from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.saved import same_kind
 from hypercrl.base.transfers import uploaded
 from hypercrl.dynamics.context_model import ContextModel
-from hypercrl.dynamics.model import PlanningLayers
+from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch
-from hypercrl_kernels import GaussianLayers, rollout
+from hypercrl_kernels import GaussianLayers, mean_layers, rollout
 
 
 class Belief(ABC):
@@ -134,6 +134,53 @@ class Told(Belief):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """There is nothing to restore."""
+
+
+class Ensemble(Told):
+    """The task is given, and nothing else is hidden; M members say what comes next, all alike.
+
+    Args:
+        layers: of the M members' networks, [M, ...].
+        robots: B.
+    """
+
+    def __init__(self, layers: PlanningLayers, robots: int) -> None:
+        super().__init__(layers)
+        first = mean_layers(layers)[0][0]
+        self.hypotheses = len(first)
+        self._alike = first.new_full((robots, self.hypotheses), 1 / self.hypotheses)
+
+    def layers(self) -> PlanningLayers:
+        robots = len(self._alike)
+        if not isinstance(self._layers, GaussianLayers):
+            return _repeated(self._layers, robots)
+        *mean, head = _repeated([*self._layers.mean, self._layers.head], robots)
+        return GaussianLayers(mean, head, self._layers.bounds)
+
+    def probabilities(self) -> Tensor:
+        return self._alike
+
+    def predict(self, obs: Tensor, actions: Tensor) -> Tensor:
+        return self._under_each_hypothesis(obs, actions).mean(1)
+
+    def spread(
+        self,
+        obs: Tensor,
+        actions: Tensor,
+        samples: int,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Tensor:
+        return self._under_each_hypothesis(obs, actions).std(1, correction=0)
+
+    def _under_each_hypothesis(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """For any number of robots, one member's network for all of them after the other."""
+        layers, controls = mean_layers(self._layers), actions[:, None]
+        each = [[(w[m], b[m]) for w, b in layers] for m in range(self.hypotheses)]
+        return torch.cat([rollout(member, obs, controls, "tf32x3") for member in each], 1)
+
+
+def _repeated(layers: Layers, robots: int) -> Layers:
+    return [(w.repeat(robots, 1, 1), b.repeat(robots, 1)) for w, b in layers]
 
 
 class EpisodeMemory(Belief):

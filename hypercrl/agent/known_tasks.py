@@ -22,13 +22,15 @@ class KnownTasks(Belief, ABC):
     """Predicts every step with the model of every known task, to see which of them is right.
 
     Args:
-        beliefs: of the same B robots, one for each of M known tasks.
+        beliefs: of the same B robots, one for each of T known tasks; all of M hypotheses, members
+            of an ensemble, or of one.
         scale: [O] of a step's change, which makes errors comparable.
         robots: B.
 
     Attributes:
-        squares: [B, M], squared error of the latest step in units of `scale`, the mean over the
-            dimensions: what a model always errs much in says most.
+        squares: [B, T], squared error of the latest step in units of `scale`, the mean over the
+            dimensions: what a model always errs much in says most. An ensemble predicts the mean of
+            its members.
     """
 
     changes = True
@@ -38,6 +40,7 @@ class KnownTasks(Belief, ABC):
         self.beliefs = list(beliefs)
         self.layers_change = any(belief.layers_change for belief in beliefs)
         self.squares = scale.new_zeros(robots, len(self.beliefs))
+        self.members = self.beliefs[0].hypotheses
         self._scale = scale
         self._all = self._of_all()
 
@@ -50,9 +53,10 @@ class KnownTasks(Belief, ABC):
         robots, tasks = self.squares.shape
         if self.layers_change:
             self._all = self._of_all()
-        starts, controls = (p.repeat_interleave(tasks, 0) for p in (obs, action[:, None, None]))
+        each = tasks * self.members
+        starts, controls = (p.repeat_interleave(each, 0) for p in (obs, action[:, None, None]))
         predicted = rollout(self._all, starts, controls, "tf32x3")[:, 0, 1]
-        error = predicted.view(robots, tasks, -1) - next_obs[:, None]
+        error = predicted.view(robots, tasks, self.members, -1).mean(2) - next_obs[:, None]
         self.squares.copy_((error / self._scale).square().mean(-1))
         for belief in self.beliefs:
             belief.observe(obs, action, next_obs)
@@ -71,7 +75,7 @@ class KnownTasks(Belief, ABC):
             belief.load_state(remembered)
 
     def _of_all(self) -> Layers:
-        """Of the mean prediction, [B M, ...]: tasks share no bounds of a variance."""
+        """Of the mean prediction, [B T M, ...]: tasks share no bounds of a variance."""
         robots = len(self.squares)
         each = [mean_layers(belief.layers()) for belief in self.beliefs]
         return [
@@ -95,10 +99,14 @@ class Watched(KnownTasks):
         self, beliefs: Sequence[Belief], scale: Tensor, robots: int, believed: int
     ) -> None:
         super().__init__(beliefs, scale, robots)
+        self.hypotheses = self.members
         self.believed = believed
 
     def layers(self) -> PlanningLayers:
         return list(mean_layers(self.beliefs[self.believed].layers()))
+
+    def probabilities(self) -> Tensor | None:
+        return self.beliefs[self.believed].probabilities()
 
 
 class TaskPosterior(KnownTasks):
@@ -115,20 +123,20 @@ class TaskPosterior(KnownTasks):
     together, as the corners of a box do, and a step is one observation of the task, not O.
 
     Args:
-        beliefs, scale, robots: see `KnownTasks`; M > 1.
+        beliefs, scale, robots: see `KnownTasks`; T > 1.
         expected: squared error to expect of the right model, as `squares`.
 
     Attributes:
-        evidence: [B, M], the logarithm of the probability of each task, up to a constant.
+        evidence: [B, T], the logarithm of the probability of each task, up to a constant.
     """
 
     def __init__(
         self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: float
     ) -> None:
         super().__init__(beliefs, scale, robots)
-        self.hypotheses = len(self.beliefs)
+        self.hypotheses = len(self.beliefs) * self.members
         self.expected = expected + SMALLEST
-        self.evidence = scale.new_zeros(robots, self.hypotheses)
+        self.evidence = scale.new_zeros(robots, len(self.beliefs))
 
     def layers(self) -> PlanningLayers:
         if self.layers_change:
@@ -136,7 +144,7 @@ class TaskPosterior(KnownTasks):
         return self._all
 
     def probabilities(self) -> Tensor:
-        return self.evidence.softmax(1)
+        return (self.evidence.softmax(1) / self.members).repeat_interleave(self.members, 1)
 
     def reset(self, robots: Sequence[int] | None = None) -> None:
         super().reset(robots)
@@ -162,6 +170,6 @@ class TaskPosterior(KnownTasks):
 
 
 def _together(tensors: Sequence[Tensor], robots: int, dims: int) -> Tensor:
-    """[B M, ...] from M tensors of `dims` dimensions, one for each robot, or one less, shared."""
+    """[B T M, ...] from T tensors of `dims` dimensions, M for each robot, or one less, shared."""
     each = [t if t.dim() == dims else t.expand(robots, *t.shape) for t in tensors]
-    return torch.stack(each, 1).flatten(0, 1)
+    return torch.stack([t.unflatten(0, (robots, -1)) for t in each], 1).flatten(0, 2)

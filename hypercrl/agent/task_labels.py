@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from hypercrl.agent.belief import Belief, EpisodeMemory, Told
+from hypercrl.agent.belief import Belief, Ensemble, EpisodeMemory, Told
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.methods import Method
 
@@ -70,7 +70,7 @@ class TaskLabels(ABC):
         model, layers = self.method.model, self.method.planner_layers(task)
         if isinstance(model, ContextModel):
             return EpisodeMemory(model, robots, layers)
-        return Told(layers(None))
+        return Told(layers(None)) if self.method.members == 1 else Ensemble(layers(None), robots)
 
 
 class GivenLabels(TaskLabels):

@@ -29,10 +29,10 @@ class Prediction(Generic[Array]):
 
     Attributes:
         states: [H + 1, O] or [B, H + 1, O], the start included, in observation units: what the
-            model expects, the mean over the tasks that are possible.
-        std: of the same shape, their standard deviation: between the tasks that are possible, or
-            by the variance that the model predicts (`dynamics.probabilistic=true`). None where the
-            model says nothing about it.
+            model expects, the mean over the tasks that are possible and the members of an ensemble.
+        std: of the same shape, their standard deviation: between these tasks and members, or by the
+            variance that one network predicts (`dynamics.probabilistic=true`). None where the model
+            says nothing about it.
     """
 
     states: Array

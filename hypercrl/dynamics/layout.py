@@ -58,8 +58,13 @@ class MLPLayout:
         layers = self.split(trunk)
         return torch.relu(apply_layers(layers, x)) if layers else x
 
-    def initial(self, generator: torch.Generator) -> Tensor:
-        """[numel] fresh weights on the CPU: matrices Xavier-uniform, biases 0."""
+    def initial(self, generator: torch.Generator, networks: int = 1) -> Tensor:
+        """[numel] fresh weights on the CPU: matrices Xavier-uniform, biases 0.
+
+        Of several networks [networks, numel].
+        """
+        if networks > 1:
+            return torch.stack([self.initial(generator) for _ in range(networks)])
         return torch.cat([xavier_uniform(shape, generator).flatten() for shape in self.shapes])
 
 

@@ -109,25 +109,33 @@ class DynamicsModel(nn.Module):
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
-        (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min).
+        (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min). Of weights [M, P] for a batch
+        [M, N, …], each network on rows of its own, the mean over the networks.
         """
-        outputs = (layout or self.layout).apply(weights, self.inputs(batch.obs, batch.action))
-        if not self.probabilistic:
+        inputs = self.inputs(batch.obs, batch.action)
+        outputs = (layout or self.layout).apply(weights, inputs).flatten(0, -2)
+        obs, next_obs = batch.obs.flatten(0, -2), batch.next_obs.flatten(0, -2)
+        if self.probabilistic:
+            loss = self.row_losses(outputs, obs, next_obs).sum()
+        else:
             scales = self.target_normaliser
-            return scaled_error(outputs, batch.obs, batch.next_obs, scales.mean, scales.scale)
-        return self.row_losses(outputs, batch.obs, batch.next_obs).sum() + self.spread()
+            loss = scaled_error(outputs, obs, next_obs, scales.mean, scales.scale)
+        if weights.dim() == 2:
+            loss = loss / len(weights)
+        return loss + self.spread() if self.probabilistic else loss
 
     def loss_gradient(self, weights: Tensor, batch: Batch) -> NetworkGradient:
-        """`loss` over len(batch), and the gradient of `loss` with respect to the weights [P].
+        """`loss` over N, and the gradient of `loss` with respect to the weights [P] or [M, P].
 
         Both are in shares, see `NetworkGradient`. The model's own parameters get their gradients.
         """
         if self.probabilistic or batch.obs.dim() > 2:
+            size = len(batch) if weights.dim() == 1 else batch.obs.shape[1]
             weights = weights.detach().requires_grad_()
             loss = self.loss(weights, batch)
             loss.backward()
             assert weights.grad is not None
-            return NetworkGradient(loss.detach()[None] / len(batch), weights.grad[None])
+            return NetworkGradient(loss.detach()[None] / size, weights.grad[None])
         inputs, targets = self.input_normaliser, self.target_normaliser
         scales = Scales(inputs.mean, inputs.scale, targets.mean, targets.scale)
         sizes = self.layout.sizes

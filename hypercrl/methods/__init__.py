@@ -63,13 +63,15 @@ def make_method(
 
     Raises:
         UserError: a model with a memory, whose context the method cannot take, or with a
-            log-variance, which it cannot learn.
+            log-variance, which it cannot learn; or an ensemble, which it cannot train.
     """
     kind = _kind(config.name, model)
+    if config.members > 1:
+        _check_members(config.name, kind, model)
     return kind(model, config, generator, sampler).to(sampler.device)
 
 
-def _kind(name: str, model: DynamicsModel) -> type:
+def _kind(name: str, model: DynamicsModel) -> type[Method]:
     """The class of the method of that name, for this model."""
     kind: type[Method] = METHODS[name][0]
     if model.probabilistic and not kind.learns_variance:
@@ -84,6 +86,20 @@ def _kind(name: str, model: DynamicsModel) -> type:
     if into not in kind.conditionings:
         raise UserError(_cannot_take(name, into))
     return kind
+
+
+def _check_members(name: str, kind: type[Method], model: DynamicsModel) -> None:
+    """Raise UserError where there can be no ensemble."""
+    if not kind.ensembles:
+        able = ", ".join(other for other, (kind, _) in METHODS.items() if kind.ensembles)
+        raise UserError(
+            f"method={name} trains one network a task: use method.members=1, or one of {able}."
+        )
+    if isinstance(model, ContextModel):
+        raise UserError(
+            "method.members > 1 learns from single transitions, without what came before them: use "
+            "memory=none and context.always=false, or method.members=1."
+        )
 
 
 def _cannot_take(name: str, into: str) -> str:

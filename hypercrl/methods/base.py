@@ -28,6 +28,9 @@ class MethodConfig:
     clip_norm: float = number(
         5.0, least=0, help="largest norm of a gradient, which is scaled down to it"
     )
+    members: int = number(
+        1, least=1, help="M, networks a task, an ensemble: they disagree on what they have not seen"
+    )
 
 
 class Method(nn.Module, ABC):
@@ -43,7 +46,10 @@ class Method(nn.Module, ABC):
     A model with a memory is trained on windows of episodes instead of transitions: a batch of N
     windows [N, L, …] in place of one of N transitions. `conditionings` names the ways of a context
     into the dynamics with which a method can do so. `one_layout` says whether the networks of all
-    tasks have the same sizes, `learns_variance` whether a probabilistic model can be trained.
+    tasks have the same sizes, `learns_variance` whether a probabilistic model can be trained,
+    `ensembles` whether there may be M > 1 networks a task, the members of an ensemble. These are
+    trained on batches of their own, [M, N, …], see `hypercrl.replay.bootstrap`; what there is of
+    each stands in the rows of one parameter, and a loss is the mean over them.
 
     Args:
         model: the dynamics model the weights are for.
@@ -56,6 +62,7 @@ class Method(nn.Module, ABC):
     conditionings: ClassVar[tuple[str, ...]] = ()
     one_layout: ClassVar[bool] = True
     learns_variance: ClassVar[bool] = True
+    ensembles: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.config = config
+        self.members = config.members
         self.generator = generator
         self.sampler = sampler
         self.tasks = 0
@@ -87,7 +95,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def training_step(self, batch: Batch) -> StepReport:
-        """One update on a batch of the current task; never waits for the device."""
+        """One update on a batch of the current task; never waits for the device.
+
+        Args:
+            batch: N transitions, or windows; of M > 1 members [M, N, …].
+        """
 
     def follow(self, batch: Batch, fresh: int) -> None:  # noqa: ARG002
         """Let the model's normalisers take in what has begun to move, see `Normaliser`.
@@ -110,7 +122,10 @@ class Method(nn.Module, ABC):
         """The task is over; `batch` is all that the replay holds of it, and is emptied next."""
 
     def weights(self, task: int) -> Tensor:
-        """[P] weights for `task` in the order of `layout(task)`, with gradients recorded."""
+        """[P] weights for `task` in the order of `layout(task)`, with gradients recorded.
+
+        [M, P] of M > 1 members.
+        """
         return self._weights(min(task, self.tasks - 1))
 
     def layout(self, task: int) -> MLPLayout:  # noqa: ARG002
@@ -118,14 +133,18 @@ class Method(nn.Module, ABC):
         return self.model.layout
 
     def layers(self, task: int) -> Layers:
-        """Weight and bias of each layer for `task`, on normalised inputs and outputs."""
+        """Weight and bias of each layer for `task`, on normalised inputs and outputs.
+
+        Weights [M, out, in] and biases [M, out] of M > 1 members.
+        """
         return self.layout(task).split(self.weights(task))
 
     @torch.no_grad()
     def planner_layers(self, task: int) -> Callable[[Tensor | None], PlanningLayers]:
         """From contexts [B, C] to what B robots plan `task` with, see `planning_layers`.
 
-        A model without a memory reads no context. What comes back is of the present weights.
+        A model without a memory reads no context. What comes back is of the present weights; of
+        M > 1 members it is M networks.
         """
         layers = [(w.clone(), b.clone()) for w, b in self.layers(task)]
         return lambda context: self.model.planning_layers(layers, task, context)
@@ -134,6 +153,10 @@ class Method(nn.Module, ABC):
         """Loss of the current task with these weights of its network, summed over the batch."""
         layout = self.layout(self.tasks - 1)
         return self.model.loss(weights, batch, layout)
+
+    def _batch_size(self, batch: Batch) -> int:
+        """N, transitions or windows that a network is trained on in a step."""
+        return len(batch) if self.members == 1 else batch.obs.shape[1]
 
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""

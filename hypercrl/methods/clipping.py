@@ -63,7 +63,7 @@ def clip_and_step_others(
 def _clipped_step(
     adam: torch.optim.Adam, parameter: nn.Parameter, norm: Tensor, limit: float
 ) -> None:
-    """Take Adam's step of one flat parameter alone, its gradient clipped from `norm` to `limit`."""
+    """Take Adam's step of one parameter alone, its gradient clipped from `norm` to `limit`."""
     assert parameter.grad is not None
     moments = moments_of(adam, parameter)
     adam_step(parameter, parameter.grad, moments, settings_of(adam), norm, limit)

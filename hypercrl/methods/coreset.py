@@ -97,8 +97,11 @@ class MemoryMethod(SharedMethod):
 class CoresetMethod(MemoryMethod):
     """Every update sees the rows of every old task, each task with the weight of the present one.
 
-    With all data kept (multitask) that is a full batch of every old task.
+    With all data kept (multitask) that is a full batch of every old task. Members of an ensemble
+    share the rows.
     """
+
+    ensembles = True
 
     def _rehearse(self, size: int) -> Tensor | None:
         drawn = self.memory.rehearsal(size)

@@ -9,4 +9,5 @@ class Finetune(SharedMethod):
     Nothing protects the trunk: an old head meets features that have moved.
     """
 
+    ensembles = True
     conditionings = ("input", "film")

@@ -22,17 +22,18 @@ class GradientMethod(Method):
         (adam,) = self.optimisers
         adam.zero_grad()
         loss = self._task_loss(self.weights(self.tasks - 1), batch)
-        rehearsed = self._rehearse(len(batch))
+        size = self._batch_size(batch)
+        rehearsed = self._rehearse(size)
         (loss if rehearsed is None else loss + rehearsed).backward()
-        penalty = self._protect(len(batch))
+        penalty = self._protect(size)
         norm = clip_grad_norm_(adam.param_groups[0]["params"], self.config.clip_norm)
         self._clip_memory()
         adam.step()
         self._stepped()
         parts = [part.detach() for part in (rehearsed, penalty) if part is not None]
         return {
-            "loss": loss.detach() / len(batch),
-            "regulariser": sum(parts, torch.zeros_like(loss)) / len(batch),
+            "loss": loss.detach() / size,
+            "regulariser": sum(parts, torch.zeros_like(loss)) / size,
             "gradient_norm": norm,
         }
 
@@ -65,7 +66,7 @@ class SharedMethod(GradientMethod):
         self.network = self._network()
 
     def _network(self) -> SharedNetwork:
-        return MultiHeadNetwork(self.model.layout, self.generator)
+        return MultiHeadNetwork(self.model.layout, self.generator, self.members)
 
     def _hold(self, importance: Tensor, anchor: Tensor, strength: float) -> Tensor:
         """The penalty strength · Σ_i importance_i (θ_i − anchor_i)² on the trunk θ.
@@ -79,8 +80,9 @@ class SharedMethod(GradientMethod):
         return (pull * (trunk - anchor)).sum()
 
     def _mixed_losses(self, batch: MixedBatch) -> Tensor:
-        """[N] loss of each transition under its own task."""
-        return self.model.row_losses(self._mixed_outputs(batch), batch.obs, batch.next_obs)
+        """[N] loss of each transition under its own task, the mean over members."""
+        losses = self.model.row_losses(self._mixed_outputs(batch), batch.obs, batch.next_obs)
+        return losses if self.members == 1 else losses.mean(0)
 
     def _mixed_outputs(self, batch: MixedBatch) -> Tensor:
         return self.network.outputs(self.model.inputs(batch.obs, batch.action), batch.task)

@@ -4,6 +4,7 @@ Huang, Xie, Bharadhwaj, Shkurti, "Continual Model-Based Reinforcement Learning w
 Hypernetworks", ICRA 2021; regulariser of von Oswald et al., ICLR 2020, equation 2.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,11 +47,15 @@ class HnetConfig(MethodConfig):
 class Hnet(Method):
     """Task embeddings e_t and one hypernetwork h(e, θ); no data of old tasks is kept.
 
+    An ensemble is M embeddings a task, [M, E]: M networks cost M · E numbers. Old ones are rows of
+    R like any others, t M of them in place of t.
+
     While task t is learned, R = (1/t) Σ_{j<t} ‖W*_j − h(e_j, θ + Δθ)‖² holds the outputs for old
     embeddings at the values W*_j they had when t began; Δθ is the step that Adam is about to take.
     The embedding follows the task loss alone.
     """
 
+    ensembles = True
     conditionings = ("input", "film")
     config: HnetConfig
     targets: Tensor
@@ -78,15 +83,19 @@ class Hnet(Method):
             self.targets.copy_(old)
 
     def _old_outputs(self) -> Tensor:
-        return self.hypernetwork(torch.stack(list(self.embeddings)))
+        return self.hypernetwork(_rows(self.embeddings))
 
     def _add_task(self) -> None:
-        embedding = torch.randn(self.config.embedding_size, generator=self.generator)
+        width, members = self.config.embedding_size, self.members
+        shape = (width,) if members == 1 else (members, width)
+        embedding = torch.randn(shape, generator=self.generator)
         self.embeddings.append(nn.Parameter(embedding.to(self.targets)))
-        self.targets = self.targets.new_empty(len(self.embeddings) - 1, self.model.layout.numel)
+        old = (len(self.embeddings) - 1) * members
+        self.targets = self.targets.new_empty(old, self.model.layout.numel)
 
     def _weights(self, task: int) -> Tensor:
-        return self.hypernetwork(self.embeddings[task][None])[0]
+        written = self.hypernetwork(_rows([self.embeddings[task]]))
+        return written[0] if self.members == 1 else written
 
     def _new_optimisers(self) -> list[torch.optim.Adam]:
         theta = self.hypernetwork.theta
@@ -95,11 +104,11 @@ class Hnet(Method):
         self.look_ahead = LookAhead(theta, adam)
         self.old = self.targets.new_empty(0, self.config.embedding_size)
         if self.tasks > 1:
-            self.old = torch.stack(list(self.embeddings)[:-1]).detach()
+            self.old = _rows(list(self.embeddings)[:-1]).detach()
         return [adam]
 
     def training_step(self, batch: Batch) -> StepReport:
-        """The paper's step, with B = len(batch); losses are sums over the batch.
+        """The paper's step, with a batch of B; losses are sums over it, and means over members.
 
         1. Back-propagate the task loss to e_t and θ.
         2. Δθ = the step that Adam would take on θ now.
@@ -115,7 +124,7 @@ class Hnet(Method):
         loss, regulariser = self._gradients(batch)
         norm = self._clip_and_step(adam)
         return {
-            "loss": loss.detach() / len(batch),
+            "loss": loss.detach() / self._batch_size(batch),
             "regulariser": regulariser,
             "gradient_norm": norm,
         }
@@ -123,15 +132,16 @@ class Hnet(Method):
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """1 to 3: set the gradient of every parameter; returns the task loss and R."""
         loss, total = self._losses(self._written_for(batch), batch)
-        rehearsed = self._rehearse(len(batch))
+        size = self._batch_size(batch)
+        rehearsed = self._rehearse(size)
         (total if rehearsed is None else total + rehearsed).backward()
         regulariser = torch.zeros((), device=loss.device)
         if len(self.targets):
-            regulariser = self._regularise(self.config.beta * len(batch))
+            regulariser = self._regularise(self.config.beta * size)
         return loss, regulariser
 
     def _written_for(self, batch: Batch) -> Tensor:  # noqa: ARG002
-        """[P] weights h(e_t, θ) for a batch, or [N, P], for each window."""
+        """[P] weights h(e_t, θ) for a batch, or for each member [M, P], or each window [N, P]."""
         return self.weights(self.tasks - 1)
 
     def _losses(self, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -139,7 +149,7 @@ class Hnet(Method):
         loss, config = self._task_loss(weights, batch), self.config
         if not config.l1:
             return loss, loss
-        return loss, loss + config.l1 * len(batch) * weights.abs().sum(-1).mean()
+        return loss, loss + config.l1 * self._batch_size(batch) * weights.abs().sum(-1).mean()
 
     def _regularise(self, strength: float) -> Tensor:
         """2 and 3: add the gradient of strength · R to θ's, old tasks as one batch; returns R."""
@@ -151,21 +161,25 @@ class Hnet(Method):
         return regulariser.detach()
 
     def _chosen_tasks(self) -> Tensor | slice:
-        """Index of the old tasks that this step regularises."""
-        old, count = len(self.targets), self.config.regularised_tasks
+        """Rows of `targets`: all members of the old tasks that this step regularises."""
+        members = self.members
+        old, count = len(self.targets) // members, self.config.regularised_tasks
         if count is None or count >= old:
             return slice(None)
         # Unlike randperm, this waits for no device and can be part of a CUDA graph.
         order = torch.rand(old, generator=self.sampler, device=self.targets.device)
-        return order.topk(count).indices
+        tasks = order.topk(count).indices
+        if members == 1:
+            return tasks
+        return (members * tasks[:, None] + torch.arange(members, device=tasks.device)).flatten()
 
-    def _old_embeddings(self, tasks: Tensor | slice) -> Tensor:
-        """[n, E] of these old tasks, which stay as they are."""
-        return self.old[tasks]
+    def _old_embeddings(self, rows: Tensor | slice) -> Tensor:
+        """[n, E] of these rows, which stay as they are."""
+        return self.old[rows]
 
-    def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
-        """How far what is written for these old tasks, [n, P], is from their targets."""
-        return F.mse_loss(written, self.targets[tasks], reduction="sum")
+    def _distance(self, written: Tensor, rows: Tensor | slice) -> Tensor:
+        """How far what is written for these rows, [n, P], is from their targets."""
+        return F.mse_loss(written, self.targets[rows], reduction="sum")
 
     def _rehearse(self, size: int) -> Tensor | None:
         """A loss on stored transitions, on the scale of one summed over `size` transitions."""
@@ -205,3 +219,8 @@ class Hnet(Method):
 
     def _on_gpu(self) -> bool:
         return self.targets.is_cuda
+
+
+def _rows(embeddings: Iterable[Tensor]) -> Tensor:
+    """[E] of tasks, or [M, E] of their members, one below the other."""
+    return torch.cat([e.view(-1, e.shape[-1]) for e in embeddings])

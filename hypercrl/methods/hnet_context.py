@@ -24,6 +24,7 @@ class HnetContext(Hnet):
     present task found it. One copy of θ takes the place of the written weights.
     """
 
+    ensembles = False
     conditionings = ("hypernetwork",)
     own_terms = "a network is written for every window"
     model: ContextModel

@@ -12,9 +12,10 @@
 7. `gradient_norms`: their sum, and the norms.
 8. `clipped_adam`: Adam's step on θ and e_t.
 
-On CUDA all others are one kernel each. Whatever is summed over programs is summed in a fixed order,
-so that a step is reproducible. On a CPU they are torch operations, 5 and 8 a chunk at a time: time
-goes into passes over θ, its two moments and its gradient.
+On CUDA all others are one kernel each, but 1 to 4 of an ensemble are torch operations. Whatever is
+summed over programs is summed in a fixed order, so that a step is reproducible. On a CPU they are
+torch operations, 5 and 8 a chunk at a time: time goes into passes over θ, its two moments and its
+gradient.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from hypercrl.methods.clipping import clip_and_step_others
 from hypercrl.methods.look_ahead import moments_of, settings_of
 from hypercrl.replay.transitions import Batch
 from hypercrl_kernels.training import (
+    AdamMoments,
     Shares,
     Trained,
     clipped_adam,
     gradient_norms,
+    last_outputs,
     regularised_head,
     trunk_ahead,
     trunk_back,
@@ -79,9 +82,9 @@ def fused_step(
     Args:
         net: the hypernetwork; its θ is trained.
         adam: optimiser of θ, the embedding and what the model trains along.
-        embedding: e_t [E], which is trained.
+        embedding: e_t [E], which is trained; of an ensemble [M, E].
         model: what the written weights are for.
-        batch: B transitions of the present task.
+        batch: B transitions of the present task, for each member.
         l1: λ, weight of Σ|written| in the mean loss.
         old: [n, E], embeddings of the old tasks that R is the mean over; n may be 0.
         targets: [t, P], W* of every old task.
@@ -94,6 +97,7 @@ def fused_step(
     """
     theta, trunk, settings = net.theta, net.trunk, settings_of(adam)
     cut, width = trunk.numel, trunk.sizes[-1]
+    members, size = (1, len(batch)) if embedding.dim() == 1 else batch.obs.shape[:2]
     theta.grad = torch.empty_like(theta)
     flat, head = theta.detach().tensor_split([cut])
     flat_gradient, head_gradient = theta.grad.tensor_split([cut])
@@ -102,7 +106,7 @@ def fused_step(
 
     outputs, weights = written_weights(theta.detach(), embedding.detach(), trunk)
     losses, partials = model.loss_gradient(weights, batch)
-    slope, products = written_gradient(head, partials, weights, width, l1 * len(batch))
+    slope, products = written_gradient(head, partials, weights, width, l1 * size / members)
     ahead, old_outputs, embedding.grad = trunk_ahead(
         flat,
         flat_gradient,
@@ -114,7 +118,7 @@ def fused_step(
         old,
         trunk,
     )
-    hidden = outputs[-width:]
+    hidden = last_outputs(outputs, embedding, trunk)
     old_hidden = old_outputs[len(old_outputs) - len(old) * width :].view(len(old), width)
     regularisers, squares, old_slopes = regularised_head(
         head,
@@ -126,7 +130,7 @@ def fused_step(
         old_hidden,
         targets,
         chosen,
-        beta * len(batch),
+        beta * size,
     )
     trunk_gradients = trunk_back(ahead, old, old_outputs, old_slopes, trunk)
     others = [p for p in model.parameters() if p.grad is not None]
@@ -134,11 +138,13 @@ def fused_step(
     if apart:
         squares = torch.cat([squares, *apart])
     shares = Shares(losses, regularisers, squares, trunk_gradients)
-    own_moments = moments_of(adam, embedding)
-    norms = gradient_norms(flat_gradient, embedding.grad, shares, (moments.step, own_moments.step))
+    count, mean, square = moments_of(adam, embedding)
+    own_moments = AdamMoments(count, mean.flatten(), square.flatten())
+    own = Trained(embedding.detach().flatten(), embedding.grad.flatten(), own_moments)
+    norms = gradient_norms(flat_gradient, own.gradient, shares, (moments.step, count))
     clipped_adam(
         Trained(theta.detach(), theta.grad, moments),
-        Trained(embedding.detach(), embedding.grad, own_moments),
+        own,
         settings,
         norms[2:],
         limit,

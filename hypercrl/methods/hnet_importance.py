@@ -20,6 +20,7 @@ from hypercrl.replay.transitions import Batch
 class HnetImportance(Hnet):
     """R = (1/t) Σ_j Σ_i ω_ji (W*_ji − h_i(e_j, θ + Δθ))²."""
 
+    ensembles = False
     conditionings = ()
     own_terms = "R weighs every written weight by its importance"
     importance: Tensor
@@ -28,8 +29,8 @@ class HnetImportance(Hnet):
         super()._prepare()
         self.register_buffer("importance", torch.zeros(0, self.model.layout.numel))
 
-    def _distance(self, written: Tensor, tasks: Tensor | slice) -> Tensor:
-        return (self.importance[tasks] * (self.targets[tasks] - written).square()).sum()
+    def _distance(self, written: Tensor, rows: Tensor | slice) -> Tensor:
+        return (self.importance[rows] * (self.targets[rows] - written).square()).sum()
 
     @torch.no_grad()
     def end_task(self, batch: Batch) -> None:

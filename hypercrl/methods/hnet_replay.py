@@ -18,6 +18,7 @@ class HnetReplayConfig(HnetConfig, CoresetConfig):
 class HnetReplay(Hnet):
     """Each old task counts as much as the present one; its embedding stays as it is."""
 
+    ensembles = False
     conditionings = ()
     own_terms = "old tasks' transitions are rehearsed"
     config: HnetReplayConfig  # type: ignore[reportIncompatibleVariableOverride]

@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hypercrl.dynamics import MLPLayout
+from hypercrl.dynamics.layout import apply_layers
 
 
 class SharedNetwork(nn.Module, ABC):
@@ -33,38 +33,44 @@ class SharedNetwork(nn.Module, ABC):
 
 
 class MultiHeadNetwork(SharedNetwork):
-    """The main network with a last layer for each task.
+    """The main network with a last layer for each task; of M > 1 members M of both.
 
     Args:
         layout: of the main network.
         generator: CPU generator of the initial weights.
+        members: M. All that is said of shapes here has M in front then, but for the rows x.
     """
 
-    def __init__(self, layout: MLPLayout, generator: torch.Generator) -> None:
+    def __init__(self, layout: MLPLayout, generator: torch.Generator, members: int = 1) -> None:
         super().__init__()
         self.layout = layout
-        self.trunk = nn.Parameter(layout.initial(generator)[: -layout.head_numel])
+        self.members = members
+        trunk = layout.initial(generator, members)[..., : -layout.head_numel]
+        self.trunk = nn.Parameter(trunk.contiguous())
         self.heads = nn.ParameterList()
 
     def add_task(self, generator: torch.Generator) -> None:
-        head = self.layout.initial(generator)[-self.layout.head_numel :]
+        head = self.layout.initial(generator, self.members)[..., -self.layout.head_numel :]
         self.heads.append(nn.Parameter(head.to(self.trunk.device)))
 
     def task_parameters(self) -> list[nn.Parameter]:
         return list(self.heads)
 
     def weights(self, task: int) -> Tensor:
-        return torch.cat([self.trunk, self.heads[task]])
+        return torch.cat([self.trunk, self.heads[task]], -1)
 
     def outputs(self, x: Tensor, task: Tensor) -> Tensor:
+        if self.members > 1:
+            x = x.expand(self.members, *x.shape)
         # All heads on every row: cheaper than to gather a matrix for each row.
-        heads = torch.stack(list(self.heads))
+        heads = torch.stack(list(self.heads), -2)
         weight, bias = heads.split(self.layout.lengths[-2:], -1)
         size = self.layout.sizes[-1]
         features = self.layout.features(self.trunk, x)
-        weight = weight.reshape(-1, features.shape[-1])
-        outputs = F.linear(features, weight, bias.flatten()).view(len(x), len(heads), size)
-        return outputs.gather(1, task[:, None, None].expand(-1, 1, size))[:, 0]
+        weight = weight.reshape(*heads.shape[:-2], -1, features.shape[-1])
+        outputs = apply_layers([(weight, bias.flatten(-2))], features).unflatten(-1, (-1, size))
+        index = task[:, None, None].expand(*outputs.shape[:-2], 1, size)
+        return outputs.gather(-2, index).squeeze(-2)
 
 
 class ConditionedNetwork(SharedNetwork):

@@ -14,10 +14,10 @@ from hypercrl.planning.planner import (
     Reward,
     Rollout,
     Termination,
-    expected_returns,
     trajectory_returns,
 )
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
+from hypercrl.planning.risk import expected_returns
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 
 _OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {

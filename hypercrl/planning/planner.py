@@ -11,6 +11,12 @@ from torch import Tensor
 
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.knots import INTERPOLATIONS, Knots
+from hypercrl.planning.risk import (
+    expected_returns,
+    penalised_returns,
+    tail_returns,
+    worst_returns,
+)
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
 from hypercrl_kernels.side_by_side import cores, side_by_side
@@ -75,6 +81,24 @@ class PlannerConfig:
     sampled: bool = setting(
         False, help="roll out states drawn from a probabilistic model, not its mean ones"
     )
+    propagation: str = choice(
+        "tsinf",
+        "tsinf",
+        "ts1",
+        help="of an ensemble: a trajectory follows one member (TS∞), or another at each step (TS1)",
+    )
+    risk: str = choice(
+        "mean",
+        "mean",
+        "worst",
+        "cvar",
+        "penalty",
+        help="what counts of a sequence's returns under the members of an ensemble",
+    )
+    risk_alpha: float = number(
+        0.4, least=0.001, most=1, help="cvar: share of the worst that it is the mean over"
+    )
+    risk_beta: float = number(1.0, least=0, help="penalty: standard deviations taken off the mean")
     watch: bool = setting(
         False, help="log what the last iteration of a search came to, medians over plans"
     )
@@ -153,8 +177,9 @@ class Planner(ABC):
             rollout: the model; reward: the task's batched reward.
             obs: [B, O] where the robots are.
             start: [B, N, H, A] where the search starts.
-            probabilities: [B, M] of M hypotheses about each robot. The return of a sequence is its
-                mean over them, and `rollout` is of B M robots, those of one robot together.
+            probabilities: [B, M] of M hypotheses about each robot. What the return of a sequence
+                is over them is said by `planner.risk`, and `rollout` is of B M robots, those of
+                one robot together.
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
             stop: asked before every iteration but the first; the search ends where it says so.
@@ -173,13 +198,26 @@ class Planner(ABC):
                 return returns(*self.imagine(rollout, obs, actions))
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            return expected_returns(returns(*self.imagine(rollout, starts, each)), probabilities)
+            return self.over_hypotheses(
+                returns(*self.imagine(rollout, starts, each)), probabilities
+            )
 
         found = self._search(evaluate, start, generator, watch, stop)
         action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)
         if not self.config.warm_start:
             return action, self.initial(len(obs))
         return action, self.moved_on(found.carried)
+
+    def over_hypotheses(self, returns: Tensor, probabilities: Tensor) -> Tensor:
+        """[B, K] from returns [B M, K] under hypotheses of these probabilities [B, M]."""
+        config = self.config
+        if config.risk == "worst":
+            return worst_returns(returns, probabilities)
+        if config.risk == "cvar":
+            return tail_returns(returns, probabilities, config.risk_alpha)
+        if config.risk == "penalty":
+            return penalised_returns(returns, probabilities, config.risk_beta)
+        return expected_returns(returns, probabilities)
 
     def imagine(
         self, rollout: Rollout | Follow, obs: Tensor, samples: Tensor
@@ -314,18 +352,3 @@ def _returns(
         rewards = rewards.masked_fill(over, 0.0)  # what is not a number there is not paid either
     returns = rewards.sum(-1)
     return returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-
-
-def expected_returns(returns: Tensor, probabilities: Tensor) -> Tensor:
-    """Mean over hypotheses: Σ_m p_m R_m, of which one that is out of the question has no part.
-
-    Args:
-        returns: [B M, K], those of one robot together; probabilities: [B, M].
-
-    Returns:
-        [B, K]; −∞ where one hypothesis pays −∞, whatever another may.
-    """
-    weights = probabilities[:, :, None]
-    weighted = weights * returns.view(*probabilities.shape, -1)
-    expected = torch.where(weights > 0, weighted, 0.0).sum(1)  # 0 · −∞ is not a number
-    return expected.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # nor is ∞ − ∞

@@ -164,6 +164,7 @@ def build(config: TrainConfig) -> Experiment:
             _check_simulators(sequence)
         if config.planner.sampled:
             _check_samples(config)
+        _check_hypotheses(config)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except (ValueError, TaskFault) as error:
@@ -239,6 +240,23 @@ def _check_samples(config: TrainConfig) -> None:
         raise UserError(
             "planner.sampled=true needs dynamics.probabilistic=true: only a model with a "
             "log-variance can be sampled from."
+        )
+
+
+def _check_hypotheses(config: TrainConfig) -> None:
+    """Raise UserError where there is nothing to be averse to, or to switch between."""
+    learned, members = config.planner.dynamics == "model", config.method.members
+    inferred = config.task_id == "inferred"
+    if config.planner.propagation == "ts1" and (not learned or members == 1 or inferred):
+        raise UserError(
+            "planner.propagation=ts1 needs an ensemble, method.members=5 say, with "
+            "planner.dynamics=model and task_id=given: trajectories switch between its members."
+        )
+    several = members > 1 or inferred
+    if config.planner.risk != "mean" and not (learned and several):
+        raise UserError(
+            f"planner.risk={config.planner.risk} needs planner.dynamics=model and an ensemble, "
+            "method.members=5 say, or task_id=inferred: it is over what several models say."
         )
 
 

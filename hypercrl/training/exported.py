@@ -184,6 +184,8 @@ def _layers(experiment: Experiment, task: int) -> Layers | GaussianLayers:
             "an agent with a memory, or one that infers its task, plans with a network that "
             "changes with what it observes; export a run with memory=none and task_id=given."
         )
+    if belief.hypotheses > 1:
+        raise UserError("an ensemble is several networks; export a run with method.members=1.")
     return belief.layers()
 
 

@@ -48,20 +48,24 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
     outputs = (1 + config.dynamics.probabilistic) * obs_size
     widths = [obs_size + action_size, *hidden, outputs]
     weights = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
-    needs = {"dynamics.hidden": _TRAINED * weights}
+    members = method.members
+    needs = {_with("dynamics.hidden", members): _TRAINED * weights * members}
     if isinstance(method, HnetConfig):
         chunk = min(weights, method.chunk_size or weights)
         last = method.hidden[-1] if method.hidden else method.embedding_size
         needs = {"dynamics.hidden and method.hidden": _TRAINED * last * chunk}
+        if members > 1:  # what is written for them, and its gradient
+            needs["dynamics.hidden and method.members"] = 2 * _FLOAT * weights * members
     if isinstance(method, FTLConfig):
         needs = {"method.features": _FLOAT * method.features**2}
     transition = 2 * obs_size + action_size
     protocol, context, memory = config.protocol, config.context, config.memory
+    of_members = members if members > 1 else 0  # of the bootstrap
     imagined = planner.horizon * action_size + obs_size
     needs |= {
-        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * transition,
-        "protocol.batch_size": _FLOAT * protocol.batch_size * sum(widths),
-        "planner.samples and planner.horizon": _FLOAT * planner.samples * imagined,
+        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * (transition + of_members),
+        _with("protocol.batch_size", members): _FLOAT * protocol.batch_size * members * sum(widths),
+        "planner.samples and planner.horizon": _FLOAT * planner.samples * members * imagined,
     }
     if memory.name != "none":
         windows = context.windows * context.length
@@ -70,6 +74,10 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
             "context.windows and context.horizon": _FLOAT * windows * memory.width,
         }
     return needs
+
+
+def _with(setting: str, members: int) -> str:
+    return setting if members == 1 else f"{setting} and method.members"
 
 
 def gpu_bytes(config: DictConfig) -> int:

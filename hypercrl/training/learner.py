@@ -8,9 +8,11 @@ from torch import Tensor
 
 from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.base.errors import UserError
+from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.replay import Replay
+from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
 from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
 
@@ -29,8 +31,10 @@ class Learner:
             agent infers the task and has not noticed, or has begun one in between.
         observed: of these, how many the method has taken note of.
         first_loss: of the run's first training step.
-        round: slots of the training steps that are left of a round, [count, N(, L)]; None: none is
-            begun.
+        round: slots of the training steps that are left of a round, [count, N], of windows
+            [count, N, L], of members [count, M, N]; None: none is begun.
+        weights: [M, capacity] of what stands in the replay's slots for M > 1 members, see
+            `hypercrl.replay.bootstrap`; they follow from the run's seed and the method's task.
         report: of the latest training step, see `STEP_REPORT`; empty before the first one.
     """
 
@@ -53,11 +57,18 @@ class Learner:
         self.first_loss: float | None = None
         self.round: Tensor | None = None
         self.report: dict[str, Tensor] = {}
+        self.weights: Tensor
         self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
         self.prepare()
 
     def prepare(self) -> None:
         """Make a training step of the method as it is now; on CUDA one graph."""
+        method, slots = self.method, self.replay.capacity
+        if method.members > 1:
+            seed = derive_seed(self.streams.seed, "bootstrap", method.tasks)
+            generator = torch.Generator().manual_seed(seed)
+            weights = bootstrap_weights(method.members, slots, generator)
+            self.weights = weights.to(self.device)
         self._training_step = self._step_on_slots
         if self.device.type == "cuda":
             self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
@@ -143,7 +154,7 @@ class Learner:
             self.labels.new_motion()
 
     def _draw_batches(self, count: int, caption: str) -> Tensor:
-        """Slots of `count` batches: [count, N], or of windows of episodes, [count, N, L]."""
+        """Slots of `count` batches, see `round`."""
         generator = self.streams.get("batches", self.device)
         if isinstance(self.model, ContextModel):
             size, length = self.model.context_config.windows, self.model.context_config.length
@@ -155,6 +166,9 @@ class Learner:
                     "memory. Lower context.burn_in or context.horizon, or use memory=none."
                 ) from error
             return slots.view(count, size, length)
+        if self.method.members > 1:
+            weights = self.weights[:, : len(self.replay)]
+            return bootstrap_batches(weights, count, self.batch_size, generator)
         shape = (count, self.batch_size)
         return torch.randint(len(self.replay), shape, generator=generator, device=self.device)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hypercrl.agent.agent import Agent
-from hypercrl.agent.belief import Told
+from hypercrl.agent.belief import Ensemble, Told
 from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.base.cuda_graph import CapturedFunction
 from hypercrl.cli import main
@@ -18,6 +18,7 @@ from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import PLANNERS, make_planner
 from hypercrl.training.result import repeatable
 
+TS1 = ("dynamics.probabilistic=true", "planner.sampled=true", "planner.propagation=ts1")
 pytestmark = pytest.mark.gpu
 
 
@@ -159,6 +160,24 @@ def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
         torch.testing.assert_close(action, eager.act(obs), rtol=1e-4, atol=1e-5)
         for agent in (graph, eager):
             agent.observe(obs, action, obs + 0.01 * after)
+    assert graph._plan._graph is not None
+
+
+@pytest.mark.parametrize(("risk", "propagation"), [("cvar", "tsinf"), ("penalty", "ts1")])
+def test_a_captured_plan_of_an_ensemble_is_the_eager_plan(risk, propagation):
+    graph, eager = (make_agent(risk=risk, propagation=propagation) for _ in range(2))
+    members = [make_layers(scale) for scale in (1.0, 1.1, 0.9)]
+    layers = [
+        (torch.stack(weights), torch.stack(biases))
+        for weights, biases in (zip(*layer, strict=True) for layer in zip(*members, strict=True))
+    ]
+    for agent in (graph, eager):
+        agent.believe(Ensemble(layers, 3))
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
     assert graph._plan._graph is not None
 
 
@@ -354,11 +373,13 @@ def go_where(exact, method):
                     moment.copy_(adam.state[other][name])
 
 
-def random_batches(count, rows=100, observed=10, acted=2):
+def random_batches(count, rows=100, observed=10, acted=2, members=1):
     g = torch.Generator().manual_seed(3)
+    shape = (rows,) if members == 1 else (members, rows)
     for _ in range(count):
-        obs, action = torch.randn(rows, observed, generator=g), torch.rand(rows, acted, generator=g)
-        change = 0.1 * action.repeat(1, observed)[:, :observed]
+        obs = torch.randn(*shape, observed, generator=g)
+        action = torch.rand(*shape, acted, generator=g)
+        change = 0.1 * torch.cat(observed * [action], -1)[..., :observed]
         yield Batch(obs.cuda(), action.cuda(), (obs + change).cuda())
 
 
@@ -407,13 +428,13 @@ def test_the_fused_step_of_hnet_has_autograds_gradients(old_tasks, sizes, settin
             go_where(exact, method)
 
 
-@pytest.mark.parametrize("old_tasks", [2, 19, 100])
-def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
+@pytest.mark.parametrize(("old_tasks", "members"), [(2, 1), (19, 1), (100, 1), (0, 5), (19, 5)])
+def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, members, monkeypatch):
     """No farther from float64 than autograd in float32 is; and the same steps to the last bit."""
-    fused, plain, exact = three_ways(monkeypatch, old_tasks)
-    again, *_ = three_ways(monkeypatch, old_tasks)
+    fused, plain, exact = three_ways(monkeypatch, old_tasks, members=members)
+    again, *_ = three_ways(monkeypatch, old_tasks, members=members)
     start = fused.hypernetwork.theta.detach().double()
-    for batch in random_batches(50):
+    for batch in random_batches(50, members=members):
         for method in (fused, plain, again):
             method.training_step(batch)
         exact.training_step(double(batch))
@@ -428,7 +449,14 @@ def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [("method=hnet",), ("method=coreset",), ("method=hnet", "memory=gated_deltanet")]
+    "words",
+    [
+        ("method=hnet",),
+        ("method=coreset",),
+        ("method=hnet", "memory=gated_deltanet"),
+        ("method=hnet", "method.members=3", "planner.risk=cvar"),
+        ("method=coreset", "method.members=3", *TS1),
+    ],
 )
 def test_the_same_settings_come_to_the_same_result_on_the_gpu(words, tmp_path):
     """With training steps and plans as graphs; on one GPU, as on a CPU."""

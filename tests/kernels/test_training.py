@@ -62,10 +62,12 @@ def path(request, device, monkeypatch):
     return device, torch.float32, 1e-5
 
 
-@pytest.mark.parametrize("steps", [0, 1, 7])
-def test_a_step_ahead_is_the_step_that_adam_takes(path, steps):
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((1500,), 0), ((1500,), 1), ((1500,), 7), ((5, 10), 7)]
+)
+def test_a_step_ahead_is_the_step_that_adam_takes(path, shape, steps):
     device, dtype, tolerance = path
-    value, gradient = 1e-3 * normal(1500, seed=0), normal(1500, seed=1)
+    value, gradient = 1e-3 * normal(*shape, seed=0), normal(*shape, seed=1)
     parameter, adam, moments = torch_adam(value, gradient, steps)
     start, slope = to(device, dtype, parameter, gradient)
     ours = AdamMoments(moments.step.to(device), *to(device, dtype, *moments[1:]))

@@ -213,31 +213,36 @@ def test_the_way_back_through_a_trunk(step, sizes, tasks, activation):
 
 
 @pytest.mark.parametrize(
-    ("size", "width", "all_tasks", "tasks"),
+    ("size", "width", "all_tasks", "tasks", "members"),
     [
-        (150, 50, 19, None),
-        (150, 50, 1, None),
-        (70, 8, 6, [4, 0, 5]),
-        (64, 16, 16, None),
-        (40, 50, 65, None),
-        (40, 100, 100, None),
-        (40, 100, 140, [*range(139, 0, -1)]),
-        (300, 150, 3, None),
-        (40, 150, 40, None),
-        (90, 50, 0, None),
+        (150, 50, 19, None, ()),
+        (150, 50, 1, None, ()),
+        (70, 8, 6, [4, 0, 5], ()),
+        (64, 16, 16, None, ()),
+        (40, 50, 65, None, ()),
+        (40, 100, 100, None, ()),
+        (40, 100, 140, [*range(139, 0, -1)], ()),
+        (300, 150, 3, None, ()),
+        (40, 150, 40, None, ()),
+        (90, 50, 0, None, ()),
+        (150, 50, 19, None, (5,)),
+        (40, 100, 140, [*range(139, 0, -1)], (2,)),
+        (90, 50, 0, None, (3,)),
     ],
 )
-def test_gradients_of_a_head_are_those_of_autograd(step, size, width, all_tasks, tasks):
+def test_gradients_of_a_head_are_those_of_autograd(step, size, width, all_tasks, tasks, members):
     chosen = torch.tensor(tasks or range(all_tasks), dtype=torch.int64)
     head, noise = normal(size * width + size, seed=0), normal(size * width + size, seed=1)
-    slope, hidden = normal(size, seed=2), normal(width, seed=3)
+    slope, hidden = normal(*members, size, seed=2), normal(*members, width, seed=3)
     old, targets = normal(len(chosen), width, seed=4), normal(all_tasks, size, seed=5)
     strength = 0.7
     parameter, adam, moments = trained(head, noise)
     head = parameter.detach().clone()
 
     # By definition: the task loss is linear in what is written, then a copy takes Adam's step.
-    task_gradient = torch.cat([torch.outer(slope, hidden).flatten(), slope])
+    each = [(slope, hidden)] if not members else list(zip(slope, hidden, strict=True))
+    outer = torch.stack([torch.outer(*pair) for pair in each]).sum(0)
+    task_gradient = torch.cat([outer.flatten(), slope.view(-1, size).sum(0)])
     parameter.grad = task_gradient.clone()
     adam.step()
     ahead = parameter.detach().clone().requires_grad_()

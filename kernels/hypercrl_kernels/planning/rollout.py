@@ -30,10 +30,13 @@ def rollout(
     controls: Tensor,
     precision: Precision | None = None,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> Tensor:
     """Open-loop trajectories s_{t+1} = s_t + f([s_t, u_t]) of a ReLU network f.
 
     With noise ε_t they are sampled: s_{t+1} = s_t + f + σ ε_t with the σ of `GaussianLayers`.
+    With an order the networks of an ensemble take turns: TS1 of Chua et al., "Deep reinforcement
+    learning in a handful of trials using probabilistic dynamics models", NeurIPS 2018, section 5.1.
 
     One Triton kernel on CUDA, torch operations elsewhere and for networks that the kernel does not
     take (float64, no hidden layer, hidden widths above 512), which is said once.
@@ -48,6 +51,9 @@ def rollout(
         precision: of the products with plain layers, see `prepare_layers`; states are float32
             always.
         noise: [B, K, H, O], standard normal.
+        order: [H, B / M, M, K] int64, at each step a permutation of M for every particle: of M
+            networks side by side the m-th moves the trajectory order[t, b, m, k]. Layers are plain
+            ones, and the operations are torch's.
 
     Returns:
         [B, K, H + 1, O]: the start, then the H predicted states. The result is a view whose
@@ -55,10 +61,15 @@ def rollout(
 
     Raises:
         ValueError: shapes that do not fit together, with both named; noise for layers without a
-            log-variance.
+            log-variance; an order for packed layers.
     """
     _check_shapes(layers, state, controls)
     _check_noise(layers, state, controls, noise)
+    if order is not None:
+        if isinstance(layers, PackedLayers):
+            raise ValueError("rollout needs plain layers for an order, one network a robot")
+        _check_order(layers, controls, order)
+        return rollout_reference(_rounded(layers, precision), state, controls, noise, order)
     if not isinstance(layers, PackedLayers):
         if not _kernel_takes(layers, precision):
             return rollout_reference(_rounded(layers, precision), state, controls, noise)
@@ -74,13 +85,14 @@ def follow(
     state: Tensor,
     policies: LinearPolicies,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Closed-loop trajectories s_{t+1} = s_t + f([s_t, u_t]) with u_t = clip(G s_t + o).
 
     Torch operations on every device.
 
     Args:
-        layers, noise: see `rollout`; layers are not packed.
+        layers, noise, order: see `rollout`; layers are not packed.
         state: [B, O], one start per robot.
         policies: of K particles per robot, and how long they are followed, H.
 
@@ -101,7 +113,9 @@ def follow(
         )
     _check_shapes(layers, state, controls)
     _check_noise(layers, state, controls, noise)
-    return follow_reference(layers, state, policies, noise)
+    if order is not None:
+        _check_order(layers, controls, order)
+    return follow_reference(layers, state, policies, noise, order)
 
 
 def prepare_layers(
@@ -222,6 +236,19 @@ def _check_noise(
     if noise.shape != wanted:
         raise ValueError(
             f"rollout needs noise [B, K, H, O], here {wanted}; got {tuple(noise.shape)}"
+        )
+
+
+def _check_order(layers: Layers | GaussianLayers, controls: Tensor, order: Tensor) -> None:
+    robots, particles, horizon = controls.shape[:3]
+    weight = mean_layers(layers)[0][0]
+    own = weight.dim() == 3 and len(weight) == robots
+    steps, groups, members, each = order.shape if order.dim() == 4 else (0, 0, 0, 0)
+    if not own or (steps, groups * members, each) != (horizon, robots, particles):
+        raise ValueError(
+            f"rollout needs an order [H, B / M, M, K] for {horizon} steps and {particles} "
+            f"particles of {robots} robots with a network each; got {tuple(order.shape)} and "
+            f"weights {tuple(weight.shape)}"
         )
 
 

@@ -63,6 +63,7 @@ def rollout_reference(
     state: Tensor,
     controls: Tensor,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> Tensor:
     """Trajectories [B, K, H + 1, O] in the precision of the tensors; see `rollout`.
 
@@ -81,6 +82,9 @@ def rollout_reference(
         own = None if deviates is None else deviates[..., part, :]
         _unroll(layers, width, rows[..., part, :], own)
 
+    if order is not None:
+        _unroll(layers, width, rows, deviates, order=order)
+        return inputs[..., :width].permute(1, 2, 0, 3)
     count = rows.shape[-2]
     pieces = min(cores(), max(1, rows[0, ..., 0].numel() // FEWEST_ROWS))
     size = -(-count // pieces)
@@ -93,6 +97,7 @@ def follow_reference(
     state: Tensor,
     policies: LinearPolicies,
     noise: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Trajectories [B, K, H + 1, O] and the controls [B, K, H, A] along them; see `follow`."""
     robots, particles, size, width = policies.gains.shape
@@ -103,7 +108,7 @@ def follow_reference(
     def act(t: int) -> None:
         inputs[t, ..., width:] = policies(inputs[t, ..., :width])
 
-    _unroll(layers, width, _in_rows(layers, inputs), deviates, act)
+    _unroll(layers, width, _in_rows(layers, inputs), deviates, act, order)
     inputs = inputs.permute(1, 2, 0, 3)
     return inputs[..., :width], inputs[:, :, :-1, width:]
 
@@ -121,6 +126,7 @@ def _unroll(
     inputs: Tensor,
     noise: Tensor | None,
     act: Callable[[int], None] | None = None,
+    order: Tensor | None = None,
 ) -> None:
     """Fill in the states of `inputs` [H + 1, (B,) rows, O + A] after the first.
 
@@ -143,15 +149,32 @@ def _unroll(
     for t in range(len(inputs) - 1):
         if act is not None:
             act(t)
-        x = steps[t]
+        x = steps[t] if order is None else _exchanged(steps[t], order[t])
         for matrix, shift, dtype, out in units:
             x = affine(shift, x.to(dtype), matrix, out=out).relu_()
         x = x.to(weight.dtype).mT
         affine(offset, weight, x, out=change)
-        torch.add(states[t], change.mT, out=states[t + 1])
+        moved = change.mT if order is None else _returned(change.mT, order[t])
+        torch.add(states[t], moved, out=states[t + 1])
         if gaussian is not None and noise is not None:
             deviation = _deviation(gaussian, x).mT.to(inputs.dtype)
+            if order is not None:
+                deviation = _returned(deviation, order[t])
             states[t + 1].addcmul_(deviation, noise[t])
+
+
+def _exchanged(x: Tensor, order: Tensor) -> Tensor:
+    """What member m of each robot goes on with: x [B M, K, …] of the particles order [B, M, K]."""
+    each = x.view(*order.shape, -1)
+    index = order[..., None].expand_as(each)
+    return each.gather(1, index).view_as(x)
+
+
+def _returned(x: Tensor, order: Tensor) -> Tensor:
+    """The inverse of `_exchanged`."""
+    each = x.reshape(*order.shape, -1)
+    index = order[..., None].expand_as(each)
+    return torch.empty_like(each).scatter_(1, index, each).view(x.shape)
 
 
 def _deviation(layers: GaussianLayers, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from hypercrl_kernels.training.trunk import Trunk
 from hypercrl_kernels.training.trunk_ahead import trunk_ahead, trunk_back
 from hypercrl_kernels.training.written_weights import (
     head_layers,
+    last_outputs,
     written_gradient,
     written_weights,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "clipped_adam",
     "gradient_norms",
     "head_layers",
+    "last_outputs",
     "network_gradient",
     "regularised_head",
     "scaled_error",

@@ -17,7 +17,7 @@ def adam_ahead(
 ) -> Tensor:
     """θ + Δθ for the step that Adam would take on this gradient; nothing but `out` is changed.
 
-    One Triton kernel on CUDA, torch operations elsewhere. All tensors are flat and alike.
+    One Triton kernel on CUDA, torch operations elsewhere. All tensors are contiguous and alike.
     """
     out = torch.empty_like(parameter) if out is None else out
     if parameter.device.type == "cuda":

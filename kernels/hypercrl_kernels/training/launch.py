@@ -82,13 +82,14 @@ def launch_adam(
 ) -> None:
     """Write the parameter after the step to `out`; with a norm, clipped, and moments too."""
     block = 1024
-    adam_kernel[(triton.cdiv(len(parameter), block),)](
+    size = parameter.numel()
+    adam_kernel[(triton.cdiv(size, block),)](
         parameter,
         gradient.contiguous(),
         moments.step if norm is None else norm,
         *moments,
         out,
-        len(parameter),
+        size,
         UPDATE=norm is not None,
         LIMIT=limit,
         BLOCK=block,
@@ -200,7 +201,7 @@ def launch_regularised_head(
 ) -> HeadGradients:
     """`regularised_head` by the kernel."""
     tuning = TUNING
-    size, (count, width) = len(written_gradient), old.shape
+    size, (count, width) = written_gradient.shape[-1], old.shape
     padded = max(16, triton.next_power_of_2(width))
     rows = min(triton.next_power_of_2(max(count, 1)), tuning.head_tasks * 64 // padded)
     rows = max(16, rows)
@@ -226,6 +227,7 @@ def launch_regularised_head(
         2 * strength / max(count, 1),
         WIDTH=width,
         PADDED=padded,
+        MEMBERS=written_gradient.numel() // size,
         TASKS=rows,
         OLD=count > 0,
         CHOSEN=tasks is not None,

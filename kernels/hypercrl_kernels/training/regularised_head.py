@@ -39,8 +39,9 @@ def regularised_head(
         head: [P w + P], W [P, w] row by row, then b [P].
         gradient: [P w + P], written: that of the task loss and of strength · R together.
         moments, settings: of the Adam that trains the head.
-        written_gradient: [P], of the task loss with respect to what the head writes.
-        hidden: [w], the head's input for the present task.
+        written_gradient: [P], of the task loss with respect to what the head writes; or [M, P]
+            of M members of an ensemble.
+        hidden: [w], the head's input for the present task, or [M, w].
         old: [T, w], its inputs x_j for old tasks.
         targets: [all old tasks, P]; tasks: [T] int64, rows of it that W*_j are, None for all.
         strength: factor of R.

@@ -35,9 +35,10 @@ def regularised_head_reference(
     strength: float,
 ) -> HeadGradients:
     """`regularised_head` in torch operations, one share."""
-    size, width, count = len(written_gradient), len(hidden), max(len(old), 1)
-    torch.outer(written_gradient, hidden, out=gradient[: size * width].view(size, width))
-    gradient[size * width :] = written_gradient
+    size, width, count = written_gradient.shape[-1], hidden.shape[-1], max(len(old), 1)
+    slopes, inputs = written_gradient.view(-1, size), hidden.view(-1, width)
+    torch.mm(slopes.mT, inputs, out=gradient[: size * width].view(size, width))
+    gradient[size * width :] = slopes.sum(0)
     ahead = adam_reference(head, gradient, moments, settings)[0]
     weight, bias = ahead[: size * width].view(size, width), ahead[size * width :]
     difference = torch.addmm(bias, old, weight.mT) - (targets if tasks is None else targets[tasks])

@@ -1,10 +1,10 @@
 """The regularised last layer of a hypernetwork as one Triton kernel.
 
 A program walks over blocks of written numbers. For each it reads its rows of W, forms the gradient
-of the task loss, an outer product, takes Adam's step on it, writes the old tasks' numbers, and
-turns their distance from the targets into gradients of the rows and of the old tasks' hidden
-layers. Old tasks come TASKS at a time, as many as registers hold sums for; more take further walks,
-which add to the gradient.
+of the task loss, an outer product (the sum of one for each member of an ensemble), takes Adam's
+step on it, writes the old tasks' numbers, and turns their distance from the targets into gradients
+of the rows and of the old tasks' hidden layers. Old tasks come TASKS at a time, as many as
+registers hold sums for; more take further walks, which add to the gradient.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAssignmentType=false
@@ -22,8 +22,8 @@ def regularised_head_kernel(
     mean,  # the same
     square,  # the same
     step,  # [] float32
-    written_gradient,  # [size]
-    hidden,  # [WIDTH]
+    written_gradient,  # [MEMBERS, size]
+    hidden,  # [MEMBERS, WIDTH]
     old,  # [count, WIDTH]
     targets,  # [all, size]
     tasks,  # [count] int64, where CHOSEN
@@ -35,6 +35,7 @@ def regularised_head_kernel(
     slope_scale,  # 2 strength / T
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,  # WIDTH, a power of two
+    MEMBERS: tl.constexpr,
     TASKS: tl.constexpr,
     OLD: tl.constexpr,  # whether there is an old task
     CHOSEN: tl.constexpr,  # whether targets are rows out of more, else all in order
@@ -74,6 +75,12 @@ def regularised_head_kernel(
             at = row[:, None] * WIDTH + column[None, :]
             valid = inside[:, None] & in_width[None, :]
             weight_gradient = slope_now[:, None] * input_now[None, :]
+            for member in tl.static_range(1, MEMBERS):
+                slope = tl.load(written_gradient + member * size + row, mask=inside, other=0.0)
+                inputs_of = hidden + member * WIDTH + column
+                input_of = tl.load(inputs_of, mask=in_width, other=0.0)
+                weight_gradient += slope[:, None] * input_of[None, :]
+                slope_now += slope
             weight, _, _ = adam_moved(
                 tl.load(head + at, mask=valid, other=0.0),
                 weight_gradient,

@@ -55,7 +55,7 @@ class TrunkAhead(NamedTuple):
     Attributes:
         ahead: as the trunk, flat.
         old_outputs: [T, width] of all layers, one after another, flat.
-        embedding_gradient: [E], of the task loss.
+        embedding_gradient: [E], or [M, E], of the task loss.
     """
 
     ahead: Tensor
@@ -67,8 +67,8 @@ class WrittenGradient(NamedTuple):
     """The gradient with respect to what is written, and what it is to the trunk.
 
     Attributes:
-        slope: [P].
-        products: [n, w], shares of its product with the last layer's matrix.
+        slope: [P], or [M, P] of M networks.
+        products: [n, w], shares of its product with the last layer's matrix; or [M, w], of each.
     """
 
     slope: Tensor

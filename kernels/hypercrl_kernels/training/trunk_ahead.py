@@ -24,25 +24,27 @@ def trunk_ahead(
 ) -> TrunkAhead:
     """Back-propagate the task loss through the trunk, take Adam's step, go forward for old tasks.
 
-    One Triton kernel on CUDA for a trunk that fits, torch operations elsewhere.
+    One Triton kernel on CUDA for one embedding and a trunk that fits, torch operations elsewhere.
 
     Args:
         flat: the trunk's parameters.
         gradient: as `flat`, written: that of the task loss.
         moments, settings: of the Adam that trains it.
-        embedding: [E] of the present task; outputs: of all layers for it, flat.
-        products: [n, width], whose sum is the loss's gradient of the last layer's outputs.
+        embedding: [E] of the present task, or [M, E]; outputs: of all layers for it, flat.
+        products: [n, width], whose sum is the loss's gradient of the last layer's outputs; or
+            [M, width], of each embedding's.
         old: [T, E], embeddings of old tasks.
     """
-    if trunk.fits(flat):
+    one = embedding.dim() == 1
+    if one and trunk.fits(flat):
         from hypercrl_kernels.training.launch import launch_trunk_ahead as compute
 
         return compute(flat, gradient, moments, settings, embedding, outputs, products, old, trunk)
-    slope = products.sum(0, keepdim=True)
-    found, below = trunk_gradients(flat, embedding[None], outputs, slope, trunk)
+    slope = products.sum(0, keepdim=True) if one else products
+    found, below = trunk_gradients(flat, embedding.view(len(slope), -1), outputs, slope, trunk)
     gradient.copy_(found)
     ahead = adam_reference(flat, gradient, moments, settings)[0]
-    return TrunkAhead(ahead, trunk_outputs(ahead, old, trunk), below[0])
+    return TrunkAhead(ahead, trunk_outputs(ahead, old, trunk), below.view_as(embedding))
 
 
 @torch.no_grad()
