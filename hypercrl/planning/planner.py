@@ -75,7 +75,7 @@ class PlannerConfig:
     precision: str | None = choice(
         None,
         *get_args(Precision),
-        help="of the model's products; null: bf16 where there are instructions for it, else float32",
+        help="of the model's products; null: bf16 where the device has it, else float32",
     )
     sampled: bool = setting(
         False, help="roll out states drawn from a probabilistic model, not its mean ones"
