@@ -18,6 +18,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,9 @@ def main() -> None:
     given = parser.parse_args()
     given.out = given.out.resolve()
     given.out.mkdir(parents=True, exist_ok=True)
-    builds = [Build("this", ROOT)]
-    if given.before:
-        builds.insert(0, Build("before", given.before.resolve()))
+    trees = {"before": given.before.resolve()} if given.before else {}
+    trees["this"] = ROOT
+    builds = [Build(name, tree, "cpu", inf) for name, tree in trees.items()]
     torch.set_num_threads(given.threads)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # an older build has no setting for it
     here = machine(torch.device("cpu"))

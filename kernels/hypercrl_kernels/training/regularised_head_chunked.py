@@ -55,7 +55,8 @@ def regularised_head_chunked(
     for rows, slope, difference, own_below, found, *values in chunks:
         _outer(slope, hidden, found)
         ahead, mean, square = copies = [part[:rows] for part in scratch]
-        torch._foreach_copy_(copies, values)
+        for copy, value in zip(copies, values, strict=True):
+            copy.copy_(value)
         fused_adam(ahead, found, AdamMoments(moments.step, mean, square), settings)
         difference.addmm_(old, ahead.mT)
         found.addmm_(difference.mT, old, alpha=factor)
