@@ -3,14 +3,12 @@
     python scripts/bench_evaluation.py [--env push] [--tasks 5] [--episodes 10] [--simulators 16]
         [--device cuda] [--times 3] [--out FILE.json]
 
-The planner is that of `preset=paper`, the model an untrained one. Three ways, one after the other:
+The planner is that of `preset=paper`, the model an untrained one. Two ways, one after the other:
 
-- in turn: each task's plan is waited for, then the robots move; messages to simulators by sockets
+- in turn: each task's plan is waited for, then the robots move
 - overlapped: plans run while robots of other tasks are simulated and plans of others are begun
-- shared memory: overlapped, and messages in memory that the processes share (where there are cores
-  for all of them)
 
-All must come to the same scores. A round's time is split into waiting for plans, waiting for
+Both must come to the same scores. A round's time is split into waiting for plans, waiting for
 simulators, and the rest, which is this process's own work. Timed apart: `begin`, an evaluation of
 one episode, for which processes start and held-out episodes are drawn, and `first`, for which
 robots are made and graphs captured.
@@ -34,7 +32,7 @@ from hypercrl.training.evaluation import Episodes, Evaluator, Score
 from hypercrl.training.experiment import Experiment
 from hypercrl_envs import Fleet, LocalFleet, SpreadFleet
 
-WAYS = ("in turn", "overlapped", "shared memory")
+WAYS = ("in turn", "overlapped")
 
 
 class Timer:
@@ -155,13 +153,12 @@ def main() -> None:
         begun(parts, local)
     rows, found = [], []
     for way in WAYS:
-        watches = way == "shared memory"
-        with closing(SpreadFleet(parts.sequence, given.simulators, watches)) as fleet:
+        with closing(SpreadFleet(parts.sequence, given.simulators)) as fleet:
             row, scores = measure(parts, fleet, way, given.tasks, given.episodes, given.times)
         rows.append(row)
         found.append(scores)
         print(*(f"{k} {v:.3g}" if k != "way" else v for k, v in row.items()), sep="  ", flush=True)
-    assert found[0] == found[1] == found[2], "the scores differ"
+    assert found[0] == found[1], "the scores differ"
     if given.out:
         sizes = {key: getattr(given, key) for key in ("env", "tasks", "episodes", "device")}
         write_json(given.out, {**sizes, "cores": cores(), "rows": rows}, indent=2)

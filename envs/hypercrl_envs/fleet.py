@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hypercrl_envs.channel import UNDER_WAY, Channel, shared_memory
+from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
@@ -125,13 +125,12 @@ class SpreadFleet(Fleet):
     Args:
         sequence: the tasks.
         processes: how many.
-        watches: each has a core of its own, see `Channel`.
     """
 
-    def __init__(self, sequence: TaskSequence, processes: int, watches: bool = False) -> None:
+    def __init__(self, sequence: TaskSequence, processes: int) -> None:
         super().__init__(sequence)
         self.width = processes
-        self._workers = [_Worker(sequence, number > 0, watches) for number in range(processes)]
+        self._workers = [_Worker(sequence, number > 0) for number in range(processes)]
         self._made = 0
 
     def make(self, task: int, count: int) -> list[int]:
@@ -176,30 +175,27 @@ class SpreadFleet(Fleet):
 class _Worker:
     """One process, `hypercrl_envs.fleet_worker`, and the answers of it that nobody has taken."""
 
-    def __init__(self, sequence: TaskSequence, quiet: bool, watches: bool) -> None:
+    def __init__(self, sequence: TaskSequence, quiet: bool) -> None:
         ours, theirs = socket.socketpair()
-        memory = shared_memory() if watches else None
         with theirs:
-            given = [theirs.fileno(), *([] if memory is None else [memory])]
+            number = theirs.fileno()
             hushed = ["-W", "ignore"] if quiet else []
-            module = ["-m", "hypercrl_envs.fleet_worker", *map(str, given)]
+            module = ["-m", "hypercrl_envs.fleet_worker", str(number)]
             # Not on the terminal: Ctrl-C is for the process that knows what to save.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *hushed, *module],
-                pass_fds=given,
+                pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        self._channel = Channel(ours.detach(), memory)
+        self._channel = Channel(ours.detach())
         self._sent = self._received = 0
         self._answers: dict[int, Any] = {}
         self._send(sequence)
 
     def send(self, verb: str, share: dict[int, Any]) -> int:
         """The number of the message, to ask for its answer with."""
-        while self._sent - self._received >= UNDER_WAY - 1:  # the sequence has no answer
-            self._take()
         self._send((verb, share))
         self._sent += 1
         return self._sent
@@ -212,19 +208,15 @@ class _Worker:
             Exception: what the call raised there.
         """
         while self._received < number:
-            self._take()
+            self._received += 1
+            try:
+                self._answers[self._received] = self._channel.receive()
+            except (EOFError, OSError) as error:
+                raise self._ended() from error
         answer = self._answers.pop(number)
         if isinstance(answer, BaseException):
             raise answer
         return answer
-
-    def _take(self) -> None:
-        """Wait for the next answer."""
-        self._received += 1
-        try:
-            self._answers[self._received] = self._channel.receive()
-        except (EOFError, OSError) as error:
-            raise self._ended() from error
 
     def hang_up(self) -> None:
         """Let the process end."""

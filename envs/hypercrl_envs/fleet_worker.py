@@ -1,4 +1,4 @@
-"""A process of a `SpreadFleet`: `python -m hypercrl_envs.fleet_worker SOCKET [MEMORY]`.
+"""A process of a `SpreadFleet`: `python -m hypercrl_envs.fleet_worker DESCRIPTOR`.
 
 It is told the sequence of tasks, and then answers every message, (verb, by robot what to do), with
 what came of it by robot, or with the exception that was raised. It ends when the other side does.
@@ -68,7 +68,7 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the other side decides when this one ends
     torch.set_num_threads(1)
-    serve(Channel(*map(int, sys.argv[1:]), end=1))
+    serve(Channel(int(sys.argv[1])))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # torch takes half a second to go, and there is nothing that it could save

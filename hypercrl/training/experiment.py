@@ -9,7 +9,6 @@ import torch
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
-from hypercrl.base.cores import cores
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.saved import same_type
@@ -122,9 +121,8 @@ class Experiment:
         protocol = self.config.protocol
         tasks = min(len(self.sequence), TASKS_AT_ONCE)
         robots = max(protocol.robots, protocol.final_episodes * tasks)
-        if (count := processes(self.config, self.device, robots)) == 1:
-            return LocalFleet(self.sequence)
-        return SpreadFleet(self.sequence, count, watches=count <= cores())
+        count = processes(self.config, self.device, robots)
+        return LocalFleet(self.sequence) if count == 1 else SpreadFleet(self.sequence, count)
 
     def evaluator(self, planner: Planner | None = None, fleet: Fleet | None = None) -> Evaluator:
         """An evaluator of the tasks with this planner, or with the experiment's own.

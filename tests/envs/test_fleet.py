@@ -27,7 +27,7 @@ def sequence():
 
 @pytest.fixture(scope="module")
 def spread():
-    with closing(SpreadFleet(sequence(), 2, watches=True)) as fleet:
+    with closing(SpreadFleet(sequence(), 2)) as fleet:
         yield fleet
 
 
@@ -158,9 +158,8 @@ def wait_for(processes):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("watches", [False, True])
-def test_a_process_that_is_killed_is_a_fault_and_close_leaves_none(here, watches):
-    fleet = SpreadFleet(sequence(), 2, watches)
+def test_a_process_that_is_killed_is_a_fault_and_close_leaves_none(here):
+    fleet = SpreadFleet(sequence(), 2)
     robots = fleet.make(0, 2)
     processes = fleet.start(robots, [pid] * 2)()
     assert len({*processes, os.getpid()}) == 3

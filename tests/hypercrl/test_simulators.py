@@ -59,16 +59,15 @@ def test_what_is_asked_for_is_done_and_too_many_are_told(machine):
 def test_a_run_with_more_than_cores_says_so_and_goes_on(tmp_path, monkeypatch, no_report):
     made, spread = [], experiment.SpreadFleet
     monkeypatch.setattr(simulators, "cores", lambda: 1)
-    monkeypatch.setattr(experiment, "cores", lambda: 1)
 
-    def watched(sequence, processes, watches):
-        made.append((processes, watches))
-        return spread(sequence, processes, watches)
+    def watched(sequence, processes):
+        made.append(processes)
+        return spread(sequence, processes)
 
     monkeypatch.setattr(experiment, "SpreadFleet", watched)
     with pytest.warns(UserWarning, match="simulators=2 processes share 1 core "):
         main(
             ["train", *FEW_STEPS, "method=finetune", "simulators=2", f"run_dir={tmp_path / 'run'}"]
         )
-    assert made == [(2, False)]
+    assert made == [2]
     assert (tmp_path / "run/result.json").exists()
