@@ -3,7 +3,7 @@
 #
 # Guess: a mode that hands every operation on costs microseconds an operation; torch.compile's front end
 # (torch._dynamo) is imported where something is compiled.
-# Seen: the first operation under any subclass imports torch._dynamo and with it a thousand modules, for a
+# Seen: the first operation under any subclass imports torch._dynamo and with it nine hundred modules, for a
 # second or more: __torch_dispatch__ of every subclass is wrapped so that Dynamo leaves it alone. A process that
 # never compiles pays for it too. Operations after the first cost microseconds.
 set -euo pipefail
