@@ -94,7 +94,6 @@ class Agent:
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
         self._switches = planner.config.propagation == "ts1"
-        self._hypotheses = 1
 
     def believe(self, belief: Belief) -> None:
         """Plan through the layers of this belief from now on, and keep it up to date."""
@@ -117,7 +116,6 @@ class Agent:
                 self._replay_seconds = inf
                 self._returns = self._traced_returns(layers)
         pack, precision = not self.planner.follows and not self._switches, self.planner.precision
-        self._hypotheses = hypotheses
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 
     def reset(self, robots: Sequence[int] | None = None) -> None:
@@ -240,10 +238,10 @@ class Agent:
 
     def _order(self, shape: Sequence[int], obs: Tensor) -> Tensor | None:
         """Which member moves which trajectory at each step of rollouts [B M, K, H], drawn anew."""
-        if not self._switches or self._hypotheses == 1:
+        if not self._switches or (hypotheses := self._sizes[0]) == 1:
             return None
         robots, particles, horizon = shape
-        each = (horizon, robots // self._hypotheses, self._hypotheses, particles)
+        each = (horizon, robots // hypotheses, hypotheses, particles)
         return torch.rand(each, device=obs.device, generator=self.generator).argsort(2)
 
 

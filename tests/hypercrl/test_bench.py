@@ -12,7 +12,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.gpu_faults import gpu_fault
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
 from hypercrl.bench.cell import Progress
 from hypercrl.bench.table import progress_table
@@ -551,15 +550,3 @@ def test_a_narrow_table_cuts_no_header(tmp_path):
     assert "…" not in said
     for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
         assert word in said
-
-
-def test_of_a_full_gpu_only_the_first_sentence_is_told():
-    """What CUDA says where there is no room for so much as a context."""
-    fault = gpu_fault(
-        RuntimeError(
-            "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in "
-            "https://docs.nvidia.com\nCUDA kernel errors might be asynchronously reported"
-        )
-    )
-    assert fault is not None
-    assert fault.reason.startswith("out of memory on the GPU: CUDA error: out of memory; end other")

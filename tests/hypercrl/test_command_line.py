@@ -188,7 +188,10 @@ ENDS = {
         raised_from(UserError("told"), raised_from(TaskFault("the reward raised"), FULL)),
         *(3, "out of memory on the GPU: Tried to allocate 2.00 GiB."),
     ),
-    "a full context": (ACCELERATOR("CUDA error: out of memory" + HOW_TO_DEBUG), 3, "out of memory"),
+    "a full context": (
+        ACCELERATOR("CUDA error: out of memory" + HOW_TO_DEBUG),
+        *(3, "out of memory on the GPU: CUDA error: out of memory; end other"),
+    ),
     "cuBLAS": (
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         *(3, "out of memory on the GPU: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"),

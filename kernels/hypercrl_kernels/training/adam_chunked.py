@@ -41,7 +41,8 @@ def clipped_step_chunked(
     norm: Tensor,
     limit: float,
 ) -> None:
-    """`clipped_step` of a flat parameter, a chunk at a time; nothing is formed but a chunk."""
+    """Adam's step on gradient · min(1, limit / (norm + 10⁻⁶)), in place, rows in chunks; it is not
+    counted."""
     scale = min(1.0, limit / (float(norm) + 1e-6))
     counted = moments._replace(step=moments.step + 1)
     for start in range(0, len(parameter), CHUNK):
