@@ -47,8 +47,9 @@ def test_without_a_state(name, device):
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0, -torch.inf])
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_gates_from_open_to_shut(name, gate, device):
+    """In half precision, which is all that is launched so: sums of gates are one number here."""
     x, state = make(CASES[name], 1, 70, heads=1)
     x["log_decay"] = torch.full_like(x["log_decay"], gate)
     x["log_decay"][:, ::3] = -0.1
     x["beta"] = 0.3 * x["beta"]
-    check(name, x, state, None, device)
+    check(name, x, state, None, device, 2e-3, torch.float16)

@@ -17,6 +17,7 @@ gates alone (`weights_of`).
 import triton
 import triton.language as tl
 
+from hypercrl_kernels.memory.chunk_memory.inverse_triton import inverse_of
 from hypercrl_kernels.memory.chunks_triton import (
     gates_of,
     last_of,
@@ -25,7 +26,6 @@ from hypercrl_kernels.memory.chunks_triton import (
     state_of,
     weights_of,
 )
-from hypercrl_kernels.memory.chunk_memory.inverse_triton import inverse_of
 
 
 @triton.jit(do_not_specialize=["length"])

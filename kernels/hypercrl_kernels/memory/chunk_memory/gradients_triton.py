@@ -49,6 +49,7 @@ def gradients_kernel(
     STRENGTH: tl.constexpr,
     BEFORE: tl.constexpr,
     VARLEN: tl.constexpr,
+    WHOLE: tl.constexpr,  # all chunks are, so that no row needs a mask
     SEARCH: tl.constexpr,
     DOT: tl.constexpr,
 ):
@@ -61,7 +62,7 @@ def gradients_kernel(
     index = slot * HEADS + head
     first = (begin + chunk * CHUNK) * HEADS + head
     i = tl.arange(0, CHUNK)
-    inside = chunk * CHUNK + i < steps
+    inside = i < CHUNK if WHOLE else chunk * CHUNK + i < steps
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, BLOCK)
     by_key = i[:, None] * (HEADS * KEYS) + unit[None, :]
@@ -87,7 +88,7 @@ def gradients_kernel(
         from_start = tl.dot(d_out, tl.trans(memory), acc=from_start, input_precision=DOT)
     high, before, a, r, c, last, strength = rows_of(
         sums, beta, index * CHUNK, first + i * HEADS, i, inside,
-        HEADS, CHUNK, DECAY, STRENGTH, BEFORE,
+        CHUNK, DECAY, STRENGTH, BEFORE,
     )  # fmt: skip
     keys = tl.load(k + first * KEYS + by_key, mask=in_keys, other=0.0)
     queries = tl.load(q + first * KEYS + by_key, mask=in_keys, other=0.0)

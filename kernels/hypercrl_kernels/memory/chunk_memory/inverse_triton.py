@@ -6,7 +6,8 @@
 import triton
 import triton.language as tl
 
-from hypercrl_kernels.memory.chunks_triton import chunk_of, decays, log_gates, sums as sums_of
+from hypercrl_kernels.memory.chunks_triton import chunk_of, decays, log_gates
+from hypercrl_kernels.memory.chunks_triton import sums as sums_of
 
 
 @triton.jit
@@ -70,6 +71,7 @@ def inverse_kernel(
     STRENGTH: tl.constexpr,
     BEFORE: tl.constexpr,  # the error before decay, else after
     VARLEN: tl.constexpr,
+    WHOLE: tl.constexpr,  # all chunks are, so that no row needs a mask
     SEARCH: tl.constexpr,  # binary digits of the number of segments
     DOT: tl.constexpr,
 ):
@@ -83,7 +85,7 @@ def inverse_kernel(
     index = slot * HEADS + head
     first = (begin + chunk * CHUNK) * HEADS + head
     i = tl.arange(0, CHUNK)
-    inside = chunk * CHUNK + i < steps
+    inside = i < CHUNK if WHOLE else chunk * CHUNK + i < steps
     unit = tl.arange(0, WIDTH)
     by_key = i[:, None] * (HEADS * KEYS) + unit[None, :]
     mask = inside[:, None] & (unit < KEYS)[None, :]

@@ -25,7 +25,7 @@ BEFORE, AFTER = 2, 3  # decay, an error's place in `Error`
 
 @dataclass(frozen=True)
 class Split:
-    """Launches of the four kernels; `widest` are the keys and values of a head that they are for."""
+    """Launches of the four kernels, for keys and values of a head up to `widest`."""
 
     widest: int
     inverse: Launch
@@ -71,7 +71,7 @@ def inverse_dtype(p: Problem) -> torch.dtype:
 
 
 def outputs(p: Problem, save: bool) -> tuple[Unwritten, ...]:
-    """o, the final state; with `save` the states, T, sums of log decays and errors of all chunks."""
+    """o, the final state; with `save` the chunks' states, T, sums of log decays and errors."""
     slots = p.slots(CHUNK)
     made = _made_before(p) if save else (None, None)
     sequence = ((p.batch, p.length, p.heads, p.values), p.dtype)
@@ -113,7 +113,8 @@ def _constants(p: Problem) -> dict[str, int | float | str]:
         "BEFORE": p.error == BEFORE,
         "STARTS": p.starts,
         "VARLEN": p.varlen,
-        "SEARCH": p.segments.bit_length(),
+        "WHOLE": not p.varlen and p.length % CHUNK == 0,
+        "SEARCH": p.segments.bit_length() if p.varlen else 0,
         "PARTS": p.parts,
         "DOT": precision_of(p.dtype),
     }
@@ -179,7 +180,6 @@ def launch_backward(
     assert states is not None
     d_states = torch.empty_like(states)
     walk((q, k, beta, d_o, d_final, cu_seqlens, inverse, sums, d_v, d_states, d_initial))
-    rest(
-        (q, k, beta, d_o, d_v, cu_seqlens, sums, states, d_states, errors, d_q, d_k, d_decay, d_beta)
-    )
+    ends = (d_q, d_k, d_decay, d_beta)
+    rest((q, k, beta, d_o, d_v, cu_seqlens, sums, states, d_states, errors, *ends))
     return written

@@ -1,8 +1,8 @@
-"""The delta rules cut into four kernels for wide heads: the two that walk through a sequence.
+"""The delta rules cut into four kernels: the two that walk through a sequence.
 
 What the fused kernels hold in registers at once spills where heads are wide. Here all that needs no
-state is taken out of the walks: (I + L)⁻¹ is made for all chunks at once before (`inverse_kernel`),
-gradients of queries, keys and gates for all chunks at once after (`gradients_triton.py`). With M the
+state is out of the walks: (I + L)⁻¹ is made for all chunks at once before (`inverse_kernel`), the
+gradients of queries, keys and gates for all at once after (`gradients_triton.py`). With M the
 memory at the start of a chunk, T = (I + KKᵀ∘P β)⁻¹, A = QKᵀ∘G β and the row vectors a, r, c of
 `forward_triton.py`, a walk forward is
 
@@ -25,9 +25,9 @@ from hypercrl_kernels.memory.chunks_triton import sequence_of, state_of
 
 
 @triton.jit
-def rows_of(sums, beta, at_chunk, at, i, inside,
-    HEADS: tl.constexpr, CHUNK: tl.constexpr, DECAY: tl.constexpr, STRENGTH: tl.constexpr,
-    BEFORE: tl.constexpr,
+def rows_of(
+    sums, beta, at_chunk, at, i, inside,
+    CHUNK: tl.constexpr, DECAY: tl.constexpr, STRENGTH: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
     """Of a chunk: the sums of log decays, those that a prediction sees, a, r, c [C], the last a,
     and write strength."""
@@ -58,12 +58,17 @@ def solved(inverse, right, PARTS: tl.constexpr, TRANSPOSED: tl.constexpr, DOT: t
     """T right, or Tᵀ right; T as the sum of PARTS numbers of the dtype of `right`."""
     x = tl.zeros(right.shape, tl.float32)
     rest = inverse.to(tl.float32)
-    for part in tl.static_range(PARTS):
-        rounded = rest.to(right.dtype)
-        rest -= rounded.to(tl.float32)
+    for _ in tl.static_range(PARTS):
+        if right.dtype == tl.bfloat16:  # cut off: rounding takes eight times the cycles
+            upper = rest.to(tl.int32, bitcast=True) & -65536
+            part = upper.to(tl.float32, bitcast=True)
+        else:
+            part = rest.to(right.dtype).to(tl.float32)
+        rest -= part
+        part = part.to(right.dtype)
         if TRANSPOSED:
-            rounded = tl.trans(rounded)
-        x = tl.dot(rounded, right, acc=x, input_precision=DOT)
+            part = tl.trans(part)
+        x = tl.dot(part, right, acc=x, input_precision=DOT)
     return x
 
 
@@ -95,6 +100,7 @@ def walk_kernel(
     STARTS: tl.constexpr,  # from an initial state, else from zeros
     SAVE: tl.constexpr,
     VARLEN: tl.constexpr,
+    WHOLE: tl.constexpr,  # all chunks are, so that no row needs a mask
     PARTS: tl.constexpr,
     DOT: tl.constexpr,
 ):
@@ -117,7 +123,7 @@ def walk_kernel(
     for chunk in tl.range(0, tl.cdiv(steps, CHUNK), disable_licm=True):
         index = (slot + chunk) * HEADS + head
         first = (begin + chunk * CHUNK) * HEADS + head
-        inside = chunk * CHUNK + i < steps
+        inside = i < CHUNK if WHOLE else chunk * CHUNK + i < steps
         rows = inside[:, None]
         keys = tl.load(k + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         known = tl.load(v + first * VALUES + by_value, mask=rows & in_values, other=0.0)
@@ -125,13 +131,15 @@ def walk_kernel(
         queries = tl.load(q + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         high, _, a, r, c, last, strength = rows_of(
             sums, beta, index * CHUNK, first + i * HEADS, i, inside,
-            HEADS, CHUNK, DECAY, STRENGTH, BEFORE,
+            CHUNK, DECAY, STRENGTH, BEFORE,
         )  # fmt: skip
         score = tl.dot(queries, tl.trans(keys), input_precision=DOT)
         now = i[:, None] >= i[None, :]
         if DECAY:
             score *= tl.exp2(tl.where(now, high[:, None] - high[None, :], float("-inf")))
-        score = tl.where(now, score, 0.0).to(dtype)
+        else:
+            score = tl.where(now, score, 0.0)
+        score = score.to(dtype)
         old = memory.to(dtype)
         if SAVE:
             tl.store(states + index * size + place, old, mask=in_state)
@@ -178,6 +186,7 @@ def walk_back_kernel(
     STARTS: tl.constexpr,  # from an initial state, which has a gradient
     ENDS: tl.constexpr,  # the final state has a gradient
     VARLEN: tl.constexpr,
+    WHOLE: tl.constexpr,  # all chunks are, so that no row needs a mask
     PARTS: tl.constexpr,
     DOT: tl.constexpr,
 ):
@@ -202,7 +211,7 @@ def walk_back_kernel(
         chunk = chunks - 1 - back
         index = (slot + chunk) * HEADS + head
         first = (begin + chunk * CHUNK) * HEADS + head
-        inside = chunk * CHUNK + i < steps
+        inside = i < CHUNK if WHOLE else chunk * CHUNK + i < steps
         rows = inside[:, None]
         queries = tl.load(q + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
         keys = tl.load(k + first * KEYS + by_key, mask=rows & in_keys, other=0.0)
@@ -210,14 +219,16 @@ def walk_back_kernel(
         solve = tl.load(inverse + index * CHUNK * CHUNK + square)
         high, _, a, r, c, last, strength = rows_of(
             sums, beta, index * CHUNK, first + i * HEADS, i, inside,
-            HEADS, CHUNK, DECAY, STRENGTH, BEFORE,
+            CHUNK, DECAY, STRENGTH, BEFORE,
         )  # fmt: skip
         score = tl.dot(keys, tl.trans(queries), input_precision=DOT)
         score *= (scale * strength)[:, None]
         after = i[:, None] <= i[None, :]
         if DECAY:
             score *= tl.exp2(tl.where(after, high[None, :] - high[:, None], float("-inf")))
-        score = tl.where(after, score, 0.0).to(dtype)
+        else:
+            score = tl.where(after, score, 0.0)
+        score = score.to(dtype)
         later = d_memory.to(dtype)
         tl.store(d_states + index * size + place, later, mask=in_state)
         d_error = (c * strength)[:, None] * tl.dot(keys, later, input_precision=DOT)
