@@ -21,7 +21,7 @@ def split(monkeypatch):
         return [x if x is None else x.fill_(torch.nan) for x in unwritten(*arguments)]
 
     launch = Launch(split_launch.CHUNK, 4, block=16)
-    every = split_launch.Split(128, launch, launch, launch, launch)
+    every = split_launch.Split(128, launch, launch, launch, launch, keys=16)
     monkeypatch.setattr(split_launch, "unwritten", filled)
     monkeypatch.setattr(split_launch, "choose_split", lambda p: every)
 

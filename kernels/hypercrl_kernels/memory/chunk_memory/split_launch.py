@@ -25,13 +25,17 @@ BEFORE, AFTER = 2, 3  # decay, an error's place in `Error`
 
 @dataclass(frozen=True)
 class Split:
-    """Launches of the four kernels, for keys and values of a head up to `widest`."""
+    """Launches of the four kernels, for keys and values of a head up to `widest`.
+
+    A program of the gradients has that many keys.
+    """
 
     widest: int
     inverse: Launch
     walk: Launch
     walk_back: Launch
     gradients: Launch
+    keys: int
 
 
 SPLITS = (  # the first that is wide enough
@@ -40,14 +44,16 @@ SPLITS = (  # the first that is wide enough
         Launch(CHUNK, 4),
         Launch(CHUNK, 4, stages=2, block=64),
         Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 8, stages=2, block=64),
+        Launch(CHUNK, 4, block=64),
+        keys=64,
     ),
     Split(
         128,
         Launch(CHUNK, 4),
         Launch(CHUNK, 4, stages=2, block=64),
         Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 8, stages=2, block=64),
+        Launch(CHUNK, 8, block=64),
+        keys=128,
     ),
 )
 
@@ -103,6 +109,7 @@ def _constants(p: Problem) -> dict[str, int | float | str]:
         "scale": p.scale,
         "length": p.length,
         "segments": p.segments,
+        "total": p.batch * p.length,
         "HEADS": p.heads,
         "KEYS": p.keys,
         "WIDTH": padded(p.keys),
@@ -141,13 +148,15 @@ def prepare_forward(p: Problem, split: Split, save: bool) -> tuple[PreparedKerne
 def prepare_backward(p: Problem, split: Split, ends: bool) -> tuple[PreparedKernel, PreparedKernel]:
     """The walk back and the gradients of all chunks; `ends` if the final state has a gradient."""
     constants, block = _constants(p), _block(p, split.walk_back)
-    chunks = (p.slots(CHUNK) * p.heads,)
     walks = (blocks(p.values, block), p.segments * p.heads)
-    taken = min(split.gradients.block or p.values, padded(p.values))
     back = constants | {"BLOCK": block, "ENDS": ends}
+    keys = min(split.keys, padded(p.keys))
+    chunks = (blocks(p.keys, keys), p.slots(CHUNK) * p.heads)
+    taken = min(split.gradients.block or p.values, padded(p.values))
+    rest = constants | {"WIDTH": keys, "BLOCK": taken}
     return (
         _prepared(walk_back_kernel, walks, back, split.walk_back),
-        _prepared(gradients_kernel, chunks, constants | {"BLOCK": taken}, split.gradients),
+        _prepared(gradients_kernel, chunks, rest, split.gradients),
     )
 
 
@@ -176,10 +185,19 @@ def launch_backward(
     q, k, _, _, beta, _, _, cu_seqlens = tensors
     states, inverse, sums, errors = kept
     walk, rest = prepare_backward(p, split, d_final is not None)
-    d_q, d_k, d_v, d_decay, d_beta, _, d_initial = written = unwritten(p.gradients(), p.device)
+    of_q, of_k, of_v, of_decay, of_beta, _, of_initial = p.gradients()
+    d_q, d_k, d_v, d_initial = unwritten((of_q, of_k, of_v, of_initial), p.device)
+    shares = blocks(p.keys, split.keys)  # of the gates' gradients, one of each block of keys
+    gates = [x and ((shares, *x[0]), x[1]) for x in (of_decay, of_beta)]
+    d_decay, d_beta = unwritten(gates, p.device)
     assert states is not None
     d_states = torch.empty_like(states)
     walk((q, k, beta, d_o, d_final, cu_seqlens, inverse, sums, d_v, d_states, d_initial))
     ends = (d_q, d_k, d_decay, d_beta)
     rest((q, k, beta, d_o, d_v, cu_seqlens, sums, states, d_states, errors, *ends))
-    return written
+    d_decay, d_beta = (x if x is None else _total(x) for x in (d_decay, d_beta))
+    return [d_q, d_k, d_v, d_decay, d_beta, None, d_initial]
+
+
+def _total(shares: Tensor) -> Tensor:
+    return shares[0] if len(shares) == 1 else shares.sum(0)
