@@ -61,12 +61,13 @@ SPLITS = (  # the first that is wide enough
 def choose_split(p: Problem) -> Split | None:
     """Launches for a problem that is cut so; None: it takes the fused kernels.
 
-    Those are for momentum, for float32, whose refinement needs L, and for single chunks.
+    Those are for momentum, for float32, whose refinement needs L, and for sequences of one chunk.
     """
     width = max(p.keys, p.values)
     if p.error not in (BEFORE, AFTER) or p.momentum or p.dtype == torch.float32:
         return None
-    if p.launches is not None or p.single(CHUNK):
+    mean = p.length / p.segments if p.varlen else p.length
+    if p.launches is not None or mean <= CHUNK:
         return None
     return next((split for split in SPLITS if width <= split.widest), None)
 
