@@ -31,19 +31,20 @@ from hypercrl_kernels.memory.chunk_memory import split_launch
 from hypercrl_kernels.memory.chunk_memory.launch import Launch
 from hypercrl_kernels.memory.chunk_memory.split_launch import Split
 
-WALKS = (
-    (64, 4, 1, None), (64, 4, 2, None), (64, 4, 1, 168),
-    (32, 4, 1, None), (32, 4, 2, None), (32, 4, 1, 168),
-)  # fmt: skip
-LAUNCHES = {  # of which kernel: values at once, warps, stages, registers; of the last, keys too
-    "inverse": ((None, 4, 1, None), (None, 4, 1, 128), (None, 8, 1, None)),
-    "walk": WALKS,
-    "walk_back": WALKS,
-    "gradients": (
-        (64, 8, 1, None, 128), (64, 8, 2, None, 128), (32, 8, 2, None, 128), (64, 8, 1, 128, 128),
-        (32, 8, 1, 128, 128), (64, 4, 1, None, 64), (64, 4, 2, None, 64), (64, 4, 1, 168, 64),
-        (64, 8, 1, None, 64), (64, 8, 1, 128, 64),
-    ),
+LAUNCHES = {  # of which kernel: values at once, warps, stages, registers
+    "inverse": [(None, 4, 1, None), (None, 4, 1, 128), (None, 8, 1, None)],
+    "walk": [
+        (64, 4, 1, None), (64, 4, 2, None), (64, 4, 1, 168),
+        (32, 4, 1, None), (32, 4, 2, None), (32, 4, 1, 168),
+    ],
+    "walk_back": [
+        (64, 4, 1, None), (64, 4, 2, None), (64, 4, 1, 168),
+        (32, 4, 1, None), (32, 4, 2, None), (32, 4, 1, 168),
+    ],
+    "gradients": [
+        (64, 8, 1, None), (64, 8, 2, None), (32, 8, 1, None), (32, 8, 2, None),
+        (64, 8, 1, 128), (32, 8, 2, 128), (128, 8, 1, None), (64, 4, 1, None),
+    ],
 }  # fmt: skip
 TUNED = (("Gated DeltaNet", 128), ("Gated DeltaNet", 64))
 WHOLE = (
@@ -53,7 +54,7 @@ WHOLE = (
     ("DeltaNet", Shape(64, 1024)),
     ("Gated DeltaNet", Shape(256, 512)),
 )
-Job = tuple[str, int, str, Split]  # a memory, its width, and the kernel that is launched anew
+Job = tuple[str, int, str, Launch]  # a memory, its width, a kernel and its launch
 
 
 def memory_of(name: str) -> Memory:
@@ -64,20 +65,15 @@ def split_of(width: int) -> Split:
     return next(split for split in split_launch.SPLITS if width <= split.widest)
 
 
-def candidates(width: int, cuda: bool) -> list[tuple[str, Split]]:
-    """Each kernel with each of its launches, all others as they are chosen now."""
-    now = split_of(width)
+def candidates(width: int, cuda: bool) -> list[tuple[str, Launch]]:
     if not cuda:
-        launch = Launch(split_launch.CHUNK, 4, block=16)
-        return [(kernel, replace(now, **{kernel: launch}, keys=16)) for kernel in LAUNCHES]
-    found = []
-    for kernel, sizes in LAUNCHES.items():
-        for block, warps, stages, registers, *keys in sizes:
-            if max(block or 0, *keys, 0) <= width:
-                launch = Launch(split_launch.CHUNK, warps, stages, block, registers)
-                keys = keys[0] if keys else now.keys
-                found.append((kernel, replace(now, **{kernel: launch}, keys=keys)))
-    return found
+        return [(kernel, Launch(split_launch.CHUNK, 4, block=16)) for kernel in LAUNCHES]
+    return [
+        (kernel, Launch(split_launch.CHUNK, warps, stages, block, registers))
+        for kernel, sizes in LAUNCHES.items()
+        for block, warps, stages, registers in sizes
+        if block is None or block <= width
+    ]
 
 
 class Passes:
@@ -100,10 +96,6 @@ class Passes:
         back, rest = split_launch.prepare_backward(p, split, False)
         states, inverse, sums, errors = self.kept
         d_q, d_k, d_v, d_decay, d_beta, *_ = self.gradients()
-        shares = -(-q.shape[-1] // split.keys)
-        d_decay, d_beta = (
-            x if x is None else x.expand(shares, *x.shape).clone() for x in (d_decay, d_beta)
-        )
         assert states is not None
         d_states = torch.empty_like(states)
         written = (states, errors) if save else (None, None)
@@ -143,8 +135,8 @@ def error(memory: Memory, x: dict[str, Tensor], split: Split) -> float:
 
 def checked(device: str, job: Job) -> float | str:
     """The error, or what went wrong. In half precision 0.1 is wrong, too."""
-    name, width, kernel, split = job
-    memory = memory_of(name)
+    name, width, kernel, launch = job
+    memory, split = memory_of(name), replace(split_of(width), **{kernel: launch})
     shape = Shape(32, 192, 4, width) if device == "cuda" else Shape(1, 128, 1, width)
     dtype = torch.bfloat16 if device == "cuda" else torch.float16
     try:
@@ -165,22 +157,19 @@ def warm_one(job: tuple[str, Shape, Split | None]) -> None:
     name, shape, split = job
     operation = next(o for o in OPERATIONS if o.name == name)
     x = make(operation.inputs, shape, torch.device("cuda"))
-    split_launch.choose_split = lambda _: split
+    split_launch.choose_split = lambda *_: split
     with contextlib.suppress(Exception):
         forward_only(operation.ours, x)()
         with_backward(operation.ours, x)()
 
 
-def short(kernel: str, split: Split) -> str:
-    launch = getattr(split, kernel)
+def short(launch: Launch) -> str:
     sizes = {"b": launch.block, "w": launch.warps, "s": launch.stages, "r": launch.registers}
-    if kernel == "gradients":
-        sizes["k"] = split.keys
     return " ".join(f"{letter}{n}" for letter, n in sizes.items() if n is not None)
 
 
 def tune(
-    name: str, shape: Shape, good: Sequence[tuple[str, Split, float]], clock: Clock
+    name: str, shape: Shape, good: Sequence[tuple[str, Launch, float]], clock: Clock
 ) -> tuple[Split, list[dict[str, Any]]]:
     """The fastest launches, and rows of all; prints a line a kernel."""
     memory, best, rows = memory_of(name), split_of(shape.width), []
@@ -188,21 +177,17 @@ def tune(
     x = inputs(memory, shape, "cuda" if clock.cuda else "cpu", dtype)
     for kernel, save in (*((kernel, True) for kernel in LAUNCHES), ("walk", False)):
         found = []
-        for split, away in ((s, e) for k, s, e in good if k == kernel):
-            passes = Passes(memory, x, split, save)
+        for launch, away in ((la, e) for k, la, e in good if k == kernel):
+            passes = Passes(memory, x, replace(split_of(shape.width), **{kernel: launch}), save)
             time = clock.graph(passes.calls[kernel], calls=4, repeats=8).median
-            found.append((time, split))
+            found.append((time, launch))
             row = {"operation": name, "shape": str(shape), "kernel": kernel, "save": save}
-            row |= {"keys": split.keys, **asdict(getattr(split, kernel))}
-            rows.append(row | {"median_us": time, "error": away})
+            rows.append(row | {"median_us": time, "error": away, **asdict(launch)})
         found.sort(key=lambda pair: pair[0])
         if found and save:
-            fastest = found[0][1]
-            best = replace(best, **{kernel: getattr(fastest, kernel)})
-            if kernel == "gradients":
-                best = replace(best, keys=fastest.keys)
+            best = replace(best, **{kernel: found[0][1]})
         label = f"{kernel}{'' if save else ', not saving'}"
-        line = " | ".join(f"{short(kernel, split)} {time:.0f}" for time, split in found[:6])
+        line = " | ".join(f"{short(launch)} {time:.0f}" for time, launch in found[:6])
         print(f"D{shape.width:<4}{label:18}{line}", flush=True)
     return best, rows
 
@@ -216,7 +201,7 @@ def whole(best: dict[int, Split], clock: Clock) -> list[dict[str, Any]]:
         x = make(operation.inputs, shape, device)
         found = {}
         for way, chosen in (("fused", None), ("split", best[shape.width])):
-            split_launch.choose_split = lambda _, chosen=chosen: chosen
+            split_launch.choose_split = lambda *_, chosen=chosen: chosen
             calls = forward_only(operation.ours, x), with_backward(operation.ours, x)
             found[way] = [clock.graph(call, calls=4, repeats=10).median for call in calls]
             rows.append({"operation": name, "shape": str(shape), "way": way, "us": found[way]})
@@ -245,7 +230,7 @@ def main() -> None:
             errors = [checked("cpu", job) for job in jobs]
         for job, away in zip(jobs, errors, strict=True):
             if not isinstance(away, float) or not away < 0.1:
-                print(f"left out: D{job[1]} {job[2]} {short(job[2], job[3])}: {away}", flush=True)
+                print(f"left out: D{job[1]} {job[2]} {short(job[3])}: {away}", flush=True)
         measured = [away for away in errors if isinstance(away, float)]
         print(f"{len(jobs)} launches, largest error {max(measured, default=torch.nan):.1e}")
         best, rows = {}, []

@@ -170,7 +170,7 @@ def cut(monkeypatch, chunk, block):
     from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
     from hypercrl_kernels.memory.chunk_memory import split_launch
 
-    monkeypatch.setattr(split_launch, "choose_split", lambda problem: None)
+    monkeypatch.setattr(split_launch, "choose_split", lambda *_: None)
     for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
         kept = getattr(memory_launch, name)
         monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))

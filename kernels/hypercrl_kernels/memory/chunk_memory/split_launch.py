@@ -25,49 +25,48 @@ BEFORE, AFTER = 2, 3  # decay, an error's place in `Error`
 
 @dataclass(frozen=True)
 class Split:
-    """Launches of the four kernels, for keys and values of a head up to `widest`.
-
-    A program of the gradients has that many keys.
-    """
+    """Launches of the four kernels, for keys and values of a head up to `widest`."""
 
     widest: int
     inverse: Launch
     walk: Launch
     walk_back: Launch
     gradients: Launch
-    keys: int
 
 
-SPLITS = (  # the first that is wide enough
+SPLITS = (  # the first that is wide enough; the fastest on an H200 by scripts/tune_split.py
     Split(
-        64,
-        Launch(CHUNK, 4),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 4, block=64),
-        keys=64,
+        widest=64,
+        inverse=Launch(CHUNK, 4, registers=128),
+        walk=Launch(CHUNK, 4, stages=2, block=64),
+        walk_back=Launch(CHUNK, 4, stages=2, block=64),
+        gradients=Launch(CHUNK, 4, block=64),
     ),
     Split(
-        128,
-        Launch(CHUNK, 4),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 8, block=64),
-        keys=128,
+        widest=128,
+        inverse=Launch(CHUNK, 4, registers=128),
+        walk=Launch(CHUNK, 4, stages=2, block=64),
+        walk_back=Launch(CHUNK, 4, stages=2, block=64),
+        gradients=Launch(CHUNK, 8, block=64),
     ),
 )
+NARROW = 32  # heads up to here were not timed so
 
 
-def choose_split(p: Problem) -> Split | None:
-    """Launches for a problem that is cut so; None: it takes the fused kernels.
+def choose_split(p: Problem, save: bool = True) -> Split | None:
+    """Launches for a problem that is cut so, with `save` for a backward pass too; None: it takes
+    the fused kernels.
 
-    Those are for momentum, for float32, whose refinement needs L, and for sequences of one chunk.
+    Those are for momentum, for float32, whose refinement needs L, for sequences of one chunk, for
+    narrow heads, and where they are as fast.
     """
     width = max(p.keys, p.values)
     if p.error not in (BEFORE, AFTER) or p.momentum or p.dtype == torch.float32:
         return None
     mean = p.length / p.segments if p.varlen else p.length
-    if p.launches is not None or mean <= CHUNK:
+    if p.launches is not None or mean <= CHUNK or width <= NARROW:
+        return None
+    if not save and not p.decay and width <= 64:  # 101 µs fused, 105 so
         return None
     return next((split for split in SPLITS if width <= split.widest), None)
 
@@ -110,7 +109,6 @@ def _constants(p: Problem) -> dict[str, int | float | str]:
         "scale": p.scale,
         "length": p.length,
         "segments": p.segments,
-        "total": p.batch * p.length,
         "HEADS": p.heads,
         "KEYS": p.keys,
         "WIDTH": padded(p.keys),
@@ -149,15 +147,13 @@ def prepare_forward(p: Problem, split: Split, save: bool) -> tuple[PreparedKerne
 def prepare_backward(p: Problem, split: Split, ends: bool) -> tuple[PreparedKernel, PreparedKernel]:
     """The walk back and the gradients of all chunks; `ends` if the final state has a gradient."""
     constants, block = _constants(p), _block(p, split.walk_back)
+    chunks = (p.slots(CHUNK) * p.heads,)
     walks = (blocks(p.values, block), p.segments * p.heads)
-    back = constants | {"BLOCK": block, "ENDS": ends}
-    keys = min(split.keys, padded(p.keys))
-    chunks = (blocks(p.keys, keys), p.slots(CHUNK) * p.heads)
     taken = min(split.gradients.block or p.values, padded(p.values))
-    rest = constants | {"WIDTH": keys, "BLOCK": taken}
+    back = constants | {"BLOCK": block, "ENDS": ends}
     return (
         _prepared(walk_back_kernel, walks, back, split.walk_back),
-        _prepared(gradients_kernel, chunks, rest, split.gradients),
+        _prepared(gradients_kernel, chunks, constants | {"BLOCK": taken}, split.gradients),
     )
 
 
@@ -186,19 +182,10 @@ def launch_backward(
     q, k, _, _, beta, _, _, cu_seqlens = tensors
     states, inverse, sums, errors = kept
     walk, rest = prepare_backward(p, split, d_final is not None)
-    of_q, of_k, of_v, of_decay, of_beta, _, of_initial = p.gradients()
-    d_q, d_k, d_v, d_initial = unwritten((of_q, of_k, of_v, of_initial), p.device)
-    shares = blocks(p.keys, split.keys)  # of the gates' gradients, one of each block of keys
-    gates = [x and ((shares, *x[0]), x[1]) for x in (of_decay, of_beta)]
-    d_decay, d_beta = unwritten(gates, p.device)
+    d_q, d_k, d_v, d_decay, d_beta, _, d_initial = written = unwritten(p.gradients(), p.device)
     assert states is not None
     d_states = torch.empty_like(states)
     walk((q, k, beta, d_o, d_final, cu_seqlens, inverse, sums, d_v, d_states, d_initial))
     ends = (d_q, d_k, d_decay, d_beta)
     rest((q, k, beta, d_o, d_v, cu_seqlens, sums, states, d_states, errors, *ends))
-    d_decay, d_beta = (x if x is None else _total(x) for x in (d_decay, d_beta))
-    return [d_q, d_k, d_v, d_decay, d_beta, None, d_initial]
-
-
-def _total(shares: Tensor) -> Tensor:
-    return shares[0] if len(shares) == 1 else shares.sum(0)
+    return written
