@@ -166,8 +166,11 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
+    """The fused kernels, cut so."""
     from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
+    from hypercrl_kernels.memory.chunk_memory import split_launch
 
+    monkeypatch.setattr(split_launch, "choose_split", lambda problem: None)
     for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
         kept = getattr(memory_launch, name)
         monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
