@@ -12,7 +12,7 @@ from hypercrl_kernels.memory.chunk_memory.naive import Error
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
     "error before decay", "chunk-start error", "Titans", "Titans, chunk start",
-    "momentum, error after decay", "GLA", "HGRN",
+    "momentum, error after decay", "GLA", "KDA", "HGRN",
     "MLP", "MLP, all gates", "MLP, silu",
 ]  # fmt: skip
 ERRORS = {
@@ -47,7 +47,9 @@ def kernels(name, device):
         from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
         scale, start = x["q"].shape[-1] ** -0.5, state and state[0]
-        o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
+        o, final = gla_kernels(
+            x["q"], x["k"], x["v"], x["key_decay"], x.get("beta"), start, cu_seqlens, scale
+        )
         return o, [final]
 
     def scan(x, state, cu_seqlens):
@@ -74,7 +76,7 @@ def kernels(name, device):
         )
         return o, [final]
 
-    return {"GLA": gla, "HGRN": scan}.get(name, mlp if "MLP" in name else run)
+    return {"GLA": gla, "KDA": gla, "HGRN": scan}.get(name, mlp if "MLP" in name else run)
 
 
 def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
@@ -225,7 +227,7 @@ def test_other_operators_registered_with_torch(name, device):
     tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     if name == "GLA":
-        torch.library.opcheck(gla_op, (*tensors, None, 0.5, True), test_utils=checks)
+        torch.library.opcheck(gla_op, (*tensors[:4], None, tensors[4], None, 0.5, True), test_utils=checks)
     else:
         torch.library.opcheck(scan_op, (*tensors, None), test_utils=checks)
 
