@@ -68,7 +68,7 @@ class Memory:
 
     def tensors(self, x: dict[str, Tensor]) -> list[Tensor | None]:
         """As the launches take them, without an initial state and cu_seqlens."""
-        gates = ("key_decay",) if self.vector else ("log_decay", "beta", "log_momentum")
+        gates = ("key_decay", "beta") if self.vector else ("log_decay", "beta", "log_momentum")
         return [*(x.get(name) for name in ("q", "k", "v", *gates)), None, None]
 
     def problem(self, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
@@ -86,13 +86,14 @@ class Memory:
         self, p: Problem, x: dict[str, Tensor], d_o: Tensor, kept: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         if self.vector:
-            return gla_launch.launch_backward(p, self.tensors(x), d_o, None, *kept)
+            return gla_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
         return memory_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
 
 
 MEMORIES = (
     Memory("Gated DeltaNet", "after_decay", ("log_decay", "beta")),
     Memory("GLA", gates=("key_decay",)),
+    Memory("KDA", "after_decay", ("key_decay", "beta")),
     Memory("linear attention"),
     Memory("DeltaNet", "before_decay", ("beta",)),
     Memory("Titans", "before_decay", ("log_decay", "beta", "log_momentum")),

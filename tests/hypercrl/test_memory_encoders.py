@@ -44,6 +44,9 @@ CASES: dict[str, dict[str, object]] = {
     "hopfield": {"window": 4},
     "hopfield-pooling": {"window": 4, "form": "pooling"},
     "hopfield-layer": {"window": 20, "form": "layer", "updates": 1, "beta": 2.0},
+    "deltanet-product": {"writes": 3, "negative_eigenvalues": True},
+    "gated_deltanet-product": {"writes": 2},
+    "kda-product": {"writes": 2},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
 }

@@ -254,8 +254,9 @@ def correlated(name, strength, batch, length, heads, values=64, seed=0):
     x["q"] = x["k"].roll(1, 1)
     if strength is not None:
         x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    for gate in ("log_decay", "key_decay"):
+        if gate in x:
+            x[gate] = 0.01 * x[gate]
     return x, state
 
 

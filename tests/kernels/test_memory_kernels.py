@@ -168,19 +168,21 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
+    from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
     from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
 
-    for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
-        kept = getattr(memory_launch, name)
-        monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
     # Not 4 for 32: ptxas 13.0 makes wrong code of that in float32 with momentum (right with
     # DISABLE_PTXAS_OPT=1), which no launch that is chosen for float32 has.
     launch = memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
-    monkeypatch.setattr(memory_launch, "choose_launches", lambda problem, save: (launch, launch))
+    for module in (memory_launch, gla_launch):
+        for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
+            kept = getattr(module, name)
+            monkeypatch.setattr(module, name, getattr(kept, "__wrapped__", kept))
+        monkeypatch.setattr(module, "choose_launches", lambda *_: (launch, launch))
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16)])
-@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans"])
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "KDA"])
 def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
     cut(monkeypatch, chunk, block)
     check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=40), None, device)
@@ -188,7 +190,7 @@ def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
 
 @pytest.mark.parametrize("chunk", [16, 32, 64])
 @pytest.mark.parametrize("strength", [1.0, 2.0])
-@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
+@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay", "KDA"])
 def test_correlated_keys(name, strength, chunk, device, monkeypatch):
     cut(monkeypatch, chunk, 16)
     x, state = correlated(name, strength, 1, 128, heads=1, values=16)
@@ -206,7 +208,7 @@ def test_correlated_keys_in_half_precision(name, chunk, limit, device, monkeypat
 
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
 @pytest.mark.parametrize(
-    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "HGRN"]
+    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "KDA", "HGRN"]
 )
 def test_gates_from_open_to_shut(name, gate, device):
     x, state = make(CASES[name], 1, 40, heads=1)
@@ -218,7 +220,7 @@ def test_gates_from_open_to_shut(name, gate, device):
     check(name, x, state, None, device)
 
 
-@pytest.mark.parametrize("name", ["GLA", "HGRN"])
+@pytest.mark.parametrize("name", ["KDA", "HGRN"])
 def test_other_operators_registered_with_torch(name, device):
     from hypercrl_kernels.memory.chunk_gla.op import gla_op
     from hypercrl_kernels.memory.scan.op import scan_op
@@ -226,8 +228,8 @@ def test_other_operators_registered_with_torch(name, device):
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    if name == "GLA":
-        torch.library.opcheck(gla_op, (*tensors[:4], None, tensors[4], None, 0.5, True), test_utils=checks)
+    if name == "KDA":
+        torch.library.opcheck(gla_op, (*tensors, None, 0.5, True), test_utils=checks)
     else:
         torch.library.opcheck(scan_op, (*tensors, None), test_utils=checks)
 

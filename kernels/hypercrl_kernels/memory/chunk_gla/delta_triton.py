@@ -6,8 +6,9 @@ parts of β P for L:
     U = (I + L)⁻¹ β (V − (e^γ K) M),  P_tj = Σ_k k_tk k_jk e^(γ_tk − γ_jk) for j < t,
     O = (e^γ Q) M + A U,  M' = e^(γ_C) M + (K e^(γ_C − γ))ᵀ U.
 
-P is made by the same tree as A, of factors that are not rounded to half precision: with correlated
-keys I + L is ill-conditioned. The inverse and its uses are those of `chunk_memory`'s kernels.
+P is made by the same tree as A, of the same rounded keys: what they are rounded to still has length
+1, so that the rule stays stable with correlated keys too, where I + L is ill-conditioned. The
+inverse and its uses are those of `chunk_memory`'s kernels.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportOperatorIssue=false
@@ -34,11 +35,10 @@ def _pairs(
     for level in tl.static_range(LEVELS):
         decay = _decay(_since_middle(t, level), gate, DOT)
         parted = _parted(t, level)
-        decayed = keys * decay
-        part = tl.dot(decayed, tl.trans(decayed), input_precision=SOLVE)
+        lower = (keys * decay).to(dtype)
+        part = tl.dot(lower, tl.trans(lower), input_precision=SOLVE)
         alike = tl.where(parted, part, alike)
-        lower = tl.trans(decayed.to(dtype))
-        part = tl.dot((queries * decay).to(dtype), lower, input_precision=DOT)
+        part = tl.dot((queries * decay).to(dtype), tl.trans(lower), input_precision=DOT)
         scores = tl.where(parted, part, scores)
     return scores, alike
 
@@ -73,7 +73,7 @@ def delta_forward_kernel(
 ):
     dtype = q.dtype.element_ty
     # As in `chunk_memory`'s kernels: no bias in L, and an inverse as exact as its dtype needs.
-    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else "tf32x3"
+    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT
     INVERT: tl.constexpr = "tf32x3" if dtype == tl.float16 else DOT
     segment, head, begin, steps, slot = sequence_of(
         tl.program_id(1), cu_seqlens, length, HEADS, CHUNK, VARLEN
@@ -164,7 +164,7 @@ def delta_backward_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
-    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else "tf32x3"  # as in the forward pass
+    SOLVE: tl.constexpr = "ieee" if DOT == "tf32x3" else DOT  # as in the forward pass
     segment, head, begin, steps, slot = sequence_of(
         tl.program_id(0), cu_seqlens, length, HEADS, CHUNK, VARLEN
     )
