@@ -34,7 +34,8 @@ class HopfieldConfig(MemoryConfig):
         "pooling",
         "layer",
         "both",
-        help="transitions asked by the present one, or by a learned pattern; learned patterns alone; both",
+        help="the present transition asks earlier ones, a learned pattern does, or the present one "
+        "asks learned patterns alone, or both in turn",
     )
     window: int = number(256, least=1, help="transitions that are stored")
     updates: int = number(2, least=1, help="steps of a retrieval")

@@ -269,7 +269,7 @@ def delta_backward_kernel(
             d_queries += d_upper
             d_keys += d_lower
             moved = queries * d_upper + keys * d_lower
-            steps_of = tl.where(tl.trans(steps_of), 1.0, 0.0)
+            steps_of = tl.trans(tl.where(steps_of, 1.0, 0.0))
             d_gate += tl.dot(steps_of, moved, input_precision=DOT)
         mask = rows & in_keys
         tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)

@@ -28,7 +28,9 @@ multiprocessors."""
 def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.keys), padded(p.values))
-    if wide > 64 or p.dtype == torch.float32:
+    if p.strength:  # spills least: see what a compiler says of chunks of 32, or of fewer warps
+        launch = Launch(16, 8 if wide > 64 or p.dtype == torch.float32 else 4)
+    elif wide > 64 or p.dtype == torch.float32:
         launch = Launch(16, 4)
     elif p.segments * p.heads >= MANY:
         launch = Launch(16, 2)
@@ -112,7 +114,7 @@ def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> 
     """`outputs_of`, written; the tensors as `gla_problem` takes them."""
     kernel, outputs = prepare_forward(p, save)
     written = unwritten(outputs, p.device)
-    kernel(_of_the_rule(p, tensors, 4) + _of_the_rule(p, written, 3))
+    kernel(_taken(p, tensors, 4) + _taken(p, written, 3))
     return written
 
 
@@ -127,13 +129,11 @@ def launch_backward(
     kernel, gradients = prepare_backward(p, d_final is not None)
     *sequences, _, cu_seqlens = tensors
     written = unwritten(gradients, p.device)
-    sequences, kept = _of_the_rule(p, sequences, 4), _of_the_rule(p, kept, 1)
-    kernel((*sequences, d_o, d_final, *kept, cu_seqlens, *_of_the_rule(p, written, 4)))
+    sequences, kept = _taken(p, sequences, 4), _taken(p, kept, 1)
+    kernel((*sequences, d_o, d_final, *kept, cu_seqlens, *_taken(p, written, 4)))
     return written
 
 
-def _of_the_rule(
-    p: Problem, tensors: Sequence[Tensor | None], place: int
-) -> tuple[Tensor | None, ...]:
-    """The tensors, but for the one at that place, where it is the delta rule's and there is none."""
+def _taken(p: Problem, tensors: Sequence[Tensor | None], place: int) -> tuple[Tensor | None, ...]:
+    """The tensors without the one at that place, if that is the delta rule's alone."""
     return tuple(x for i, x in enumerate(tensors) if p.strength or i != place)

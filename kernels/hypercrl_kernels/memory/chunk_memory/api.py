@@ -115,7 +115,7 @@ def chunk_memory(
         v, beta = (beta[..., None] * v).to(v.dtype), None
     elif by_key and error != "none" and beta is None:
         beta = torch.ones_like(v[..., 0])
-    kernels = runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, chunk))
+    kernels = runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, by_key, chunk))
     if by_key and kernels:
         from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
@@ -155,7 +155,7 @@ def chunk_memory(
 
 
 def _why_not(
-    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, chunk: int
+    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, by_key: bool, chunk: int
 ) -> str | None:
     """The reason why the kernels do not take this, None where they do."""
     if q.shape[-1] > MAX_KEYS:
@@ -165,6 +165,8 @@ def _why_not(
     widest = 128 if q.dtype == torch.float32 else 256
     if v.shape[-1] > widest:
         return f"values are wider than {widest}"
+    if by_key and error != "none" and max(q.shape[-1], v.shape[-1]) > widest // 2:
+        return f"heads with a decay of every key and an error are wider than {widest // 2}"
     wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
     if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
         return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
@@ -203,9 +205,7 @@ def _check(
     if log_decay is not None:
         letters = {1: "H", 4: "BTHK"}.get(log_decay.dim(), "BTH")
         check_shape(name, "log_decay", log_decay, letters, **sizes)
-        if letters == "BTHK" and (
-            error not in ("none", "after_decay") or log_momentum is not None
-        ):
+        if letters == "BTHK" and (error not in ("none", "after_decay") or log_momentum is not None):
             raise ValueError(
                 f"{name} with a decay of every key needs error='none' or 'after_decay' and no "
                 f"momentum"

@@ -65,7 +65,8 @@ def _recur(
         if t % chunk == 0:
             start = memory
         a = decay[:, t, ..., None]
-        for key, value, beta in zip(*(x[:, t].to(dtype).unbind(1) for x in (k, v, strength))):
+        writes = [x[:, t].to(dtype).unbind(1) for x in (k, v, strength)]
+        for key, value, beta in zip(*writes, strict=True):
             if error == "chunk_start":
                 value = value - _apply(start, key)
             elif error == "before_decay":

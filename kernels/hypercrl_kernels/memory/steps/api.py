@@ -219,9 +219,7 @@ def mlp_memory_step(
     return mlp_memory_step_reference(q, k, v, log_decay, beta, log_momentum, state, activation)
 
 
-def _check_step(
-    operation: str, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool = False
-) -> None:
+def _check_step(operation: str, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool = False) -> None:
     heads = q.shape[:-1] == v.shape[:-1]
     if grouped and q.dim() == 3 and q.shape[:1] == v.shape[:-2] and q.shape[1] > 0:
         heads = v.shape[1] % q.shape[1] == 0
