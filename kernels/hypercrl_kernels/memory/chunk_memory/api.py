@@ -100,7 +100,7 @@ def chunk_memory(
     q, k, v = each_head(q, k, v)
     if log_decay is not None and log_decay.dim() == 1:
         log_decay = log_decay.expand(q.shape[:3])
-    steps = (q.shape[1], -1) if k.dim() == 5 else None
+    steps = (q.shape[1], k.shape[2]) if k.dim() == 5 else None
     if steps is not None:
         q, k, v, log_decay, beta, cu_seqlens = one_after_another(
             q, k, v, log_decay, beta, cu_seqlens
