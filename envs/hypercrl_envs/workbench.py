@@ -64,7 +64,7 @@ _DEFAULT_PLACES = {BLOCK: (0.12, 0.0), PUCK: (-0.12, -0.38)}
 _PLACES = {BLOCK: ((-0.03, -0.03), (0.12, 0.12)), PUCK: ((-0.16, -0.4), (-0.08, -0.36))}
 """Lowest and highest (x, y) of the places that can be reached, m."""
 
-_LOW, _HIGH = np.array([-0.22, -0.25, LOWEST_TIP]), np.array([0.12, 0.25, 0.14])
+_LOW, _HIGH = np.array([-0.22, -0.25, LOWEST_TIP]), np.array([0.12, 0.25, 0.12])
 _NO_TURN = np.zeros(3)
 
 
@@ -108,7 +108,7 @@ class WorkbenchTask(ArmTask):
         self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (SIZE,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
         # The same in every task, so that random data are of the whole bench.
-        self.exploration = Exploration((-0.3, -0.8, -0.5), (0.7, 0.8, 0.1))
+        self.exploration = Exploration((-0.2, -0.4, -0.7), (0.4, 0.4, -0.1))
         super().__init__(**simulation)
 
     def _world(self) -> World:

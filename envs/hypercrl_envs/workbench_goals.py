@@ -73,9 +73,7 @@ class Goal(ABC):
     def markers(self) -> tuple[Marker, ...]:
         """What shows the goal in pictures."""
         x, y = self.place
-        return (
-            Marker("goal", (0.016, 0.016, 0.001), (x, y, 0.001), (*GOAL_COLOUR, 0.9), True),
-        )
+        return (Marker("goal", (0.016, 0.016, 0.001), (x, y, 0.001), (*GOAL_COLOUR, 0.9), True),)
 
     @property
     @abstractmethod

@@ -103,17 +103,20 @@ def _button() -> Body:
     """A cap over a spring; it is lighter than its dry friction, so that it does not sink."""
     half = 0.014
     cap = Shape("cap", "cylinder", (0.026, half), 300.0, _RED)
-    joint = Slider(BUTTON, (0.0, 0.0, -1.0), 0.0, BUTTON_TRAVEL, 10.0, 0.3, stiffness=150.0)
+    joint = Slider(BUTTON, (0.0, 0.0, -1.0), 0.0, BUTTON_TRAVEL, 1.0, 0.3, stiffness=150.0)
     return Body(BUTTON, (*BUTTON_PLACE, BUTTON_TOP - half), (cap,), joint)
 
 
 def _drawer() -> Body:
-    """Handle, front and tray, which slide toward the robot; a foot below the gap holds the handle."""
+    """Handle, front and a tray with a load slide toward the robot.
+
+    MuJoCo's dry friction is soft: in what its damper stops within 9 ms it would push forward.
+    """
     parts = (
         Shape("handle", "box", (0.005, 0.035, 0.018), 800.0, _METAL, (0.0, 0.0, 0.041)),
         Shape("foot", "box", (0.03, 0.008, 0.006), 800.0, _METAL, (0.03, 0.0, 0.014)),
         Shape("panel", "box", (0.006, 0.075, 0.026), 500.0, _WOOD, (0.062, 0.0, 0.031)),
-        Shape("tray", "box", (0.075, 0.068, 0.004), 500.0, _WOOD, (0.143, 0.0, 0.009)),
+        Shape("tray", "box", (0.075, 0.068, 0.004), 6000.0, _WOOD, (0.143, 0.0, 0.009)),
     )
     joint = Slider(DRAWER, (-1.0, 0.0, 0.0), 0.0, DRAWER_TRAVEL, damping=20.0, friction=2.0)
     return Body(DRAWER, (*DRAWER_PLACE, 0.0), parts, joint)
@@ -123,10 +126,10 @@ def _lever() -> Body:
     """A bar that lies toward the robot and is turned to the right."""
     bar = (0.06, LEVER_HALF_WIDTH, 0.015)
     parts = (
-        Shape("bar", "box", bar, 800.0, _METAL, (-0.065, 0.0, 0.042)),
+        Shape("bar", "box", bar, 2700.0, _METAL, (-0.065, 0.0, 0.042)),
         Shape("hub", "cylinder", (0.018, 0.028), 800.0, _DARK, (0.0, 0.0, 0.031)),
     )
-    joint = Hinge(LEVER, (0.0, 0.0, 1.0), 0.0, LEVER_STOP, damping=0.2, friction=0.1)
+    joint = Hinge(LEVER, (0.0, 0.0, 1.0), 0.0, LEVER_STOP, damping=0.02, friction=0.1)
     return Body(LEVER, (*LEVER_PIVOT, 0.0), parts, joint)
 
 
