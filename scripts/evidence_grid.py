@@ -67,7 +67,7 @@ SEQUENCES = {
         seconds=300.0,
     ),
     # Networks that are kept apart have nothing to keep apart here: what does that cost?
-    "workbench": Sequence("workbench", STANDARD, tasks=6, coreset=600, seconds=110.0),
+    "workbench": Sequence("workbench", STANDARD, tasks=6, coreset=600, seconds=90.0),
     "push20": Sequence(
         "push20",
         (*STANDARD, "protocol.eval_tasks=5"),
