@@ -83,7 +83,10 @@ class Goal(ABC):
 
 def _length(*offsets: Tensor) -> Tensor:
     """Of a vector with these components; its gradient is finite where it is zero."""
-    return torch.sqrt(sum(x.square() for x in offsets) + 1e-12)
+    square = torch.full_like(offsets[0], 1e-12)
+    for x in offsets:
+        square = square + x.square()
+    return torch.sqrt(square)
 
 
 def _to(obs: Tensor, x: float | Tensor, y: float | Tensor, z: float) -> Tensor:
