@@ -72,7 +72,6 @@ SEQUENCES = {
         "push20",
         (*STANDARD, "protocol.eval_tasks=5"),
         tasks=20,
-        threads=2,
         seconds=400.0,
     ),
     "push100": Sequence(
@@ -104,10 +103,10 @@ STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
+    (("push20",), FIRST),
     (("door", "push", "push_frame"), REST),
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
-    (("push20",), FIRST),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
     (("push20",), REST),
 )
