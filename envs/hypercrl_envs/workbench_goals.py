@@ -265,7 +265,7 @@ class PushBlock(_Moved):
 class SlidePuck(_Moved):
     """Strike the puck so that it slides to a place out of reach, and stops there."""
 
-    length = 0.1
+    length = 0.2
     within = 0.05
     centre, to = PUCK_CENTRE, TO_PUCK
     caption = "slide the puck"
