@@ -31,7 +31,7 @@ class Sequence:
         tasks: how many there are.
         methods, seeds: the cells.
         coreset: transitions a task that the original keeps there (Huang et al., ICRA 2021, and its
-            code): 100 of a push, 600 of a door, 1000 of a cheetah.
+            code): 100 of a push, 600 of a door, 1000 of a cheetah; of the workbench as of a door.
         threads: cores of a cell. Of long runs fewer go side by side, so that each ends in time.
         seconds: a guess how long a cell takes among as many as there is room for, until some have
             ended.
@@ -66,6 +66,8 @@ SEQUENCES = {
         coreset=1000,
         seconds=300.0,
     ),
+    # Networks that are kept apart have nothing to keep apart here: what does that cost?
+    "workbench": Sequence("workbench", STANDARD, tasks=6, coreset=600, seconds=90.0),
     "push20": Sequence(
         "push20",
         (*STANDARD, "protocol.eval_tasks=5"),
@@ -99,9 +101,11 @@ SEQUENCES = {
 
 STAGES = (
     (("door", "push", "push_frame"), FIRST),
+    (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
     (("push20",), FIRST),
     (("door", "push", "push_frame"), REST),
+    (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
     (("push20",), REST),

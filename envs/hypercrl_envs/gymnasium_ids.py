@@ -15,6 +15,7 @@ IDS = {
     "slide": "hypercrl/Slide-v0",
     "door": "hypercrl/Door-v0",
     "cheetah": "hypercrl/Cheetah-v0",
+    "workbench": "hypercrl/Workbench-v0",
 }
 """Task → its id."""
 

@@ -13,6 +13,7 @@ from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import PictureOptions, Task
+from hypercrl_envs.workbench import WorkbenchTask
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
     "cheetah": CheetahTask,
     "gym": GymTask,
     "slide": SlideTask,
+    "workbench": WorkbenchTask,
 }
 
 PICTURE = frozenset(PictureOptions.__annotations__)
