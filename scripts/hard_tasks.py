@@ -4,7 +4,7 @@
     python scripts/hard_tasks.py --table docs/results/hard/hard_tasks.jsonl
 
 A cell is a sequence, a variant of the settings and a seed. As many run at a time as there are
-cores, over all GPUs, and end in time; seed 0 of everything comes first. OUT/hard_tasks.jsonl has a
+cores, over all GPUs, and end in time; seed 0 of everything comes first, then other seeds. OUT/hard_tasks.jsonl has a
 line a cell: of every task what its evaluation came to right after its own training, also of runs
 that were cut short, and of those that ended to the end on all tasks. The table holds means over
 seeds of the former, and of both the worst cell and the mean.
@@ -125,8 +125,12 @@ HARD = {
             "as it is": (),
             "bursts": BURSTS,
             "planned_std 0.5": ("exploration.planned_std=0.5",),
+            "500 updates": ("protocol.updates=500",),
+            "bursts, 500 updates": (*BURSTS, "protocol.updates=500"),
+            "bursts, 1800 planned steps": (
+                *(*BURSTS, "protocol.planned_steps=1800", "protocol.replay_capacity=2400"),
+            ),
             "5 members": MEMBERS,
-            "5 members, bursts": (*MEMBERS, *BURSTS),
         },
         seeds=5,
     ),
@@ -150,13 +154,17 @@ class HardCell:
 
 
 def cells(only: str = "*") -> Iterator[HardCell]:
-    """Seed 0 of everything first; of all cells those that fit a pattern of `only`."""
-    for seed in range(max(hard.seeds for hard in HARD.values())):
-        for sequence, hard in HARD.items():
-            for variant in hard.variants if seed < hard.seeds else ():
-                cell = HardCell(sequence, variant, seed)
-                if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
-                    yield cell
+    """Those that fit a pattern of `only`: seed 0 of everything first, then the shortest runs."""
+    every = [
+        HardCell(sequence, variant, seed)
+        for sequence, hard in HARD.items()
+        for variant in hard.variants
+        for seed in range(hard.seeds)
+    ]
+    every.sort(key=lambda cell: (cell.seed > 0 and cell.sequence != "push", cell.seed))
+    for cell in every:
+        if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
+            yield cell
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
