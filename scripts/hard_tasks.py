@@ -4,10 +4,10 @@
     python scripts/hard_tasks.py --table docs/results/hard/hard_tasks.jsonl
 
 A cell is a sequence, a variant of the settings and a seed. As many run at a time as there are
-cores, over all GPUs, and end in time; seed 0 of everything comes first, then other seeds. OUT/hard_tasks.jsonl has a
+cores, over all GPUs, and end in time; seed 0 of everything comes first. OUT/hard_tasks.jsonl has a
 line a cell: of every task what its evaluation came to right after its own training, also of runs
-that were cut short, and of those that ended to the end on all tasks. The table holds means over
-seeds of the former, and of both the worst cell and the mean.
+that were cut short, and of those that ended what it came to after all tasks. The table holds means
+over seeds, and of all cells the worst and the mean.
 """
 
 from __future__ import annotations
