@@ -101,7 +101,7 @@ class GivenLabels(TaskLabels):
     def new_motion(self) -> None:
         """It is of the task that was given."""
 
-    def after_step(self, ended: bool) -> None:  # noqa: ARG002
+    def after_step(self, ended: bool) -> None:
         """A given label is not doubted."""
 
     def training_belief(self, task: int, robots: int) -> Belief:
