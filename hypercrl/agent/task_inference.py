@@ -7,6 +7,7 @@ which it learned it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import median
 from typing import Any
 
@@ -26,8 +27,8 @@ class InferenceConfig:
     """When the agent infers that the task has changed; errors are squared.
 
     Attributes:
-        tolerance: of three of its own episodes in pushing, a right model's mean error is within it
-            of the usual one; most wrong ones err twice as much, or ten times.
+        familiar: over three of its own episodes of pushing a right model's mean error is within
+            1.5 times the usual one; most wrong ones err twice as much, or ten times.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -47,8 +48,17 @@ class InferenceConfig:
     hearing: int = number(
         180, least=1, help="steps that a known task's model acts for before it is gone back to"
     )
-    tolerance: float = number(
-        1.5, least=1, help="back to it if its error is so many times its usual one at most"
+    familiar: float = number(
+        0.4,
+        least=0,
+        most=1,
+        help="back to it if the logarithm of its error over its usual one is so much at most",
+    )
+    margin: float = number(
+        0.65,
+        least=0,
+        most=1,
+        help="the share of the present error that a known task needs at max_tasks",
     )
     settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
 
@@ -88,8 +98,8 @@ class TaskInference:
     Else every other known task has a hearing, the one whose model erred least first. Where a wrong
     model acts the right one errs as well, since it has seen nothing like it; so each is judged by
     what it errs while it acts itself, from the next episode on, as it did when it learned what its
-    usual error is. The first one within the `tolerance` is gone back to. If there is none the task
-    is new.
+    usual error is. The first one that is `familiar` is gone back to. If there is none the task is
+    new.
 
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
@@ -224,7 +234,7 @@ class TaskInference:
         self.heard += 1
         self.total += square
         usual = self.usual[self.current]
-        if _ratio(self.total / config.hearing, usual) > config.tolerance:  # whatever is to come
+        if log(_ratio(self.total / config.hearing, usual)) > config.familiar:  # whatever comes
             self.verdicts[self.current] = _ratio(self.total / self.heard, usual)
             return self._go_on()
         return self._settle_on(self.current) if self.heard == config.hearing else None
@@ -237,7 +247,9 @@ class TaskInference:
             return Change(self.current, False, strange)
         if self.known < self.config.max_tasks:
             return Change(self.known, True, strange)  # in doubt until it begins
-        return self._settle_on(min(self.verdicts, key=self.verdicts.__getitem__), strange)
+        present, best = next(iter(self.verdicts)), min(self.verdicts, key=self.verdicts.__getitem__)
+        least_wrong = self.verdicts[best] < self.config.margin * self.verdicts[present]
+        return self._settle_on(best if least_wrong else present, strange)
 
     def _settle_on(self, task: int, strange: int = 0) -> Change:
         changed = task != next(iter(self.verdicts))

@@ -113,7 +113,7 @@ def test_a_task_that_none_is_like_is_new_once_all_were_heard():
 
 def test_the_least_wrong_one_stays_where_no_more_may_be_made():
     config = InferenceConfig(max_tasks=2, alarm=40.0, patience=5, hearing=30, settle=100)
-    for errors, last in (([300.0, 200.0], 1), ([200.0, 300.0], 0)):
+    for errors, last in (([300.0, 200.0], 1), ([200.0, 250.0], 1), ([200.0, 350.0], 0)):
         rule = TaskInference(config)
         for _ in range(2):
             rule.begin_new()
@@ -126,7 +126,7 @@ def test_the_least_wrong_one_stays_where_no_more_may_be_made():
         assert [change.task for change in changes] == [0, last]
         assert [change.decided for change in changes] == [False, last == 0]
         assert rule.current == last
-        assert rule.levels[1] == (1 if last == 0 else 200)  # what to expect of one that stays
+        assert rule.levels[1] == (1 if last == 0 else errors[1])  # to expect of one that stays
         assert not rule.suspicious
 
 
