@@ -1,8 +1,9 @@
 """Are tasks that come again known again? One table over runs without labels, and with them.
 
-    hypercrl bench out=FOLDER task_id=inferred,given env=push_revisits,push_frame_revisits \\
-      seed='range(6)' protocol.blur=0,600 preset=quick method=hnet [SETTING=VALUE ...]
-    python scripts/revisits.py FOLDER [--out FILE.json]
+    python scripts/revisits.py FOLDER [--limit SECONDS] [--out FILE.json] [SETTING=VALUE ...]
+
+Runs what is not there yet of two grids, with `hypercrl bench`, and shows what has ended by the
+limit: both sequences without labels and with them, then without them and with blurred boundaries.
 
 A return is known again if at its end the agent acts with the task that it had at the end of the
 first visit, and had made in it; a new task is found if it made one in it. Success is the mean over
@@ -11,9 +12,15 @@ all tasks after the last one, and its share of that of the runs with labels of a
 
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -23,6 +30,18 @@ from rich.console import Console
 from rich.table import Table
 
 from hypercrl.base.strict_json import write_json
+
+GRID = (
+    *("env=push_revisits,push_frame_revisits", "seed=range(6)", "method=hnet", "preset=quick"),
+    *("protocol.eval_every=100000", "protocol.eval_tasks=0", "protocol.final_episodes=10"),
+    *("protocol.heldout_episodes=1", "simulators=1", "threads=1", "logger=[]"),
+)
+PARTS = {
+    "sharp": ("task_id=inferred,given",),
+    "blurred": ("task_id=inferred", "protocol.blur=600"),
+}
+GRACE = 10
+"""Seconds in which a grid that is stopped may save its runs."""
 
 COLUMNS = (
     *("env", "blur", "labels", "runs", "known again", "found new", "one too many"),
@@ -52,6 +71,28 @@ class Run:
     success: list[float]
     seconds: float
     commit: str | None
+
+
+def run_grids(folder: Path, words: Sequence[str], limit: float) -> None:
+    """Both grids, one after the other; what has not ended by the limit, in seconds, is stopped."""
+    end = time.monotonic() + limit
+    for part, own in PARTS.items():
+        if time.monotonic() >= end:
+            return
+        command = ["bench", f"out={folder / part}", *own, *GRID, *words]
+        log = (folder / f"{part}.log").open("a")
+        with log, subprocess.Popen(
+            [sys.executable, "-m", "hypercrl", *command],
+            stdout=log, stderr=log, start_new_session=True,
+        ) as bench:  # fmt: skip
+            try:
+                bench.wait(max(end - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                os.killpg(bench.pid, signal.SIGTERM)
+                try:
+                    bench.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    os.killpg(bench.pid, signal.SIGKILL)
 
 
 def read(folder: Path) -> Run:
@@ -124,10 +165,14 @@ def table(runs: Sequence[Run]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="+", help="of hypercrl bench")
+    parser.add_argument("folder", type=Path, help="of the grids")
+    parser.add_argument("settings", nargs="*", help="of hypercrl bench and train")
+    parser.add_argument("--limit", type=float, default=inf, help="seconds for both grids")
     parser.add_argument("--out", type=Path, help="JSON file for every run")
-    arguments = parser.parse_args()
-    runs = [read(r.parent) for f in arguments.folder for r in sorted(f.rglob("result.json"))]
+    arguments = parser.parse_intermixed_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    run_grids(arguments.folder, arguments.settings, arguments.limit)
+    runs = [read(result.parent) for result in sorted(arguments.folder.rglob("result.json"))]
     console = Console(width=160)
     console.print(table(runs))
     for run in runs:
