@@ -33,8 +33,9 @@ from hypercrl.base.strict_json import write_json
 
 GRID = (
     *("env=push_revisits,push_frame_revisits", "seed=range(6)", "method=hnet", "preset=quick"),
-    *("protocol.eval_every=100000", "protocol.eval_tasks=0", "protocol.final_episodes=10"),
-    *("protocol.heldout_episodes=1", "simulators=1", "threads=1", "logger=[]"),
+    *("protocol.num_tasks=5", "protocol.eval_every=100000", "protocol.eval_tasks=0"),
+    *("protocol.final_episodes=10", "protocol.heldout_episodes=1", "logger=[]"),
+    *("simulators=1", "threads=1"),
 )
 PARTS = {
     "sharp": ("task_id=inferred,given",),
@@ -147,7 +148,8 @@ def table(runs: Sequence[Run]) -> Table:
     for (env, blur, labels), of in groups.items():
         success = mean(mean(run.success) for run in of)
         given = groups.get((env, blur, "given")) or groups.get((env, 0, "given"), [])
-        share = f"{success / mean(mean(r.success) for r in given):.3f}" if given else ""
+        wanted = mean(mean(run.success) for run in given) if given else 0
+        share = f"{success / wanted:.3f}" if wanted else ""
         delays = [delay for run in of for delay in run.delays]
         known = [known for run in of for known in run.returns]
         new = [found for run in of for found in run.news]

@@ -27,8 +27,9 @@ class InferenceConfig:
     """When the agent infers that the task has changed; errors are squared.
 
     Attributes:
-        familiar: over three of its own episodes of pushing a right model's mean error is within
-            1.5 times the usual one; most wrong ones err twice as much, or ten times.
+        hearing: five episodes of pushing. So many steps are the window of the usual error, too.
+        familiar: 0.4 is 1.5 times the usual error. A right model's is within that over so many
+            steps; wrong ones err twice as much at least, and most of them ten times.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -46,7 +47,7 @@ class InferenceConfig:
         60, least=0, help="steps observed without learning, between alarm and decision"
     )
     hearing: int = number(
-        180, least=1, help="steps that a known task's model acts for before it is gone back to"
+        300, least=1, help="steps that a known task's model acts for before it is gone back to"
     )
     familiar: float = number(
         0.4,
