@@ -1,6 +1,6 @@
 """The robots that act in a task in training, some of them still in the task before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import methodcaller
 from typing import Any
 
@@ -59,7 +59,7 @@ class Robots:
         self._draw(places, lingering)
         return self._call(self._acting(places), [methodcaller("reset", seed=None)] * len(places))
 
-    def step(self, actions: Sequence[Any]) -> list[Any]:
+    def step(self, actions: Iterable[Any]) -> list[Any]:
         """What `Task.step` returns at every place, [N]."""
         steps = [methodcaller("step", action) for action in actions]
         return self._call(self._acting(range(len(self))), steps)
