@@ -88,7 +88,8 @@ def gpu_bytes(config: DictConfig) -> int:
     settings = cast(TrainConfig, OmegaConf.to_object(config))
     sizes = 0, 0
     with suppress(ValueError, TaskFault):
-        sequence = TaskSequence(learned_tasks(settings), name=settings.env.name, pad=settings.env.pad)
+        tasks = learned_tasks(settings)
+        sequence = TaskSequence(tasks, name=settings.env.name, pad=settings.env.pad)
         sizes = sequence.observation_size, sequence.action_size
     return ON_A_GPU + 2 * sum(least_bytes(settings, *sizes).values())
 
