@@ -158,7 +158,7 @@ def test_what_would_not_end_is_not_begun(evidence, tmp_path):
     assert not late.room(cell)
     with pytest.raises(evidence.TimeIsUp):
         late.finished()
-    busy = workers(3, needed + 10)  # this one takes two cores
+    busy = workers(2 * cells[cell.name].column.threads - 1, needed + 10)
     busy._running = [Attempt(cell, cast(Any, None), 0, False)]
     assert not busy.room(cell)
     cell.folder.mkdir()
