@@ -29,6 +29,12 @@ INVERTED = (
     "protocol={random_steps: 300, planned_steps: 600, update_every: 60, eval_every: 1200}",
 )
 """900 steps a task, on small networks and plans, in about two minutes on a core."""
+DRAWN = (
+    *INVERTED,
+    "protocol={random_steps: 1200, planned_steps: 2400, update_every: 120, eval_every: 4000}",
+    "protocol={replay_capacity: 4000, heldout_from: 5}",
+)
+"""As many steps in one task as there in four."""
 WIDTHS = (5, 10, 25, 100)
 """Of both hidden layers of the hypernetwork, beside the shipped 50."""
 ORDERS = 4
@@ -126,6 +132,22 @@ SEQUENCES = {
         env: Sequence(env, INVERTED, tasks=4, methods=INVERSION, seconds=120.0)
         for env in ("double_integrator", "complex_ode", "cartpole")
     },
+    # The same inversions in one task, drawn for every episode: with a memory, and without.
+    "double_integrator_hidden": Sequence(
+        "double_integrator_hidden",
+        (*DRAWN, "memory=gru"),
+        tasks=1,
+        methods=("hnet",),
+        seconds=300.0,
+    ),
+    "double_integrator_blind": Sequence(
+        "double_integrator_hidden",
+        DRAWN,
+        tasks=1,
+        methods=("hnet",),
+        seconds=120.0,
+        of="double_integrator_hidden",
+    ),
 }
 
 
@@ -148,7 +170,8 @@ STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
     (("push20",), FIRST),
-    (tuple(name for name in SEQUENCES if SEQUENCES[name].words == INVERTED), INVERSION),
+    (("double_integrator", "complex_ode", "cartpole"), INVERSION),
+    (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
     (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
     (("door", "push", "push_frame"), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from evidence_figures import over_tasks_seen, overview
-from evidence_grid import METHODS, SEQUENCES
+from evidence_grid import FIRST, METHODS, SEQUENCES
 from evidence_long import learned_late, used, variants
 from evidence_records import cell_of, matrix
 
@@ -115,10 +115,11 @@ def _in_short(benchmarks: Mapping[str, Benchmark], images: Path) -> str:
         for name, benchmark in benchmarks.items()
     }
     best = {name: max(final.mean() for final in of.values()) for name, of in success.items()}
+    compared = {name: of for name, of in success.items() if set(FIRST) <= set(of)}
     behind = {
-        m: max(best[name] - of[m].mean() for name, of in success.items())
+        m: max(best[name] - of[m].mean() for name, of in compared.items())
         for m in methods
-        if all(m in of for of in success.values())
+        if compared and all(m in of for of in compared.values())
     }
     longest = max(benchmarks.values(), key=lambda b: (len(b.methods) > 3, len(b.tasks)))
 
@@ -141,7 +142,8 @@ def _in_short(benchmarks: Mapping[str, Benchmark], images: Path) -> str:
     ranks = ", ".join(f"{m} {fixed(gap)}" for m, gap in sorted(behind.items(), key=_second))
     lines = [
         "## In short\n",
-        f"Success lost to the best method, where a method loses most: **{ranks}**.\n",
+        f"Success lost to the best method, where a method loses most of {', '.join(compared)}: "
+        f"**{ranks}**.\n",
         "![success after the last task, by sequence and method](../images/evidence_overview.png)\n",
         f"Hollow, and in brackets: fewer than {SEEDS_FOR_INTERVAL} seeds. Mean success after the "
         f"last task, bold within {NEAR} of the best:\n",

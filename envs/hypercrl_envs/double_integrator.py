@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs.closed_form import BODY_COLOUR, ClosedFormTask, Disc, goal_colour
+from hypercrl_envs.drawn import Choice
 from hypercrl_envs.names import known_name
 from hypercrl_envs.task import Exploration, PictureOptions
 
@@ -22,6 +23,8 @@ AXES = ("x", "y")
 PERIOD = 0.1
 EFFORT_WEIGHT = 0.1
 SOLVED_WITHIN = 0.1
+TURNS = np.array([(1.0, 1.0), (-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0)])
+"""Signs of both motors, of which an episode may draw one pair."""
 START = 0.8, 1.0
 """Least and largest |x| and |y| at the start: a corner."""
 
@@ -47,6 +50,7 @@ class DoubleIntegratorTask(ClosedFormTask):
         reversed_axes: Sequence[str] = (),
         mass: float = 1.0,
         friction: float = 0.0,
+        drawn: bool = False,
         **picture: Unpack[PictureOptions],
     ) -> None:
         """
@@ -54,10 +58,12 @@ class DoubleIntegratorTask(ClosedFormTask):
             reversed_axes: those of `AXES` whose motor pushes the other way; hidden.
             mass: 0.1 to 2, hidden.
             friction: viscous, 0 to 2, hidden.
+            drawn: every episode draws which motors are reversed, in place of `reversed_axes`.
             picture: see `Task`; there is one camera.
 
         Raises:
-            ValueError: an unknown axis, a mass or friction out of its range.
+            ValueError: an unknown axis, a mass or friction out of its range, a `drawn` that is no
+                truth value, or reversed axes beside it.
         """
         super().__init__(**picture)
         backward = [known_name(name, AXES, "axis") for name in reversed_axes]
@@ -65,20 +71,43 @@ class DoubleIntegratorTask(ClosedFormTask):
             raise ValueError(
                 f"mass must be 0.1 to 2 and friction 0 to 2, not {mass!r} and {friction!r}"
             )
+        if not isinstance(drawn, bool) or (drawn and backward):
+            raise ValueError(
+                f"drawn must be true or false, and true alone: not {drawn!r} with reversed_axes "
+                f"{backward}"
+            )
         self.mass, self.friction = float(mass), float(friction)
         self._turns = np.where(np.isin(AXES, backward), -1.0, 1.0)
+        self._reversal = Choice("reversal", len(TURNS) if drawn else 1)
         self.caption = "double integrator"
         if backward:
             self.caption += f", reversed {' '.join(backward)}"
+        if drawn:
+            self.caption += ", reversals drawn"
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.exploration = Exploration((0.0, 0.0), (0.0, 0.0))
         self._state = np.zeros(4)
 
     def _reset_simulation(self) -> None:
+        self._reversal.draw(self.np_random)
+        self._turn_motors()
         distance = self.np_random.uniform(*START, size=2)
         side = self.np_random.choice((-1.0, 1.0), size=2)
         self._state = np.concatenate((side * distance, np.zeros(2)))
+
+    def _turn_motors(self) -> None:
+        if self._reversal.varies:
+            self._turns = TURNS[int(self._reversal.value)]
+
+    def _get_physics(self) -> np.ndarray:
+        return np.append(super()._get_physics(), self._reversal.state())
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        physics, reversal = self._reversal.split(physics)
+        super()._set_physics(physics)
+        self._reversal.values = reversal
+        self._turn_motors()
 
     def _advance(self, action: np.ndarray) -> None:
         position, velocity = self._state[:2], self._state[2:]

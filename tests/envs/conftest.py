@@ -47,6 +47,7 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "cheetah", "reversed_joints": ("bthigh", "fshin")},
     {"task": "cartpole", "reversed_motor": True},
     {"task": "double_integrator", "reversed_axes": ("y",), "mass": 0.5, "friction": 1.0},
+    {"task": "double_integrator", "drawn": True},
     {"task": "complex_ode", "coefficients": (5.0, -5.0)},
     {
         "task": "gym",

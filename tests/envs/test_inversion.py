@@ -78,6 +78,22 @@ def test_the_mass_starts_in_a_corner_and_is_held_by_the_walls():
     assert reward == pytest.approx(-2.0 - 0.1 * 2.0)
 
 
+def test_episodes_draw_each_of_the_four_inversions():
+    task = DoubleIntegratorTask(drawn=True)
+    push = np.array([0.5, 0.5], np.float32)
+    seen = []
+    for seed in range(80):
+        start, _ = task.reset(seed=seed)
+        seen.append(np.sign(task.step(push)[0][2:]))
+        assert solves(task, task, seed)
+        again = DoubleIntegratorTask(drawn=True)
+        np.testing.assert_array_equal(again.reset(seed=seed)[0], start)
+        np.testing.assert_array_equal(np.sign(again.step(push)[0][2:]), seen[-1])
+    _, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(counts) == 4
+    assert counts.min() > 10  # of 20; less has a probability of one in a hundred
+
+
 def test_the_ode_takes_the_real_part_of_powers_of_the_action():
     task = ComplexOdeTask([5.0, -4.0, 3.0])
     x, _ = task.reset(seed=1)
@@ -158,6 +174,8 @@ def test_the_cart_is_paid_as_the_tolerances_say():
     ("task", "wrong", "message"),
     [
         ("double_integrator", {"reversed_axes": ["z"]}, "unknown axis: 'z'"),
+        ("double_integrator", {"drawn": True, "reversed_axes": ["x"]}, "drawn must be true or"),
+        ("double_integrator", {"drawn": 1}, "drawn must be true or false"),
         ("double_integrator", {"mass": 0.0}, "mass must be 0.1 to 2"),
         ("complex_ode", {"coefficients": [0, 0]}, "not all of them zero"),
         ("complex_ode", {"coefficients": [20]}, "within ±10"),
