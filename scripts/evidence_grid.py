@@ -24,11 +24,11 @@ SHORT = (*QUICK, "planner.execute=best", "protocol.eval_every=1200")
 INVERTED = (
     *QUICK,
     "device=cpu",
-    "dynamics.hidden=[64,64]",
-    "planner={samples: 100, horizon: 15, execute: best}",
+    "dynamics.hidden=[100,100]",
+    "planner={samples: 200, horizon: 20, execute: best}",
     "protocol={random_steps: 300, planned_steps: 600, update_every: 60, eval_every: 1200}",
 )
-"""900 steps a task, on small networks and plans, in about two minutes on a core."""
+"""900 steps a task, on smaller networks and plans, in about three minutes on a core."""
 DRAWN = (
     *INVERTED,
     "protocol={random_steps: 1200, planned_steps: 2400, update_every: 120, eval_every: 4000}",

@@ -73,7 +73,7 @@ def used(records: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], Rows] | 
                 continue
             cells = []
             for name in measures:
-                values = np.mean([run[name] for run in runs], axis=0)
+                values = np.array([run[name] for run in runs], float).mean(0)
                 cells.append(" ".join(significant(values[i]) for i in _three(len(values))))
             rows.append([method, network, str(len(runs)), *cells])
     header = ["", "of the", "seeds", "dormant units", "effective rank"]

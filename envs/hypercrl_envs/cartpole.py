@@ -153,6 +153,14 @@ def _model(half_length: float, width: int, height: int) -> mujoco.MjModel:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
     spec.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
     world = spec.worldbody
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+        rgb1=(0.95, 0.95, 0.93),
+        width=8,
+        height=48,
+    )
     world.add_light(pos=(0.0, -1.0, 6.0), dir=(0.0, 0.2, -1.0))
     world.add_geom(
         name="rail",

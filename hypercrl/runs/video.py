@@ -61,11 +61,11 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
 
 
 def tile(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Frames of one size [height, width, 3] row by row, three in a row or about a square of them.
+    """Frames of one size [height, width, 3] row by row: up to three in a row, or about a square.
 
     Empty places are black.
     """
-    columns = min(max(3, math.ceil(math.sqrt(len(frames)))), len(frames))
+    columns = len(frames) if len(frames) <= 3 else math.ceil(math.sqrt(len(frames)))
     blank = np.zeros_like(frames[0])
     rows = [list(frames[i : i + columns]) for i in range(0, len(frames), columns)]
     rows[-1] += [blank] * (columns - len(rows[-1]))

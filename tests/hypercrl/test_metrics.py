@@ -279,12 +279,14 @@ def test_dormant_units_are_those_far_below_the_mean():
     assert dormant_share(activations, threshold=0.06) == 0.5  # 0.0456
     assert dormant_share(np.zeros((3, 5))) == 1.0
     assert dormant_share(np.ones((3, 5))) == 0.0
+    assert math.isnan(dormant_share([[1.0, NAN]]))
 
 
 def test_effective_rank_of_known_singular_values():
     assert effective_rank(np.eye(4)) == pytest.approx(4.0)
     assert effective_rank(np.ones((7, 3))) == pytest.approx(1.0)
     assert effective_rank(np.zeros((7, 3))) == 0.0
+    assert math.isnan(effective_rank([[1.0, math.inf]]))
     # Shares 3/4 and 1/4 in turned axes: entropy ln 4 − (3/4) ln 3.
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     rank = effective_rank(turn @ np.diag([3.0, 1.0]) @ turn.T)
