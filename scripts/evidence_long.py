@@ -12,6 +12,7 @@ from evidence_records import cell_of
 from hypercrl.metrics import Array, error_growth, forgetting, just_trained
 from hypercrl.report.benchmark import REFERENCE, Benchmark
 from hypercrl.report.formats import fixed, mean, significant, size, spread
+from hypercrl.report.runs import Result
 
 Rows = list[list[str]]
 QUARTERS = ("first quarter", "second", "third", "last")
@@ -20,7 +21,8 @@ LEARNED_LATE = """
 **As the n-th task or as the first.** Success right after a task was learned, less that of `single`,
 to which every task is the first; means over the tasks of each quarter of the sequence. Behind it
 the prediction error as a multiple of `single`'s (geometric mean), and what one later task adds to
-the error of an earlier one.
+the error of an earlier one; the bytes that a task adds, and how much longer training on a task
+takes in the last quarter than in the first (beside other runs, of which fewer are left then).
 """
 USED = """
 **What is used of the networks.** Share of dormant units (Sokar et al. 2023, τ = 0.025) and
@@ -51,9 +53,17 @@ def learned_late(benchmark: Benchmark) -> tuple[str, list[str], Rows] | None:
                 *(f"{part.mean():+z.2f}" for part in np.array_split(later, 4)),
                 " ".join(fixed(float(np.exp(part.mean()))) for part in np.array_split(logs, 4)),
                 significant(mean([error_growth(e) for e in errors])),
+                *_costs_of_a_task(benchmark.results(method)),
             ]
         )
-    return LEARNED_LATE, ["", *QUARTERS, "error of each", "growth a task"], rows
+    header = ["", *QUARTERS, "error of each", "growth a task", "bytes a task", "time, last ÷ first"]
+    return LEARNED_LATE, header, rows
+
+
+def _costs_of_a_task(results: Sequence[Result]) -> list[str]:
+    added = [(r.memory_bytes[-1] - r.memory_bytes[0]) / (len(r.memory_bytes) - 1) for r in results]
+    quarters = [np.array_split(r.training_seconds, 4) for r in results]
+    return [size(mean(added)), fixed(mean([q[-1].mean() / q[0].mean() for q in quarters]))]
 
 
 def _learned(matrices: Array) -> Array:

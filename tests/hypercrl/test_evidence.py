@@ -304,24 +304,19 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
         slow[task + 1][task] = 0.6  # the last quarter is learned less well
     errors = [[1.0] * tasks for _ in range(tasks + 1)]
     twice = [[2.0] * tasks for _ in range(tasks + 1)]
+    costs = {"memory_bytes": [1024 * j for j in range(1, 21)]}
+    costs |= {"training_seconds": [2.0] * 15 + [3.0] * 5}
     logged = {"network_dormant": [0.1 * j for j in range(20)]}
     logged["network_effective_rank"] = [float(j) for j in range(20)]
     records = [
-        kept_record("push20/hnet/0", slow, twice, plasticity=logged),
+        kept_record("push20/hnet/0", slow, twice, **costs, plasticity=logged),
         kept_record("push20/single/0", alone, errors),
     ]
     benchmark = evidence_page.benchmark_of("push20", records)
     found = learned_late(benchmark)
     assert found is not None
-    assert found[2][0] == [
-        "hnet",
-        "+0.00",
-        "+0.00",
-        "+0.00",
-        "-0.40",
-        "2.00 2.00 2.00 2.00",
-        "0.00",
-    ]
+    late = ["+0.00", "+0.00", "+0.00", "-0.40", "2.00 2.00 2.00 2.00", "0.00"]
+    assert found[2][0] == ["hnet", *late, "1.0 KiB", "1.50"]
     of_networks = used(records)
     assert of_networks is not None
     assert of_networks[2] == [["hnet", "network", "1", "0.00 1.00 1.90", "0.00 10.0 19.0"]]
