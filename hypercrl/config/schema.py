@@ -45,8 +45,7 @@ class ProtocolConfig:
     order: list[int] | None = number(
         None,
         least=1,
-        help="numbers of tasks, from 1, in the order in which they are learned; "
-        "null is the sequence's own",
+        help="tasks to learn, by their numbers from 1, in this order; null is the sequence's own",
     )
     robots: int = number(
         1,
