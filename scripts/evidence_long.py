@@ -18,12 +18,14 @@ Rows = list[list[str]]
 QUARTERS = ("first quarter", "second", "third", "last")
 
 LEARNED_LATE = """
-**As the n-th task or as the first.** Success right after a task was learned, less that of `single`,
-to which every task is the first; means over the tasks of each quarter of the sequence. Behind it
-the prediction error as a multiple of `single`'s (geometric mean), and what one later task adds to
-the error of an earlier one; the bytes that a task adds, and how much longer training on a task
-takes in the last quarter than in the first (beside other runs, of which fewer are left then).
+**As the n-th task or as the first.** Success right after a task was learned{less}; means over the
+tasks of each quarter of the sequence. Behind it the prediction error{multiple} (geometric mean),
+and what one later task adds to the error of an earlier one; the bytes that a task adds, and how
+much longer training on a task takes in the last quarter than in the first (beside other runs, of
+which fewer are left then).
 """
+LESS = ", less that of `single`, to which every task is the first"
+MULTIPLE = " as a multiple of `single`'s"
 USED = """
 **What is used of the networks.** Share of dormant units (Sokar et al. 2023, τ = 0.025) and
 effective rank (Roy and Vetterli 2007), means over hidden layers, of the network that has just been
@@ -35,29 +37,38 @@ VARIANTS = """
 """
 
 
-def learned_late(benchmark: Benchmark) -> tuple[str, list[str], Rows] | None:
-    """Text, header and rows; None without runs of the reference."""
-    reference = benchmark.matrices(REFERENCE, "success")
-    if not len(reference):
-        return None
-    alone = _learned(reference).mean(0)
-    alone_logs = np.log(_learned(benchmark.matrices(REFERENCE, "prediction_error"))).mean(0)
+def learned_late(benchmark: Benchmark) -> tuple[str, list[str], Rows]:
+    """Text, header and rows: beside the reference where it was run."""
+    there = bool(benchmark.results(REFERENCE))
+    alone, alone_logs = _just_learned(benchmark, REFERENCE) if there else (0.0, 0.0)
+    sign = "+" if there else ""
     rows = []
     for method in benchmark.methods:
-        errors = benchmark.matrices(method, "prediction_error")
-        later = _learned(benchmark.matrices(method, "success")).mean(0) - alone
-        logs = np.log(_learned(errors)).mean(0) - alone_logs
+        success, logs = _just_learned(benchmark, method)
+        quarters = np.array_split(success - alone, 4)
+        errors = [np.exp(part.mean()) for part in np.array_split(logs - alone_logs, 4)]
+        growth = [error_growth(e) for e in benchmark.matrices(method, "prediction_error")]
         rows.append(
             [
                 method,
-                *(f"{part.mean():+z.2f}" for part in np.array_split(later, 4)),
-                " ".join(fixed(float(np.exp(part.mean()))) for part in np.array_split(logs, 4)),
-                significant(mean([error_growth(e) for e in errors])),
+                *(f"{part.mean():{sign}z.2f}" for part in quarters),
+                " ".join(fixed(e) if there else significant(e) for e in errors),
+                significant(mean(growth)),
                 *_costs_of_a_task(benchmark.results(method)),
             ]
         )
     header = ["", *QUARTERS, "error of each", "growth a task", "bytes a task", "time, last ÷ first"]
-    return LEARNED_LATE, header, rows
+    text = LEARNED_LATE.format(less=LESS if there else "", multiple=MULTIPLE if there else "")
+    return text, header, rows
+
+
+def _just_learned(benchmark: Benchmark, method: str) -> tuple[Array, Array]:
+    """Right after each task's own training success and log of the error, [N], means over seeds."""
+    success, errors = (
+        np.stack([just_trained(matrix) for matrix in benchmark.matrices(method, quantity)])
+        for quantity in ("success", "prediction_error")
+    )
+    return success.mean(0), np.log(errors).mean(0)
 
 
 def _costs_of_a_task(results: Sequence[Result]) -> list[str]:
