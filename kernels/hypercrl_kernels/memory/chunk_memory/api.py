@@ -188,7 +188,7 @@ def _check(
     name = "chunk_memory"
     several, first = k.dim() == 5, (k, v)
     if several:
-        if k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
+        if v.dim() != 5 or k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
             raise ValueError(
                 f"{name} needs k [B, T, n, H, K] and v [B, T, n, H, V] with one B, T and n ≥ 1; "
                 f"got {tuple(k.shape)} and {tuple(v.shape)}"
