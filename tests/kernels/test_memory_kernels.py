@@ -168,9 +168,15 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
+    """The fused kernels, cut so."""
     from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
     from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
+    from hypercrl_kernels.memory.chunk_memory import split_launch
 
+    monkeypatch.setattr(split_launch, "choose_split", lambda problem: None)
+    for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
+        kept = getattr(memory_launch, name)
+        monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
     # Not 4 for 32: ptxas 13.0 makes wrong code of that in float32 with momentum (right with
     # DISABLE_PTXAS_OPT=1), which no launch that is chosen for float32 has.
     launch = memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from hypercrl_kernels.memory.chunk_gla.triton import _decay, _parted, _since_middle
-from hypercrl_kernels.memory.chunk_memory.forward_triton import _inverse
+from hypercrl_kernels.memory.chunk_memory.inverse_triton import inverse_of
 from hypercrl_kernels.memory.chunks_triton import log_gates, refined, sequence_of, state_of
 
 
@@ -105,7 +105,7 @@ def delta_forward_kernel(
             tl.store(states + index * KEYS * VALUES + place, old, mask=in_state)
         scores, alike = _pairs(queries, keys, gate, t, LEVELS, DOT, SOLVE)
         lower = strength[:, None] * alike
-        rest = _inverse(lower, t, CHUNK, INVERT)
+        rest = inverse_of(lower, t, CHUNK, INVERT)
         since = _decay(t[:, None] >= t[None, :], gate, DOT)
         until = _decay(t[:, None] < t[None, :], gate, DOT)
         seen = tl.dot((keys * since).to(dtype), old, input_precision=DOT)
