@@ -49,7 +49,6 @@ CASES: dict[str, dict[str, object]] = {
     "hopfield-layer": {"form": "layer"},
     "hopfield-both": {"window": 20, "form": "both", "updates": 1, "beta": 2.0},
     "deltanet-product": {"writes": 3, "negative_eigenvalues": True},
-    "gated_deltanet-product": {"writes": 2},
     "kda-product": {"writes": 2},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
