@@ -37,10 +37,10 @@ class SSELayer(MemoryLayer):
     one. Parameters are those of one GLA: q and k of the sparse partitions differ from the others'
     by a low-rank map.
 
-    With `rows` R, unless it is 0, a step also chooses the rows that it writes (eq. 7): k = softmax(W_k x) over the
-    R largest entries of each head, 0 in the others, whose rows neither are written nor decay. For
-    R = K, the width of a head, k is the whole softmax and every row decays, as the authors' program
-    has it; q and v go through SiLU in both, as there.
+    With `rows` R, unless it is 0, a step also chooses the rows that it writes (eq. 7):
+    k = softmax(W_k x) over the R largest entries of each head, 0 in the others, whose rows neither
+    are written nor decay. For R = K, the width of a head, k is the whole softmax and every row
+    decays, as the authors' program has it; q and v go through SiLU in both, as there.
     """
 
     def __init__(self, config: SSEConfig, generator: torch.Generator) -> None:
