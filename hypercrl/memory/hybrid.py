@@ -22,6 +22,7 @@ from hypercrl.memory.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from hypercrl.memory.gla import GLA, GLAConfig
 from hypercrl.memory.hgrn import HGRN, HGRNConfig
 from hypercrl.memory.hgrn2 import HGRN2, HGRN2Config
+from hypercrl.memory.kda import KDA, KDAConfig
 from hypercrl.memory.mom import MoM, MoMConfig
 from hypercrl.memory.retnet import RetNet, RetNetConfig
 from hypercrl.memory.sse import SSE, SSEConfig
@@ -34,6 +35,7 @@ LINEAR: dict[str, tuple[type[MemoryStack], type[MemoryConfig]]] = {
     "hgrn2": (HGRN2, HGRN2Config),
     "deltanet": (DeltaNet, DeltaNetConfig),
     "gated_deltanet": (GatedDeltaNet, GatedDeltaNetConfig),
+    "kda": (KDA, KDAConfig),
     "based": (Based, BasedConfig),
     "mom": (MoM, MoMConfig),
     "sse": (SSE, SSEConfig),

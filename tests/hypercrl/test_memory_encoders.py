@@ -13,6 +13,7 @@ from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.blocks import Rotation
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.hgrn import HGRNLayer
+from hypercrl.memory.hopfield import HopfieldConfig, LearnedPatternsLayer
 from hypercrl.memory.hybrid import LINEAR
 from hypercrl.memory.mom import MoMLayer
 from hypercrl.memory.mom_inputs import packing
@@ -45,7 +46,11 @@ CASES: dict[str, dict[str, object]] = {
     "titans_mal": {"window": 4},
     "hopfield": {"window": 4},
     "hopfield-pooling": {"window": 4, "form": "pooling"},
-    "hopfield-layer": {"window": 20, "form": "layer", "updates": 1, "beta": 2.0},
+    "hopfield-layer": {"form": "layer"},
+    "hopfield-both": {"window": 20, "form": "both", "updates": 1, "beta": 2.0},
+    "deltanet-product": {"writes": 3, "negative_eigenvalues": True},
+    "gated_deltanet-product": {"writes": 2},
+    "kda-product": {"writes": 2},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
     "hybrid-sse": {"layers": 3, "window": 4, "linear": "sse", "ratio": 2, "settings": {"rows": 3}},
@@ -361,6 +366,28 @@ def test_only_routed_memories_change(name: str) -> None:
     expected = torch.zeros(4, 5, dtype=torch.bool).scatter(1, best, value=True)
     expected[:, -1] = True
     assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_hopfield_layer_retrieves_from_learned_patterns_alone(updates: int) -> None:
+    """Ramsauer et al. 2021, section 3, one state pattern and head at a time."""
+    g = torch.Generator().manual_seed(0)
+    config = HopfieldConfig(width=8, heads=2, form="layer", patterns=5, updates=updates, beta=1.5)
+    layer = LearnedPatternsLayer(config, g)
+    x = torch.randn(2, 3, 8, generator=g)
+    o, state = layer(x, layer.initial(2))
+    assert state == {}
+    normed = torch.nn.functional.layer_norm(layer.learned, (8,))
+    keys, values = (half.unflatten(-1, (2, 4)) for half in layer.stored(normed).chunk(2, -1))
+    for b, t in itertools.product(range(2), range(3)):
+        found = []
+        for h in range(2):
+            xi = layer.state(torch.nn.functional.layer_norm(x[b, t], (8,)))[4 * h : 4 * h + 4]
+            for _ in range(updates):
+                p = (1.5 * keys[:, h] @ xi).softmax(0)
+                xi = p @ keys[:, h]
+            found.append(p @ values[:, h])
+        torch.testing.assert_close(o[b, t], layer.out(torch.cat(found)), rtol=1e-5, atol=1e-6)
 
 
 def test_only_the_largest_keys_rows_change() -> None:
