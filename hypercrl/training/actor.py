@@ -105,8 +105,7 @@ class Actor:
             actions = self.noise.random_action(exploration.random_std)
         actions = actions.clamp(-1, 1)  # what is stored is what is executed
         with self.tallies.timed("environment"):
-            steps = [methodcaller("step", action) for action in actions.numpy()]
-            results = self.fleet.start(self._robots, steps)()
+            results = self.fleet.step(self._robots, actions.numpy())()
         next_obs = torch.from_numpy(np.stack([result[0] for result in results]))
         self.learner.add(self.obs, actions, next_obs)
         self.agent.observe(self.obs, actions, next_obs)

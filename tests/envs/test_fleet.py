@@ -43,10 +43,10 @@ def trajectory(fleet):
         started = []
         for robots in groups:
             actions = rng.uniform(-1, 1, (len(robots), 2)).astype(np.float32)
-            started.append(fleet.start(robots, [methodcaller("step", a) for a in actions]))
+            started.append(fleet.step(robots[::-1], actions))
         for results in reversed(started):  # whichever is asked for first
             for obs, reward, terminated, truncated, info in results():
-                seen.append(np.append(obs, [reward, terminated, truncated, info["goal_distance"]]))
+                seen.append(np.append(obs, [reward, terminated, truncated, len(info)]))
     states = fleet.start(groups[0], [methodcaller("get_state")] * 3)()
     fleet.dismiss(groups[0] + groups[1])
     return seen, states
