@@ -68,6 +68,60 @@ def test_the_process_makes_no_difference(spread):
         assert np.array_equal(*ends)
 
 
+@pytest.mark.parametrize("together", [2, 3])
+def test_the_dealing_makes_none_and_a_shared_process_is_one_message(spread, together, monkeypatch):
+    with closing(LocalFleet(sequence())) as local:
+        (one, states), alone = trajectory(local), trajectory(spread)[0]
+        monkeypatch.setattr(spread, "together", together)
+        other, far = trajectory(spread)
+    assert all(map(np.array_equal, one, other))
+    assert all(map(np.array_equal, one, alone))
+    assert [state["np_random"] for state in states] == [state["np_random"] for state in far]
+    robots = spread.make(0, together)
+    spread.start(robots, [methodcaller("reset", seed=3)] * together)()
+    messages, sent = spread.messages, spread.bytes
+    spread.step(robots, np.zeros((together, 2), np.float32))()
+    assert spread.messages - messages == 2
+    assert spread.bytes - sent > together * (2 + 10) * 4
+    spread.dismiss(robots)
+
+
+def test_steps_tell_of_success_where_an_episode_ends_alone(spread):
+    actions = np.random.default_rng(0).uniform(-1, 1, (60, 3, 2)).astype(np.float32)
+    told = []
+    with closing(LocalFleet(sequence())) as local:
+        for fleet in (local, spread):
+            robots = fleet.make(1, 3)
+            fleet.start(robots, [methodcaller("reset", seed=seed) for seed in range(3)])()
+            fleet.step(robots[:1], actions[0, :1])()  # so that it ends one step before the others
+            told.append([fleet.step(robots, action)() for action in actions[:59]])
+            last = fleet.step(robots[1:], actions[59, 1:])()
+            assert [len(info) for *_, info in last] == [2, 2]
+            fleet.dismiss(robots)
+    task = sequence().make(1)
+    task.reset(seed=0)
+    stepped = [task.step(actions[0, 0]), *(task.step(action[0]) for action in actions[:59])]
+    for rows, others in zip(*told, strict=True):
+        for (obs, *rest), (other, *far) in zip(rows, others, strict=True):
+            assert np.array_equal(obs, other)
+            assert rest == far
+    for alone, rows in zip(stepped[1:], told[0], strict=True):
+        over = alone[2] or alone[3]
+        assert rows[0][1:] == (*alone[1:4], alone[4] if over else {})
+    assert told[0][-1][0][-1] == stepped[-1][-1] != {}
+    assert told[0][-1][1][-1] == {}
+
+
+def test_robots_go_where_fewest_are(spread):
+    one, two, three = spread.make(0, 1), spread.make(0, 1), spread.make(0, 1)
+    spread.dismiss(one + three)
+    four = spread.make(0, 1)
+    messages = spread.messages
+    spread.start(two + four, [methodcaller("get_state")] * 2)
+    assert spread.messages - messages == 2
+    spread.dismiss(two + four)
+
+
 def driven(fleet):
     """Where a robot of every task of the sequence comes to in six steps."""
     rng, seen = np.random.default_rng(1), []
