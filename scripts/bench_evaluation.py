@@ -1,13 +1,13 @@
 """Rounds a second of an evaluation: every robot of every task planned for and stepped once.
 
-    python scripts/bench_evaluation.py [--env push] [--tasks 5] [--episodes 10] [--simulators 16]
-        [--together 1 2 4] [--device cuda] [--times 3] [--out FILE.json]
+    python scripts/bench_evaluation.py [--env push] [--tasks 5] [--episodes 10]
+        [--simulators 16 17] [--together 1 2] [--device cuda] [--times 3] [--out FILE.json]
 
 The planner is that of `preset=paper`, the model an untrained one. Two ways, one after the other:
 
 - in turn: each task's plan is waited for, then the robots move
 - overlapped: plans run while robots of other tasks are simulated and plans of others are begun;
-  by how many robots of a task share a process, and so a message
+  by the number of processes, and by how many robots of a task share one, and so a message
 
 All must come to the same scores. A round's time is split into waiting for plans, waiting for
 simulators, and the rest, which is this process's own work. Also of a round: messages in both
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -163,20 +164,22 @@ def main() -> None:
     parser.add_argument("--env", default="push")
     parser.add_argument("--tasks", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--simulators", type=int, default=min(16, cores()))
-    parser.add_argument("--together", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--simulators", type=int, nargs="+", default=[min(16, cores())])
+    parser.add_argument("--together", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--words", nargs="*", default=[], help="further settings, KEY=VALUE")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    parts = experiment(given.env, 1, given.simulators, given.device, given.words)
+    parts = experiment(given.env, 1, given.simulators[0], given.device, given.words)
     with closing(LocalFleet(parts.sequence)) as local:
         begun(parts, local)
     rows, found = [], []
-    for in_turn, together in [(True, 1), *((False, together) for together in given.together)]:
-        with closing(SpreadFleet(parts.sequence, given.simulators, together)) as fleet:
+    ways = [(True, given.simulators[0], 1)]
+    ways += [(False, *dealt) for dealt in product(given.simulators, given.together)]
+    for in_turn, *dealt in ways:
+        with closing(SpreadFleet(parts.sequence, *dealt)) as fleet:
             row, scores = measure(parts, fleet, in_turn, given.tasks, given.episodes, given.times)
         rows.append(row)
         found.append(scores)

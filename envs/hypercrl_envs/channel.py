@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import io
-import os
 import pickle
+import socket
 from collections import ChainMap
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +29,8 @@ class Channel:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._incoming = open(descriptor, "rb", _BUFFER)  # noqa: SIM115, closed by `close`
+        self._socket = socket.socket(fileno=descriptor)
+        self._incoming = open(descriptor, "rb", _BUFFER, closefd=False)  # noqa: SIM115
         self.messages = self.bytes = 0
 
     def send(self, message: Any) -> None:
@@ -41,10 +39,8 @@ class Channel:
             OSError: the other end is closed.
         """
         packed = _packed(message)
-        left = memoryview(len(packed).to_bytes(_HEAD, "little") + packed)
-        self._count(len(left))
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        self._socket.sendall(len(packed).to_bytes(_HEAD, "little") + packed)
+        self._count(_HEAD + len(packed))
 
     def receive(self) -> Any:
         """The next message; waits for it.
@@ -59,8 +55,8 @@ class Channel:
 
     def close(self) -> None:
         """Let the other end know that nothing more will come."""
-        with suppress(OSError):
-            self._incoming.close()
+        self._incoming.close()
+        self._socket.close()
 
     def _read(self, length: int) -> bytes:
         read = self._incoming.read(length)
@@ -84,15 +80,15 @@ def _array(array: np.ndarray) -> Any:
     return array.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
 
-class _Pickler(pickle.Pickler):
-    dispatch_table: ClassVar[Mapping[type, Any]] = ChainMap(
-        {np.ndarray: _array}, copyreg.dispatch_table
-    )
+_REDUCERS: ChainMap[type, Any] = ChainMap({}, copyreg.dispatch_table)
+_REDUCERS[np.ndarray] = _array
 
 
 def _packed(message: Any) -> bytes:
     # Not by the pickler of Connection.send: torch teaches it to share memory, by files of another
     # process.
     buffer = io.BytesIO()
-    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(message)
     return buffer.getvalue()

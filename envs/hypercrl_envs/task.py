@@ -231,8 +231,8 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             RuntimeError: no `reset` or `set_state` before.
             TaskFault: the simulator failed, or it or the reward returned what cannot be used.
         """
-        move = self.move(action)
-        return *move, self.info()
+        obs, reward, terminated, truncated = self.move(action)
+        return obs, reward, terminated, truncated, self.info()
 
     def move(self, action: np.ndarray) -> Move:
         """`step` without `info`, for who does not look at it after every step.
