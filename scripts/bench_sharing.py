@@ -10,7 +10,7 @@ goes and writes what it has into FOLDER/PART.json (FOLDER: --out, else $OUT, els
     python scripts/bench_sharing.py kill                    # a run is killed in mid-kernel
     python scripts/bench_sharing.py kill --fault            # a neighbour faults on the GPU
     python scripts/bench_sharing.py gpus --gpus 1,2 --cores 16   # a grid on one GPU, then on two
-    python scripts/bench_sharing.py gpus --gpus 2 --ray
+    python scripts/bench_sharing.py gpus --gpus 2 --ray          # by itself, then through Ray
 
 With --device cpu they are tried without a GPU, on settings of a test; of `steps` those are given.
 """
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="seeds, gpus: as of hypercrl bench")
     parser.add_argument("--fault", action="store_true", help="kill: fault on the GPU instead")
     parser.add_argument("--gpus", default="1", help="gpus: how many of the host, one after another")
-    parser.add_argument("--ray", action="store_true", help="gpus: through a Ray cluster")
+    parser.add_argument("--ray", action="store_true", help="gpus: through Ray too")
     parser.add_argument(
         "--evidence", action="store_true", help="gpus: cells of scripts/evidence.py, and keep them"
     )
@@ -242,11 +242,12 @@ def gpus(arguments: argparse.Namespace, record: Record) -> None:
     record.add("each method once, Triton's cache cold", f"{warm.seconds:.0f} s")
     grid = [f"method={methods}", f"seed=range({arguments.seeds})", f"mps={arguments.mps}"]
     first: tuple[int, float, dict[str, dict[str, Any]]] | None = None
-    for count in map(int, arguments.gpus.split(",")):
+    ways = [(n, ray) for n in map(int, arguments.gpus.split(",")) for ray in (False, True)]
+    for count, ray in ways if arguments.ray else ways[::2]:
         places = -(-4 * arguments.seeds // count)
-        place = ray_cluster(count, places) if arguments.ray else on_gpus(count, arguments.cores)
+        place = ray_cluster(count, places) if ray else on_gpus(count, arguments.cores)
         with place as (environment, own):
-            if arguments.workers and not arguments.ray:
+            if arguments.workers and not ray:
                 own = [*own, f"workers={arguments.workers}"]
             left = max(until - time.monotonic(), 1.0)
             bench = Bench([*grid, *settings, *own], left, environment)
@@ -269,7 +270,7 @@ def gpus(arguments: argparse.Namespace, record: Record) -> None:
             f"{bench.seconds:.0f} s, {values['cells_a_minute']:.1f} cells a minute, "
             f"{values['efficiency']:.2f} of linear, {use}"
         )
-        record.add(f"{count} GPUs{', Ray' if arguments.ray else ''}", said, **values)
+        record.add(f"{count} GPUs{', Ray' if ray else ''}", said, **values)
         record.check("all ended", len(results) == 4 * arguments.seeds, f"{len(results)}")
         unequal = different(first[2], results)
         record.check("equal to the first grid's", not unequal, ", ".join(unequal[:8]))

@@ -70,7 +70,6 @@ SEQUENCES = {
         "push20",
         (*STANDARD, "protocol.eval_tasks=5"),
         tasks=20,
-        threads=2,
         seconds=400.0,
     ),
     "push100": Sequence(
@@ -101,9 +100,9 @@ SEQUENCES = {
 STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
+    (("push20",), FIRST),
     (("door", "push", "push_frame"), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
-    (("push20",), FIRST),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
     (("push20",), REST),
 )
