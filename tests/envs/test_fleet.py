@@ -99,6 +99,8 @@ def test_steps_tell_of_success_where_an_episode_ends_alone(spread):
             assert [len(info) for *_, info in last] == [2, 2]
             fleet.dismiss(robots)
     task = sequence().make(1)
+    with pytest.raises(RuntimeError, match=r"before info\(\)"):
+        task.info()
     task.reset(seed=0)
     stepped = [task.step(actions[0, 0]), *(task.step(action[0]) for action in actions[:59])]
     for rows, others in zip(*told, strict=True):
