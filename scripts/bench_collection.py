@@ -49,7 +49,7 @@ def begun(parts: Experiment, fleet: Fleet) -> Actor:
     learner = Learner(parts)
     learner.begin_task()
     actor = Actor(parts, fleet, 0, learner, Tallies())
-    actor.begin()
+    actor.begin(lingering=0.0)
     for _ in range(20):
         step(actor, planned=False)
     learner.fit_normalisers()
@@ -59,7 +59,7 @@ def begun(parts: Experiment, fleet: Fleet) -> Actor:
 
 def step(actor: Actor, planned: bool) -> None:
     actor.act(planned)
-    actor.begin_anew()
+    actor.begin_anew(lingering=0.0)
 
 
 def processor_seconds(task: Task) -> tuple[int, float]:  # noqa: ARG001, a call of a robot

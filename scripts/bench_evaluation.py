@@ -1,13 +1,13 @@
 """Rounds a second of an evaluation: every robot of every task planned for and stepped once.
 
     python scripts/bench_evaluation.py [--env push] [--tasks 5] [--episodes 10]
-        [--simulators 16 17] [--together 1 2] [--device cuda] [--times 3] [--out FILE.json]
+        [--simulators 16 17] [--device cuda] [--times 3] [--out FILE.json]
 
 The planner is that of `preset=paper`, the model an untrained one. Two ways, one after the other:
 
 - in turn: each task's plan is waited for, then the robots move
 - overlapped: plans run while robots of other tasks are simulated and plans of others are begun;
-  by the number of processes, and by how many robots of a task share one, and so a message
+  by the number of processes
 
 All must come to the same scores. A round's time is split into waiting for plans, waiting for
 simulators, and the rest, which is this process's own work. Also of a round: messages in both
@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,7 @@ def measure(
     timer = Timer()
     believe = {task: partial(parts.labels.belief, task) for task in range(tasks)}
     started = time.perf_counter()
-    one_each = fleet.make(0, fleet.together * fleet.width)
+    one_each = fleet.make(0, fleet.width)
     processes = time.perf_counter() - started
     watch(evaluator, timer, in_turn)
     started = time.perf_counter()
@@ -141,7 +140,6 @@ def measure(
     row = {
         "way": "in turn" if in_turn else "overlapped",
         "processes": fleet.width,
-        "together": fleet.together,
         "rounds_per_second": 1e3 / spent["rounds"],
         "round_ms": spent["rounds"],
         "waiting_for_plans_ms": spent["plans"],
@@ -165,7 +163,6 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--simulators", type=int, nargs="+", default=[min(16, cores())])
-    parser.add_argument("--together", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--words", nargs="*", default=[], help="further settings, KEY=VALUE")
@@ -176,10 +173,9 @@ def main() -> None:
     with closing(LocalFleet(parts.sequence)) as local:
         begun(parts, local)
     rows, found = [], []
-    ways = [(True, given.simulators[0], 1)]
-    ways += [(False, *dealt) for dealt in product(given.simulators, given.together)]
-    for in_turn, *dealt in ways:
-        with closing(SpreadFleet(parts.sequence, *dealt)) as fleet:
+    ways = [(True, given.simulators[0]), *((False, number) for number in given.simulators)]
+    for in_turn, processes in ways:
+        with closing(SpreadFleet(parts.sequence, processes)) as fleet:
             row, scores = measure(parts, fleet, in_turn, given.tasks, given.episodes, given.times)
         rows.append(row)
         found.append(scores)

@@ -79,7 +79,7 @@ class Fleet(ABC):
 
     @abstractmethod
     def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
-        """Begin a control step of each of these robots, which are of one task.
+        """Begin a control step of each of these robots, whose observations have one size.
 
         Args:
             actions: [N, A].
@@ -148,19 +148,16 @@ class SpreadFleet(Fleet):
     Args:
         sequence: the tasks.
         processes: how many.
-        together: robots of one `make` that share a process, and so a message for a step of all.
 
     Attributes:
         messages, bytes: that went between this process and the others, in both directions.
     """
 
-    def __init__(self, sequence: TaskSequence, processes: int, together: int = 1) -> None:
+    def __init__(self, sequence: TaskSequence, processes: int) -> None:
         super().__init__(sequence)
         self.width = processes
-        self.together = together
         self._workers = [_Worker(sequence, number > 0) for number in range(processes)]
         self._made = 0
-        self._homes: dict[int, int] = {}
 
     @property
     def messages(self) -> int:
@@ -173,9 +170,6 @@ class SpreadFleet(Fleet):
     def make(self, task: int, count: int) -> list[int]:
         robots = list(range(self._made, self._made + count))
         self._made += count
-        for first in range(0, count, self.together):
-            emptiest = min(range(self.width), key=[*self._homes.values()].count)
-            self._homes |= dict.fromkeys(robots[first : first + self.together], emptiest)
         self._ask("make", robots, lambda places: [task] * len(places))()
         return robots
 
@@ -187,8 +181,6 @@ class SpreadFleet(Fleet):
 
     def dismiss(self, robots: Sequence[int]) -> None:
         self._ask("close", robots, lambda places: [None] * len(places))()
-        for robot in robots:
-            del self._homes[robot]
 
     def close(self) -> None:
         for worker in self._workers:
@@ -200,11 +192,11 @@ class SpreadFleet(Fleet):
 
     def _ask(self, verb: str, robots: Sequence[int], share: Callable[[list[int]], Any]) -> Results:
         """Send each process its share, by places among the robots; answers come in their order."""
-        homes: dict[int, list[int]] = {}
+        shares: dict[int, list[int]] = {}
         for place, robot in enumerate(robots):
-            homes.setdefault(self._homes[robot], []).append(place)
+            shares.setdefault(robot % self.width, []).append(place)
         asked: list[tuple[_Worker, list[int], int]] = []
-        for number, places in homes.items():
+        for number, places in shares.items():
             worker, own = self._workers[number], [robots[place] for place in places]
             asked.append((worker, places, worker.send(verb, own, share(places))))
 

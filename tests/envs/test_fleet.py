@@ -68,21 +68,13 @@ def test_the_process_makes_no_difference(spread):
         assert np.array_equal(*ends)
 
 
-@pytest.mark.parametrize("together", [2, 3])
-def test_the_dealing_makes_none_and_a_shared_process_is_one_message(spread, together, monkeypatch):
-    with closing(LocalFleet(sequence())) as local:
-        (one, states), alone = trajectory(local), trajectory(spread)[0]
-        monkeypatch.setattr(spread, "together", together)
-        other, far = trajectory(spread)
-    assert all(map(np.array_equal, one, other))
-    assert all(map(np.array_equal, one, alone))
-    assert [state["np_random"] for state in states] == [state["np_random"] for state in far]
-    robots = spread.make(0, together)
-    spread.start(robots, [methodcaller("reset", seed=3)] * together)()
+def test_robots_that_share_a_process_share_a_message(spread):
+    robots = spread.make(0, 3)  # in two processes
+    spread.start(robots, [methodcaller("reset", seed=3)] * 3)()
     messages, sent = spread.messages, spread.bytes
-    spread.step(robots, np.zeros((together, 2), np.float32))()
-    assert spread.messages - messages == 2
-    assert spread.bytes - sent > together * (2 + 10) * 4
+    spread.step(robots, np.zeros((3, 2), np.float32))()
+    assert spread.messages - messages == 4
+    assert spread.bytes - sent > 3 * (2 + 10) * 4
     spread.dismiss(robots)
 
 
@@ -112,16 +104,6 @@ def test_steps_tell_of_success_where_an_episode_ends_alone(spread):
         assert rows[0][1:] == (*alone[1:4], alone[4] if over else {})
     assert told[0][-1][0][-1] == stepped[-1][-1] != {}
     assert told[0][-1][1][-1] == {}
-
-
-def test_robots_go_where_fewest_are(spread):
-    one, two, three = spread.make(0, 1), spread.make(0, 1), spread.make(0, 1)
-    spread.dismiss(one + three)
-    four = spread.make(0, 1)
-    messages = spread.messages
-    spread.start(two + four, [methodcaller("get_state")] * 2)
-    assert spread.messages - messages == 2
-    spread.dismiss(two + four)
 
 
 def driven(fleet):
