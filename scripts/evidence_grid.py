@@ -51,7 +51,7 @@ class Sequence:
         tasks: how many there are.
         methods, seeds: the cells.
         coreset: transitions a task that the original keeps there (Huang et al., ICRA 2021, and its
-            code): 100 of a push, 600 of a door, 1000 of a cheetah.
+            code): 100 of a push, 600 of a door, 1000 of a cheetah; of the workbench as of a door.
         threads: cores of a cell. Of long runs fewer go side by side, so that each ends in time.
         seconds: a guess how long a cell takes among as many as there is room for, until some have
             ended.
@@ -88,6 +88,8 @@ SEQUENCES = {
         coreset=1000,
         seconds=300.0,
     ),
+    # Networks that are kept apart have nothing to keep apart here: what does that cost?
+    "workbench": Sequence("workbench", STANDARD, tasks=6, coreset=600, seconds=90.0),
     "push20": Sequence(
         "push20",
         (*STANDARD, "protocol.eval_tasks=5"),
@@ -168,12 +170,14 @@ for width in WIDTHS:
 
 STAGES = (
     (("door", "push", "push_frame"), FIRST),
+    (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
     (("push20",), FIRST),
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
     (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
     (("door", "push", "push_frame"), REST),
+    (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
     (("push20",), REST),

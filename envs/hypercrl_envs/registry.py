@@ -16,6 +16,7 @@ from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import PictureOptions, Task
+from hypercrl_envs.workbench import WorkbenchTask
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
@@ -23,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
     "cheetah": CheetahTask,
     "gym": GymTask,
     "slide": SlideTask,
+    "workbench": WorkbenchTask,
     "double_integrator": DoubleIntegratorTask,
     "complex_ode": ComplexOdeTask,
     "cartpole": CartpoleTask,

@@ -55,6 +55,12 @@ class ProtocolConfig:
     )
     random_steps: int = number(least=1, help="steps of exploration before anything is planned")
     planned_steps: int = number(least=0, help="steps with the planner, which follow")
+    blur: int = number(
+        0,
+        least=0,
+        help="steps of a task over which episodes of the one before give way to its own; "
+        "0: all at once",
+    )
     update_every: int = number(least=1, help="planned steps between rounds of training")
     updates: int = number(least=1, help="training steps in a round")
     first_updates: int | None = number(

@@ -311,8 +311,8 @@ def _check_simulators(sequence: TaskSequence) -> None:
         if not task.restores_at_once:
             raise UserError(
                 f"planner.dynamics=simulator: task {index + 1} ({caption}) cannot be rolled out by "
-                "its simulator. Only push, slide, door and cheetah in MuJoCo return to a state at "
-                "once; leave the others out, or use planner.dynamics=model."
+                "its simulator. Only push, slide, door, workbench and cheetah in MuJoCo return to "
+                "a state at once; leave the others out, or use planner.dynamics=model."
             )
 
 

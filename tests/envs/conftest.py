@@ -38,6 +38,7 @@ FRICTIONS = [0.07, 0.2, 0.025, 0.12, 0.04]
 CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "push", "densities": (100, 500)},
     {"task": "slide", "friction": 0.07},
+    {"task": "workbench", "goal": "lever"},
     {"task": "door", "handle": "pull"},
     {"task": "door", "handle": "lever", "turn": -1},
     {"task": "cheetah", "body": "thigh"},

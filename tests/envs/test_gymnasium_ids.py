@@ -22,6 +22,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "Push": {"densities": [100, 500], "told": True},
     "Slide": {"friction": 0.2},
     "Door": {"handle": "lever", "turn": -1, "mirrored": True},
+    "Workbench": {"goal": "block", "at": [0.0, 0.12]},
     "Cheetah": {"body": "leg", "reversed_joints": ["bfoot"]},
     "DoubleIntegrator": {"reversed_axes": ["x"]},
     "ComplexOde": {"coefficients": [5, -5]},
