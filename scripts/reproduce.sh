@@ -20,7 +20,7 @@ demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
-inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 2 minutes on a core guessed, not measured
+inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
 collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
