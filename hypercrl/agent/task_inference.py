@@ -100,7 +100,8 @@ class TaskInference:
     model acts the right one errs as well, since it has seen nothing like it; so each is judged by
     what it errs while it acts itself, from the next episode on, as it did when it learned what its
     usual error is. The first one that is `familiar` is gone back to. If there is none the task is
-    new.
+    new. A present one that was gone back to itself is heard last: it learns no more, so that its
+    errors are not those that it would learn from, and may wander off.
 
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
@@ -201,11 +202,13 @@ class TaskInference:
     def _come_to_nothing(self) -> None:
         """The doubt's errors were the right model's, and are usual."""
         if self.doubt:
-            present = self.current
-            error = self.doubted[present] / self.doubt
-            forgotten = (1 - 1 / self.config.hearing) ** self.doubt
-            self.usual[present] = error + forgotten * (self.usual[present] - error)
+            self._count_in(self.doubted[self.current] / self.doubt, self.doubt)
         self._end_doubt()
+
+    def _count_in(self, error: float, steps: int) -> None:
+        """So many steps of this mean error were usual."""
+        forgotten = (1 - 1 / self.config.hearing) ** steps
+        self.usual[self.current] = error + forgotten * (self.usual[self.current] - error)
 
     def _stay(self) -> None:
         self.levels[self.current] = self.doubted[self.current] / self.doubt
@@ -221,6 +224,8 @@ class TaskInference:
         ratios = [_ratio(error, own) for error, own in zip(errors, usual, strict=True)]
         self.verdicts = {present: ratios[present]}
         self.unheard = sorted(set(range(self.known)) - {present}, key=ratios.__getitem__)
+        if present < self.known - 1:
+            self.unheard.append(present)
         return self._go_on(self.doubt if present == self.known - 1 else 0)
 
     def _begin_hearing(self) -> None:
@@ -238,7 +243,10 @@ class TaskInference:
         if log(_ratio(self.total / config.hearing, usual)) > config.familiar:  # whatever comes
             self.verdicts[self.current] = _ratio(self.total / self.heard, usual)
             return self._go_on()
-        return self._settle_on(self.current) if self.heard == config.hearing else None
+        if self.heard < config.hearing:
+            return None
+        self._count_in(self.total / self.heard, self.heard)
+        return self._settle_on(self.current)
 
     def _go_on(self, strange: int = 0) -> Change:
         """The next hearing, or what is to be done when there is none left."""

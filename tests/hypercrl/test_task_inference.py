@@ -111,6 +111,23 @@ def test_a_task_that_none_is_like_is_new_once_all_were_heard():
     assert delay < first[2] + EPISODE + 5
 
 
+def test_a_task_gone_back_to_is_heard_itself_before_another_is_made():
+    """It errs a little more than it did, at every step, and all others err much more."""
+    stream = Stream()
+    for task in (0, 1, 0):
+        stream.run(task, 400)
+    assert (stream.rule.current, stream.rule.known) == (0, 2)
+    usual = stream.rule.usual[0]
+    stream.rule.levels[0] /= 6  # so that what is usual alarms
+    assert stream.run(0, 400) == []
+    assert (stream.rule.current, stream.rule.known) == (0, 2)
+    assert stream.rule.levels[0] == pytest.approx(usual, rel=0.3)  # what to expect of it now
+    stream.rule.levels[0] /= 6
+    stream.width *= 3  # and of what no task is like, one is made all the same
+    ((_, chosen),) = stream.run(0, 200)
+    assert chosen == 2
+
+
 def test_the_least_wrong_one_stays_where_no_more_may_be_made():
     config = InferenceConfig(max_tasks=2, alarm=40.0, patience=5, hearing=30, settle=100)
     for errors, last in (([300.0, 200.0], 1), ([200.0, 250.0], 1), ([200.0, 350.0], 0)):
