@@ -302,7 +302,10 @@ class TaskInference:
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]
         self.doubted = list(state["doubted"])
         self.verdicts = {int(task): float(ratio) for task, ratio in state["verdicts"]}
-        self.unheard = list(state["unheard"])
+        self.unheard = same_type("unheard", state["unheard"], list[int])
+        hearings = {*self.verdicts, *self.unheard}
+        if len(self.usual) != self.known or not hearings <= {*range(self.known)}:
+            raise ValueError(f"it is not of {self.known} tasks")
         self.waited, self.heard, self.total = state["waited"], state["heard"], state["total"]
 
 

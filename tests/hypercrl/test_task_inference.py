@@ -86,6 +86,15 @@ def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again(misled):
     assert stream.owner == [0, 1]
 
 
+@pytest.mark.parametrize("wrong", [{"unheard": [7]}, {"verdicts": [[3, 1.0]]}, {"usual": []}])
+def test_a_state_of_other_tasks_is_refused(wrong):
+    stream = Stream()
+    stream.run(0, 150)
+    again = TaskInference(RULE)
+    with pytest.raises(ValueError, match="not of 1 tasks"):
+        again.load_state({**stream.rule.state(), **wrong})
+
+
 def test_a_task_that_none_is_like_is_new_once_all_were_heard():
     """Of the known tasks the one that erred least is heard first; either is turned down as soon as
     what is to come can change nothing. What was seen since the errors began is not the latest's."""
