@@ -22,14 +22,18 @@ BURSTS = 6.25
 in pushing."""
 
 
+USUAL = 300
+"""Steps over which the usual error of a model follows its errors: they come in bursts."""
+
+
 @dataclass
 class InferenceConfig:
     """When the agent infers that the task has changed; errors are squared.
 
     Attributes:
-        hearing: five episodes of pushing. So many steps are the window of the usual error, too.
-        familiar: 0.4 is 1.5 times the usual error. A right model's is within that over so many
-            steps; wrong ones err twice as much at least, and most of them ten times.
+        hearing: five episodes of pushing are 300.
+        familiar: where the wrong model drives, even the right one is less sure. Of a hearing, 0.4
+            is 1.5 times the usual error.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -47,13 +51,17 @@ class InferenceConfig:
         60, least=0, help="steps observed without learning, between alarm and decision"
     )
     hearing: int = number(
-        300, least=1, help="steps that a known task's model acts for before it is gone back to"
+        0,
+        least=0,
+        help="steps in which a known task's model acts to be judged by; "
+        "0: all are judged by their errors since those began",
     )
     familiar: float = number(
         0.4,
         least=0,
         most=1,
-        help="back to it if the logarithm of its error over its usual one is so much at most",
+        help="back to a known task if its log error is this share of the present one's at most; "
+        "after a hearing, if the logarithm of its error over its usual one is this at most",
     )
     margin: float = number(
         0.65,
@@ -96,12 +104,15 @@ class TaskInference:
     one's errors go on. If their mean is within the allowance nothing has changed, and the level
     becomes it: that is what to expect of the model now.
 
-    Else every other known task has a hearing, the one whose model erred least first. Where a wrong
-    model acts the right one errs as well, since it has seen nothing like it; so each is judged by
-    what it errs while it acts itself, from the next episode on, as it did when it learned what its
-    usual error is. The first one that is `familiar` is gone back to. If there is none the task is
-    new. A present one that was gone back to itself is heard last: it learns no more, so that its
-    errors are not those that it would learn from, and may wander off.
+    Else, without hearings, the known task whose model erred least, in its levels, is gone back to
+    if the logarithm of that is a `familiar` share of the present one's at most; or the task is new.
+
+    With them, every other known task has a hearing, the one whose model erred least first. Where a
+    wrong model acts the right one errs as well, since it has seen nothing like it; so each is
+    judged by what it errs while it acts itself, from the next episode on, as it did when it learned
+    what its usual error is. The first one that is `familiar` is gone back to. If there is none the
+    task is new. A present one that was gone back to itself is heard last: it learns no more, so
+    that its errors are not those that it would learn from, and may wander off.
 
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
@@ -187,7 +198,7 @@ class TaskInference:
 
     def _follow(self, square: float, share: float = 0.0) -> None:
         config, present = self.config, self.current
-        steps = ((self.levels, config.window), (self.usual, config.hearing))
+        steps = ((self.levels, config.window), (self.usual, USUAL))
         for means, window in steps:
             means[present] += max(share, 1 / window) * (square - means[present])
 
@@ -207,7 +218,7 @@ class TaskInference:
 
     def _count_in(self, error: float, steps: int) -> None:
         """So many steps of this mean error were usual."""
-        forgotten = (1 - 1 / self.config.hearing) ** steps
+        forgotten = (1 - 1 / USUAL) ** steps
         self.usual[self.current] = error + forgotten * (self.usual[self.current] - error)
 
     def _stay(self) -> None:
@@ -221,12 +232,29 @@ class TaskInference:
         if usual_for_it or self.known == self.config.max_tasks == 1:
             self._stay()
             return None
+        strange = self.doubt if present == self.known - 1 else 0
+        if not self.config.hearing:
+            return self._choose_at_once(errors, strange)
         ratios = [_ratio(error, own) for error, own in zip(errors, usual, strict=True)]
         self.verdicts = {present: ratios[present]}
         self.unheard = sorted(set(range(self.known)) - {present}, key=ratios.__getitem__)
         if present < self.known - 1:
             self.unheard.append(present)
-        return self._go_on(self.doubt if present == self.known - 1 else 0)
+        return self._go_on(strange)
+
+    def _choose_at_once(self, errors: Sequence[float], strange: int) -> Change | None:
+        config, present = self.config, self.current
+        ratios = [_ratio(error, own) for error, own in zip(errors, self.levels, strict=True)]
+        best = min(range(self.known), key=ratios.__getitem__)
+        familiar = ratios[best] <= ratios[present] ** config.familiar
+        if not familiar and self.known < config.max_tasks:
+            return Change(self.known, True, strange)  # in doubt until it begins
+        if not familiar and ratios[best] >= config.margin * ratios[present]:
+            self._stay()
+            return None
+        self.current = best
+        self._end_doubt()
+        return Change(best, True, strange)
 
     def _begin_hearing(self) -> None:
         self.waited = self.heard = 0

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -66,6 +67,18 @@ class Stream:
                 self.rule.begin_new()
                 self.owner.append(task)
         return taken
+
+
+def test_without_hearings_what_erred_least_since_the_errors_began_is_gone_back_to():
+    stream = Stream(replace(RULE, hearing=0))
+    stream.run(0, 400)
+    for task, known in ((1, 1), (0, 0), (1, 1)):
+        ((delay, chosen),) = stream.run(task, 400)
+        assert chosen == known
+        assert RULE.patience < delay + 1 < RULE.patience + 5
+    stream.misled = 4.0  # as much as a wrong one, and is taken for one
+    ((_, chosen),) = stream.run(0, 90)
+    assert chosen == 2
 
 
 @pytest.mark.parametrize("misled", [1.0, 4.0])
@@ -470,7 +483,6 @@ INFERRING = (
     "inference.window=50",
     "inference.patience=20",
     "inference.allowance=4",
-    "inference.hearing=40",
     "inference.alarm=200",
 )
 
@@ -483,6 +495,7 @@ INFERRING = (
             "method.hidden=[16]",
             "method.learning_rate=0.003",
             "method.beta=1",
+            "inference.hearing=40",
         ),
         (
             "method=single",
@@ -490,6 +503,7 @@ INFERRING = (
             "memory=gru",
             "memory.width=8",
             "context.burn_in=10",
+            "inference.familiar=0.6",
             "inference.alarm=1500",  # far from where it learned, a memory says anything
         ),
     ],
@@ -509,7 +523,8 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
     assert (found["precision"], found["recall"]) == (1, 1)
     new, back = (d["env_step"] - 300 * d["task"] for d in result["decisions"])
     assert 20 <= new <= 50
-    assert 20 + 40 <= back <= 50 + 30 + 40  # and an episode of its own to begin the hearing
+    heard = 40 if "inference.hearing=40" in method else 0
+    assert 20 + heard <= back <= 50 + (heard and heard + 30)  # it begins with an episode
     assert found["delay"] == (new + back) / 2
     # With the wrong world's model the return is below −100.
     assert min(result["scores"][3]) > -20
