@@ -39,6 +39,7 @@ from hypercrl_envs.world import (
     Hinge,
     Marker,
     Shape,
+    Slider,
     mass_properties,
 )
 
@@ -199,6 +200,8 @@ def _write_hinge(
 ) -> None:
     hinge = body.hinge
     assert hinge is not None
+    if isinstance(hinge, Slider):
+        raise ValueError(f"joint {hinge.name!r}: a world in PyBullet has no sliders")
     joint = ElementTree.SubElement(robot, "joint", name=hinge.name, type="revolute")
     ElementTree.SubElement(joint, "parent", link=parent)
     ElementTree.SubElement(joint, "child", link=body.name)

@@ -12,7 +12,16 @@ import numpy as np
 
 from hypercrl_envs.damping import check_explicit_damper
 from hypercrl_envs.mujoco_scene import arm_scene, compile_scene
-from hypercrl_envs.world import OBJECT_CONTACT, Body, Camera, Latch, Shape, World, camera_axes
+from hypercrl_envs.world import (
+    OBJECT_CONTACT,
+    Body,
+    Camera,
+    Latch,
+    Shape,
+    Slider,
+    World,
+    camera_axes,
+)
 
 LATCH = "latch"
 _HALF = math.sqrt(0.5)
@@ -98,9 +107,10 @@ def _add_body(parent: mujoco.MjsBody, body: Body) -> None:
     if body.hinge is None:
         added.add_freejoint(name=body.name)
     else:
+        slides = isinstance(body.hinge, Slider)
         added.add_joint(
             name=body.hinge.name,
-            type=mujoco.mjtJoint.mjJNT_HINGE,
+            type=mujoco.mjtJoint.mjJNT_SLIDE if slides else mujoco.mjtJoint.mjJNT_HINGE,
             axis=body.hinge.axis,
             limited=True,
             range=(body.hinge.low, body.hinge.high),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hypercrl_envs.cartpole import CartpoleTask
 from hypercrl_envs.cheetah import CheetahTask
+from hypercrl_envs.complex_ode import ComplexOdeTask
 from hypercrl_envs.door import DoorTask
+from hypercrl_envs.double_integrator import DoubleIntegratorTask
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import PictureOptions, Task
+from hypercrl_envs.workbench import WorkbenchTask
 
 TASKS: dict[str, type[Task]] = {
     "push": PushTask,
@@ -20,6 +24,10 @@ TASKS: dict[str, type[Task]] = {
     "cheetah": CheetahTask,
     "gym": GymTask,
     "slide": SlideTask,
+    "workbench": WorkbenchTask,
+    "double_integrator": DoubleIntegratorTask,
+    "complex_ode": ComplexOdeTask,
+    "cartpole": CartpoleTask,
 }
 
 PICTURE = frozenset(PictureOptions.__annotations__)

@@ -112,7 +112,7 @@ class ArmSimulator(Simulator):
 
     @abstractmethod
     def hinge(self, name: str) -> tuple[float, float]:
-        """Angle (rad) and velocity (rad/s)."""
+        """Angle (rad) and velocity (rad/s); of a slider way (m) and velocity (m/s)."""
 
     @abstractmethod
     def show_success(self, solved: bool) -> None:

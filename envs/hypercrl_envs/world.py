@@ -84,6 +84,18 @@ class Hinge:
 
 
 @dataclass(frozen=True)
+class Slider(Hinge):
+    """A joint that shifts a body along an axis; what is in rad of a hinge is in m here.
+
+    Attributes:
+        low, high: limits, m.
+        damping: N·s/m.
+        friction: dry friction, N.
+        stiffness: of a spring toward zero, N/m.
+    """
+
+
+@dataclass(frozen=True)
 class Body:
     """A rigid body with others hanging from it.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Belief
-from hypercrl.agent.exploration import make_noise
+from hypercrl.agent.exploration import Bursts, make_noise
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.training.experiment import Experiment
@@ -66,6 +66,7 @@ class Actor:
         self._robots = Robots(fleet, task, count, config.protocol.blur > 0, stream)
         env = fleet.task(task)
         self.noise = make_noise(env, config.exploration, count, stream)
+        self.bursts = Bursts(config.exploration, self.noise)
         self.agent = Agent(
             experiment.planner,
             env.reward,
@@ -104,7 +105,7 @@ class Actor:
             with self.tallies.timed("plan"):
                 planned_actions = self.agent.begin_act(self.obs)
                 noise = exploration.planned_std * self.noise.step()
-                actions = planned_actions() + noise
+                actions = self.bursts.act(planned_actions() + noise)
         else:
             actions = self.noise.random_action(exploration.random_std)
         actions = actions.clamp(-1, 1)  # what is stored is what is executed
@@ -135,6 +136,7 @@ class Actor:
         for robot, (obs, _) in zip(robots, begun, strict=True):
             self.obs[robot] = torch.from_numpy(obs)
             self.noise.reset(robot)
+            self.bursts.reset(robot)
             self.learner.replay.begin_episode(robot)
             self.returns[robot], self.lengths[robot] = 0.0, 0
         self.agent.reset(robots)
@@ -172,6 +174,7 @@ class Actor:
         return {
             **self._robots.state(),
             "noise": self.noise.state(),
+            "bursts": self.bursts.state(),
             "obs": self.obs,
             "returns": self.returns,
             "lengths": self.lengths,
@@ -194,6 +197,7 @@ class Actor:
             raise ValueError(f"it is of {len(self.returns)} robots, not of {count}")
         self._robots.load_state(state)
         self.noise.load_state(state["noise"])
+        self.bursts.load_state(state["bursts"])
         self.obs = same_kind("obs", state["obs"], self.obs)
         agent.start = same_kind("plan_start", state["plan_start"], agent.start)
         agent.searches = same_type("searches", state["searches"], list[Tensor])

@@ -26,6 +26,7 @@ from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
+from hypercrl.training.plasticity import plasticity
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
@@ -290,6 +291,7 @@ class Trainer:
         if self.position.step == self.schedule.steps:
             self._evaluate_row(self.protocol.final_episodes)
             self._log_forgetting(self.position.task + 1)
+            self._log_plasticity()
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
@@ -362,6 +364,12 @@ class Trainer:
             if trained > 1:
                 values["forgetting"] = metrics.forgetting(so_far)
             self._log(f"continual_{name.removeprefix('episode_')}", **values)
+
+    def _log_plasticity(self) -> None:
+        """Where labels say which task it is that was just learned."""
+        given = self.experiment.config.task_id == "given"
+        if given and (values := plasticity(self.method, self.learner.replay)):
+            self._log("plasticity", **values)
 
     def _evaluate(self, tasks: Sequence[int], episodes: int) -> None:
         believe = {task: partial(self.labels.belief, task) for task in tasks}
