@@ -79,8 +79,10 @@ class WorkbenchTask(ArmTask):
     down and its fingers are closed.
 
     Reward: 1 − tanh(d / ℓ) + (1 − tanh(e / 0.1)) / 4 − 0.02 ‖a‖², with d what is left to do and e
-    from the tip to where it is done, m; ℓ is 0.1 m, of the puck 0.2, of the button 0.01. Success: d is
-    below 1 mm at the button, 1 cm at drawer and lever, 3 cm at the block and 5 cm at the puck.
+    from the tip to where it is done, m; ℓ is 0.1 m, of the puck 0.2, of the button 0.01.
+
+    Success: d is below 1 mm at the button, 1 cm at drawer and lever, 3 cm at the block and 5 cm at
+    the puck.
     """
 
     # Worlds in Bullet have no sliders.
