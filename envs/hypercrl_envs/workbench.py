@@ -60,11 +60,11 @@ STEP_LENGTH = 0.04
 
 _GOALS = {BUTTON: PressButton, DRAWER: OpenDrawer, LEVER: TurnLever}
 _PLACED = {BLOCK: PushBlock, PUCK: SlidePuck}
-_DEFAULT_PLACES = {BLOCK: (0.12, 0.0), PUCK: (-0.12, -0.38)}
-_PLACES = {BLOCK: ((-0.03, -0.03), (0.12, 0.12)), PUCK: ((-0.16, -0.4), (-0.08, -0.36))}
+_DEFAULT_PLACES = {BLOCK: (0.12, 0.0), PUCK: (-0.12, -0.34)}
+_PLACES = {BLOCK: ((-0.03, -0.03), (0.12, 0.12)), PUCK: ((-0.16, -0.37), (-0.08, -0.32))}
 """Lowest and highest (x, y) of the places that can be reached, m."""
 
-_LOW, _HIGH = np.array([-0.22, -0.25, LOWEST_TIP]), np.array([0.12, 0.25, 0.12])
+_LOW, _HIGH = np.array([-0.22, -0.22, LOWEST_TIP]), np.array([0.12, 0.25, 0.12])
 _NO_TURN = np.zeros(3)
 
 
@@ -99,7 +99,7 @@ class WorkbenchTask(ArmTask):
         Args:
             goal: "button" (press it, and keep it pressed), "drawer" (open it), "lever" (turn it),
                 "block" (push it to a place) or "puck" (slide it to a place out of reach).
-            at: the place (x, y), m, of block or puck; by default (0.12, 0) and (−0.12, −0.38).
+            at: the place (x, y), m, of block or puck; by default (0.12, 0) and (−0.12, −0.34).
             simulation: engine and picture, see `SimulatedTask`.
 
         Raises:

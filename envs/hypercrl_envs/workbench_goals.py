@@ -282,4 +282,4 @@ class SlidePuck(_Moved):
         if speed > wanted - 0.03:
             return np.array([*(-0.02 * ahead), 0.0])
         # The tip moves 0.044 m in a step of the longest action, and so does what it strikes.
-        return np.array([*(0.052 * wanted * ahead + aside), CONTACT_HEIGHT - obs[2]])
+        return np.array([*(0.05 * wanted * ahead + aside), CONTACT_HEIGHT - obs[2]])

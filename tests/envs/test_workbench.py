@@ -171,7 +171,7 @@ def test_the_puck_has_to_be_let_go_of():
     task.reset(seed=0)
     arm = task.simulator
     for _ in range(30):
-        arm.advance(np.array([HOME[0], -0.25, 0.035]), np.zeros(3), 0.0)
+        arm.advance(np.array([HOME[0], -0.22, 0.035]), np.zeros(3), 0.0)
     reach = arm.tip[1] - PUCK_RADIUS - 0.01
     assert task._goal.place[1] + task._goal.within < reach - 0.02  # type: ignore[operator]
 
