@@ -107,6 +107,75 @@ def model_forgetting(errors: ArrayLike) -> float:
         return -forgetting(errors)
 
 
+def error_growth(errors: ArrayLike) -> float:
+    """What one later task adds to a prediction error, mean_{j<N} (E[N, j] − E[j, j]) / (N − j).
+
+    `model_forgetting` grows with the number of tasks; this does not where each of them adds alike.
+    NaN for one task.
+
+    Args:
+        errors: E, shape [N + 1, N], on held-out data of each task; positive is a loss.
+
+    Raises:
+        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+    """
+    errors = as_matrix(errors)
+    tasks = errors.shape[1]
+    if tasks == 1:
+        return math.nan
+    with np.errstate(invalid="ignore"):
+        added = (errors[-1] - just_trained(errors))[:-1]
+    return float((added / np.arange(tasks - 1, 0, -1)).mean())
+
+
+def dormant_share(activations: ArrayLike, threshold: float = 0.025) -> float:
+    """Share of a layer's units that are hardly active, mean |h_i| ≤ τ · mean_k mean |h_k|.
+
+    Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023,
+    definition 3.1. All are dormant in a layer that is silent; NaN where one is not finite.
+
+    Args:
+        activations: of B inputs in a layer of H units, shape [B, H].
+        threshold: τ.
+
+    Raises:
+        ValueError: `activations` is not a non-empty [B, H].
+    """
+    active = np.abs(_layer(activations)).mean(0)
+    if not np.isfinite(active).all():
+        return math.nan
+    return float((active <= threshold * active.mean()).mean())
+
+
+def effective_rank(activations: ArrayLike) -> float:
+    """How many directions a layer uses, exp(− Σ p_k log p_k) with p_k = σ_k / Σ σ of its SVD.
+
+    From 1 to min(B, H); 0 where all is 0, NaN where something is not finite. Roy and Vetterli, "The
+    effective rank: a measure of effective dimensionality", EUSIPCO 2007.
+
+    Args:
+        activations: of B inputs in a layer of H units, shape [B, H]; not centred.
+
+    Raises:
+        ValueError: `activations` is not a non-empty [B, H].
+    """
+    layer = _layer(activations)
+    if not np.isfinite(layer).all():
+        return math.nan
+    singular = np.linalg.svd(layer, compute_uv=False)
+    if not singular.sum() > 0:
+        return 0.0
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _layer(activations: ArrayLike) -> Array:
+    values = np.asarray(activations, np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"activations are [inputs, units], got shape {values.shape}")
+    return values
+
+
 def zero_shot_forward_transfer(matrix: ArrayLike) -> float:
     """Gain on tasks not yet trained, 1/(N−1) Σ_{j≥2} (R[j−1, j] − R[0, j]); NaN for one task.
 

@@ -214,6 +214,18 @@ OPERATIONS = (
         },
     ),
     Operation(
+        "KDA",
+        lambda x: ops.chunk_memory(
+            x["q"], x["k"], x["v"], log_decay=x["key_decay"], beta=x["beta"], error="after_decay"
+        ),
+        ("q", "k", "v", "key_decay", "beta"),
+        {
+            "flash-linear-attention": fla(
+                "kda", "chunk_kda", "q", "k", "v", "key_decay", "beta", output_final_state=True
+            )
+        },
+    ),
+    Operation(
         "HGRN",
         lambda x: ops.scan(x["v"], log_decay=x["key_decay"]),
         ("v", "key_decay"),

@@ -24,6 +24,7 @@ from rich.table import Table
 from hypercrl.agent.belief import Belief
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import learned_tasks
 from hypercrl.training.evaluation import Evaluator, Score
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.open_run import open_run
@@ -43,7 +44,7 @@ def conflict_matrix(
     experiments = [_load(run, device) for run in runs]
     whole = experiments[0].config
     whole.env.tasks = [task for experiment in experiments for task in _tasks(experiment)]
-    whole.protocol.num_tasks = None
+    whole.protocol.num_tasks = whole.protocol.order = None
     together = build(whole)
     evaluator, tasks = together.evaluator(), range(len(together.sequence))
     if together.plans_with_simulator:
@@ -78,7 +79,7 @@ def _tasks(experiment: Experiment) -> list[Any]:
     """Those that there are models of."""
     simulated = experiment.plans_with_simulator
     models = len(experiment.sequence) if simulated else experiment.method.tasks
-    return experiment.config.env.tasks[:models]
+    return learned_tasks(experiment.config)[:models]
 
 
 def main() -> None:

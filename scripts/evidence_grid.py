@@ -5,13 +5,15 @@ Cells of one sequence differ in the settings of their methods, and in their seed
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 FIRST = ("hnet", "multitask", "single", "coreset", "coreset_bytes", "finetune")
 REST = ("hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
 METHODS = (*FIRST, *REST)
+INVERSION = ("hnet", "finetune")
 
 COMMON = ("logger=[]", "protocol.final_episodes=10")
 STANDARD = ("preset=standard", "protocol.eval_every=4000", "protocol.checkpoint_every=3000")
@@ -19,6 +21,24 @@ STANDARD = ("preset=standard", "protocol.eval_every=4000", "protocol.checkpoint_
 QUICK = ("preset=quick", "protocol.num_tasks=null")
 SHORT = (*QUICK, "planner.execute=best", "protocol.eval_every=1200")
 """As `quick` is on push."""
+INVERTED = (
+    *QUICK,
+    "device=cpu",
+    "dynamics.hidden=[100,100]",
+    "planner={samples: 200, horizon: 20, execute: best}",
+    "protocol={random_steps: 300, planned_steps: 600, update_every: 60, eval_every: 1200}",
+)
+"""900 steps a task, on smaller networks and plans, in about three minutes on a core."""
+DRAWN = (
+    *INVERTED,
+    "protocol={random_steps: 1200, planned_steps: 2400, update_every: 120, eval_every: 4000}",
+    "protocol={replay_capacity: 4000, heldout_from: 5}",
+)
+"""As many steps in one task as there in four."""
+WIDTHS = (5, 10, 25, 100)
+"""Of both hidden layers of the hypernetwork, beside the shipped 50."""
+ORDERS = 4
+"""Permutations beside the sequence's own."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,7 @@ class Sequence:
         seconds: a guess how long a cell takes among as many as there is room for, until some have
             ended.
         needs: a module without which it cannot run.
+        of: the sequence that this one is a variant of, in whose section it is shown.
     """
 
     env: str
@@ -47,6 +68,7 @@ class Sequence:
     threads: int = 1
     seconds: float = 150.0
     needs: str = "mujoco"
+    of: str = ""
 
 
 SEQUENCES = {
@@ -92,18 +114,68 @@ SEQUENCES = {
     ),
     # Is `standard` as good as the paper's 2000 updates a session?
     "push_2000": Sequence(
-        "push", (*STANDARD, "protocol.updates=2000"), methods=("hnet",), seeds=3, seconds=300.0
+        "push",
+        (*STANDARD, "protocol.updates=2000"),
+        methods=("hnet",),
+        seeds=3,
+        seconds=300.0,
+        of="push",
     ),
     "door_2000": Sequence(
-        "door", (*STANDARD, "protocol.updates=2000"), methods=("hnet",), seeds=3, seconds=300.0
+        "door",
+        (*STANDARD, "protocol.updates=2000"),
+        methods=("hnet",),
+        seeds=3,
+        seconds=300.0,
+        of="door",
+    ),
+    # Four inversions of the Actuator Inversion Benchmark, one after another.
+    **{
+        env: Sequence(env, INVERTED, tasks=4, methods=INVERSION, seconds=120.0)
+        for env in ("double_integrator", "complex_ode", "cartpole")
+    },
+    # The same inversions in one task, drawn for every episode: with a memory, and without.
+    "double_integrator_hidden": Sequence(
+        "double_integrator_hidden",
+        (*DRAWN, "memory=gru"),
+        tasks=1,
+        methods=("hnet",),
+        seconds=300.0,
+    ),
+    "double_integrator_blind": Sequence(
+        "double_integrator_hidden",
+        DRAWN,
+        tasks=1,
+        methods=("hnet",),
+        seconds=120.0,
+        of="double_integrator_hidden",
     ),
 }
+
+
+def _twenty(variant: str, methods: tuple[str, ...], *words: str) -> dict[str, Sequence]:
+    """`push20` with other settings."""
+    base = SEQUENCES["push20"]
+    changed = replace(base, words=(*base.words, *words), methods=methods, seeds=2, of="push20")
+    return {f"push20_{variant}": changed}
+
+
+for number in range(1, ORDERS + 1):
+    order = random.Random(number).sample(range(1, 21), 20)
+    learned = f"protocol.order=[{','.join(map(str, order))}]"
+    SEQUENCES |= _twenty(f"order{number}", ("hnet", "finetune"), learned)
+for width in WIDTHS:
+    SEQUENCES |= _twenty(f"width{width}", ("hnet",), f"method.hidden=[{width},{width}]")
+
 
 STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
     (("push20",), FIRST),
+    (("double_integrator", "complex_ode", "cartpole"), INVERSION),
+    (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
+    (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
     (("door", "push", "push_frame"), REST),
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
@@ -152,6 +224,10 @@ def method_words(method: str, column: Sequence) -> list[str]:
     return []
 
 
+def _of_stage(column: Sequence, methods: tuple[str, ...], seed: int) -> tuple[str, ...]:
+    return tuple(m for m in methods if m in column.methods and seed < column.seeds)
+
+
 def cells(only: str = "*") -> Iterator[EvidenceCell]:
     """All cells, the most wanted first; of them those whose names fit a pattern of `only`.
 
@@ -162,7 +238,7 @@ def cells(only: str = "*") -> Iterator[EvidenceCell]:
         for seed in range(max(SEQUENCES[name].seeds for name in sequences)):
             for name in sequences:
                 column = SEQUENCES[name]
-                for method in methods if seed < column.seeds else ():
+                for method in _of_stage(column, methods, seed):
                     cell = EvidenceCell(name, method, seed)
                     if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
                         yield cell

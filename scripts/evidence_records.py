@@ -86,7 +86,20 @@ def packed(cell: EvidenceCell, folder: Path, commit: str | None = None) -> dict[
     record |= {name: _short(result[name]) for name in COSTS}
     record |= {name: result[name] for name in (*COUNTS, *ABOUT)}
     record["torch"] = result["versions"]["torch"]
+    if used := _plasticity(folder):
+        record["plasticity"] = used
     return record | ({"git": commit} if commit else {})
+
+
+def _plasticity(folder: Path) -> dict[str, list[float]]:
+    """By measure, its value after each task."""
+    found: dict[str, list[float]] = {}
+    for line in read_lines(RunFolder(folder).metrics_path):
+        if line["kind"] == "plasticity":
+            for name, value in line.items():
+                if name not in ("kind", "env_steps", "task"):
+                    found.setdefault(name, []).append(_short(value))
+    return found
 
 
 def _row(values: Sequence[float | None], digits: int) -> Any:

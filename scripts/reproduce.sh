@@ -19,6 +19,9 @@ quick|../results.md#the-quick-preset|CPU, two cores|70 minutes (ten runs of seve
 demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
+orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
+inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 2 minutes on a core guessed, not measured
+videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
 collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
 gpu_faults|whole_runs.md#a-gpu-that-is-full-or-fails|one GPU|2 minutes
@@ -27,6 +30,8 @@ conflicts|task_conflicts.md|one GPU|40 minutes guessed, not measured
 conflicts_cheetah|task_conflicts.md#cheetah|CPU, one thread|55 minutes (two runs of 26)
 engines|task_conflicts.md#push_engines|CPU, Python 3.11, hypercrl[bullet]|15 minutes guessed, not measured
 planners|planners.md#how-few-samples-will-do|one GPU|10 minutes guessed, not measured
+task_inference|task_inference.md|one GPU|30 minutes guessed, not measured
+ensembles|members.md|CPU|30 minutes guessed, not measured
 frame_hidden|memories.md|one GPU|30 minutes guessed, not measured
 recall|memories.md|one GPU|6 minutes
 subset|planning_and_training_speed.md|one GPU|10 minutes guessed, not measured
@@ -39,6 +44,12 @@ faults|faults.md|CPU|hours
 fuzz|fuzz.md|CPU|hours
 soak|soak.md|CPU|hours
 END
+}
+
+evidence_of() { # cells, folder
+  echo "python scripts/evidence.py run --seconds 540 --only '$1' --out $2"
+  echo "python scripts/evidence.py take $2/evidence.jsonl"
+  echo "python scripts/evidence.py table"
 }
 
 commands() { # name, folder of what is made
@@ -57,10 +68,13 @@ commands() { # name, folder of what is made
       done
       echo "python scripts/make_demo.py $out/demo_2 $out/push_demo" ;;
     twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
-    evidence)
-      echo "python scripts/evidence.py run --seconds 540 --out $out"
-      echo "python scripts/evidence.py take $out/evidence.jsonl"
-      echo "python scripts/evidence.py table" ;;
+    evidence) evidence_of '*' "$out" ;;
+    orders_and_widths) evidence_of 'push20_*' "$out" ;;
+    inversions) evidence_of 'double_integrator/*,complex_ode/*,cartpole/*' "$out" ;;
+    videos)
+      local agents=push/hnet/0,push_frame/hnet/0,door/hnet/0,push20/hnet/0
+      echo "python scripts/evidence.py --kept $out/none run --seconds 1200 --only '$agents' --agents '$agents' --out $out"
+      echo "python scripts/film_agents.py $out/*.tar.gz --out $out" ;;
     whole_runs)
       echo "hypercrl train preset=paper env=push method=hnet seed=0 device=cuda threads=4 protocol.robots=16 simulators=16 run_dir=$out/robots16"
       echo "python scripts/bench_sharing.py seeds --seeds 16 --out $out" ;;
@@ -85,6 +99,9 @@ commands() { # name, folder of what is made
         echo "hypercrl train preset=quick env=$env method=single seed=0 device=cuda run_dir=$out/$env"
         echo "python scripts/compare_planners.py $out/$env --planners cem icem --episodes 10 --repeats 3 --device cuda --out $out/$env.json"
       done ;;
+    task_inference)
+      echo "hypercrl bench preset=quick device=cuda env=push method=hnet protocol.num_tasks=5 protocol.eval_every=5000 protocol.final_episodes=20 task_id=inferred 'seed=range(44,56)' out=$out/grid" ;;
+    ensembles) echo "python scripts/calibrate_members.py method=hnet method.members=5 --seeds 3 --out $out/hnet.json" ;;
     frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;
     recall) echo "hypercrl bench suite=recall memory=all memory.width=16,32,64 steps=1500 device=cuda workers=8 out=$out/recall" ;;
     subset)

@@ -49,13 +49,13 @@ class Memory:
 
     @property
     def vector(self) -> bool:
-        """Decays are vectors: this is `chunk_gla`."""
+        """Decays are vectors: these are the kernels of `chunk_gla`."""
         return "key_decay" in self.gates
 
     def exact(self, q: Tensor, k: Tensor, v: Tensor, **gates: Tensor) -> Tensor:
         """The output in torch, q already scaled."""
         if self.vector:
-            return gla_chunks(q, k, v, gates["key_decay"])[0]
+            return gla_chunks(q, k, v, gates["key_decay"], beta=gates.get("beta"))[0]
         return memory_chunks(
             q,
             k,
@@ -68,7 +68,7 @@ class Memory:
 
     def tensors(self, x: dict[str, Tensor]) -> list[Tensor | None]:
         """As the launches take them, without an initial state and cu_seqlens."""
-        gates = ("key_decay",) if self.vector else ("log_decay", "beta", "log_momentum")
+        gates = ("key_decay", "beta") if self.vector else ("log_decay", "beta", "log_momentum")
         return [*(x.get(name) for name in ("q", "k", "v", *gates)), None, None]
 
     def problem(self, x: dict[str, Tensor], launches: tuple[Launch, Launch]) -> Problem:
@@ -86,13 +86,14 @@ class Memory:
         self, p: Problem, x: dict[str, Tensor], d_o: Tensor, kept: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         if self.vector:
-            return gla_launch.launch_backward(p, self.tensors(x), d_o, None, *kept)
+            return gla_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
         return memory_launch.launch_backward(p, self.tensors(x), d_o, None, kept)
 
 
 MEMORIES = (
     Memory("Gated DeltaNet", "after_decay", ("log_decay", "beta")),
     Memory("GLA", gates=("key_decay",)),
+    Memory("KDA", "after_decay", ("key_decay", "beta")),
     Memory("linear attention"),
     Memory("DeltaNet", "before_decay", ("beta",)),
     Memory("Titans", "before_decay", ("log_decay", "beta", "log_momentum")),
@@ -103,7 +104,9 @@ MEMORIES = (
 def candidates(memory: Memory, width: int) -> list[Launch]:
     """Launches worth trying: many sizes for the main operation, fewer for its relatives."""
     heavy = width > 64 or "log_momentum" in memory.gates
-    if memory.vector:
+    if memory.name == "KDA":
+        sizes = [(16, 4), (16, 8), (32, 4), (32, 8)]
+    elif memory.vector:
         sizes = [(16, 2), (16, 4), (32, 4), (32, 8)]
     elif heavy:
         sizes = [(16, 4), (16, 8), (32, 4), (32, 8), (64, 8)]
@@ -201,8 +204,10 @@ def compiled(
     return good
 
 
-def tune(memory: Memory, shape: Shape, launches: Sequence[Launch]) -> list[dict[str, Any]]:
-    """Rows of all launches, the fastest first."""
+def tune(
+    memory: Memory, shape: Shape, launches: Sequence[Launch], best: int
+) -> list[dict[str, Any]]:
+    """Rows of all launches, the fastest first; so many of them are printed."""
     clock, rows = Clock(torch.device("cuda")), []
     wrong = {launch: errors(memory, shape.width, launch) for launch in launches}
     x = inputs(memory, shape, "cuda", torch.bfloat16)
@@ -216,14 +221,14 @@ def tune(memory: Memory, shape: Shape, launches: Sequence[Launch]) -> list[dict[
                 {"operation": memory.name, "shape": str(shape), "pass": part}
                 | {"median_us": times[launch], "error": wrong[launch], **asdict(launch)}
             )
-        report(rows[len(rows) - len(times) :])
+        report(rows[len(rows) - len(times) :][:best])
     return rows
 
 
-def report(rows: list[dict[str, Any]], best: int = 4) -> None:
-    """The fastest launches of one pass."""
+def report(rows: list[dict[str, Any]]) -> None:
+    """Launches of one pass."""
     head = f"{rows[0]['operation']:18}{rows[0]['shape']:16}{rows[0]['pass']:20}"
-    for row in rows[:best]:
+    for row in rows:
         launch = Launch(**{name: row[name] for name in Launch.__dataclass_fields__})
         sizes = " ".join(f"{n} {v}" for n, v in asdict(launch).items() if v is not None)
         away = " ".join(f"{e:.0e}" for e in row["error"])
@@ -236,6 +241,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON of all rows")
     parser.add_argument("--only", nargs="*", help="operations, by the start of their name")
     parser.add_argument("--shapes", nargs="*", help="such as 'B256 T64'")
+    parser.add_argument("--best", type=int, default=4, help="launches to print of each pass")
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -249,7 +255,7 @@ def main() -> None:
         for memory in chosen:
             launches = compiled(memory, widths, pool)
             for shape in shapes:
-                rows += tune(memory, shape, launches[shape.width])
+                rows += tune(memory, shape, launches[shape.width], arguments.best)
                 if arguments.out is not None:
                     found = {"device": torch.cuda.get_device_name(), "rows": rows}
                     write_json(arguments.out, found)

@@ -36,6 +36,12 @@ def test_tables_are_pages_and_their_commands_are_sound():
         composed("train", words)
 
 
+def test_every_page_of_results_has_a_table_that_is_made_again():
+    listed = {line.split()[1].partition("#")[0] for line in said()[1:]}
+    pages = {path.name for path in (ROOT / "docs" / "results").glob("*.md")}
+    assert pages <= listed
+
+
 def test_no_such_table():
     done = subprocess.run([SCRIPT, "nothing"], capture_output=True, text=True)
     assert done.returncode == 2

@@ -16,6 +16,9 @@ IDS = {
     "door": "hypercrl/Door-v0",
     "cheetah": "hypercrl/Cheetah-v0",
     "workbench": "hypercrl/Workbench-v0",
+    "double_integrator": "hypercrl/DoubleIntegrator-v0",
+    "complex_ode": "hypercrl/ComplexOde-v0",
+    "cartpole": "hypercrl/Cartpole-v0",
 }
 """Task → its id."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hypercrl_envs.cartpole import CartpoleTask
 from hypercrl_envs.cheetah import CheetahTask
+from hypercrl_envs.complex_ode import ComplexOdeTask
 from hypercrl_envs.door import DoorTask
+from hypercrl_envs.double_integrator import DoubleIntegratorTask
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.plugins import plugged_in, whole
@@ -22,6 +25,9 @@ TASKS: dict[str, type[Task]] = {
     "gym": GymTask,
     "slide": SlideTask,
     "workbench": WorkbenchTask,
+    "double_integrator": DoubleIntegratorTask,
+    "complex_ode": ComplexOdeTask,
+    "cartpole": CartpoleTask,
 }
 
 PICTURE = frozenset(PictureOptions.__annotations__)

@@ -1,4 +1,4 @@
-"""Exploration noise: correlated in time, biased per episode."""
+"""Exploration noise: correlated in time, biased per episode; and bursts of random actions."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -22,6 +22,10 @@ class ExplorationConfig:
     )
     random_std: float = number(0.8, least=0, help="standard deviation in random steps")
     planned_std: float = number(0.25, least=0, help="standard deviation beside planned actions")
+    burst_share: float = number(
+        0.0, least=0, most=0.5, help="share of the planned steps at random, a burst at a time"
+    )
+    burst_steps: int = number(10, least=1, help="steps of a burst")
 
 
 class CorrelatedNoise:
@@ -55,10 +59,8 @@ class CorrelatedNoise:
 
     def reset(self, robot: int) -> None:
         """A new episode: draw x from its stationary distribution and a new bias."""
-        size = self.value[robot].shape
-        self.value[robot] = torch.randn(size, generator=self.generator)
-        spread = torch.rand(size, generator=self.generator)
-        self.bias[robot] = self.bias_low + (self.bias_high - self.bias_low) * spread
+        self.value[robot] = torch.randn(self.value[robot].shape, generator=self.generator)
+        self.draw_bias(robot)
 
     def step(self) -> Tensor:
         """The next x, [N, A]."""
@@ -66,6 +68,11 @@ class CorrelatedNoise:
         keep = self.correlation
         self.value = keep * self.value + sqrt(1 - keep * keep) * fresh
         return self.value
+
+    def draw_bias(self, robot: int) -> None:
+        """A new bias of this robot's random actions."""
+        spread = torch.rand(self.bias[robot].shape, generator=self.generator)
+        self.bias[robot] = self.bias_low + (self.bias_high - self.bias_low) * spread
 
     def random_action(self, std: float) -> Tensor:
         """[N, A] bias plus std · x, to act at random with."""
@@ -83,6 +90,64 @@ class CorrelatedNoise:
         """
         self.value = same_kind("value", state["value"], self.value)
         self.bias = same_kind("bias", state["bias"], self.bias)
+
+
+class Bursts:
+    """Stretches of random actions in between planned ones, each robot's on its own.
+
+    A plan that has come as far as its model can tell stays there, and so does the data: after a
+    push a box rests for most of the episode, and what a second one would do is never seen. A burst
+    leads away, and the plans that follow it back. Random actions that last are Dabney, Ostrovski
+    and Barreto's, "Temporally-extended ε-greedy exploration", ICLR 2021, there one action repeated.
+
+    A planned step is followed by a burst of L steps with the probability p = s / (L (1 - s)), for
+    which L p / (1 + L p), the share of steps in bursts, is s.
+
+    Args:
+        config: s and L; with s = 0 nothing is drawn.
+        noise: whose random actions they are, with a bias of its own for every burst.
+    """
+
+    def __init__(self, config: ExplorationConfig, noise: CorrelatedNoise) -> None:
+        share, self.steps = config.burst_share, config.burst_steps
+        self.probability = share / (self.steps * (1 - share))
+        self.std = config.random_std
+        self.noise = noise
+        self.left = torch.zeros(len(noise.value), dtype=torch.int64)
+
+    def reset(self, robot: int) -> None:
+        """A new episode, which begins with planned actions."""
+        self.left[robot] = 0
+
+    def act(self, actions: Tensor) -> Tensor:
+        """The actions [N, A] of this step, given planned ones with their noise.
+
+        Those in a burst are std · x + bias, with the x of `noise.step` that these have too.
+        """
+        if not self.probability:
+            return actions
+        bursts = self.left > 0
+        own = self.noise.bias + self.std * self.noise.value
+        begins = torch.rand(len(bursts), generator=self.noise.generator) < self.probability
+        for robot in (begins & ~bursts).nonzero()[:, 0].tolist():
+            self.noise.draw_bias(robot)
+        self.left = torch.where(bursts, self.left - 1, self.steps * begins)
+        return torch.where(bursts[:, None], own, actions)
+
+    def state(self) -> dict[str, Any]:
+        """Steps that are left of the bursts."""
+        return {"left": self.left}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of such bursts.
+        """
+        left = same_kind("left", state["left"], self.left)
+        if left.min() < 0 or left.max() > self.steps:
+            raise ValueError(f"a burst of {self.steps} steps has {left.tolist()} left")
+        self.left = left
 
 
 def random_episode(env: Task, config: ExplorationConfig, seed: int) -> tuple[Tensor, Tensor]:

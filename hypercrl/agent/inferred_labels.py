@@ -4,7 +4,7 @@ from typing import Any
 
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.known_tasks import TaskPosterior, Watched
-from hypercrl.agent.task_inference import InferenceConfig, TaskInference
+from hypercrl.agent.task_inference import Change, InferenceConfig, TaskInference
 from hypercrl.agent.task_labels import TaskLabels
 from hypercrl.methods import Method
 
@@ -26,8 +26,13 @@ class InferredLabels(TaskLabels):
     def learns(self) -> bool:
         """Not if the agent has gone back to another task, and not while it is suspicious: what may
         be of a new task would be mixed into the old one."""
+        return self.keeps and not self.inference.suspicious
+
+    @property
+    def keeps(self) -> bool:
+        """Not what a task does that only has a hearing."""
         inference = self.inference
-        return inference.current == inference.known - 1 and not inference.suspicious
+        return inference.current == inference.known - 1 and not inference.hears
 
     def announces(self, task: int) -> bool:
         return task == 0
@@ -38,8 +43,8 @@ class InferredLabels(TaskLabels):
     def new_motion(self) -> None:
         self.inference.learn_more()
 
-    def after_step(self) -> int | None:
-        return self.inference.step(self._watched.squares[0].tolist())
+    def after_step(self, ended: bool) -> Change | None:
+        return self.inference.step(self._watched.squares[0].tolist(), ended)
 
     def training_belief(self, task: int, robots: int) -> Watched:  # noqa: ARG002
         """That the task is the one believed in, with an eye on the errors of all others."""

@@ -7,6 +7,7 @@ which it learned it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import median
 from typing import Any
 
@@ -23,12 +24,12 @@ in pushing."""
 
 @dataclass
 class InferenceConfig:
-    """When the agent infers that the task has changed; errors are squared, and in levels.
+    """When the agent infers that the task has changed; errors are squared.
 
     Attributes:
-        familiar: a known task is gone back to if the logarithm of how many times their level its
-            model's errors were during the doubt is at most this share of the present one's; else a
-            new task begins. Where the wrong model drives, even the right one is less sure.
+        hearing: five episodes of pushing. So many steps are the window of the usual error, too.
+        familiar: 0.4 is 1.5 times the usual error. A right model's is within that over so many
+            steps; wrong ones err twice as much at least, and most of them ten times.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -45,16 +46,39 @@ class InferenceConfig:
     patience: int = number(
         60, least=0, help="steps observed without learning, between alarm and decision"
     )
-    familiar: float = number(
-        0.4, least=0, most=1, help="back to a known task if its log error is this share at most"
+    hearing: int = number(
+        300, least=1, help="steps that a known task's model acts for before it is gone back to"
     )
-    settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
+    familiar: float = number(
+        0.4,
+        least=0,
+        most=1,
+        help="back to it if the logarithm of its error over its usual one is so much at most",
+    )
     margin: float = number(
         0.65,
         least=0,
         most=1,
         help="the share of the present error that a known task needs at max_tasks",
     )
+    settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another task's model acts from now on.
+
+    Attributes:
+        task: a known one, or as many as there are for a new one.
+        decided: whether the agent has changed its mind; else that one only has a hearing, or was
+            right after all.
+        strange: of the steps that were taken for the latest task's so far, the newest, which
+            hardly were.
+    """
+
+    task: int
+    decided: bool
+    strange: int
 
 
 class TaskInference:
@@ -67,20 +91,29 @@ class TaskInference:
         S_t = max(0, S_{t−1} + r_t − allowance),
 
     a cumulative sum (Page, Continuous inspection schemes, Biometrika 1954). A doubt lasts while
-    S > 0, and after an alarm until the decision, which is by the mean errors of its steps. They may
-    be another task's, so the level stands still meanwhile: a right model's burst of errors ends
-    before the alarm, while a wrong one's errors go on. If nothing changes, the level becomes
-    their mean: that is what to expect of the model now.
+    S > 0, and after an alarm for `patience` steps more. They may be another task's, so the level
+    stands still meanwhile: a right model's burst of errors ends before the alarm, while a wrong
+    one's errors go on. If their mean is within the allowance nothing has changed, and the level
+    becomes it: that is what to expect of the model now.
+
+    Else every other known task has a hearing, the one whose model erred least first. Where a wrong
+    model acts the right one errs as well, since it has seen nothing like it; so each is judged by
+    what it errs while it acts itself, from the next episode on, as it did when it learned what its
+    usual error is. The first one that is `familiar` is gone back to. If there is none the task is
+    new.
 
     Attributes:
-        current: the most probable task for the agent, counted from 0 as they were created.
+        current: the task whose model acts, counted from 0 as they were created.
         levels: of each known task; 0 until the agent has planned in it.
+        usual: mean squared error of each known task's model while it was in no doubt or the doubt
+            came to nothing: bursts are most of it.
     """
 
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
         self.levels: list[float] = []
+        self.usual: list[float] = []
         self.learned = 0
         self._end_doubt()
 
@@ -103,12 +136,18 @@ class TaskInference:
 
     @property
     def suspicious(self) -> bool:
-        """Whether it only observes after an alarm: what happens now may belong to another task."""
+        """Whether there was an alarm: what happens now may belong to another task."""
         return self.alarmed > 0
+
+    @property
+    def hears(self) -> bool:
+        """Whether a task's model acts only to be judged by it."""
+        return bool(self.verdicts)
 
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(0.0)
+        self.usual.append(0.0)
         self.current = self.known - 1
         self.learned = 0
         self._end_doubt()
@@ -118,68 +157,126 @@ class TaskInference:
         self.learned = 0
         self._end_doubt()
 
-    def step(self, squares: Sequence[float]) -> int | None:
+    def step(self, squares: Sequence[float], ended: bool = False) -> Change | None:
         """Take in one planned step's squared error of each known model, a mean over dimensions.
 
-        Returns:
-            The task to go on with, if another one: a known one, or `known` for a new one.
+        Args:
+            ended: the episode, with this step.
         """
         config, square = self.config, squares[self.current]
+        if self.hears:
+            return self._hear(square, ended)
         if self.learned < config.settle:
             # A mean in which the latest half of what there is counts most: the model improves.
             self.learned += 1
-            self._follow(square, max(2 / (self.learned + 1), 1 / config.window))
+            self._follow(square, 2 / (self.learned + 1))
             return None
         ratio = _ratio(square, self.levels[self.current])
         self.sum = max(0.0, self.sum + ratio - config.allowance)
         if not (self.sum or self.alarmed):
-            self._end_doubt()
-            self._follow(square, 1 / config.window)
+            self._come_to_nothing()
+            self._follow(square)
             return None
         self.doubt += 1
         before = self.doubted or [0.0] * self.known
         self.doubted = [total + new for total, new in zip(before, squares, strict=True)]
         if self.alarmed or self.sum > config.alarm:
             self.alarmed += 1
-        return self._decide() if self.alarmed > config.patience else None
+        return self._judge_doubt() if self.alarmed > config.patience else None
 
-    def _follow(self, square: float, share: float) -> None:
-        self.levels[self.current] += share * (square - self.levels[self.current])
+    def _follow(self, square: float, share: float = 0.0) -> None:
+        config, present = self.config, self.current
+        steps = ((self.levels, config.window), (self.usual, config.hearing))
+        for means, window in steps:
+            means[present] += max(share, 1 / window) * (square - means[present])
 
     def _end_doubt(self) -> None:
         self.sum = 0.0
         self.doubt = self.alarmed = 0
         self.doubted: list[float] = []
+        self.verdicts: dict[int, float] = {}
+        self.unheard: list[int] = []
+        self._begin_hearing()
 
-    def _decide(self) -> int | None:
-        present, levels = self.current, self.levels
-        errors = [total / self.doubt for total in self.doubted]
-        ratios = [_ratio(error, level) for error, level in zip(errors, levels, strict=True)]
-        best = min(range(self.known), key=ratios.__getitem__)
-        strange = ratios[best] > ratios[present] ** self.config.familiar
-        chosen: int | None = None
-        if ratios[present] > self.config.allowance:
-            if strange and self.known < self.config.max_tasks:
-                chosen = self.known
-            elif not strange or ratios[best] < self.config.margin * ratios[present]:
-                chosen = best
-        if chosen is None:
-            levels[present] = errors[present]
-        elif chosen < self.known:
-            self.current = chosen
+    def _come_to_nothing(self) -> None:
+        """The doubt's errors were the right model's, and are usual."""
+        if self.doubt:
+            present = self.current
+            error = self.doubted[present] / self.doubt
+            forgotten = (1 - 1 / self.config.hearing) ** self.doubt
+            self.usual[present] = error + forgotten * (self.usual[present] - error)
         self._end_doubt()
-        return chosen
+
+    def _stay(self) -> None:
+        self.levels[self.current] = self.doubted[self.current] / self.doubt
+        self._come_to_nothing()
+
+    def _judge_doubt(self) -> Change | None:
+        present, levels, usual = self.current, self.levels, self.usual
+        errors = [total / self.doubt for total in self.doubted]
+        usual_for_it = _ratio(errors[present], levels[present]) <= self.config.allowance
+        if usual_for_it or self.known == self.config.max_tasks == 1:
+            self._stay()
+            return None
+        ratios = [_ratio(error, own) for error, own in zip(errors, usual, strict=True)]
+        self.verdicts = {present: ratios[present]}
+        self.unheard = sorted(set(range(self.known)) - {present}, key=ratios.__getitem__)
+        return self._go_on(self.doubt if present == self.known - 1 else 0)
+
+    def _begin_hearing(self) -> None:
+        self.waited = self.heard = 0
+        self.total = 0.0
+
+    def _hear(self, square: float, ended: bool) -> Change | None:
+        config = self.config
+        if self.waited < config.hearing:  # for an episode of its own, or as long as the hearing is
+            self.waited = config.hearing if ended else self.waited + 1
+            return None
+        self.heard += 1
+        self.total += square
+        usual = self.usual[self.current]
+        if log(_ratio(self.total / config.hearing, usual)) > config.familiar:  # whatever comes
+            self.verdicts[self.current] = _ratio(self.total / self.heard, usual)
+            return self._go_on()
+        return self._settle_on(self.current) if self.heard == config.hearing else None
+
+    def _go_on(self, strange: int = 0) -> Change:
+        """The next hearing, or what is to be done when there is none left."""
+        self._begin_hearing()
+        if self.unheard:
+            self.current = self.unheard.pop(0)
+            return Change(self.current, False, strange)
+        if self.known < self.config.max_tasks:
+            return Change(self.known, True, strange)  # in doubt until it begins
+        present, best = next(iter(self.verdicts)), min(self.verdicts, key=self.verdicts.__getitem__)
+        least_wrong = self.verdicts[best] < self.config.margin * self.verdicts[present]
+        return self._settle_on(best if least_wrong else present, strange)
+
+    def _settle_on(self, task: int, strange: int = 0) -> Change:
+        changed = task != next(iter(self.verdicts))
+        self.current = task
+        if changed:
+            self._end_doubt()
+        else:
+            self._stay()
+        return Change(task, changed, strange)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next decision depends on."""
         return {
             "current": self.current,
             "levels": list(self.levels),
+            "usual": list(self.usual),
             "learned": self.learned,
             "sum": self.sum,
             "doubt": self.doubt,
             "alarmed": self.alarmed,
             "doubted": list(self.doubted),
+            "verdicts": [[task, ratio] for task, ratio in self.verdicts.items()],
+            "unheard": list(self.unheard),
+            "waited": self.waited,
+            "heard": self.heard,
+            "total": self.total,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -191,10 +288,14 @@ class TaskInference:
         for name, own in self.state().items():
             kind = list if isinstance(own, list) else type(own)
             same_type(name, state[name], kind)
-        self.current, self.levels = state["current"], list(state["levels"])
+        self.current = state["current"]
+        self.levels, self.usual = list(state["levels"]), list(state["usual"])
         self.learned, self.sum = state["learned"], state["sum"]
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]
         self.doubted = list(state["doubted"])
+        self.verdicts = {int(task): float(ratio) for task, ratio in state["verdicts"]}
+        self.unheard = list(state["unheard"])
+        self.waited, self.heard, self.total = state["waited"], state["heard"], state["total"]
 
 
 def _ratio(square: float, level: float) -> float:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from hypercrl.agent.belief import Belief, Ensemble, EpisodeMemory, Told
+from hypercrl.agent.task_inference import Change
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.methods import Method
 
@@ -26,6 +27,11 @@ class TaskLabels(ABC):
     def learns(self) -> bool:
         """Whether what happens now belongs to the task in training, the latest of the agent's."""
 
+    @property
+    @abstractmethod
+    def keeps(self) -> bool:
+        """Whether it may belong to it, and is kept to be learned from."""
+
     @abstractmethod
     def announces(self, task: int) -> bool:
         """Whether the agent is told that task `task` of the sequence begins, and the one before it
@@ -40,12 +46,14 @@ class TaskLabels(ABC):
         """The task in training has shown a motion that no model has learned."""
 
     @abstractmethod
-    def after_step(self) -> int | None:
+    def after_step(self, ended: bool) -> Change | None:
         """Judge the latest planned step.
 
+        Args:
+            ended: the episode, with this step.
+
         Returns:
-            The agent's task to go on with, if another one: a known one, or `method.tasks` for a new
-            one.
+            The agent's task to go on with, if another one.
         """
 
     @abstractmethod
@@ -80,6 +88,10 @@ class GivenLabels(TaskLabels):
     def learns(self) -> bool:
         return True
 
+    @property
+    def keeps(self) -> bool:
+        return True
+
     def announces(self, task: int) -> bool:  # noqa: ARG002
         return True
 
@@ -89,7 +101,7 @@ class GivenLabels(TaskLabels):
     def new_motion(self) -> None:
         """It is of the task that was given."""
 
-    def after_step(self) -> None:
+    def after_step(self, ended: bool) -> None:
         """A given label is not doubted."""
 
     def training_belief(self, task: int, robots: int) -> Belief:

@@ -42,6 +42,11 @@ class ProtocolConfig:
     num_tasks: int | None = number(
         None, least=1, help="the first so many tasks of the sequence; null is all of them"
     )
+    order: list[int] | None = number(
+        None,
+        least=1,
+        help="tasks to learn, by their numbers from 1, in this order; null is the sequence's own",
+    )
     robots: int = number(
         1,
         least=1,
@@ -50,6 +55,12 @@ class ProtocolConfig:
     )
     random_steps: int = number(least=1, help="steps of exploration before anything is planned")
     planned_steps: int = number(least=0, help="steps with the planner, which follow")
+    blur: int = number(
+        0,
+        least=0,
+        help="steps of a task over which episodes of the one before give way to its own; "
+        "0: all at once",
+    )
     update_every: int = number(least=1, help="planned steps between rounds of training")
     updates: int = number(least=1, help="training steps in a round")
     first_updates: int | None = number(
@@ -226,6 +237,23 @@ class RecallConfig:
     seed: int = number(0, least=0, most=LARGEST_SEED, help="of initial weights and sequences")
     device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     run_dir: str = setting(help="folder for the result")
+
+
+def learned_tasks(config: TrainConfig) -> list[Any]:
+    """Names and parameters of the tasks of a run: in its `order`, of that the first `num_tasks`.
+
+    Raises:
+        ValueError: `order` names a task twice, or one that the sequence does not have.
+    """
+    tasks, order = config.env.tasks, config.protocol.order
+    if order is not None:
+        if not 0 < len(set(order)) == len(order) or not set(order) <= set(range(1, len(tasks) + 1)):
+            raise ValueError(
+                f"protocol.order={order}: give numbers of tasks from 1 to {len(tasks)}, which "
+                f"the sequence {config.env.name} has, each once at most."
+            )
+        tasks = [tasks[number - 1] for number in order]
+    return tasks[: config.protocol.num_tasks]
 
 
 def in_groups(command: str, words: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from hypercrl.base.initial_weights import xavier_uniform
 from hypercrl.dynamics.layout import MLPLayout
 from hypercrl_kernels.training import Trunk
 
+Layers = Sequence[tuple[Tensor, Tensor]]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
 
 
@@ -54,6 +55,10 @@ class Hypernetwork(nn.Module):
         layers = self.layout.split(self.theta if theta is None else theta)
         return _mlp(layers, embeddings, self.activation)
 
+    def hidden(self, embeddings: Tensor) -> list[Tensor]:
+        """[T, E] → [T, width] of each layer but the last."""
+        return _hidden(self.layout.split(self.theta), embeddings, self.activation)
+
     @property
     def trunk(self) -> Trunk:
         """All layers but the last, whose parameters are the first of θ."""
@@ -92,7 +97,15 @@ class ChunkedHypernetwork(nn.Module):
 
     def forward(self, embeddings: Tensor, theta: Tensor | None = None) -> Tensor:
         """[T, E] → [T, P], with θ or what is given for it."""
-        theta = self.theta if theta is None else theta
+        out = _mlp(*self._of_pairs(embeddings, self.theta if theta is None else theta))
+        return out.flatten(1)[:, : self.numel]
+
+    def hidden(self, embeddings: Tensor) -> list[Tensor]:
+        """[T, E] → [T · chunks, width] of each layer but the last."""
+        return [h.flatten(0, 1) for h in _hidden(*self._of_pairs(embeddings, self.theta))]
+
+    def _of_pairs(self, embeddings: Tensor, theta: Tensor) -> tuple[Layers, Tensor, str]:
+        """The layers, and their input [T, chunks, E + C]."""
         chunk_embeddings, layers = theta.split([len(theta) - self.layout.numel, self.layout.numel])
         chunk_embeddings = chunk_embeddings.view(self.chunks, -1)
         pairs = torch.cat(
@@ -102,12 +115,17 @@ class ChunkedHypernetwork(nn.Module):
             ],
             -1,
         )
-        out = _mlp(self.layout.split(layers), pairs, self.activation)
-        return out.flatten(1)[:, : self.numel]
+        return self.layout.split(layers), pairs, self.activation
 
 
-def _mlp(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: str) -> Tensor:
-    *hidden, (weight, bias) = layers
-    for w, b in hidden:
-        x = ACTIVATIONS[activation](F.linear(x, w, b))
-    return F.linear(x, weight, bias)
+def _mlp(layers: Layers, x: Tensor, activation: str) -> Tensor:
+    weight, bias = layers[-1]
+    return F.linear([x, *_hidden(layers, x, activation)][-1], weight, bias)
+
+
+def _hidden(layers: Layers, x: Tensor, activation: str) -> list[Tensor]:
+    found: list[Tensor] = []
+    for weight, bias in layers[:-1]:
+        x = ACTIVATIONS[activation](F.linear(x, weight, bias))
+        found.append(x)
+    return found

@@ -68,6 +68,15 @@ class MLPLayout:
         return torch.cat([xavier_uniform(shape, generator).flatten() for shape in self.shapes])
 
 
+def hidden_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> list[Tensor]:
+    """What `apply_layers` makes of x in each layer but the last, [..., width]."""
+    found: list[Tensor] = []
+    for layer in layers[:-1]:
+        x = torch.relu(_affine(layer, x))
+        found.append(x)
+    return found
+
+
 def apply_layers(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     """A ReLU MLP of one network's layers on x [..., in], or of T networks' on x [T, N, in].
 

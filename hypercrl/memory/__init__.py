@@ -6,13 +6,10 @@ import torch
 
 from hypercrl.base.plugins import Table
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
-from hypercrl.memory.based import Based, BasedConfig
 from hypercrl.memory.gru import GRU, GRUConfig
 from hypercrl.memory.hopfield import Hopfield, HopfieldConfig
 from hypercrl.memory.hybrid import LINEAR, Hybrid, HybridConfig
-from hypercrl.memory.mom import MoM, MoMConfig
 from hypercrl.memory.none import NoMemory, NoMemoryConfig
-from hypercrl.memory.sse import SSE, SSEConfig
 from hypercrl.memory.titans import (
     TitansMAC,
     TitansMACConfig,
@@ -28,9 +25,6 @@ _OWN: dict[str, tuple[type, type[MemoryConfig]]] = {
     "gru": (GRU, GRUConfig),
     "transformer": (Transformer, TransformerConfig),
     **LINEAR,
-    "based": (Based, BasedConfig),
-    "mom": (MoM, MoMConfig),
-    "sse": (SSE, SSEConfig),
     "titans_mac": (TitansMAC, TitansMACConfig),
     "titans_mag": (TitansMAG, TitansMAGConfig),
     "titans_mal": (TitansMAL, TitansMALConfig),

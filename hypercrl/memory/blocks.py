@@ -91,11 +91,15 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1, eps=1e-6)
 
 
-def split_unit(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v side by side, [..., 3 H D] → each [..., H, D], q and k of length 1."""
-    every = heads(x, 3 * count)
-    q, k = unit(every[..., : 2 * count, :]).chunk(2, -2)
-    return q, k, every[..., 2 * count :, :]
+def split_unit(x: Tensor, count: int, writes: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v side by side, [..., 3 H D] → each [..., H, D], q and k of length 1.
+
+    With n writes, [..., (1 + 2 n) H D] → q [..., H, D], and k and v [..., n H, D].
+    """
+    every = heads(x, (1 + 2 * writes) * count)
+    keys = (1 + writes) * count
+    q, k = unit(every[..., :keys, :]).split([count, writes * count], -2)
+    return q, k, every[..., keys:, :]
 
 
 class Rotation(nn.Module):

@@ -1,6 +1,7 @@
 """Gated DeltaNet: the delta rule in a memory that also forgets.
 
-Yang, Kautz, Hatamizadeh, "Gated Delta Networks: improving Mamba2 with delta rule", ICLR 2025.
+Yang, Kautz, Hatamizadeh, "Gated Delta Networks: improving Mamba2 with delta rule", ICLR 2025. With
+several writes a step, gated DeltaProduct.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,8 @@ class HopfieldConfig(MemoryConfig):
     """What is stored, and how it is retrieved.
 
     Of the forms, hopfield: the present transition is the state pattern; pooling: a learned one is,
-    the same at all times; layer: what was retrieved is the state pattern of a second retrieval,
+    the same at all times; layer: learned patterns are stored instead of transitions, and nothing is
+    remembered; both: what was retrieved as in hopfield is the state pattern of a second retrieval,
     from learned ones.
     """
 
@@ -32,20 +33,22 @@ class HopfieldConfig(MemoryConfig):
         "hopfield",
         "pooling",
         "layer",
-        help="what asks: the present transition, a learned pattern, or learned ones after it",
+        "both",
+        help="the present transition asks earlier ones, a learned pattern does, or the present one "
+        "asks learned patterns alone, or both in turn",
     )
     window: int = number(256, least=1, help="transitions that are stored")
     updates: int = number(2, least=1, help="steps of a retrieval")
     beta: float | None = number(
         None, least=0, help="β, inverse temperature; null is (width / heads)^-½"
     )
-    patterns: int = number(32, least=1, help="learned patterns of form=layer")
+    patterns: int = number(32, least=1, help="learned patterns of form=layer and form=both")
 
 
 class HopfieldLayer(MemoryLayer):
     """ξ ← softmax(β ξ Kᵀ) K, and values in place of K at the last update.
 
-    Ramsauer et al. 2021, eqs. 3 and 10, and section 3 for the three forms. Stored patterns, state
+    Ramsauer et al. 2021, eqs. 3 and 10, and section 3 for their three forms. Stored patterns, state
     patterns and what is projected into values are normalised (LayerNorm) first.
     """
 
@@ -65,7 +68,7 @@ class HopfieldLayer(MemoryLayer):
             self.state_norm = nn.LayerNorm(width)
             self.state = linear(width, width, generator, bias=False)
         self.patterns = None
-        if config.form == "layer":
+        if config.form == "both":
             shape = (2, config.patterns, count, self.head_width)
             self.patterns = normal(*shape, generator=generator)
             self.retrieved_norm = nn.LayerNorm(width)
@@ -110,7 +113,28 @@ class HopfieldLayer(MemoryLayer):
         return self.out(found)
 
 
+class LearnedPatternsLayer(HopfieldLayer):
+    """The same with learned patterns in place of transitions: it keeps nothing of the past."""
+
+    def __init__(self, config: HopfieldConfig, generator: torch.Generator) -> None:
+        super().__init__(config, generator)
+        self.learned = normal(config.patterns, config.width, generator=generator)
+
+    def initial(self, batch: int) -> State:  # noqa: ARG002
+        return {}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: ARG002
+        stored = (part.expand(len(x), -1, -1, -1) for part in self._stored(self.learned))
+        return self._leave(hopfield_retrieval(self._query(x), *stored, **self.settings)), {}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        return self(x[:, None], state)[0][:, 0]
+
+
 class Hopfield(MemoryStack):
     """Hopfield layers."""
 
-    layer = HopfieldLayer
+    @classmethod
+    def make_layers(cls, config: HopfieldConfig, generator: torch.Generator) -> list[MemoryLayer]:
+        layer = LearnedPatternsLayer if config.form == "layer" else HopfieldLayer
+        return [layer(config, generator) for _ in range(config.layers)]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hypercrl.base.settings import number
+from hypercrl.base.settings import choice, number, setting
 from hypercrl.memory.base import MemoryConfig, State
-from hypercrl.memory.blocks import HeadOutput, ShortConvolution, heads, linear, unit
+from hypercrl.memory.blocks import HeadOutput, heads, linear, unit
 from hypercrl.memory.gated_deltanet import DecayGate
+from hypercrl.memory.mom_inputs import ConvolvedInputs, RoutedInputs
 from hypercrl.memory.routing import balance_loss, beside_shared, combine, renormalised, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl_kernels import chunk_memory, memory_step
@@ -27,7 +29,25 @@ class MoMConfig(MemoryConfig):
     name: str = "mom"
     memories: int = number(4, least=2, help="memories beside the shared one")
     selected: int = number(2, least=1, help="memories that a step writes and reads")
+    convolution: str = choice(
+        "input", "input", "routed", help="over all steps, or over those of each memory"
+    )
+    shared_decay: bool = setting(False, help="one A and b of the decay for all memories of a head")
     balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")
+
+
+class SharedDecayGate(DecayGate):
+    """Decays of N memories, of which each has its own W and all have one A and b a head."""
+
+    def __init__(self, width: int, count: int, every: int, generator: torch.Generator) -> None:
+        super().__init__(width, count, generator)
+        self.every = every
+        self.project = linear(width, every * count, generator, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] → [..., N H], ≤ 0."""
+        projected = heads(self.project(x), self.every) + self.bias
+        return (-self.log_rate.exp() * F.softplus(projected)).flatten(-2)
 
 
 class MoMLayer(MemoryLayer):
@@ -37,6 +57,11 @@ class MoMLayer(MemoryLayer):
     again. Each memory is a Gated DeltaNet with k, v, β and decay of its own; q is common. Those not
     routed to neither write nor decay. Memories lie beside the heads: one call for all, of a fixed
     size.
+
+    By default a short convolution of the layer's input, in the order of time, comes before q, k, v,
+    and every memory has an A and b of its decay. `convolution="routed"` and `shared_decay` are as
+    the authors' program has them: convolutions of q, k and v over the steps of each memory alone,
+    and one A and b for all memories of a head.
     """
 
     def __init__(self, config: MoMConfig, generator: torch.Generator) -> None:
@@ -49,28 +74,29 @@ class MoMLayer(MemoryLayer):
         width, every = config.width, config.memories + 1
         self.heads, self.head_width = config.heads, width // config.heads
         self.every, self.selected, self.balance = every, config.selected, config.balance
-        self.convolution = ShortConvolution(width, generator)
+        inputs = RoutedInputs if config.convolution == "routed" else ConvolvedInputs
+        self.inputs = inputs(width, self.heads, every, generator)
         self.router = linear(width, config.memories, generator, bias=False)
-        self.query = linear(width, width, generator, bias=False)
-        self.write = linear(width, 2 * every * width, generator, bias=False)
         self.strength = linear(width, every * self.heads, generator)
-        self.decay = DecayGate(width, every * self.heads, generator)
+        if config.shared_decay:
+            self.decay = SharedDecayGate(width, self.heads, every, generator)
+        else:
+            self.decay = DecayGate(width, every * self.heads, generator)
         self.out = HeadOutput(width, self.heads, generator, gated=True)
 
     def initial(self, batch: int) -> State:
         shape = (batch, self.every * self.heads, self.head_width, self.head_width)
         memory = self.router.weight.new_zeros(shape)
-        return {"memory": memory, "convolution": self.convolution.initial(batch)}
+        return {"memory": memory, "convolution": self.inputs.initial(batch)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         shares, chosen = route(self.router(x), self.selected)
         weights = renormalised(shares, chosen)
         self.routing_loss = self.balance * balance_loss(weights, chosen)
         active = beside_shared(chosen)
-        mixed, before = self.convolution(x, state["convolution"])
-        q, k, v = self._split(mixed)
+        (q, k, v), before = self.inputs(x, active, state["convolution"])
         o, memory = chunk_memory(
-            self._everywhere(unit(q)),
+            unit(q),
             unit(k),
             v,
             log_decay=self._only(active, self.decay(x)),
@@ -84,9 +110,9 @@ class MoMLayer(MemoryLayer):
     def step(self, x: Tensor, state: State) -> Tensor:
         shares, chosen = route(self.router(x), self.selected)
         active = beside_shared(chosen)
-        q, k, v = self._split(self.convolution.step(x, state["convolution"]))
+        q, k, v = self.inputs.step(x, active, state["convolution"])
         o = memory_step(
-            self._everywhere(q),
+            q,
             k,
             v,
             log_decay=self._only(active, self.decay(x)),
@@ -96,16 +122,6 @@ class MoMLayer(MemoryLayer):
             state=state["memory"],
         )
         return self.out.step(combine(o, renormalised(shares, chosen)), x)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q [..., H, K], and k and v of every memory's heads, [..., (N + 1) H, K]."""
-        k, v = (heads(half, self.every * self.heads) for half in self.write(x).chunk(2, -1))
-        return heads(self.query(x), self.heads), k, v
-
-    def _everywhere(self, q: Tensor) -> Tensor:
-        """[..., H, K], the same for every memory → [..., (N + 1) H, K]."""
-        every = q[..., None, :, :].expand(*q.shape[:-2], self.every, *q.shape[-2:])
-        return every.flatten(-3, -2)
 
     def _only(self, active: Tensor, gate: Tensor) -> Tensor:
         """Gates [..., (N + 1) H], 0 for memories that are not active [..., N + 1]."""

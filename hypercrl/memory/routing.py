@@ -13,9 +13,13 @@ def route(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Returns:
         Probabilities [..., N], and 1 for the chosen, 0 for the others, [..., N].
     """
-    shares = scores.softmax(-1, dtype=torch.float32)
-    chosen = torch.zeros_like(shares).scatter(-1, shares.topk(count).indices, 1.0)
-    return shares, chosen
+    shares = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return shares, largest(shares, count)
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """1 for the `count` largest of the last axis, 0 for the others."""
+    return torch.zeros_like(scores).scatter(-1, scores.topk(count).indices, 1.0)
 
 
 def beside_shared(x: Tensor) -> Tensor:

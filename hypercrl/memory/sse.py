@@ -13,18 +13,19 @@ from hypercrl.base.settings import number
 from hypercrl.memory.base import State
 from hypercrl.memory.blocks import HeadOutput, LowRank, heads, linear
 from hypercrl.memory.gla import GLAConfig
-from hypercrl.memory.routing import balance_loss, combine, route
+from hypercrl.memory.routing import balance_loss, combine, largest, route
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
 from hypercrl_kernels import chunk_gla, gla_step
 
 
 @dataclass
 class SSEConfig(GLAConfig):
-    """Partitions of the state, and how steps are routed to them."""
+    """Partitions of the state, and how steps are routed to them and to their rows."""
 
     name: str = "sse"
     partitions: int = number(4, least=2, help="parts of the state beside the one always on")
     selected: int = number(1, least=1, help="parts that a step writes and reads")
+    rows: int = number(0, least=0, help="rows of a part that a step writes; 0: no softmax, all")
     balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")
 
 
@@ -32,8 +33,14 @@ class SSELayer(MemoryLayer):
     """S_i ← Λ S_i + e_i k vᵀ and o = Σ_i e_i S_iᵀ q over the largest e_i = softmax(W_e x)_i.
 
     Pan et al. 2025. Partitions that are not selected neither write nor decay; one more is always
-    on, with e = 1. Λ is GLA's diagonal decay. Parameters are those of one GLA: q and k of the
-    sparse partitions differ from the others' by a low-rank map alone.
+    on, with e = 1. Λ is GLA's diagonal decay, apart for the sparse partitions and for the fixed
+    one. Parameters are those of one GLA: q and k of the sparse partitions differ from the others'
+    by a low-rank map.
+
+    With `rows` R a step also chooses the rows that it writes (eq. 7): k = softmax(W_k x) over the
+    R largest entries of each head, 0 in the others, whose rows neither are written nor decay. For
+    R = K, the width of a head, k is the whole softmax and every row decays, as the authors' program
+    has it; q and v go through SiLU in both, as there.
     """
 
     def __init__(self, config: SSEConfig, generator: torch.Generator) -> None:
@@ -45,12 +52,18 @@ class SSELayer(MemoryLayer):
             )
         width = config.width
         self.heads, self.head_width = config.heads, width // config.heads
-        self.every = config.partitions + 1
+        if config.rows and not 2 <= config.rows <= self.head_width:
+            raise ValueError(
+                "memory.rows must be 0, or from 2 to the width of a head, "
+                f"memory.width / memory.heads = {self.head_width}, not {config.rows}"
+            )
+        self.every, self.rows = config.partitions + 1, config.rows
         self.selected, self.balance = config.selected, config.balance
         self.router = linear(width, config.partitions, generator, bias=False)
         self.project = linear(width, 3 * width, generator, bias=False)
         self.difference = LowRank(width, 2 * width, config.rank, generator)
         self.decay = LowRank(width, width, config.rank, generator)
+        self.sparse_decay = LowRank(width, width, config.rank, generator)
         self.out = HeadOutput(width, self.heads, generator, gated=True)
 
     def initial(self, batch: int) -> State:
@@ -77,16 +90,29 @@ class SSELayer(MemoryLayer):
         """q, k, v and log Λ of every partition's heads, [..., (N + 1) H, K], the fixed one last."""
         q, k, v = self.project(x).chunk(3, -1)
         sparse_q, sparse_k = (torch.cat([q, k], -1) + self.difference(x)).chunk(2, -1)
-        log_decay = F.logsigmoid(self.decay(x)) / 16
-        written = (shares * chosen)[..., None]
+        k, log_decay = self._written(k, self.decay(x))
+        sparse_k, sparse_decay = self._written(sparse_k, self.sparse_decay(x))
+        if self.rows:
+            q, sparse_q, v = F.silu(q), F.silu(sparse_q), F.silu(v)
+        shares, chosen = (shares * chosen)[..., None], chosen[..., None]
         parts = (
             self._beside(sparse_q, q),
-            self._beside(written * sparse_k[..., None, :], k),
+            self._beside(shares * sparse_k[..., None, :], k),
             self._beside(v, v),
-            self._beside(chosen[..., None] * log_decay[..., None, :], log_decay),
+            self._beside(chosen * sparse_decay[..., None, :], log_decay),
         )
         q, k, v, log_decay = (heads(x, self.heads).flatten(-3, -2) for x in parts)
         return q, k, v, log_decay
+
+    def _written(self, k: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+        """k and log Λ [..., D] of their projections; 0 for rows that are not chosen."""
+        log_decay = F.logsigmoid(decay) / 16
+        if not self.rows:
+            return k, log_decay
+        scores = heads(k, self.heads)
+        rows = largest(scores, self.rows)
+        k = scores.masked_fill(rows == 0, -torch.inf).softmax(-1)
+        return k.flatten(-2), rows.flatten(-2) * log_decay
 
     def _beside(self, sparse: Tensor, fixed: Tensor) -> Tensor:
         """[..., N, D] or, the same for all, [..., D], and [..., D] → [..., N + 1, D]."""

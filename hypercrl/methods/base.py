@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.base.settings import number, setting
 from hypercrl.dynamics import DynamicsModel, MLPLayout
+from hypercrl.dynamics.layout import hidden_layers
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch, tensor_bytes
 
@@ -138,6 +139,21 @@ class Method(nn.Module, ABC):
         Weights [M, out, in] and biases [M, out] of M > 1 members.
         """
         return self.layout(task).split(self.weights(task))
+
+    @torch.no_grad()
+    def activations(self, task: int, batch: Batch) -> dict[str, list[Tensor]]:
+        """What is active in the hidden layers of what it has learned, by the network's name.
+
+        Args:
+            batch: N transitions of `task`.
+
+        Returns:
+            "network": [N, width] of each layer of the dynamics model, or [M, N, width] of members.
+        """
+        inputs = self.model.inputs(batch.obs, batch.action)
+        if self.members > 1:
+            inputs = inputs.expand(self.members, *inputs.shape)
+        return {"network": hidden_layers(self.layers(task), inputs)}
 
     @torch.no_grad()
     def planner_layers(self, task: int) -> Callable[[Tensor | None], PlanningLayers]:

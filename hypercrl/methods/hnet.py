@@ -97,6 +97,12 @@ class Hnet(Method):
         written = self.hypernetwork(_rows([self.embeddings[task]]))
         return written[0] if self.members == 1 else written
 
+    @torch.no_grad()
+    def activations(self, task: int, batch: Batch) -> dict[str, list[Tensor]]:
+        """See `Method`; "hypernetwork": [T, width] of its layers for the embeddings of T tasks."""
+        found = super().activations(task, batch)
+        return {**found, "hypernetwork": self.hypernetwork.hidden(_rows(self.embeddings))}
+
     def _new_optimisers(self) -> list[torch.optim.Adam]:
         theta = self.hypernetwork.theta
         parameters = [theta, *self.model.parameters(), self.embeddings[-1]]

@@ -124,6 +124,15 @@ class Replay:
         starts = self.begins[slots].nonzero()[:, 0].tolist()
         return slots.tensor_split([start for start in starts if start])
 
+    def forget_latest(self, count: int) -> None:
+        """Forget the `count` newest transitions, a multiple of N, or all if there are no more; what
+        comes next follows from nothing."""
+        kept = self._by_age().flatten()[: max(len(self) - count, 0)]
+        for tensor in (self.obs, self.action, self.next_obs, self.begins):
+            tensor[: len(kept)] = tensor[kept]
+        self._added = len(kept)
+        self._next_begins = [True] * self.robots
+
     def clear(self) -> None:
         """Forget everything; a new task begins."""
         self._added = 0

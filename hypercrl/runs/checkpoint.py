@@ -52,8 +52,31 @@ def save_checkpoint(
     write_atomically(path, _pack(tree), before)
 
 
-def _pack(tree: dict[str, Any]) -> bytes:
-    tensors: dict[str, Tensor] = {}
+class _Tensors(dict[str, Tensor]):
+    """Tensors by key, each with memory of its own, which safetensors asks for.
+
+    Tens of megabytes: what has memory of its own as it is, is not copied.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memories: set[int] = set()
+
+    def add(self, tensor: Tensor) -> str:
+        """Keep one, and give its key."""
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.nbytes() != tensor.nbytes or memory.data_ptr() in self._memories:
+            tensor = tensor.clone()
+        self._memories.add(tensor.untyped_storage().data_ptr())
+        key = str(len(self))
+        self[key] = tensor
+        return key
+
+
+def _pack(tree: dict[str, Any]) -> list[memoryview]:
+    """The file in parts, which together are all of it."""
+    tensors = _Tensors()
     skeleton = _strip(tree, tensors)
     header = {
         "format": FORMAT,
@@ -63,9 +86,8 @@ def _pack(tree: dict[str, Any]) -> bytes:
     data = safetensors.torch.save(tensors, header)
     found = _DIGEST.search(data)
     assert found is not None
-    return b"".join(
-        (data[: found.start(1)], hashlib.sha256(data).hexdigest().encode(), data[found.end(1) :])
-    )
+    whole, digest = memoryview(data), hashlib.sha256(data).hexdigest().encode()
+    return [whole[: found.start(1)], memoryview(digest), whole[found.end(1) :]]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -121,12 +143,11 @@ def _what_else(data: bytes) -> str:
     return f"it is not a checkpoint of this version (format {kind!r}, wanted {FORMAT!r})"
 
 
-def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(node, Tensor | np.ndarray):
-        key = str(len(tensors))
-        tensor = torch.from_numpy(node) if isinstance(node, np.ndarray) else node
-        tensors[key] = tensor.detach().cpu().contiguous().clone()
-        return {_ARRAY if isinstance(node, np.ndarray) else _TENSOR: key}
+def _strip(node: Any, tensors: _Tensors) -> Any:
+    if isinstance(node, Tensor):
+        return {_TENSOR: tensors.add(node)}
+    if isinstance(node, np.ndarray):
+        return {_ARRAY: tensors.add(torch.from_numpy(node))}
     if isinstance(node, dict):
         return {str(key): _strip(value, tensors) for key, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,5 +1,6 @@
 """mp4 files, written whole or not at all."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,9 +60,12 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def tile(frames: Sequence[np.ndarray], columns: int = 3) -> np.ndarray:
-    """Frames of one size [height, width, 3] side by side, row by row; empty places are black."""
-    columns = min(columns, len(frames))
+def tile(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames of one size [height, width, 3] row by row: up to three in a row, or about a square.
+
+    Empty places are black.
+    """
+    columns = len(frames) if len(frames) <= 3 else math.ceil(math.sqrt(len(frames)))
     blank = np.zeros_like(frames[0])
     rows = [list(frames[i : i + columns]) for i in range(0, len(frames), columns)]
     rows[-1] += [blank] * (columns - len(rows[-1]))

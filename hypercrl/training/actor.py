@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Belief
-from hypercrl.agent.exploration import make_noise
+from hypercrl.agent.exploration import Bursts, make_noise
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.learner import Learner
+from hypercrl.training.robots import Robots
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import Fleet
 
@@ -39,7 +39,8 @@ class Actor:
     Args:
         experiment: the parts.
         fleet: makes the robots.
-        task: of the sequence, from 0.
+        task: of the sequence, from 0; its reward is planned for, also in what episodes are of the
+            task before where `protocol.blur` mixes them in.
         learner: gets every transition.
         tallies: get the seconds.
 
@@ -61,14 +62,11 @@ class Actor:
         self.tallies = tallies
         self._exploration = f"exploration of task {task}"
         count = config.protocol.robots
-        self._robots = fleet.make(task, count)
+        stream = experiment.streams.get(self._exploration)
+        self._robots = Robots(fleet, task, count, config.protocol.blur > 0, stream)
         env = fleet.task(task)
-        self.noise = make_noise(
-            env,
-            config.exploration,
-            count,
-            experiment.streams.get(self._exploration),
-        )
+        self.noise = make_noise(env, config.exploration, count, stream)
+        self.bursts = Bursts(config.exploration, self.noise)
         self.agent = Agent(
             experiment.planner,
             env.reward,
@@ -83,15 +81,22 @@ class Actor:
         self.lengths = [0] * count
         self.ended: list[Ended] = []
 
-    def begin(self) -> None:
-        """The first episode of each robot."""
-        seed = self.experiment.config.seed
+    def begin(self, lingering: float) -> None:
+        """The first episode of each robot.
+
+        Args:
+            lingering: probability that it is of the task before.
+        """
+        seed, count = self.experiment.config.seed, len(self._robots)
         seeds = [
             # The first robot's is that of a run with one.
             derive_seed(seed, "environment", self.task, *([robot] if robot else []))
-            for robot in range(len(self._robots))
+            for robot in range(count)
         ]
-        self._begin_episodes(range(len(self._robots)), seeds)
+        before = [derive_seed(seed, "before", self.task, robot) for robot in range(count)]
+        with self.tallies.timed("environment"):
+            begun = self._robots.begin([seeds, before][: self._robots.worlds], lingering)
+        self._begin_episodes(range(count), begun)
 
     def act(self, planned: bool) -> None:
         """One environment step of each robot, with planned or with random actions."""
@@ -100,13 +105,12 @@ class Actor:
             with self.tallies.timed("plan"):
                 planned_actions = self.agent.begin_act(self.obs)
                 noise = exploration.planned_std * self.noise.step()
-                actions = planned_actions() + noise
+                actions = self.bursts.act(planned_actions() + noise)
         else:
             actions = self.noise.random_action(exploration.random_std)
         actions = actions.clamp(-1, 1)  # what is stored is what is executed
         with self.tallies.timed("environment"):
-            steps = [methodcaller("step", action) for action in actions.numpy()]
-            results = self.fleet.start(self._robots, steps)()
+            results = self._robots.step(actions.numpy())
         next_obs = torch.from_numpy(np.stack([result[0] for result in results]))
         self.learner.add(self.obs, actions, next_obs)
         self.agent.observe(self.obs, actions, next_obs)
@@ -119,22 +123,20 @@ class Actor:
                 success = bool(info["success"])
                 self.ended.append(Ended(robot, paid, success, bool(terminated), length))
 
-    def begin_anew(self) -> None:
-        """The next episode of the robots whose last one has ended."""
+    def begin_anew(self, lingering: float) -> None:
+        """The next episode of the robots whose last one has ended, see `begin`."""
         robots = [episode.robot for episode in self.ended]
         self.ended = []
         if robots:
-            self._begin_episodes(robots, [None] * len(robots))
+            with self.tallies.timed("environment"):
+                begun = self._robots.begin_anew(robots, lingering)
+            self._begin_episodes(robots, begun)
 
-    def _begin_episodes(self, robots: Sequence[int], seeds: Sequence[int | None]) -> None:
-        with self.tallies.timed("environment"):
-            begun = self.fleet.start(
-                [self._robots[robot] for robot in robots],
-                [methodcaller("reset", seed=seed) for seed in seeds],
-            )()
+    def _begin_episodes(self, robots: Sequence[int], begun: Sequence[Any]) -> None:
         for robot, (obs, _) in zip(robots, begun, strict=True):
             self.obs[robot] = torch.from_numpy(obs)
             self.noise.reset(robot)
+            self.bursts.reset(robot)
             self.learner.replay.begin_episode(robot)
             self.returns[robot], self.lengths[robot] = 0.0, 0
         self.agent.reset(robots)
@@ -162,17 +164,17 @@ class Actor:
 
     def close(self) -> None:
         """The task is over."""
-        self.fleet.dismiss(self._robots)
+        self._robots.close()
         self.fleet.forget(self.task)
         self.experiment.streams.drop(self._exploration)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; generators are kept elsewhere."""
         belief = {} if self.belief is None else {"belief": self.belief.state()}
-        calls = [methodcaller("get_state")] * len(self._robots)
         return {
-            "robots": self.fleet.start(self._robots, calls)(),
+            **self._robots.state(),
             "noise": self.noise.state(),
+            "bursts": self.bursts.state(),
             "obs": self.obs,
             "returns": self.returns,
             "lengths": self.lengths,
@@ -189,13 +191,13 @@ class Actor:
             KeyError, ValueError: it is not of such robots.
         """
         agent, count = self.agent, len(self._robots)
-        robots = same_type("robots", state["robots"], list)
         self.returns = same_type("returns", state["returns"], list[float])
         self.lengths = same_type("lengths", state["lengths"], list[int])
-        if not len(robots) == len(self.returns) == len(self.lengths) == count:
-            raise ValueError(f"it is of {len(robots)} robots, not of {count}")
-        self.fleet.start(self._robots, [methodcaller("set_state", one) for one in robots])()
+        if not len(self.returns) == len(self.lengths) == count:
+            raise ValueError(f"it is of {len(self.returns)} robots, not of {count}")
+        self._robots.load_state(state)
         self.noise.load_state(state["noise"])
+        self.bursts.load_state(state["bursts"])
         self.obs = same_kind("obs", state["obs"], self.obs)
         agent.start = same_kind("plan_start", state["plan_start"], agent.start)
         agent.searches = same_type("searches", state["searches"], list[Tensor])

@@ -13,7 +13,7 @@ from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.saved import same_type
 from hypercrl.base.settings import check
-from hypercrl.config.schema import TrainConfig
+from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextModel
@@ -156,8 +156,7 @@ def build(config: TrainConfig) -> Experiment:
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:
-        tasks = config.env.tasks[: config.protocol.num_tasks]
-        sequence = TaskSequence(tasks, name=config.env.name, pad=config.env.pad)
+        sequence = TaskSequence(learned_tasks(config), name=config.env.name, pad=config.env.pad)
         if config.planner.dynamics == "simulator":
             _check_simulators(sequence)
         if config.planner.sampled:

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
-from hypercrl.config.schema import TrainConfig
+from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.methods.ftl import FTLConfig
 from hypercrl.methods.hnet import HnetConfig
 from hypercrl_envs import TaskFault, TaskSequence
@@ -86,9 +86,9 @@ def gpu_bytes(config: DictConfig) -> int:
     Sizes of tasks that cannot be made are left out: the run itself says what is wrong.
     """
     settings = cast(TrainConfig, OmegaConf.to_object(config))
-    tasks = settings.env.tasks[: settings.protocol.num_tasks]
     sizes = 0, 0
     with suppress(ValueError, TaskFault):
+        tasks = learned_tasks(settings)
         sequence = TaskSequence(tasks, name=settings.env.name, pad=settings.env.pad)
         sizes = sequence.observation_size, sequence.action_size
     return ON_A_GPU + 2 * sum(least_bytes(settings, *sizes).values())

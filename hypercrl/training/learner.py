@@ -26,7 +26,7 @@ class Learner:
         experiment: the parts.
 
     Attributes:
-        replay: transitions of the task in training, or since the agent has gone back to another.
+        replay: transitions of the task in training.
         age: steps that the task in training is old: the step of the sequence's task, unless the
             agent infers the task and has not noticed, or has begun one in between.
         observed: of these, how many the method has taken note of.
@@ -82,8 +82,9 @@ class Learner:
         self.prepare()
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
-        """Store one step of each robot, [N, O], [N, A], [N, O]."""
-        self.replay.add(obs, action, next_obs)
+        """Take in one step of each robot, [N, O], [N, A], [N, O]."""
+        if self.labels.keeps:
+            self.replay.add(obs, action, next_obs)
         self.age += self.replay.robots
 
     def begin_with(self, episodes: Iterable[Batch]) -> None:
@@ -140,9 +141,16 @@ class Learner:
         """The task in training is over."""
         self.method.end_task(self.replay.contents())
 
-    def go_back(self) -> None:
-        """What comes now is of another task than the one in training."""
-        self.replay.clear()
+    def part(self, strange: int) -> None:
+        """What comes now, and the `strange` latest steps of the replay, may be of another task than
+        the one in training."""
+        own = self.age - self.observed - strange
+        if strange:
+            self.replay.forget_latest(strange)
+            if own > 0:
+                self.method.observe(self.replay.latest(own))
+        for robot in range(self.replay.robots):
+            self.replay.begin_episode(robot)
         self.observed = self.age
 
     def _follow(self) -> None:

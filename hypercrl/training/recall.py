@@ -7,7 +7,7 @@ whose value is left out.
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -128,9 +128,17 @@ def _fitting(config: RecallConfig) -> MemoryConfig:
 
 
 def label(config: RecallConfig) -> str:
-    """What a figure calls the encoder."""
+    """What a figure calls the encoder: its name, and settings of its own that are not the usual."""
     memory: Any = config.memory
-    return f"{memory.linear} {memory.ratio}:1" if memory.name == "hybrid" else memory.name
+    said = {f.name for f in fields(MemoryConfig)}
+    own = {f.name: getattr(memory, f.name) for f in fields(memory) if f.name not in said}
+    usual = vars(type(memory)())
+    name = memory.name
+    if name == "hybrid":
+        name = f"{own.pop('linear')} {own.pop('ratio')}:1"
+        own |= own.pop("settings") or {}
+    chosen = (f"{key} {value}" for key, value in own.items() if value != usual.get(key))
+    return ", ".join((name, *chosen))
 
 
 def _train(model: Recall, config: RecallConfig, generator: torch.Generator) -> float:

@@ -25,6 +25,12 @@ class Schedule:
         """Whether the step that follows is planned, not random."""
         return age >= self.protocol.random_steps
 
+    def lingering(self, task: int, step: int) -> float:
+        """Probability that an episode that begins after so many steps of task `task`, from 0, is
+        still of the one before: it falls to none over the steps of a blurred boundary."""
+        blur = self.protocol.blur
+        return max(0.0, 1 - step / blur) if task and blur else 0.0
+
     def ends_random_steps(self, age: int) -> bool:
         """Whether the latest step was the last random one."""
         return age == self.protocol.random_steps

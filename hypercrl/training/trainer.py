@@ -11,7 +11,7 @@ from math import isfinite, nan
 from typing import Any
 
 from hypercrl import metrics
-from hypercrl.agent.task_inference import Decision
+from hypercrl.agent.task_inference import Change, Decision
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
@@ -26,6 +26,7 @@ from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
+from hypercrl.training.plasticity import plasticity
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
@@ -199,7 +200,7 @@ class Trainer:
             if plans and self.actor.belief is None:
                 raise ValueError("there is no belief to plan with")
             return
-        self.actor.begin()
+        self.actor.begin(self._lingering)
         if self.schedule.plans(self.learner.age):
             self.actor.inform()  # it does not know that this is another task
 
@@ -209,8 +210,8 @@ class Trainer:
         position = self.position
         position.step += self.protocol.robots
         position.env_steps += self.protocol.robots
-        if planned and (chosen := self.labels.after_step()) is not None:
-            self._change_task(chosen)
+        if planned and (change := self.labels.after_step(bool(self.actor.ended))) is not None:
+            self._change_task(change)
         for episode in self.actor.ended:
             self._log(
                 "episode",
@@ -220,24 +221,28 @@ class Trainer:
                 random=not planned,
                 **{"return": episode.episode_return},
             )
-        self.actor.begin_anew()
+        self.actor.begin_anew(self._lingering)
 
-    def _change_task(self, chosen: int) -> None:
+    def _change_task(self, change: Change) -> None:
         """Go on with another task of the agent's, a known one or a new one."""
-        new = chosen == self.method.tasks
+        chosen, new = change.task, change.task == self.method.tasks
         position = self.position
-        self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
-        self._log("decision", chosen=chosen + 1, new=new)
+        if change.decided:
+            self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
+            self._log("decision", chosen=chosen + 1, new=new)
+        self.learner.part(change.strange)
         if new:
-            self.learner.observe()
             self.learner.end_task()
             self.learner.begin_task()
             self.actor.collect_memory_seconds()
             # It is not asked in random steps, and does not know of the new task.
             self.actor.belief = None
         else:
-            self.learner.go_back()
             self.actor.inform()
+
+    @property
+    def _lingering(self) -> float:
+        return self.schedule.lingering(self.position.task, self.position.step)
 
     @property
     def _random_ends(self) -> bool:
@@ -286,6 +291,7 @@ class Trainer:
         if self.position.step == self.schedule.steps:
             self._evaluate_row(self.protocol.final_episodes)
             self._log_forgetting(self.position.task + 1)
+            self._log_plasticity()
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
@@ -358,6 +364,12 @@ class Trainer:
             if trained > 1:
                 values["forgetting"] = metrics.forgetting(so_far)
             self._log(f"continual_{name.removeprefix('episode_')}", **values)
+
+    def _log_plasticity(self) -> None:
+        """Where labels say which task it is that was just learned."""
+        given = self.experiment.config.task_id == "given"
+        if given and (values := plasticity(self.method, self.learner.replay)):
+            self._log("plasticity", **values)
 
     def _evaluate(self, tasks: Sequence[int], episodes: int) -> None:
         believe = {task: partial(self.labels.belief, task) for task in tasks}

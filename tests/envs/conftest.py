@@ -46,6 +46,10 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
     {"task": "door", "handle": ("pull", "lever"), "turn": (1, -1)},
     {"task": "cheetah", "becomes": ("leg", "foot")},
     {"task": "cheetah", "reversed_joints": ("bthigh", "fshin")},
+    {"task": "cartpole", "reversed_motor": True},
+    {"task": "double_integrator", "reversed_axes": ("y",), "mass": 0.5, "friction": 1.0},
+    {"task": "double_integrator", "drawn": True},
+    {"task": "complex_ode", "coefficients": (5.0, -5.0)},
     {
         "task": "gym",
         "id": "Reacher-v5",
@@ -66,7 +70,8 @@ BULLET_SPECS: list[dict[str, Any]] = [
     {"task": "push", "engine": "bullet", "densities": (100, 500)},
     {"task": "door", "engine": "bullet", "handle": "lever", "turn": -1},
 ]
-SIMULATED = [spec for spec in CONTRACT_SPECS if spec["task"] != "gym"]
+WITHOUT_CAMERAS = ("gym", "double_integrator", "complex_ode")
+SIMULATED = [spec for spec in CONTRACT_SPECS if spec["task"] not in WITHOUT_CAMERAS]
 IN_BULLET = [pytest.param(spec, marks=pytest.mark.bullet) for spec in BULLET_SPECS]
 ENGINES = ["mujoco", pytest.param("bullet", marks=pytest.mark.bullet)]
 

@@ -16,6 +16,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from hypercrl_envs import RenderingUnavailable, make_task
+from hypercrl_envs.gymnasium_ids import IDS
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "Push": {"densities": [100, 500], "told": True},
@@ -23,8 +24,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "Door": {"handle": "lever", "turn": -1, "mirrored": True},
     "Workbench": {"goal": "block", "at": [0.0, 0.12]},
     "Cheetah": {"body": "leg", "reversed_joints": ["bfoot"]},
+    "DoubleIntegrator": {"reversed_axes": ["x"]},
+    "ComplexOde": {"coefficients": [5, -5]},
+    "Cartpole": {"reversed_motor": True},
 }
 CASES = list(PARAMETERS.items())
+TASK_OF = {id: task for task, id in IDS.items()}
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -43,7 +48,7 @@ def test_ids_pass_gymnasiums_checker(name, options):
 def test_ids_make_the_tasks(name, options):
     env, task = (
         gymnasium.make(f"hypercrl/{name}-v0", **options),
-        make_task(name.lower(), **options),
+        make_task(TASK_OF[f"hypercrl/{name}-v0"], **options),
     )
     np.testing.assert_array_equal(env.reset(seed=3)[0], task.reset(seed=3)[0])
     env.action_space.seed(0)

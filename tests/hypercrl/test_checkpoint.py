@@ -39,6 +39,31 @@ def test_comes_back_as_it_was(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
 
 
+def test_what_shares_memory_comes_back_apart(tmp_path):
+    base = torch.arange(6.0)
+    array = np.arange(4)
+    tree = {
+        "twice": [base, base],
+        "whole": base.view(2, 3),
+        "part": base[1:3],
+        "empty": [base[:0], torch.empty(0), torch.empty(0)],
+        "expanded": torch.tensor(2.0).expand(3),
+        "arrays": [array, array[::2]],
+        "parameter": torch.nn.Parameter(base),
+    }
+    save_checkpoint(tmp_path / "c.safetensors", tree)
+    got = load_checkpoint(tmp_path / "c.safetensors")
+    assert [t.tolist() for t in got["twice"]] == [base.tolist()] * 2
+    assert got["whole"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert got["part"].tolist() == [1, 2]
+    assert [t.numel() for t in got["empty"]] == [0, 0, 0]
+    assert got["expanded"].tolist() == [2, 2, 2]
+    assert [a.tolist() for a in got["arrays"]] == [[0, 1, 2, 3], [0, 2]]
+    assert got["parameter"].tolist() == base.tolist()
+    got["twice"][0][0] = 7.0
+    assert got["twice"][1][0] == got["whole"][0, 0] == base[0] == 0.0
+
+
 def test_numbers_that_json_has_not_come_back_and_the_tree_is_json(tmp_path):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, {"x": [math.nan, math.inf, -math.inf, 0.0], "y": np.float64("nan")})

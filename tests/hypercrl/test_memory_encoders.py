@@ -13,9 +13,12 @@ from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.blocks import Rotation
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.hgrn import HGRNLayer
+from hypercrl.memory.hopfield import HopfieldConfig, LearnedPatternsLayer
+from hypercrl.memory.hybrid import LINEAR
 from hypercrl.memory.mom import MoMLayer
+from hypercrl.memory.mom_inputs import packing
 from hypercrl.memory.neural_memory import NeuralMemory
-from hypercrl.memory.routing import balance_loss, renormalised, route
+from hypercrl.memory.routing import balance_loss, largest, renormalised, route
 from hypercrl.memory.sse import SSELayer
 from hypercrl.memory.stack import MemoryStack
 
@@ -43,12 +46,22 @@ CASES: dict[str, dict[str, object]] = {
     "titans_mal": {"window": 4},
     "hopfield": {"window": 4},
     "hopfield-pooling": {"window": 4, "form": "pooling"},
-    "hopfield-layer": {"window": 20, "form": "layer", "updates": 1, "beta": 2.0},
+    "hopfield-layer": {"form": "layer"},
+    "hopfield-both": {"window": 20, "form": "both", "updates": 1, "beta": 2.0},
+    "deltanet-product": {"writes": 3, "negative_eigenvalues": True},
+    "gated_deltanet-product": {"writes": 2},
+    "kda-product": {"writes": 2},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
+    "hybrid-sse": {"layers": 3, "window": 4, "linear": "sse", "ratio": 2, "settings": {"rows": 3}},
+    "sse-rows": {"rows": 3, "selected": 2},
+    "mom-routed": {"convolution": "routed", "shared_decay": True},
 }
 every = pytest.mark.parametrize("case", CASES)
 learned = pytest.mark.parametrize("case", [case for case in CASES if case != "none"])
+FORMS = ("hybrid-sse", "sse-rows", "mom-routed")
+"""Whose steps are by the kernels of others."""
+stepped = pytest.mark.parametrize("case", [c for c in CASES if c not in ("none", *FORMS)])
 
 
 def of(case: str) -> MemoryEncoder:
@@ -69,7 +82,7 @@ def test_steps_equal_encode(case: str) -> None:
         torch.testing.assert_close(value, last[name], rtol=1e-4, atol=1e-4)
 
 
-@learned
+@stepped
 def test_steps_by_kernels_equal_encode(
     case: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,10 +218,14 @@ def test_what_does_not_fit_together_is_refused() -> None:
         encoder("mom", memories=2, selected=3)
     with pytest.raises(ValueError, match=r"selected must be at most memory.partitions=2, not 3"):
         encoder("sse", partitions=2, selected=3)
+    for rows in (1, 9):  # the softmax of one row is 1, whatever its key
+        with pytest.raises(ValueError, match=rf"rows must be 0, or from 2 to .* = 8, not {rows}"):
+            encoder("sse", rows=rows)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "layers", "full"), [(3, 4, [3]), (1, 4, [1, 3]), (2, 7, [2, 5]), (6, 7, [6])]
+    ("ratio", "layers", "full"),
+    [(3, 4, [3]), (1, 4, [1, 3]), (2, 7, [2, 5]), (6, 7, [6]), (24, 25, [24])],
 )
 def test_hybrids_have_full_attention_where_the_ratio_says(
     ratio: int, layers: int, full: list[int]
@@ -218,6 +235,47 @@ def test_hybrids_have_full_attention_where_the_ratio_says(
     kinds = [isinstance(block.layer, WindowAttention) for block in memory.blocks]
     assert [i for i, is_full in enumerate(kinds) if is_full] == full
     assert len(kinds) == layers
+
+
+@pytest.mark.parametrize("linear", LINEAR)
+def test_hybrids_are_over_every_linear_memory(linear: str) -> None:
+    """The linear layers are those of the family alone, routing losses among them."""
+    memory, alone = encoder("hybrid", linear=linear, layers=4), encoder(linear, layers=3)
+    assert isinstance(memory, MemoryStack)
+    assert isinstance(alone, MemoryStack)
+    kinds = [type(block.layer) for block in memory.blocks]
+    assert kinds == [*(type(block.layer) for block in alone.blocks), WindowAttention]
+    memory.encode(tokens())
+    alone.encode(tokens())
+    assert (memory.auxiliary_loss() > 0) == (alone.auxiliary_loss() > 0)
+
+
+def test_a_hybrids_linear_layers_have_settings_of_their_own() -> None:
+    settings = {"rows": 4, "partitions": 2, "balance": 0.5}
+    memory = encoder("hybrid", linear="sse", layers=4, settings=settings)
+    assert isinstance(memory, MemoryStack)
+    for block in memory.blocks[:3]:
+        layer = block.layer
+        assert isinstance(layer, SSELayer)
+        assert (layer.rows, layer.every, layer.balance) == (4, 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"row": 4}, r"settings.row: sse has balance, partitions, rank, rows, selected"),
+        ({"width": 4}, r"settings.width: sse has balance"),
+        ({"rows": "many"}, r"memory.settings: Value 'many'"),
+        ({"partitions": 1}, r"settings.partitions must be at least 2, not 1"),
+        ({"rows": 9}, r"rows must be 0, or from 2 to .* = 8, not 9"),
+        (3, r"memory.settings is \{SETTING: VALUE\}, not 3"),
+    ],
+)
+def test_settings_that_a_hybrids_family_does_not_have_are_refused(
+    settings: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder("hybrid", linear="sse", layers=4, settings=settings)
 
 
 def test_a_hybrids_linear_layers_keep_their_order() -> None:
@@ -308,6 +366,54 @@ def test_only_routed_memories_change(name: str) -> None:
     expected = torch.zeros(4, 5, dtype=torch.bool).scatter(1, best, value=True)
     expected[:, -1] = True
     assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_hopfield_layer_retrieves_from_learned_patterns_alone(updates: int) -> None:
+    """Ramsauer et al. 2021, section 3, one state pattern and head at a time."""
+    g = torch.Generator().manual_seed(0)
+    config = HopfieldConfig(width=8, heads=2, form="layer", patterns=5, updates=updates, beta=1.5)
+    layer = LearnedPatternsLayer(config, g)
+    x = torch.randn(2, 3, 8, generator=g)
+    o, state = layer(x, layer.initial(2))
+    assert state == {}
+    normed = torch.nn.functional.layer_norm(layer.learned, (8,))
+    keys, values = (half.unflatten(-1, (2, 4)) for half in layer.stored(normed).chunk(2, -1))
+    for b, t in itertools.product(range(2), range(3)):
+        found = []
+        for h in range(2):
+            xi = layer.state(torch.nn.functional.layer_norm(x[b, t], (8,)))[4 * h : 4 * h + 4]
+            for _ in range(updates):
+                p = (1.5 * keys[:, h] @ xi).softmax(0)
+                xi = p @ keys[:, h]
+            found.append(p @ values[:, h])
+        torch.testing.assert_close(o[b, t], layer.out(torch.cat(found)), rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_largest_keys_rows_change() -> None:
+    """Of the fixed partition and of the chosen one: the others neither are written nor decay."""
+    memory = encoder("sse", layers=1, rows=3)
+    assert isinstance(memory, MemoryStack)
+    layer = memory.blocks[0].layer
+    assert isinstance(layer, SSELayer)
+    _, state = layer(torch.randn(4, 9, 16), layer.initial(4))
+    before = state["memory"].clone().unflatten(1, (5, 2))
+    x = torch.randn(4, 16)
+    layer.step(x, state)
+    changed = (state["memory"].unflatten(1, (5, 2)) != before).any(-1)
+    k = layer.project(x).chunk(3, -1)[1]
+    sparse_k = k + layer.difference(x).chunk(2, -1)[1]
+    assert torch.equal(changed[:, -1], largest(k.unflatten(-1, (2, 8)), 3) > 0)
+    best = layer.router(x).argmax(-1)
+    part = changed[torch.arange(4), best]
+    assert torch.equal(part, largest(sparse_k.unflatten(-1, (2, 8)), 3) > 0)
+
+
+def test_places_of_packed_steps() -> None:
+    active = torch.tensor([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    place, counts = packing(active)
+    assert place.tolist() == [[3, 0, 1, 4, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
+    assert counts.tolist() == [[3], [0], [5]]
 
 
 def test_balance_is_k_when_even_and_n_when_one_memory_does_all() -> None:

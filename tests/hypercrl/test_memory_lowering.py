@@ -11,11 +11,12 @@ from importlib import import_module
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, normalize
+from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetLayer
-from hypercrl.memory.mom import MoMConfig, MoMLayer
+from hypercrl.memory.mom import MoMConfig, MoMLayer, SharedDecayGate
+from hypercrl.memory.mom_inputs import ConvolvedInputs, RoutedInputs
 from hypercrl.memory.neural_memory import MOST_MOMENTUM, MatrixMemory
 from hypercrl.memory.sse import SSEConfig, SSELayer
 from hypercrl.memory.stack import MemoryLayer
@@ -62,53 +63,103 @@ def delta_net(layer: DeltaNetLayer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def mixture_of_memories(layer: MoMLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     """Du et al. 2025, section 3: of the memories only the routed ones and the shared one exist."""
-    mixed, _ = layer.convolution(x, layer.convolution.initial(len(x)))
-    q = normalize(split(layer.query(mixed), HEADS), dim=-1)
-    k, v = split(layer.write(mixed), 2, MEMORIES + 1, HEADS).unbind(2)
-    k = normalize(k, dim=-1)
     strength = layer.strength(x).sigmoid().unflatten(-1, (-1, HEADS))
-    decay = layer.decay(x).exp().unflatten(-1, (-1, HEADS))
+    decay = decays(layer, x)
     shares = layer.router(x).softmax(-1)
     outputs, finals = [], []
     for b in range(len(x)):
         memories = list(x.new_zeros(MEMORIES + 1, HEADS, *2 * (WIDTH // HEADS,)))
+        own: list[list[Tensor]] = [[] for _ in memories]  # what each memory was given so far
         for t in range(LENGTH):
             routed = shares[b, t].topk(layer.selected).indices.tolist()
-            for i in [*routed, MEMORIES]:
-                now = (k[b, t, i], v[b, t, i], decay[b, t, i], strength[b, t, i])
-                memories[i] = delta_rule(memories[i], *now)
-            whole = sum(shares[b, t, i] for i in routed)
-            o = read(memories[MEMORIES], q[b, t])
-            for i in routed:
-                o = o + shares[b, t, i] / whole * read(memories[i], q[b, t])
+            weights = [shares[b, t, i] / sum(shares[b, t, j] for j in routed) for i in routed]
+            o = torch.zeros(())
+            for i, weight in zip([*routed, MEMORIES], [*weights, 1.0], strict=True):
+                own[i].append(x[b, t])
+                seen = own[i] if isinstance(layer.inputs, RoutedInputs) else [*x[b, : t + 1]]
+                q, k, v = told(layer.inputs, seen, i)
+                memories[i] = delta_rule(memories[i], k, v, decay[b, t, i], strength[b, t, i])
+                o = o + weight * read(memories[i], q)
             outputs.append(SCALE * o)
         finals.append(torch.cat(memories))
     o = torch.stack(outputs).unflatten(0, x.shape[:2])
     return layer.out(o, x), torch.stack(finals)
 
 
+def told(inputs: ConvolvedInputs, seen: list[Tensor], memory: int) -> tuple[Tensor, ...]:
+    """q, k and v [H, K] of a memory at the last of the steps that it has seen.
+
+    The short convolution is over the last four, of x or, where it comes after routing, of q, k, v.
+    """
+    query = inputs.query.weight
+    key, value = inputs.write.weight.unflatten(0, (2, MEMORIES + 1, WIDTH))[:, memory]
+    taps = inputs.convolution.weight
+    latest = torch.stack(seen[-len(taps) :])
+    if isinstance(inputs, RoutedInputs):
+        taps = taps.unflatten(-1, (3, WIDTH))[-len(latest) :]
+        sums = [(latest @ w.T * taps[:, i]).sum(0) for i, w in enumerate((query, key, value))]
+        q, k, v = map(silu, sums)
+    else:
+        mixed = silu((latest * taps[-len(latest) :]).sum(0))
+        q, k, v = (w @ mixed for w in (query, key, value))
+    q, k, v = (y.unflatten(0, (HEADS, -1)) for y in (q, k, v))
+    return normalize(q, dim=-1), normalize(k, dim=-1), v
+
+
+def decays(layer: MoMLayer, x: Tensor) -> Tensor:
+    """exp(−exp(A) softplus(W_i x + b)), [B, T, M, H], A and b those of a memory or of all."""
+    gate = layer.decay
+    projected = gate.project(x).unflatten(-1, (MEMORIES + 1, HEADS))
+    rate, bias = (y.unflatten(0, (-1, HEADS)) for y in (gate.log_rate, gate.bias))
+    assert len(rate) == len(bias) == (1 if isinstance(gate, SharedDecayGate) else MEMORIES + 1)
+    return (-rate.exp() * softplus(projected + bias)).exp()
+
+
 def sparse_state(layer: SSELayer, x: Tensor) -> tuple[Tensor, Tensor]:
     """Pan et al. 2025: e_i scales what a chosen partition is written and what is read of it."""
     q, k, v = split(layer.project(x), 3, HEADS).unbind(2)
     more_q, more_k = split(layer.difference(x), 2, HEADS).unbind(2)
-    decay = (logsigmoid(split(layer.decay(x), HEADS)) / 16).exp()
+    q, k = torch.stack([q, q + more_q]), torch.stack([k, k + more_k])  # of the fixed, of the sparse
+    decay = torch.stack([split(gate(x), HEADS) for gate in (layer.decay, layer.sparse_decay)])
+    decay = (logsigmoid(decay) / 16).exp()
+    if layer.rows:
+        q, v = silu(q), silu(v)
     shares = layer.router(x).softmax(-1)
     outputs, finals = [], []
     for b in range(len(x)):
         parts = list(x.new_zeros(MEMORIES + 1, HEADS, *2 * (WIDTH // HEADS,)))
         for t in range(LENGTH):
-            kept = decay[b, t, :, :, None]
-            written = torch.einsum("hk,hv->hkv", k[b, t], v[b, t])
-            parts[-1] = kept * parts[-1] + written
-            o = read(parts[-1], q[b, t])
-            for i in shares[b, t].topk(layer.selected).indices.tolist():
-                written = torch.einsum("hk,hv->hkv", (k + more_k)[b, t], v[b, t])
-                parts[i] = kept * parts[i] + shares[b, t, i] * written
-                o = o + shares[b, t, i] * read(parts[i], (q + more_q)[b, t])
+            o = torch.zeros(())
+            for i in [MEMORIES, *shares[b, t].topk(layer.selected).indices.tolist()]:
+                sparse = int(i < MEMORIES)
+                share = shares[b, t, i] if sparse else torch.ones(())
+                now = k[sparse, b, t], v[b, t], decay[sparse, b, t]
+                write = written_by_rows if layer.rows else written
+                parts[i] = write(parts[i], *now, share, layer.rows)
+                o = o + share * read(parts[i], q[sparse, b, t])
             outputs.append(SCALE * o)
         finals.append(torch.cat(parts))
     o = torch.stack(outputs).unflatten(0, x.shape[:2])
     return layer.out(o, x), torch.stack(finals)
+
+
+def written(part: Tensor, k: Tensor, v: Tensor, decay: Tensor, share: Tensor, _: int) -> Tensor:
+    """Λ S + e k vᵀ, for heads [H, K, V]."""
+    return decay[:, :, None] * part + share * torch.einsum("hk,hv->hkv", k, v)
+
+
+def written_by_rows(
+    part: Tensor, k: Tensor, v: Tensor, decay: Tensor, share: Tensor, count: int
+) -> Tensor:
+    """Λ S + e k vᵀ in the rows of the `count` largest keys, whose softmax they get; eq. 7."""
+    best = torch.stack([row.argsort(descending=True)[:count] for row in k])
+    keys = k.gather(-1, best).exp()
+    keys = share * keys / keys.sum(-1, keepdim=True)
+    heads = []
+    for h, rows in enumerate(best):
+        changed = decay[h, rows, None] * part[h, rows] + keys[h, :, None] * v[h]
+        heads.append(part[h].index_put((rows,), changed))
+    return torch.stack(heads)
 
 
 def titans(layer: MatrixMemory, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,11 +192,13 @@ def layers(name: str) -> tuple[MemoryLayer, Callable[..., tuple[Tensor, Tensor]]
         return DeltaNetLayer(DeltaNetConfig(**SIZES), g), delta_net, "chunk_memory"
     if name == "gated_deltanet":
         return GatedDeltaNetLayer(GatedDeltaNetConfig(**SIZES), g), delta_net, "chunk_memory"
-    if name == "mom":
-        config = MoMConfig(**SIZES, memories=MEMORIES, selected=2)
+    if name.startswith("mom"):
+        form = {"convolution": "routed", "shared_decay": True} if name == "mom-routed" else {}
+        config = MoMConfig(**SIZES, memories=MEMORIES, selected=2, **form)
         return MoMLayer(config, g), mixture_of_memories, "chunk_memory"
-    if name == "sse":
-        config = SSEConfig(**SIZES, partitions=MEMORIES, selected=2)
+    if name.startswith("sse"):
+        rows = {"sse": 0, "sse-rows": 5, "sse-softmax": WIDTH // HEADS}[name]
+        config = SSEConfig(**SIZES, partitions=MEMORIES, selected=2, rows=rows)
         return SSELayer(config, g), sparse_state, "chunk_gla"
     layer = MatrixMemory(WIDTH, HEADS, g, PERSISTENT)
     with torch.no_grad():
@@ -199,15 +252,17 @@ def check(name: str, device: str) -> str:
     return operation
 
 
-every = pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "mom", "sse", "titans"])
+LAYERS = ["deltanet", "gated_deltanet", "mom", "sse", "titans"]
+FORMS = ["mom-routed", "sse-rows", "sse-softmax"]
+"""Of those, which call the same operations."""
 
 
-@every
+@pytest.mark.parametrize("name", [*LAYERS, *FORMS])
 def test_torch_operations_compute_the_recurrence(name: str) -> None:
     check(name, "cpu")
 
 
-@every
+@pytest.mark.parametrize("name", LAYERS)
 def test_kernels_compute_the_recurrence(name: str, device: str, calls: Counter[str]) -> None:
     operation = check(name, device)
     assert set(calls) == {operation}

@@ -303,6 +303,24 @@ def test_log_variance_bounds_are_trained():
     assert (method.model.max_logvar != before).all()
 
 
+@pytest.mark.parametrize(("name", "members"), [*((name, 1) for name in METHODS), ("hnet", 3)])
+def test_activations_are_what_the_last_layer_reads(name, members):
+    method = make(name, members=members)
+    method.begin_task()
+    batch = linear_system(0, 30)
+    found = method.activations(0, batch)
+    inputs = method.model.inputs(batch.obs, batch.action).expand(members, 30, 4)
+    weight, bias = method.layers(0)[-1]
+    outputs = method.layout(0).apply(method.weights(0).view(members, -1), inputs)
+    hidden = found["network"][-1].view(members, 30, -1)
+    weight, bias = weight.view(members, *weight.shape[-2:]), bias.view(members, 1, -1)
+    torch.testing.assert_close(hidden @ weight.mT + bias, outputs)
+    assert ("hypernetwork" in found) == ("hnet" in name)
+    assert all(
+        layer.shape[0] == members for layer in found.get("hypernetwork", []) if name == "hnet"
+    )
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_task_to_come_is_met_with_the_latest_weights(name):
     method = make(name)

@@ -10,6 +10,9 @@ from hypercrl.metrics import (
     chaudhry_forgetting,
     continual_world_forgetting,
     continual_world_forward_transfer,
+    dormant_share,
+    effective_rank,
+    error_growth,
     forgetting,
     interquartile_mean,
     interquartile_mean_interval,
@@ -256,3 +259,42 @@ def test_interval_of_a_probability_of_improvement_is_where_it_has_to_be():
     low, high = interval(draws[0], draws[1], generator)
     assert low < probability_of_improvement(draws[0], draws[1]) < high
     assert 0.1 < high - low < 0.6
+
+
+def test_what_a_later_task_adds_to_an_error():
+    """By hand: task 1 got worse by .6 over two tasks, task 2 by .1 over one."""
+    errors = [[9.0, 9.0, 9.0], [0.2, 9.0, 9.0], [0.5, 0.3, 9.0], [0.8, 0.4, 0.1]]
+    assert error_growth(errors) == pytest.approx((0.6 / 2 + 0.1 / 1) / 2)
+    hundred = np.zeros((101, 100))
+    hundred[-1] = 0.01 * np.arange(99, -1, -1)  # each later task adds .01 to every earlier one
+    assert error_growth(hundred) == pytest.approx(0.01)
+    assert math.isnan(error_growth([[1.0], [0.5]]))
+    assert math.isnan(error_growth([[1.0, 1.0], [0.5, 1.0], [None, 0.5]]))
+
+
+def test_dormant_units_are_those_far_below_the_mean():
+    # Mean activities 2, 1, 0.04 and 0: their mean is 0.76, of which 2.5 % are 0.019.
+    activations = [[3.0, -1.0, 0.05, 0.0], [-1.0, 1.0, 0.03, 0.0]]
+    assert dormant_share(activations) == 0.25
+    assert dormant_share(activations, threshold=0.06) == 0.5  # 0.0456
+    assert dormant_share(np.zeros((3, 5))) == 1.0
+    assert dormant_share(np.ones((3, 5))) == 0.0
+    assert math.isnan(dormant_share([[1.0, NAN]]))
+
+
+def test_effective_rank_of_known_singular_values():
+    assert effective_rank(np.eye(4)) == pytest.approx(4.0)
+    assert effective_rank(np.ones((7, 3))) == pytest.approx(1.0)
+    assert effective_rank(np.zeros((7, 3))) == 0.0
+    assert math.isnan(effective_rank([[1.0, math.inf]]))
+    # Shares 3/4 and 1/4 in turned axes: entropy ln 4 − (3/4) ln 3.
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    rank = effective_rank(turn @ np.diag([3.0, 1.0]) @ turn.T)
+    assert rank == pytest.approx(4 / 3**0.75)
+
+
+@pytest.mark.parametrize("wrong", [[], [1.0, 2.0], np.zeros((2, 0))])
+def test_activations_are_inputs_times_units(wrong):
+    for metric in (dormant_share, effective_rank):
+        with pytest.raises(ValueError, match=r"\[inputs, units\]"):
+            metric(wrong)

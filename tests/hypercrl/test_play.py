@@ -4,9 +4,11 @@ import re
 import time
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 
 from hypercrl.cli import main
+from hypercrl.runs.video import tile
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
@@ -72,3 +74,14 @@ def test_in_realtime_a_second_takes_a_second_and_changes_nothing(run, capsys):
     outcome, latencies = capsys.readouterr().out.splitlines()
     assert outcome == plain
     assert re.search(r"deadlines met by 50 plans: 10 Hz \d+ \(\d+%\)", latencies)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (20, 4, 5)]
+)
+def test_tiles_are_a_row_or_about_a_square(count, rows, columns):
+    frames = [np.full((2, 4, 3), index + 1, np.uint8) for index in range(count)]
+    tiled = tile(frames)
+    assert tiled.shape == (2 * rows, 4 * columns, 3)
+    shown = tiled[::2, ::4, 0].ravel()
+    assert shown.tolist() == [*range(1, count + 1), *[0] * (rows * columns - count)]

@@ -31,6 +31,26 @@ def test_the_latest_come_in_order(held, wanted):
     assert filled(4, 9).latest(100).action.flatten().tolist() == [5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("held", [3, 4, 9])
+def test_the_latest_can_be_forgotten_and_the_rest_goes_on(held):
+    replay = filled(4, held)
+    kept = replay.latest(4).action.flatten().tolist()[:-2]
+    replay.forget_latest(2)
+    assert replay.latest(4).action.flatten().tolist() == kept
+    assert [len(episode) for episode in replay.episodes()] == [len(kept)]
+    assert not len(replay.present_episodes()[0]), "what comes next follows from nothing"
+    for value in range(50, 55):
+        part = torch.full((2,), float(value))
+        replay.add(part, part[:1], part)
+        kept = [*kept, value][-4:]
+        assert replay.latest(4).action.flatten().tolist() == kept
+        assert [len(episode) for episode in replay.episodes()] == [
+            n for n in (sum(v < 50 for v in kept), sum(v >= 50 for v in kept)) if n
+        ]
+    replay.forget_latest(9)
+    assert len(replay) == 0
+
+
 def test_clear_leaves_no_trace_of_the_old_task():
     replay = filled(4, 7)
     replay.clear()

@@ -15,6 +15,7 @@ from hypercrl.agent.known_tasks import TaskPosterior, Watched
 from hypercrl.agent.task_inference import (
     BURSTS,
     SMALLEST,
+    Change,
     Decision,
     InferenceConfig,
     TaskInference,
@@ -26,11 +27,17 @@ from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl.planning import CEM, CEMConfig
 from hypercrl_kernels import mean_layers
 
-RULE = InferenceConfig(max_tasks=3, window=50, alarm=40.0, patience=5, settle=100)
+RULE = InferenceConfig(max_tasks=3, window=50, alarm=40.0, patience=5, hearing=30, settle=100)
+EPISODE = 10
 
 
 class Stream:
-    """Errors of known models in a world whose task changes: 1 of the right one, 5 of others."""
+    """Errors of known models in a world whose task changes: 1 of the right one, 5 of others.
+
+    Where a wrong one acts even the right one errs, `misled` times as much.
+    """
+
+    misled = 1.0
 
     def __init__(self, config=RULE, seed=0):
         self.rule = TaskInference(config)
@@ -46,22 +53,25 @@ class Stream:
         for step in range(steps):
             self.now += 1
             noise = 0.5 + torch.rand(len(self.owner), generator=self.generator)
-            wrong = torch.tensor([1.0 if owner == task else 5.0 for owner in self.owner])
+            right = 1.0 if self.owner[self.rule.current] == task else self.misled
+            wrong = torch.tensor([right if owner == task else 5.0 for owner in self.owner])
             errors = self.width * noise * wrong
             if step in spikes:
                 errors = 4 * errors
-            chosen = self.rule.step(errors.square().tolist())
-            if chosen is None:
+            change = self.rule.step(errors.square().tolist(), self.now % EPISODE == 0)
+            if change is None or not change.decided:
                 continue
-            taken.append((step, chosen))
-            if chosen == self.rule.known:
+            taken.append((step, change.task))
+            if change.task == self.rule.known:
                 self.rule.begin_new()
                 self.owner.append(task)
         return taken
 
 
-def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again():
+@pytest.mark.parametrize("misled", [1.0, 4.0])
+def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again(misled):
     stream = Stream()
+    stream.misled = misled
     assert stream.run(0, 400) == []
     ((delay, chosen),) = stream.run(1, 400)
     assert chosen == 1
@@ -69,10 +79,55 @@ def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again():
     assert RULE.patience < delay + 1 < RULE.patience + 5
     ((delay, chosen),) = stream.run(0, 400)
     assert chosen == 0
-    assert delay + 1 < RULE.patience + 5
+    assert RULE.hearing < delay + 1 - RULE.patience < RULE.hearing + EPISODE + 5
+    assert stream.run(0, 400) == []
     ((_, chosen),) = stream.run(1, 400)
     assert chosen == 1
     assert stream.owner == [0, 1]
+
+
+def test_a_task_that_none_is_like_is_new_once_all_were_heard():
+    """Of the known tasks the one that erred least is heard first; either is turned down as soon as
+    what is to come can change nothing. What was seen since the errors began is not the latest's."""
+    stream = Stream()
+    for task in (0, 1):
+        stream.run(task, 400)
+    heard, step = [], stream.rule.step
+
+    def watched(squares, ended):
+        change = step(squares, ended)
+        if change is not None:
+            heard.append((change.task, change.decided, change.strange))
+        return change
+
+    stream.rule.step = watched
+    ((delay, chosen),) = stream.run(2, 400)
+    assert chosen == 2
+    (first, *last) = heard
+    assert first[:2] == (0, False)
+    assert RULE.patience < first[2] < RULE.patience + 5
+    assert last == [(2, True, 0)]
+    # A wrong model errs 25 times as much: 1.5 times all that is usual in two steps of thirty.
+    assert delay < first[2] + EPISODE + 5
+
+
+def test_the_least_wrong_one_stays_where_no_more_may_be_made():
+    config = InferenceConfig(max_tasks=2, alarm=40.0, patience=5, hearing=30, settle=100)
+    for errors, last in (([300.0, 200.0], 1), ([200.0, 250.0], 1), ([200.0, 350.0], 0)):
+        rule = TaskInference(config)
+        for _ in range(2):
+            rule.begin_new()
+            for _ in range(config.settle):
+                rule.step([1.0] * rule.known)
+        changes = []
+        while len(changes) < 2:
+            change = rule.step(errors, ended=True)
+            changes += [change] if change else []
+        assert [change.task for change in changes] == [0, last]
+        assert [change.decided for change in changes] == [False, last == 0]
+        assert rule.current == last
+        assert rule.levels[1] == (1 if last == 0 else errors[1])  # to expect of one that stays
+        assert not rule.suspicious
 
 
 def test_single_surprises_change_nothing():
@@ -114,7 +169,22 @@ def test_the_rule_goes_on_from_its_state():
     again.rule = TaskInference(RULE)
     again.rule.load_state(copy.deepcopy(stream.rule.state()))
     again.generator.set_state(stream.generator.get_state())
-    assert again.run(1, 200) == stream.run(1, 200)
+    assert again.run(1, 200) == stream.run(1, 200) != []
+    assert again.rule.state() == stream.rule.state()
+
+
+@pytest.mark.parametrize("steps", [2, RULE.patience + 2, RULE.patience + EPISODE + 5])
+def test_the_rule_goes_on_from_its_state_in_doubt_and_in_a_hearing(steps):
+    stream = Stream()
+    for task in (0, 1):
+        stream.run(task, 400)
+    assert stream.run(0, steps) == []
+    again = Stream()
+    again.owner = [0, 1]
+    again.rule.load_state(copy.deepcopy(stream.rule.state()))
+    again.generator.set_state(stream.generator.get_state())
+    again.now = stream.now
+    assert again.run(0, 200) == stream.run(0, 200) != []
     assert again.rule.state() == stream.rule.state()
 
 
@@ -132,7 +202,7 @@ def test_the_error_to_expect_is_that_of_a_right_and_learned_model():
     before = rule.expected_error
     assert 4 < before / BURSTS < 4.7
     taken = [rule.step([400.0]) for _ in range(RULE.patience + 1)]
-    assert taken == [None] * RULE.patience + [1]
+    assert taken == [None] * RULE.patience + [Change(1, True, RULE.patience + 1)]
     assert rule.expected_error == before
     for level in (7.0, 100.0):
         rule.begin_new()
@@ -156,7 +226,7 @@ def test_a_doubt_that_its_further_steps_do_not_confirm_is_given_up():
     assert not rule.suspicious
     assert rule.levels == [pytest.approx((45 + 30) / 31)]  # what to expect of it now
     taken = [rule.step([110.0]) for _ in range(31)]
-    assert taken == [None] * 30 + [1]
+    assert taken == [None] * 30 + [Change(1, True, 31)]
 
 
 def test_errors_that_last_are_not_got_used_to():
@@ -166,7 +236,7 @@ def test_errors_that_last_are_not_got_used_to():
     for _ in range(rule.config.settle):
         rule.step([1.0])
     taken = [rule.step([6.0]) for _ in range(301 + 60)]
-    assert taken == [None] * 360 + [1]
+    assert taken == [None] * 360 + [Change(1, True, 361)]
     assert rule.levels == [pytest.approx(1)]
 
 
@@ -374,7 +444,7 @@ INFERRING = (
     "inference.window=50",
     "inference.patience=20",
     "inference.allowance=4",
-    "inference.familiar=0.6",
+    "inference.hearing=40",
     "inference.alarm=200",
 )
 
@@ -411,7 +481,10 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
     ]
     found = result["task_inference"]
     assert (found["precision"], found["recall"]) == (1, 1)
-    assert 20 <= found["delay"] <= 50
+    new, back = (d["env_step"] - 300 * d["task"] for d in result["decisions"])
+    assert 20 <= new <= 50
+    assert 20 + 40 <= back <= 50 + 30 + 40  # and an episode of its own to begin the hearing
+    assert found["delay"] == (new + back) / 2
     # With the wrong world's model the return is below −100.
     assert min(result["scores"][3]) > -20
     main(["play", f"run={tmp_path / 'r'}", "task=2", "episodes=1"])

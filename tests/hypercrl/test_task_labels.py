@@ -8,7 +8,7 @@ import torch
 from hypercrl.agent.belief import Told
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.known_tasks import TaskPosterior
-from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.agent.task_inference import Change, InferenceConfig
 from hypercrl.agent.task_labels import GivenLabels
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, Method, make_method
@@ -32,13 +32,13 @@ def same(layers, others) -> bool:
     return all(torch.equal(a, b) for pair in pairs for a, b in zip(*pair, strict=True))
 
 
-def live(labels: InferredLabels, jump: float, steps: int) -> list[int | None]:
+def live(labels: InferredLabels, jump: float, steps: int) -> list[Change | None]:
     """Steps of a robot that rests, or jumps; what the labels say to each."""
     belief, said = labels.training_belief(0, 1), []
     rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
     for _ in range(steps):
         belief.observe(rest, action, rest + jump)
-        said.append(labels.after_step())
+        said.append(labels.after_step(ended=False))
     return said
 
 
@@ -50,7 +50,8 @@ def test_given_labels_are_the_numbers_of_the_sequence(method):
         labels.begin()
     assert labels.announces(2)  # the end of the last one
     assert labels.learns
-    assert labels.after_step() is None
+    assert labels.keeps
+    assert labels.after_step(ended=False) is None
     known = [method.planner_layers(task)(None) for task in range(2)]
     assert not same(*known)
     for task in range(2):
@@ -75,8 +76,24 @@ def test_inferred_labels_stop_learning_in_doubt_and_then_name_a_new_task(method)
     again.load_state(copy.deepcopy(labels.state()))
     assert not again.learns
     for goes_on in (labels, again):
-        assert live(goes_on, 9.0, 1) == [method.tasks]
+        assert live(goes_on, 9.0, 1) == [Change(method.tasks, True, CONFIG.patience + 1)]
+        assert not goes_on.learns
+        goes_on.begin()
         assert goes_on.learns  # what is begun now
+
+
+def test_what_a_task_does_in_its_hearing_is_not_kept(method):
+    labels = InferredLabels(method, CONFIG)
+    for jump in (0.0, 9.0):
+        method.begin_task()
+        labels.begin()
+        live(labels, jump, CONFIG.settle)
+    doubt = live(labels, 90.0, CONFIG.patience)
+    assert (doubt, labels.learns, labels.keeps) == ([None] * CONFIG.patience, False, True)
+    assert live(labels, 90.0, 1) == [Change(0, False, CONFIG.patience + 1)]
+    known = mean_layers(method.planner_layers(0)(None))
+    assert same(labels.training_belief(1, 1).layers(), known)  # it is what acts
+    assert not labels.keeps
 
 
 def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):

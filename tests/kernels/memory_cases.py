@@ -31,6 +31,8 @@ class Case:
         inputs: names of the sequences it takes.
         state: shapes behind [N, H], one per tensor, from (K, V).
         step: the one-step form of `fast`, from (inputs at one step, state).
+        writes: of a step, one after another; None: one, without an axis of its own.
+        group: heads that share a query and a key.
     """
 
     fast: object
@@ -38,6 +40,8 @@ class Case:
     inputs: tuple
     state: object
     step: object
+    writes: int | None = None
+    group: int = 1
 
 
 def _scaled(x):
@@ -45,10 +49,11 @@ def _scaled(x):
 
 
 def _gates(x):
-    return {name: x[name] for name in ("log_decay", "beta", "log_momentum") if name in x}
+    gates = {name: x[name] for name in ("log_decay", "beta", "log_momentum") if name in x}
+    return gates | ({"log_decay": x["key_decay"]} if "key_decay" in x else {})
 
 
-def memory_case(error, *gates, normaliser=False):
+def memory_case(error, *gates, normaliser=False, writes=None, group=1):
     def fast(x, state, cu_seqlens):
         o, final = ops.chunk_memory(
             x["q"], x["k"], x["v"], **_gates(x), error=error, normalise=normaliser, chunk=CHUNK,
@@ -74,7 +79,7 @@ def memory_case(error, *gates, normaliser=False):
     def shapes(keys, values):
         return [((2,) if "log_momentum" in gates else ()) + (keys, values + normaliser)]
 
-    return Case(fast, slow, ("q", "k", "v", *gates), shapes, step)
+    return Case(fast, slow, ("q", "k", "v", *gates), shapes, step, writes, group)
 
 
 def gla_case():
@@ -182,6 +187,11 @@ CASES = {
     "Titans, chunk start": memory_case("chunk_start", "log_decay", "beta", "log_momentum"),
     "momentum, error after decay": memory_case("after_decay", "log_decay", "beta", "log_momentum"),
     "momentum, no decay": memory_case("before_decay", "beta", "log_momentum"),
+    "KDA": memory_case("after_decay", "key_decay", "beta"),
+    "KDA, two writes": memory_case("after_decay", "key_decay", "beta", writes=2),
+    "a decay of every key": memory_case("none", "key_decay", "beta", group=2),
+    "DeltaProduct": memory_case("before_decay", "beta", writes=3),
+    "gated DeltaProduct": memory_case("after_decay", "log_decay", "beta", writes=2, group=2),
     "GLA": gla_case(),
     "HGRN": scan_case(),
     "BASED": based_case(),
@@ -196,13 +206,14 @@ def make(case, batch, length, heads=2, keys=5, values=3, offsets=None, seed=0, d
     g = torch.Generator().manual_seed(seed)
     randn = partial(torch.randn, generator=g, dtype=torch.float64)
     rand = partial(torch.rand, generator=g, dtype=torch.float64)
-    lead = (batch, length, heads)
+    lead, groups = (batch, length, heads), max(1, heads // case.group)
+    wrote = (batch, length) if case.writes is None else (batch, length, case.writes)
     every = {
-        "q": randn(*lead, keys),
-        "k": normalize(randn(*lead, keys), dim=-1).abs(),
-        "v": randn(*lead, values),
+        "q": randn(batch, length, groups, keys),
+        "k": normalize(randn(*wrote, groups, keys), dim=-1).abs(),
+        "v": randn(*wrote, heads, values),
         "log_decay": -rand(*lead),
-        "beta": rand(*lead),
+        "beta": rand(*wrote, heads),
         "log_momentum": -0.1 - rand(*lead),
         "key_decay": -rand(*lead, keys),
     }
@@ -243,8 +254,9 @@ def correlated(name, strength, batch, length, heads, values=64, seed=0):
     x["q"] = x["k"].roll(1, 1)
     if strength is not None:
         x["beta"] = torch.full_like(x["beta"], strength)
-    if "log_decay" in x:
-        x["log_decay"] = 0.01 * x["log_decay"]
+    for gate in ("log_decay", "key_decay"):
+        if gate in x:
+            x[gate] = 0.01 * x[gate]
     return x, state
 
 

@@ -53,6 +53,8 @@ def skip_unless_taken(name, keys, values, dtype):
         return
     if "log_momentum" in CASES[name].inputs and max(keys, values) > 64:
         pytest.skip("README's limits: float32 heads wider than 64 only without momentum")
+    if name.startswith("KDA") and max(keys, values) > 64:
+        pytest.skip("README's limits: a decay of every key and an error only up to 64 in float32")
     if "normalised" in name and values + 1 > 128:
         pytest.skip("README's limits: float32 values up to 128, a normaliser's among them")
 
@@ -102,14 +104,14 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
 
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
+@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay", "KDA"])
 def test_correlated_keys(name, dtype, strength):
     x, state = correlated(name, strength, 4, 512, heads=2)
     check(name, x, state, None, dtype, 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize("length", [64, 300])
-@pytest.mark.parametrize("name", ["gated DeltaNet", "error before decay"])
+@pytest.mark.parametrize("name", ["gated DeltaNet", "error before decay", "KDA"])
 def test_decays_of_correlated_keys(name, length):
     """Their gradient is what is left of pairs of steps that cancel: no rounding may come before.
 
@@ -167,6 +169,8 @@ def by_peer(name):
             return ops.chunk_delta_rule(q, k, v, x["beta"].to(v.dtype))[0]
         if name == "GLA":
             return ops.chunk_gla(q, k, v, x["key_decay"])[0]
+        if name == "KDA":
+            return ops.chunk_kda(q, k, v, x["key_decay"].float(), x["beta"])[0]
         if name == "HGRN":
             return ops.fused_recurrent_hgrn(q.flatten(2), x["key_decay"].flatten(2))[0].view_as(q)
         return ops.chunk_gated_delta_rule(q, k, v, x["log_decay"], x["beta"])[0]
@@ -174,7 +178,9 @@ def by_peer(name):
     return run
 
 
-@pytest.mark.parametrize("name", ["linear attention", "DeltaNet", "gated DeltaNet", "GLA", "HGRN"])
+@pytest.mark.parametrize(
+    "name", ["linear attention", "DeltaNet", "gated DeltaNet", "GLA", "KDA", "HGRN"]
+)
 def test_agrees_with_flash_linear_attention(name):
     theirs = by_peer(name)
     x, _ = make(CASES[name], 4, 200, heads=2, keys=64, values=64)

@@ -9,7 +9,7 @@ from memory_cases import CASES, SEQUENCES, by_name, gradients, make
 
 pytestmark = pytest.mark.gpu
 
-NAMES = ["linear attention", "gated DeltaNet", "Titans", "GLA", "HGRN", "BASED"]
+NAMES = ["linear attention", "gated DeltaNet", "Titans", "GLA", "KDA", "HGRN", "BASED"]
 
 
 @pytest.fixture

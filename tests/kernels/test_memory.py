@@ -7,7 +7,7 @@ from memory_cases import CASES, Case, correlated, expanded, gradients, make, rel
 import hypercrl_kernels as ops
 
 OFFSETS = [0, 0, 17, 18, 18, 40]
-DELTA = ["DeltaNet", "gated DeltaNet", "error before decay"]
+DELTA = ["DeltaNet", "gated DeltaNet", "error before decay", "KDA"]
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 63, 100])
@@ -120,7 +120,7 @@ def test_correlated_keys_in_float32(name, strength, monkeypatch):
 
 
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
-@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "GLA", "HGRN"])
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "GLA", "KDA", "HGRN"])
 def test_gates_from_open_to_shut_in_float32(name, gate):
     case = CASES[name]
     x, state = make(case, 1, 40)

@@ -12,7 +12,7 @@ from hypercrl_kernels.memory.chunk_memory.naive import Error
 NAMES = [
     "linear attention", "RetNet", "gated", "momentum alone", "DeltaNet", "gated DeltaNet",
     "error before decay", "chunk-start error", "Titans", "Titans, chunk start",
-    "momentum, error after decay", "GLA", "HGRN",
+    "momentum, error after decay", "GLA", "KDA", "HGRN",
     "MLP", "MLP, all gates", "MLP, silu",
 ]  # fmt: skip
 ERRORS = {
@@ -47,7 +47,9 @@ def kernels(name, device):
         from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
         scale, start = x["q"].shape[-1] ** -0.5, state and state[0]
-        o, final = gla_kernels(x["q"], x["k"], x["v"], x["key_decay"], start, cu_seqlens, scale)
+        o, final = gla_kernels(
+            x["q"], x["k"], x["v"], x["key_decay"], x.get("beta"), start, cu_seqlens, scale
+        )
         return o, [final]
 
     def scan(x, state, cu_seqlens):
@@ -74,7 +76,7 @@ def kernels(name, device):
         )
         return o, [final]
 
-    return {"GLA": gla, "HGRN": scan}.get(name, mlp if "MLP" in name else run)
+    return {"GLA": gla, "KDA": gla, "HGRN": scan}.get(name, mlp if "MLP" in name else run)
 
 
 def check(name, x, state, cu_seqlens, device, limit=1e-5, dtype=torch.float32):
@@ -166,19 +168,27 @@ def test_kernels_in_half_precision(device):
 
 
 def cut(monkeypatch, chunk, block):
+    """The fused kernels, cut so."""
+    from hypercrl_kernels.memory.chunk_gla import launch as gla_launch
     from hypercrl_kernels.memory.chunk_memory import launch as memory_launch
+    from hypercrl_kernels.memory.chunk_memory import split_launch
 
+    monkeypatch.setattr(split_launch, "choose_split", lambda problem: None)
     for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
         kept = getattr(memory_launch, name)
         monkeypatch.setattr(memory_launch, name, getattr(kept, "__wrapped__", kept))
     # Not 4 for 32: ptxas 13.0 makes wrong code of that in float32 with momentum (right with
     # DISABLE_PTXAS_OPT=1), which no launch that is chosen for float32 has.
     launch = memory_launch.Launch(chunk, warps=8 if chunk == 32 else 4, block=block)
-    monkeypatch.setattr(memory_launch, "choose_launches", lambda problem, save: (launch, launch))
+    for module in (memory_launch, gla_launch):
+        for name in ("prepare_forward", "prepare_backward"):  # as chosen now, not as kept
+            kept = getattr(module, name)
+            monkeypatch.setattr(module, name, getattr(kept, "__wrapped__", kept))
+        monkeypatch.setattr(module, "choose_launches", lambda *_: (launch, launch))
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(16, 16), (32, 32), (64, 16)])
-@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans"])
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "KDA"])
 def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
     cut(monkeypatch, chunk, block)
     check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=40), None, device)
@@ -186,7 +196,7 @@ def test_every_cut_gives_the_same(name, chunk, block, device, monkeypatch):
 
 @pytest.mark.parametrize("chunk", [16, 32, 64])
 @pytest.mark.parametrize("strength", [1.0, 2.0])
-@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay"])
+@pytest.mark.parametrize("name", ["DeltaNet", "gated DeltaNet", "error before decay", "KDA"])
 def test_correlated_keys(name, strength, chunk, device, monkeypatch):
     cut(monkeypatch, chunk, 16)
     x, state = correlated(name, strength, 1, 128, heads=1, values=16)
@@ -204,7 +214,7 @@ def test_correlated_keys_in_half_precision(name, chunk, limit, device, monkeypat
 
 @pytest.mark.parametrize("gate", [0.0, -20.0, -200.0])
 @pytest.mark.parametrize(
-    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "HGRN"]
+    "name", ["gated", "gated DeltaNet", "error before decay", "Titans", "GLA", "KDA", "HGRN"]
 )
 def test_gates_from_open_to_shut(name, gate, device):
     x, state = make(CASES[name], 1, 40, heads=1)
@@ -216,7 +226,7 @@ def test_gates_from_open_to_shut(name, gate, device):
     check(name, x, state, None, device)
 
 
-@pytest.mark.parametrize("name", ["GLA", "HGRN"])
+@pytest.mark.parametrize("name", ["KDA", "HGRN"])
 def test_other_operators_registered_with_torch(name, device):
     from hypercrl_kernels.memory.chunk_gla.op import gla_op
     from hypercrl_kernels.memory.scan.op import scan_op
@@ -224,7 +234,7 @@ def test_other_operators_registered_with_torch(name, device):
     x, state = make(CASES[name], 1, 17, heads=1, dtype=torch.float32)
     tensors = [t.to(device).requires_grad_() for t in (*x.values(), state[0])]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    if name == "GLA":
+    if name == "KDA":
         torch.library.opcheck(gla_op, (*tensors, None, 0.5, True), test_utils=checks)
     else:
         torch.library.opcheck(scan_op, (*tensors, None), test_utils=checks)

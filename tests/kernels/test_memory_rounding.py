@@ -24,7 +24,7 @@ if torch.cuda.is_available():
 from tensor_cores import use_tensor_cores
 from test_memory_kernels import cut, kernels
 
-DELTA_RULES = ["DeltaNet", "gated DeltaNet", "error before decay"]
+DELTA_RULES = ["DeltaNet", "gated DeltaNet", "error before decay", "KDA"]
 LINEAR = ["linear attention", "gated", "momentum alone", "GLA", "HGRN"]
 MOMENTUM = ["Titans", "momentum, error after decay", "momentum, no decay"]
 

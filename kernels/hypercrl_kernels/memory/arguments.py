@@ -43,9 +43,17 @@ def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int
     raise ValueError(f"{operation} needs {name} [{axes}]; got {tuple(x.shape)}")
 
 
-def check_sequences(operation: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int]:
-    """q, k [B, T, H, K] and v [B, T, H, V] of one floating dtype; returns B, T, H."""
-    if q.dim() != 4 or v.dim() != 4 or q.shape != k.shape or q.shape[:3] != v.shape[:3]:
+def check_sequences(
+    operation: str, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool = False
+) -> tuple[int, int, int]:
+    """q, k [B, T, H, K] and v [B, T, H, V] of one floating dtype; returns B, T, H.
+
+    Where they may be `grouped`, q and k have as many heads, or a divisor of them.
+    """
+    heads = v.shape[:-1] == q.shape[:-1]
+    if grouped and v.shape[:-2] == q.shape[:-2] and q.dim() == 4 and q.shape[2] > 0:
+        heads = v.shape[2] % q.shape[2] == 0
+    if q.dim() != 4 or v.dim() != 4 or q.shape != k.shape or not heads:
         raise ValueError(
             f"{operation} needs q and k [B, T, H, K] and v [B, T, H, V] with one B, T and H; got "
             f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
@@ -55,8 +63,8 @@ def check_sequences(operation: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[in
             f"{operation} needs q, k and v of one floating dtype; got {q.dtype}, {k.dtype} and "
             f"{v.dtype}. Cast them to one"
         )
-    batch, length, heads, _ = q.shape
-    return batch, length, heads
+    batch, length, count, _ = v.shape
+    return batch, length, count
 
 
 def check_log_gates(operation: str, **gates: Tensor | None) -> None:

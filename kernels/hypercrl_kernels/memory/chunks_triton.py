@@ -30,6 +30,28 @@ def sequence_of(
 
 
 @triton.jit
+def chunk_of(
+    program, cu_seqlens, length, segments,
+    HEADS: tl.constexpr, CHUNK: tl.constexpr, VARLEN: tl.constexpr, SEARCH: tl.constexpr,
+):  # fmt: skip
+    """Of a program for one chunk and head: slot, head, the segment's first step and its length, and
+    which of its chunks this is; a slot that holds none has a chunk beyond the end."""
+    slot = program.to(tl.int64) // HEADS
+    head = program % HEADS
+    if VARLEN:
+        segment = slot * 0  # the last one whose first slot is not beyond this: binary digits of it
+        for digit in tl.static_range(SEARCH):
+            later = segment + (1 << (SEARCH - 1 - digit))
+            begin = tl.load(cu_seqlens + later, mask=later < segments, other=0).to(tl.int64)
+            here = (later < segments) & (begin // CHUNK + later <= slot)
+            segment = tl.where(here, later, segment)
+    else:
+        segment = slot // ((length + CHUNK - 1) // CHUNK)
+    begin, steps, first = segment_of(cu_seqlens, segment, length, CHUNK, VARLEN)
+    return slot, head, begin, steps, (slot - first).to(tl.int32)
+
+
+@triton.jit
 def state_of(unit, value, KEYS: tl.constexpr, VALUES: tl.constexpr):
     """Which of these keys, values and numbers of a state there are, and where the last lie."""
     in_keys = (unit < KEYS)[None, :]

@@ -66,7 +66,7 @@ def chunk_gla(
     if runs_as_kernel(name, q, wide):
         from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
 
-        return gla_kernels(q, k, v, log_decay, initial_state, cu_seqlens, factor)
+        return gla_kernels(q, k, v, log_decay, None, initial_state, cu_seqlens, factor)
     return gla_chunks(
         q * factor, k, v, log_decay, initial_state=initial_state, cu_seqlens=cu_seqlens
     )

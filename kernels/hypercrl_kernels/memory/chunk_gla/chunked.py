@@ -1,4 +1,7 @@
-"""Gated linear attention a chunk at a time, in torch operations: the CPU's path."""
+"""Gated linear attention a chunk at a time, in torch operations: the CPU's path.
+
+And the delta rule in such a memory, which `chunk_memory` takes from here.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,26 @@ def gla_chunks(
     v: Tensor,
     log_decay: Tensor,
     *,
+    beta: Tensor | None = None,
     initial_state: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`gla_recurrence`, a chunk at a time; the same arguments and results."""
+    """`gla_recurrence`, a chunk at a time; the same arguments and results.
+
+    With write strengths `beta` [B, T, H] the error after the decay is written, not the value:
+    `memory_recurrence` with error="after_decay".
+    """
     state = zero_state(q, v, None, cu_seqlens) if initial_state is None else initial_state
     if cu_seqlens is None:
-        return _chunks(q, k, v, log_decay, state)
+        return _chunks(q, k, v, log_decay, beta, state)
     padding = Padding(cu_seqlens)
-    parts = [padding.split(x) for x in (q, k, v, log_decay)]
-    o, state = _chunks(*parts, state=state)
+    sequences = [padding.split(x) for x in (q, k, v, log_decay)]
+    o, state = _chunks(*sequences, padding.split(beta), state)
     return padding.join(o), state
 
 
 def _chunks(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor | None, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = q.shape
     if length == 0:
@@ -47,19 +55,34 @@ def _chunks(
     carried = keys * rest.exp()
     kept = total[..., -1, :, None].exp()
 
-    own = torch.matmul(_pair_weights(queries, keys, gates.exp()), values)
-
     memory = state.flatten(0, 1)
     outputs = []
-    for n in range(cut.chunks):
-        outputs.append(torch.baddbmm(own[n], old_reads[n], memory))
-        memory = torch.baddbmm(kept[n] * memory, carried[n].transpose(1, 2), values[n])
+    if beta is None:
+        own = torch.matmul(_pair_weights(queries, keys, gates.exp()), values)
+        for n in range(cut.chunks):
+            outputs.append(torch.baddbmm(own[n], old_reads[n], memory))
+            memory = torch.baddbmm(kept[n] * memory, carried[n].transpose(1, 2), values[n])
+    else:
+        scores, alike = _pair_weights(torch.stack([queries, keys]), keys, gates.exp())
+        strength = cut.rows(beta[..., None])
+        right = strength * torch.cat([values, keys * total.exp()], -1)
+        # Forward substitution, as in `memory_chunks`; what is on the diagonal is not looked at.
+        solved = torch.linalg.solve_triangular(
+            strength * alike, right, upper=False, unitriangular=True
+        )
+        fresh, seen = solved.split([values.shape[-1], keys.shape[-1]], -1)
+        for n in range(cut.chunks):
+            write = torch.baddbmm(fresh[n], seen[n], memory, alpha=-1)
+            outputs.append(torch.baddbmm(torch.bmm(scores[n], write), old_reads[n], memory))
+            memory = torch.baddbmm(kept[n] * memory, carried[n].transpose(1, 2), write)
     o = cut.join(torch.stack(outputs), batch, heads).to(v.dtype)
     return o, memory.unflatten(0, (batch, heads))
 
 
 def _pair_weights(queries: Tensor, keys: Tensor, decay: Tensor) -> Tensor:
     """Σ_k q_tk k_jk · (decay of k from step j + 1 to t), [..., C, C], 0 for j > t.
+
+    Queries may have more axes in front than keys.
 
     Decays are multiplied up lag by lag, never divided: a quotient of two of them would overflow.
     """

@@ -1,4 +1,7 @@
-"""How the kernels of gated linear attention are launched; imported only where Triton is used."""
+"""How the kernels of gated linear attention are launched; imported only where Triton is used.
+
+With write strengths they are those of the delta rule.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.chunk_gla.delta_triton import (
+    delta_backward_kernel,
+    delta_forward_kernel,
+)
 from hypercrl_kernels.memory.chunk_gla.triton import gla_backward_kernel, gla_forward_kernel
 from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem, problem_of
 from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
@@ -21,7 +28,9 @@ multiprocessors."""
 def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.keys), padded(p.values))
-    if wide > 64 or p.dtype == torch.float32:
+    if p.strength:  # spills least: see what a compiler says of chunks of 32, or of fewer warps
+        launch = Launch(16, 8 if wide > 64 or p.dtype == torch.float32 else 4)
+    elif wide > 64 or p.dtype == torch.float32:
         launch = Launch(16, 4)
     elif p.segments * p.heads >= MANY:
         launch = Launch(16, 2)
@@ -35,30 +44,35 @@ def gla_problem(
     scale: float,
     launches: tuple[Launch, Launch] | None = None,
 ) -> Problem:
-    """Of q, k, v, log_decay, the initial state and cu_seqlens."""
-    q, k, v, log_decay, initial, cu_seqlens = tensors
-    return problem_of((q, k, v, log_decay, None, None, initial, cu_seqlens), 0, scale, 16, launches)
+    """Of q, k, v, log_decay, beta, the initial state and cu_seqlens."""
+    q, k, v, log_decay, beta, *others = tensors
+    error = 0 if beta is None else 3
+    return problem_of((q, k, v, log_decay, beta, None, *others), error, scale, 16, launches)
 
 
 def outputs_of(p: Problem, save: bool) -> tuple[Unwritten, ...]:
-    """o, the final state, and with `save` states of each chunk."""
+    """o, the final state; with `save` states and, for the delta rule, inverses of each chunk."""
     launch, _ = p.launches or choose_launches(p)
+    slots, chunk = p.slots(launch.chunk), launch.chunk
+    inverse = (slots, p.heads, p.parts, chunk, chunk)
     return (
         ((p.batch, p.length, p.heads, p.values), p.dtype),
         (p.state_shape(p.segments), torch.float32),
-        (p.state_shape(p.slots(launch.chunk)), p.dtype) if save else None,
+        (p.state_shape(slots), p.dtype) if save else None,
+        (inverse, p.dtype) if save and p.strength else None,
     )
 
 
 def gradients_of(p: Problem) -> tuple[Unwritten, ...]:
-    """Those of q, k, v, log_decay and the initial state."""
-    d_q, d_k, d_v, *_, d_initial = p.gradients()
+    """Those of q, k, v, log_decay, beta and the initial state."""
+    d_q, d_k, d_v, _, d_beta, _, d_initial = p.gradients()
     d_decay = ((p.batch, p.length, p.heads, p.keys), torch.float32)
-    return d_q, d_k, d_v, d_decay, d_initial
+    return d_q, d_k, d_v, d_decay, d_beta, d_initial
 
 
 def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
-    return {
+    delta: dict[str, int | float | str] = {"PARTS": p.parts} if p.strength else {}
+    return delta | {
         "scale": p.scale,
         "length": p.length,
         "HEADS": p.heads,
@@ -80,7 +94,8 @@ def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwri
     block = p.block(launch)
     grid = (blocks(p.values, block), p.segments * p.heads)
     constants = {**_constants(p, launch.chunk), "BLOCK": block, "SAVE": save}
-    kernel = PreparedKernel(gla_forward_kernel, grid, constants, launch.options())
+    function = delta_forward_kernel if p.strength else gla_forward_kernel
+    kernel = PreparedKernel(function, grid, constants, launch.options())
     return kernel, outputs_of(p, save)
 
 
@@ -90,7 +105,8 @@ def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwr
     _, launch = p.launches or choose_launches(p)
     grid = (p.segments * p.heads,)
     constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
-    kernel = PreparedKernel(gla_backward_kernel, grid, constants, launch.options())
+    function = delta_backward_kernel if p.strength else gla_backward_kernel
+    kernel = PreparedKernel(function, grid, constants, launch.options())
     return kernel, gradients_of(p)
 
 
@@ -98,7 +114,7 @@ def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> 
     """`outputs_of`, written; the tensors as `gla_problem` takes them."""
     kernel, outputs = prepare_forward(p, save)
     written = unwritten(outputs, p.device)
-    kernel((*tensors, *written))
+    kernel(_taken(p, tensors, 4) + _taken(p, written, 3))
     return written
 
 
@@ -107,11 +123,17 @@ def launch_backward(
     tensors: Sequence[Tensor | None],
     d_o: Tensor,
     d_final: Tensor | None,
-    states: Tensor | None,
+    kept: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """`gradients_of`, written; `states` is the third of what `launch_forward` returned."""
+    """`gradients_of`, written; `kept` is what `launch_forward` returned from its third on."""
     kernel, gradients = prepare_backward(p, d_final is not None)
     *sequences, _, cu_seqlens = tensors
     written = unwritten(gradients, p.device)
-    kernel((*sequences, d_o, d_final, states, cu_seqlens, *written))
+    sequences, kept = _taken(p, sequences, 4), _taken(p, kept, 1)
+    kernel((*sequences, d_o, d_final, *kept, cu_seqlens, *_taken(p, written, 4)))
     return written
+
+
+def _taken(p: Problem, tensors: Sequence[Tensor | None], place: int) -> tuple[Tensor | None, ...]:
+    """The tensors without the one at that place, if that is the delta rule's alone."""
+    return tuple(x for i, x in enumerate(tensors) if p.strength or i != place)

@@ -23,35 +23,36 @@ from hypercrl_kernels.memory.operators import (
 )
 
 _ARGUMENTS = (
-    "Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor? initial, Tensor? cu_seqlens, "
-    "float scale"
+    "Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor? beta, Tensor? initial, "
+    "Tensor? cu_seqlens, float scale"
 )
 
 
 def _forward(*arguments):
-    """o, the final state, and what `_backward_kernels` takes as the last argument."""
+    """o, the final state, and what `_backward_kernels` takes as the last two arguments."""
     *tensors, scale, save = arguments
     return tuple(launch_forward(gla_problem(tensors, scale), tensors, save))
 
 
 def _backward_kernels(*arguments):
-    """Gradients of the first five arguments; None for an initial state that is not there."""
-    *tensors, scale, d_o, d_final, states = arguments
-    return launch_backward(gla_problem(tensors, scale), tensors, d_o, d_final, states)
+    """Gradients of the first six arguments; None for one that is not there."""
+    *tensors, scale, d_o, d_final, states, inverse = arguments
+    problem = gla_problem(tensors, scale)
+    return launch_backward(problem, tensors, d_o, d_final, (states, inverse))
 
 
 gla_op = torch.library.custom_op(
     "hypercrl::chunk_gla",
     for_operator(_forward),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 gla_backward_op = torch.library.custom_op(
     "hypercrl::chunk_gla_backward",
     for_operator(_backward_kernels),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states, Tensor? inverse) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(gla_backward_op, _backward_kernels)
 
@@ -59,14 +60,14 @@ _run_backward = unless_traced(gla_backward_op, _backward_kernels)
 @gla_op.register_fake
 @for_operator
 def _(*arguments):
-    p = gla_problem(arguments[:6], arguments[6])
+    p = gla_problem(arguments[:7], arguments[7])
     return unwritten(outputs_of(p, arguments[-1]), p.device)
 
 
 @gla_backward_op.register_fake
 @for_operator
 def _(*arguments):
-    p = gla_problem(arguments[:6], arguments[6])
+    p = gla_problem(arguments[:7], arguments[7])
     return unwritten(gradients_of(p), p.device)
 
 
@@ -80,11 +81,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 @first_order
 def _backward(ctx, d_o, d_final, *_):
-    *tensors, states = ctx.saved_tensors
+    *tensors, states, inverse = ctx.saved_tensors
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
-    gradients = _run_backward(*tensors, ctx.scale, d_o, d_final, states)
-    return (*in_dtypes_of(tensors[:5], gradients), None, None, None)
+    gradients = _run_backward(*tensors, ctx.scale, d_o, d_final, states, inverse)
+    return (*in_dtypes_of(tensors[:6], gradients), None, None, None)
 
 
 gla_op.register_autograd(_backward, setup_context=_setup_context)
@@ -96,11 +97,12 @@ def gla_kernels(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor,
+    beta: Tensor | None,
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk_gla` by the kernels."""
-    tensors, save = contiguous((q, k, v, log_decay, initial_state, cu_seqlens))
+    """`chunk_gla` by the kernels; with write strengths `beta`, the delta rule after the decay."""
+    tensors, save = contiguous((q, k, v, log_decay, beta, initial_state, cu_seqlens))
     o, final, *_ = _run(*tensors, scale, save)
     return o, final

@@ -1,4 +1,4 @@
-"""A memory of one matrix a head: linear attention, RetNet, the delta rules, linear Titans."""
+"""A memory of one matrix a head: linear attention, RetNet, GLA, the delta rules, linear Titans."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from hypercrl_kernels.memory.arguments import (
     runs_as_kernel,
     work_dtype,
 )
+from hypercrl_kernels.memory.chunk_gla.chunked import gla_chunks
 from hypercrl_kernels.memory.chunk_memory.chunked import memory_chunks
 from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
+from hypercrl_kernels.memory.chunk_memory.writes import each_head, one_after_another
 
 ERRORS: tuple[str, ...] = get_args(Error)
 
@@ -49,16 +51,24 @@ def chunk_memory(
     where without momentum S_t is its last term alone. Known by name: linear attention (nothing set;
     Katharopoulos et al. 2020), RetNet (log_decay [H]; Sun et al. 2023), DeltaNet (error and beta;
     Yang et al. 2024), Gated DeltaNet (error="after_decay", log_decay, beta; Yang et al. 2025,
-    eq. 10), Titans with a linear memory (error="before_decay" or "chunk_start" and all gates;
-    Behrouz et al. 2025, eqs. 11 to 14).
+    eq. 10), Kimi Delta Attention (the same with log_decay [B, T, H, K], where a_t is the matrix
+    diag(exp(log_decay_t)); Kimi Team 2025, section 3), Titans with a linear memory
+    (error="before_decay" or "chunk_start" and all gates; Behrouz et al. 2025, eqs. 11 to 14).
+
+    With an axis of n writes in k, v and beta, a step decays M, then takes n of them one after
+    another, each with its own error, and reads M after the last: DeltaProduct (Siems et al. 2025,
+    section 3). They are computed as n T steps of one write.
 
     Args:
-        q, k: [B, T, H, K]. For an error they should have unit length: β|k|² < 2 keeps M bounded.
-        v: [B, T, H, V].
-        log_decay: ≤ 0; [H], or [B, T, H] with one per step. −∞ empties the memory: nothing of
-            before is left, in no digit. None: nothing decays.
-        beta: [B, T, H]. None: 1.
-        log_momentum: [B, T, H], ≤ 0. None: no momentum.
+        q: [B, T, G, K]; of fewer heads G than memories H, head h has that of h // (H / G).
+        k: [B, T, G, K] or [B, T, n, G, K]. For an error q and k should have unit length:
+            β|k|² < 2 keeps M bounded.
+        v: [B, T, H, V] or [B, T, n, H, V].
+        log_decay: ≤ 0; [H], [B, T, H] with one per step, or [B, T, H, K] with one for every key,
+            for error "none" and "after_decay" and no momentum. −∞ empties the memory, or the key's
+            row of it: nothing of before is left, in no digit. None: nothing decays.
+        beta: [B, T, H] or [B, T, n, H]. None: 1.
+        log_momentum: [B, T, H], ≤ 0, with one write a step. None: no momentum.
         error: which prediction is subtracted from v; see the equations.
         normalise: divide o_t by z_tᵀ q_t, where z is a memory of ones: linear attention with
             positive features. Where that is zero, as nothing like q_t has been written, o_t is
@@ -87,14 +97,40 @@ def chunk_memory(
     _check(q, k, v, log_decay, beta, log_momentum, error, normalise, initial_state, cu_seqlens)
     if chunk < 1:
         raise ValueError(f"chunk_memory needs chunks of at least 1 step, not {chunk}")
+    q, k, v = each_head(q, k, v)
     if log_decay is not None and log_decay.dim() == 1:
         log_decay = log_decay.expand(q.shape[:3])
+    steps = (q.shape[1], k.shape[2]) if k.dim() == 5 else None
+    if steps is not None:
+        q, k, v, log_decay, beta, cu_seqlens = one_after_another(
+            q, k, v, log_decay, beta, cu_seqlens
+        )
     if normalise:
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if initial_state is not None:
         initial_state = initial_state.to(work_dtype(q))
-    if runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, chunk)):
+    by_key = log_decay is not None and log_decay.dim() == 4
+    if by_key and error == "none" and beta is not None:
+        v, beta = (beta[..., None] * v).to(v.dtype), None
+    elif by_key and error != "none" and beta is None:
+        beta = torch.ones_like(v[..., 0])
+    kernels = runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, by_key, chunk))
+    if by_key and kernels:
+        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
+
+        o, state = gla_kernels(q, k, v, log_decay, beta, initial_state, cu_seqlens, factor)
+    elif by_key:
+        o, state = gla_chunks(
+            q * factor,
+            k,
+            v,
+            log_decay,
+            beta=beta,
+            initial_state=initial_state,
+            cu_seqlens=cu_seqlens,
+        )
+    elif kernels:
         from hypercrl_kernels.memory.chunk_memory.op import memory_kernels
 
         place = ERRORS.index(error)
@@ -115,11 +151,11 @@ def chunk_memory(
         )
     if normalise:
         o = normalised(o)
-    return o, state
+    return o if steps is None else o.unflatten(1, steps)[:, :, -1], state
 
 
 def _why_not(
-    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, chunk: int
+    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, by_key: bool, chunk: int
 ) -> str | None:
     """The reason why the kernels do not take this, None where they do."""
     if q.shape[-1] > MAX_KEYS:
@@ -129,6 +165,8 @@ def _why_not(
     widest = 128 if q.dtype == torch.float32 else 256
     if v.shape[-1] > widest:
         return f"values are wider than {widest}"
+    if by_key and error != "none" and max(q.shape[-1], v.shape[-1]) > widest // 2:
+        return f"heads with a decay of every key and an error are wider than {widest // 2}"
     wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
     if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
         return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
@@ -148,21 +186,38 @@ def _check(
     cu_seqlens: Tensor | None,
 ) -> None:
     name = "chunk_memory"
-    batch, length, heads = check_sequences(name, q, k, v)
+    several, first = k.dim() == 5, (k, v)
+    if several:
+        if k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
+            raise ValueError(
+                f"{name} needs k [B, T, n, H, K] and v [B, T, n, H, V] with one B, T and n ≥ 1; "
+                f"got {tuple(k.shape)} and {tuple(v.shape)}"
+            )
+        first = (k[:, :, 0], v[:, :, 0])
+    batch, length, heads = check_sequences(name, q, *first, grouped=True)
     if error not in ERRORS:
         raise ValueError(f"{name} knows error {', '.join(ERRORS)}; got {error!r}")
     if normalise and (error != "none" or log_momentum is not None):
         raise ValueError(f"{name} with normalise needs error='none' and no momentum")
-    sizes = {"B": batch, "T": length, "H": heads}
+    if several and (error == "chunk_start" or log_momentum is not None):
+        raise ValueError(f"{name} with several writes a step needs another error, and no momentum")
+    sizes = {"B": batch, "T": length, "H": heads, "K": q.shape[-1]}
     if log_decay is not None:
-        letters = "H" if log_decay.dim() == 1 else "BTH"
+        letters = {1: "H", 4: "BTHK"}.get(log_decay.dim(), "BTH")
         check_shape(name, "log_decay", log_decay, letters, **sizes)
-    for gate, x in (("beta", beta), ("log_momentum", log_momentum)):
-        if x is not None:
-            check_shape(name, gate, x, "BTH", **sizes)
+        if letters == "BTHK" and (error not in ("none", "after_decay") or log_momentum is not None):
+            raise ValueError(
+                f"{name} with a decay of every key needs error='none' or 'after_decay' and no "
+                f"momentum"
+            )
+    if beta is not None:
+        writes = {"n": k.shape[2]} if several else {}
+        check_shape(name, "beta", beta, "BTnH" if several else "BTH", **sizes, **writes)
+    if log_momentum is not None:
+        check_shape(name, "log_momentum", log_momentum, "BTH", **sizes)
     check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     count = check_offsets(name, cu_seqlens, batch, length)
     if initial_state is not None:
         letters = "NHKV" if log_momentum is None else "NH2KV"
-        widths = {"K": q.shape[-1], "V": v.shape[-1] + normalise, "2": 2}
-        check_shape(name, "initial_state", initial_state, letters, N=count, H=heads, **widths)
+        sizes |= {"N": count, "V": v.shape[-1] + normalise, "2": 2}
+        check_shape(name, "initial_state", initial_state, letters, **sizes)

@@ -17,6 +17,7 @@ gates alone (`weights_of`).
 import triton
 import triton.language as tl
 
+from hypercrl_kernels.memory.chunk_memory.inverse_triton import inverse_of
 from hypercrl_kernels.memory.chunks_triton import (
     gates_of,
     last_of,
@@ -25,49 +26,6 @@ from hypercrl_kernels.memory.chunks_triton import (
     state_of,
     weights_of,
 )
-
-
-@triton.jit
-def _doubled(block, inverse, unit, DOT: tl.constexpr):
-    """Newton's 2T − T (T + lower T): of inverted blocks of n rows, those of 2n.
-
-    For bfloat16 it takes products of float16, whose mantissa is that of TF32, and writes it T − T
-    (T + lower T − I): what is rounded then is T, exactly as the difference sees it, and the
-    difference, which is small, where else it is something near I.
-    """
-    if DOT == "tf32x3":
-        once = tl.dot(block, inverse, acc=inverse, input_precision=DOT)
-        return 2.0 * inverse - tl.dot(inverse, once, input_precision=DOT)
-    half = inverse.to(tl.float16)
-    inverse = half.to(tl.float32)
-    beyond = tl.dot(block.to(tl.float16), half, acc=inverse - unit).to(tl.float16)
-    return inverse - tl.dot(half, beyond)
-
-
-@triton.jit
-def _inverse(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
-    """T = (I + lower)⁻¹: first the blocks of 16 rows on its diagonal, as a batch, then all of it.
-
-    Each begins with inverted blocks of n rows and doubles them. That is as exact as forward
-    substitution as long as it doubles no more than three times; begun with single rows it is the
-    Neumann series, which loses all digits where keys are correlated.
-    """
-    BLOCKS: tl.constexpr = CHUNK // 16
-    step = tl.reshape(t, [BLOCKS, 16])
-    row = step[:, :, None]
-    column = step[:, None, :]
-    own = (tl.arange(0, BLOCKS)[:, None] == tl.arange(0, BLOCKS)[None, :])[:, None, :, None]
-    block = tl.reshape(lower, [BLOCKS, 16, BLOCKS, 16])
-    block = tl.sum(tl.where(own, block, 0.0), 2)
-    unit = tl.where(row == column, 1.0, 0.0)
-    inverse = unit - tl.where((row > column) & ((row ^ column) == 1), block, 0.0)
-    for _ in tl.static_range(3):
-        inverse = _doubled(block, inverse, unit, DOT)
-    inverse = tl.reshape(tl.where(own, inverse[:, :, None, :], 0.0), [CHUNK, CHUNK])
-    unit = tl.where(t[:, None] == t[None, :], 1.0, 0.0)
-    for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4)):
-        inverse = _doubled(lower, inverse, unit, DOT)
-    return inverse
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -148,7 +106,7 @@ def forward_kernel(
         if ERROR >= 2:
             lower = tl.dot(keys, tl.trans(keys), input_precision=SOLVE) * predict
             lower *= strength[:, None]
-            rest = _inverse(lower, t, CHUNK, INVERT)
+            rest = inverse_of(lower, t, CHUNK, INVERT)
 
         right = right.to(tl.float32)
         out = tl.zeros([CHUNK, BLOCK], tl.float32)

@@ -28,7 +28,12 @@ def memory_recurrence(
     cu_seqlens: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk_memory` one step at a time; q is scaled, all gates are [B, T, H]."""
+    """`chunk_memory` one step at a time; q is scaled, no gate is [H]."""
+    heads = v.shape[-2]
+    q, k = (x.repeat_interleave(heads // x.shape[-2], -2) for x in (q, k))
+    if k.dim() == 4:  # one write a step
+        k, v = k[:, :, None], v[:, :, None]
+        beta = None if beta is None else beta[:, :, None]
     gates = (log_decay, beta, log_momentum)
     state = zero_state(q, v, log_momentum, cu_seqlens) if initial_state is None else initial_state
     recur = partial(_recur, error=error, chunk=chunk)
@@ -49,29 +54,32 @@ def _recur(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     dtype = state.dtype
-    ones = torch.ones(q.shape[:3], dtype=dtype, device=q.device)
-    decay = ones if log_decay is None else log_decay.to(dtype).exp()
-    strength = ones if beta is None else beta.to(dtype)
+    none = torch.zeros(q.shape[:3], dtype=dtype, device=q.device)
+    decay = (none if log_decay is None else log_decay.to(dtype)).exp()
+    decay = decay[..., None] if decay.dim() == 3 else decay  # [B, T, H, 1 or K]
+    strength = torch.ones_like(v[..., 0], dtype=dtype) if beta is None else beta.to(dtype)
     momentum = None if log_momentum is None else log_momentum.to(dtype).exp()
     memory, velocity = (state, None) if momentum is None else state.unbind(2)
     start, outputs = memory, []
     for t in range(q.shape[1]):
-        read, key, value = (x[:, t].to(dtype) for x in (q, k, v))
         if t % chunk == 0:
             start = memory
-        a = decay[:, t, :, None, None]
-        if error == "chunk_start":
-            value = value - _apply(start, key)
-        elif error == "before_decay":
-            value = value - _apply(memory, key)
-        elif error == "after_decay":
-            value = value - _apply(a * memory, key)
-        write = torch.einsum("bhk,bhv->bhkv", key, strength[:, t, :, None] * value)
-        if momentum is not None and velocity is not None:
-            write = velocity = momentum[:, t, :, None, None] * velocity + write
-        memory = a * memory + write
-        outputs.append(_apply(memory, read))
-    o = torch.stack(outputs, 1) if outputs else v.new_zeros(v.shape)
+        a = decay[:, t, ..., None]
+        writes = [x[:, t].to(dtype).unbind(1) for x in (k, v, strength)]
+        for key, value, beta in zip(*writes, strict=True):
+            if error == "chunk_start":
+                value = value - _apply(start, key)
+            elif error == "before_decay":
+                value = value - _apply(memory, key)
+            elif error == "after_decay":
+                value = value - _apply(a * memory, key)
+            write = torch.einsum("bhk,bhv->bhkv", key, beta[..., None] * value)
+            if momentum is not None and velocity is not None:
+                write = velocity = momentum[:, t, :, None, None] * velocity + write
+            memory = a * memory + write
+            a = torch.ones_like(a)  # a step decays once, before its first write
+        outputs.append(_apply(memory, q[:, t].to(dtype)))
+    o = torch.stack(outputs, 1) if outputs else v[:, :, -1]
     final = memory if velocity is None else torch.stack([memory, velocity], 2)
     return o.to(v.dtype), final
 

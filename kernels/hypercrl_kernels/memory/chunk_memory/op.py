@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
-from hypercrl_kernels.memory.chunk_memory.launch import launch_backward, launch_forward, problem_of
+from hypercrl_kernels.memory.chunk_memory import launch as fused
+from hypercrl_kernels.memory.chunk_memory import split_launch
+from hypercrl_kernels.memory.chunk_memory.launch import Problem, problem_of
 from hypercrl_kernels.memory.operators import (
+    Unwritten,
     contiguous,
     differentiable,
     for_operator,
@@ -22,31 +25,46 @@ _ARGUMENTS = (
 )
 
 
+def _outputs(p: Problem, save: bool) -> tuple[Unwritten, ...]:
+    """o, the final state, and what the backward pass is given again."""
+    if split_launch.choose_split(p) is not None:
+        return split_launch.outputs(p, save)
+    return (*p.outputs(save), None, None)
+
+
 def _forward(*arguments):
-    """o, the final state, and what `_backward_kernels` takes as the last two arguments."""
+    """`_outputs`, written."""
     *tensors, error, scale, chunk, save = arguments
-    return tuple(launch_forward(problem_of(tensors, error, scale, chunk), tensors, save))
+    p = problem_of(tensors, error, scale, chunk)
+    split = split_launch.choose_split(p)
+    if split is not None:
+        return tuple(split_launch.launch_forward(p, split, tensors, save))
+    return (*fused.launch_forward(p, tensors, save), None, None)
 
 
 def _backward_kernels(*arguments):
     """Gradients of the first seven arguments; None for one that is not there."""
-    *tensors, error, scale, chunk, d_o, d_final, states, inverse = arguments
-    problem = problem_of(tensors, error, scale, chunk)
-    return launch_backward(problem, tensors, d_o, d_final, (states, inverse))
+    *tensors, error, scale, chunk, d_o, d_final, states, inverse, sums, errors = arguments
+    p = problem_of(tensors, error, scale, chunk)
+    split = split_launch.choose_split(p)
+    if split is not None:
+        kept = (states, inverse, sums, errors)
+        return split_launch.launch_backward(p, split, tensors, d_o, d_final, kept)
+    return fused.launch_backward(p, tensors, d_o, d_final, (states, inverse))
 
 
 memory_op = torch.library.custom_op(
     "hypercrl::chunk_memory",
     for_operator(_forward),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 memory_backward_op = torch.library.custom_op(
     "hypercrl::chunk_memory_backward",
     for_operator(_backward_kernels),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states, Tensor? inverse) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor? d_final, Tensor? states, Tensor? inverse, "
+    "Tensor? sums, Tensor? errors) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(memory_backward_op, _backward_kernels)
 
@@ -56,7 +74,7 @@ _run_backward = unless_traced(memory_backward_op, _backward_kernels)
 def _(*arguments):
     *tensors, error, scale, chunk, save = arguments
     p = problem_of(tensors, error, scale, chunk)
-    return unwritten(p.outputs(save), p.device)
+    return unwritten(_outputs(p, save), p.device)
 
 
 @memory_backward_op.register_fake
@@ -76,11 +94,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 @first_order
 def _backward(ctx, d_o, d_final, *_):
-    *tensors, states, inverse = ctx.saved_tensors
+    tensors, kept = ctx.saved_tensors[:8], ctx.saved_tensors[8:]
     if d_o is None:
         d_o = torch.zeros_like(tensors[2])
     problem = (*tensors, *ctx.options)
-    gradients = _run_backward(*problem, d_o, d_final, states, inverse)
+    gradients = _run_backward(*problem, d_o, d_final, *kept)
     return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 

@@ -46,11 +46,13 @@ def memory_step(
     """`chunk_memory` for one step; an error at the start of the chunk is one before decay.
 
     Args:
-        q, k: [B, H, K].
-        v: [B, H, V].
+        q: [B, G, K].
+        k: [B, G, K], or [B, n, G, K] with n writes.
+        v: [B, H, V] or [B, n, H, V].
         state: [B, H, K, V], float32; as `chunk_memory` returns it, and written in place.
-        log_decay: [H] or [B, H].
-        beta, log_momentum: [B, H].
+        log_decay: [H], [B, H] or [B, H, K].
+        beta: [B, H] or [B, n, H].
+        log_momentum: [B, H].
         unit_keys: q and k are brought to length 1 first.
 
     Returns:
@@ -59,17 +61,29 @@ def memory_step(
     Raises:
         ValueError: shapes that do not fit together; on a CPU, log gates above zero.
     """
-    _check_step("memory_step", q, k, v)
-    (batch, heads, keys), values = q.shape, v.shape[2] + normalise
+    name = "memory_step"
+    several = k.dim() == 4 and v.dim() == 4 and k.shape[:2] == v.shape[:2] and k.shape[1] > 0
+    first = (k[:, 0], v[:, 0]) if several else (k, v)
+    _check_step(name, q, *first, grouped=True)
+    if several and (error == "chunk_start" or log_momentum is not None):
+        raise ValueError(f"{name} with several writes needs another error, and no momentum")
+    (batch, keys), heads = (q.shape[0], q.shape[2]), v.shape[-2]
     letters = "BHKV" if log_momentum is None else "BH2KV"
-    sizes = {"B": batch, "H": heads, "K": keys, "V": values, "2": 2}
-    check_shape("memory_step", "state", state, letters, **sizes)
+    sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[-1] + normalise, "2": 2}
+    check_shape(name, "state", state, letters, **sizes)
     if log_decay is not None:
-        letters = "H" if log_decay.dim() == 1 else "BH"
-        check_shape("memory_step", "log_decay", log_decay, letters, **sizes)
-    for gate, x in (("beta", beta), ("log_momentum", log_momentum)):
-        if x is not None:
-            check_shape("memory_step", gate, x, "BH", **sizes)
+        letters = {1: "H", 3: "BHK"}.get(log_decay.dim(), "BH")
+        check_shape(name, "log_decay", log_decay, letters, **sizes)
+        if letters == "BHK" and (error not in ("none", "after_decay") or log_momentum is not None):
+            raise ValueError(
+                f"{name} with a decay of every key needs error='none' or 'after_decay' and no "
+                f"momentum"
+            )
+    if beta is not None:
+        writes = {"n": k.shape[1]} if several else {}
+        check_shape(name, "beta", beta, "BnH" if several else "BH", **sizes, **writes)
+    if log_momentum is not None:
+        check_shape(name, "log_momentum", log_momentum, "BH", **sizes)
     check_log_gates("memory_step", log_decay=log_decay, log_momentum=log_momentum)
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("memory_step", state):
@@ -205,8 +219,11 @@ def mlp_memory_step(
     return mlp_memory_step_reference(q, k, v, log_decay, beta, log_momentum, state, activation)
 
 
-def _check_step(operation: str, q: Tensor, k: Tensor, v: Tensor) -> None:
-    if q.dim() != 3 or v.dim() != 3 or q.shape != k.shape or q.shape[:2] != v.shape[:2]:
+def _check_step(operation: str, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool = False) -> None:
+    heads = q.shape[:-1] == v.shape[:-1]
+    if grouped and q.dim() == 3 and q.shape[:1] == v.shape[:-2] and q.shape[1] > 0:
+        heads = v.shape[1] % q.shape[1] == 0
+    if q.dim() != 3 or v.dim() != 3 or q.shape != k.shape or not heads:
         raise ValueError(
             f"{operation} needs q and k [B, H, K] and v [B, H, V] with one B and H; got "
             f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"

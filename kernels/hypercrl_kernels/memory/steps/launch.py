@@ -30,13 +30,14 @@ def launch_step(
     unit_keys: bool = False,
 ) -> Tensor:
     """`memory_step`, and with log_decay [B, H, K] `gla_step`, by the kernel."""
-    batch, heads, keys = q.shape
+    batch, groups, keys = q.shape
+    heads, values = v.shape[-2:]
     if log_decay is not None and log_decay.dim() == 1:
         log_decay = log_decay.expand(batch, heads)
     sequences = [x.contiguous() for x in (q, k, v)]
     gates = [None if x is None else x.contiguous() for x in (log_decay, beta, log_momentum)]
-    o = torch.empty_like(sequences[2])
-    columns = v.shape[2] + normalise
+    o = torch.empty((batch, heads, values), dtype=v.dtype, device=v.device)
+    columns = values + normalise
     width = triton.next_power_of_2(keys)
     # A program of 4096 numbers: many enough to fill the device, each with its loads in flight.
     block = triton.next_power_of_2(columns)
@@ -44,7 +45,8 @@ def launch_step(
         block = min(block, max(1, 4096 // width))
     step_kernel[(triton.cdiv(columns, block), batch * heads)](
         *sequences, *gates, state, o, scale, LEAST_LENGTH,
-        KEYS=keys, WIDTH=width, VALUES=v.shape[2], BLOCK=block,
+        HEADS=heads, GROUP=heads // groups, WRITES=k.shape[1] if k.dim() == 4 else 1,
+        KEYS=keys, WIDTH=width, VALUES=values, BLOCK=block,
         DECAY=log_decay is not None, VECTOR=log_decay is not None and log_decay.dim() == 3,
         STRENGTH=beta is not None, MOMENTUM=log_momentum is not None, ERROR=error != "none",
         BEFORE=error != "after_decay", NORMALISE=normalise, UNIT=unit_keys,

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from hypercrl_kernels.memory.based.naive import EPSILON, taylor_features
 from hypercrl_kernels.memory.chunk_memory.naive import Error, normalised
+from hypercrl_kernels.memory.chunk_memory.writes import each_head
 from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
 from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
 
@@ -30,25 +31,32 @@ def memory_step_reference(
 ) -> Tensor:
     """`memory_step` in torch operations."""
     memory, velocity = (state, None) if log_momentum is None else state.unbind(2)
-    read, key, value = (x.to(state.dtype) for x in (q, k, v))
+    read, keys, values = (x.to(state.dtype) for x in each_head(q, k, v))
     if unit_keys:
-        read, key = functional.normalize(torch.stack([read, key]), dim=-1, eps=LEAST_LENGTH)
+        read, keys = (functional.normalize(x, dim=-1, eps=LEAST_LENGTH) for x in (read, keys))
     if normalise:
-        value = torch.cat([value, torch.ones_like(value[..., :1])], -1)
-    decay = None if log_decay is None else log_decay.to(state.dtype).exp()[..., None, None]
-    if decay is not None and error != "before_decay" and error != "chunk_start":
-        memory.mul_(decay)
-    if error != "none":
-        value = value - _apply(memory, key)
-    if decay is not None and error in ("before_decay", "chunk_start"):
-        memory.mul_(decay)
-    if beta is not None:
-        value = beta[..., None] * value
-    written = key[..., None] * value[..., None, :]
-    if velocity is not None and log_momentum is not None:
-        velocity.mul_(log_momentum.to(state.dtype).exp()[..., None, None]).add_(written)
-        written = velocity
-    memory.add_(written)
+        values = torch.cat([values, torch.ones_like(values[..., :1])], -1)
+    decay = None if log_decay is None else log_decay.to(state.dtype).exp()[..., None]
+    if decay is not None and decay.dim() < state.dim():
+        decay = decay[..., None]  # one for all keys
+    if keys.dim() == 3:
+        keys, values, beta = keys[:, None], values[:, None], None if beta is None else beta[:, None]
+    for i in range(keys.shape[1]):
+        key, value = keys[:, i], values[:, i]
+        decays = decay is not None and i == 0
+        if decays and error != "before_decay" and error != "chunk_start":
+            memory.mul_(decay)
+        if error != "none":
+            value = value - _apply(memory, key)
+        if decays and error in ("before_decay", "chunk_start"):
+            memory.mul_(decay)
+        if beta is not None:
+            value = beta[:, i, :, None] * value
+        written = key[..., None] * value[..., None, :]
+        if velocity is not None and log_momentum is not None:
+            velocity.mul_(log_momentum.to(state.dtype).exp()[..., None, None]).add_(written)
+            written = velocity
+        memory.add_(written)
     o = _apply(memory, read * scale)
     if normalise:
         o = normalised(o)

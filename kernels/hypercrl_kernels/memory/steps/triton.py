@@ -10,16 +10,19 @@ from hypercrl_kernels.memory.mlp_memory.forward_triton import activate
 
 @triton.jit
 def step_kernel(
-    q,  # [B, H, K]
-    k,  # [B, H, K]
-    v,  # [B, H, V]
+    q,  # [B, H / GROUP, K]
+    k,  # [B, WRITES, H / GROUP, K]
+    v,  # [B, WRITES, H, V]
     log_decay,  # [B, H] or, as VECTOR, [B, H, K]
-    beta,  # [B, H]
+    beta,  # [B, WRITES, H]
     log_momentum,  # [B, H]
     state,  # [B, H, (2,) K, COLUMNS] float32, written in place
     o,  # [B, H, V], written
     scale,
     least_length,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,  # heads that share queries and keys
+    WRITES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,  # K, padded
     VALUES: tl.constexpr,
@@ -42,14 +45,12 @@ def step_kernel(
     mask = in_keys[:, None] & (column < columns)[None, :]
     here = index * copies * KEYS * columns + unit[:, None] * columns + column[None, :]
     memory = tl.load(state + here, mask=mask, other=0.0)
-    read = tl.load(q + index * KEYS + unit, mask=in_keys, other=0.0).to(tl.float32)
-    key = tl.load(k + index * KEYS + unit, mask=in_keys, other=0.0).to(tl.float32)
-    value = tl.load(v + index * VALUES + column, mask=column < VALUES, other=0.0).to(tl.float32)
+    groups: tl.constexpr = HEADS // GROUP
+    batch, head = index // HEADS, index % HEADS
+    at = batch * groups + head // GROUP
+    read = tl.load(q + at * KEYS + unit, mask=in_keys, other=0.0).to(tl.float32)
     if UNIT:
         read /= tl.maximum(tl.sqrt(tl.sum(read * read, 0)), least_length)
-        key /= tl.maximum(tl.sqrt(tl.sum(key * key, 0)), least_length)
-    if NORMALISE:
-        value = tl.where(column == VALUES, 1.0, value)
     kept = memory
     if DECAY:
         if VECTOR:
@@ -57,20 +58,31 @@ def step_kernel(
             kept = memory * tl.exp(gate.to(tl.float32))[:, None]
         else:
             kept = memory * tl.exp(tl.load(log_decay + index).to(tl.float32))
-    if ERROR:
-        if BEFORE:
-            value -= tl.sum(memory * key[:, None], 0)
-        else:
-            value -= tl.sum(kept * key[:, None], 0)
-    if STRENGTH:
-        value *= tl.load(beta + index).to(tl.float32)
-    write = key[:, None] * value[None, :]
-    if MOMENTUM:
-        place = state + here + KEYS * columns
-        momentum = tl.exp(tl.load(log_momentum + index).to(tl.float32))
-        write += momentum * tl.load(place, mask=mask, other=0.0)
-        tl.store(place, write, mask=mask)
-    memory = kept + write
+    for i in tl.static_range(WRITES):
+        step = batch * WRITES + i
+        at = (step * groups + head // GROUP) * KEYS + unit
+        key = tl.load(k + at, mask=in_keys, other=0.0).to(tl.float32)
+        at = (step * HEADS + head) * VALUES + column
+        value = tl.load(v + at, mask=column < VALUES, other=0.0).to(tl.float32)
+        if UNIT:
+            key /= tl.maximum(tl.sqrt(tl.sum(key * key, 0)), least_length)
+        if NORMALISE:
+            value = tl.where(column == VALUES, 1.0, value)
+        if ERROR:
+            if BEFORE:
+                value -= tl.sum(memory * key[:, None], 0)
+            else:
+                value -= tl.sum(kept * key[:, None], 0)
+        if STRENGTH:
+            value *= tl.load(beta + step * HEADS + head).to(tl.float32)
+        write = key[:, None] * value[None, :]
+        if MOMENTUM:
+            place = state + here + KEYS * columns
+            momentum = tl.exp(tl.load(log_momentum + index).to(tl.float32))
+            write += momentum * tl.load(place, mask=mask, other=0.0)
+            tl.store(place, write, mask=mask)
+        memory = kept + write
+        kept = memory
     tl.store(state + here, memory, mask=mask)
     out = tl.sum(memory * read[:, None], 0) * scale
     if NORMALISE:

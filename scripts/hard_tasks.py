@@ -1,0 +1,282 @@
+"""What helps where one network of its own does not solve a task? Settings against each other.
+
+    python scripts/hard_tasks.py --seconds 280 --out OUT [--only 'slide/*,push/*/0'] [--device cpu]
+    python scripts/hard_tasks.py --table docs/results/hard/hard_tasks.jsonl
+
+A cell is a sequence, a variant of the settings and a seed. As many run at a time as there are
+cores, over all GPUs, and end in time; seed 0 of everything comes first. OUT/hard_tasks.jsonl has a
+line a cell: of every task what its evaluation came to right after its own training, also of runs
+that were cut short, and of those that ended what it came to after all tasks. The table holds means
+over seeds, and of all cells the worst and the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from evidence import gpu_names, time_limit
+from evidence_grid import STANDARD
+from rich.console import Console
+from rich.table import Table
+
+from hypercrl.base.cores import cores
+from hypercrl.base.files import write_atomically
+from hypercrl.base.strict_json import from_json, to_json
+from hypercrl.bench import Cell, LocalWorkers, run_grid
+from hypercrl.bench.mps import served
+from hypercrl.runs.run_folder import FAILURE
+
+SAVING = 22.0
+"""Seconds before the end at which whatever still runs is told to save."""
+COMMON = ("logger=[]", "threads=1", "protocol.eval_tasks=0")
+MEMBERS = ("method.members=5",)
+PENALTY = (*MEMBERS, "planner.risk=penalty")
+KNOTS = ("planner.knots=5",)
+BURSTS = ("exploration.burst_share=0.3",)
+POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A sequence and what is tried on it.
+
+    Attributes:
+        words: settings of every cell.
+        variants: settings beside these, by name.
+        seeds: how many.
+    """
+
+    words: tuple[str, ...]
+    variants: Mapping[str, tuple[str, ...]]
+    seeds: int
+
+
+HARD = {
+    "hopper": Hard(
+        (
+            *("env=walkers", "method=single", "preset=quick", "protocol.num_tasks=1"),
+            *("protocol.robots=16", "protocol.random_steps=2000", "protocol.planned_steps=48000"),
+            *("protocol.update_every=400", "protocol.updates=500", "protocol.batch_size=256"),
+            *("protocol.replay_capacity=50000", "protocol.eval_every=12000"),
+            *("protocol.eval_episodes=4", "protocol.checkpoint_every=16000"),
+            *("protocol.prediction_horizon=5", "exploration.planned_std=0.1"),
+        ),
+        {
+            "policy": (*POLICY, "planner.horizon=60", "planner.iterations=2"),
+            "policy, 5 members, penalty": (
+                *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY),
+            ),
+            "cem, 5 members": (
+                *("planner.samples=300", "planner.horizon=40", "planner.elites=30", *MEMBERS),
+            ),
+        },
+        seeds=2,
+    ),
+    "cheetah_joints": Hard(
+        (
+            *("env=cheetah_joints", "method=single", "preset=quick", "protocol.num_tasks=3"),
+            *("protocol.robots=8", "protocol.eval_every=14000", "protocol.checkpoint_every=5000"),
+            "protocol.final_episodes=20",
+        ),
+        {
+            "as it is": (),
+            "500 samples": ("planner.samples=500", "planner.elites=20"),
+            "5 members": MEMBERS,
+            "5 members, penalty, 200 samples, horizon 20": (
+                *("planner.samples=200", "planner.elites=20", "planner.horizon=20", *PENALTY),
+            ),
+        },
+        seeds=2,
+    ),
+    "door5": Hard(
+        ("env=door5", "method=single", *STANDARD, "protocol.final_episodes=20"),
+        {
+            "as it is": (),
+            "5 members": MEMBERS,
+            "bursts": BURSTS,
+            "5 members, bursts": (*MEMBERS, *BURSTS),
+        },
+        seeds=2,
+    ),
+    "slide": Hard(
+        ("env=slide", "method=single", *STANDARD, "protocol.final_episodes=20"),
+        {
+            "as it is": (),
+            "5 knots": KNOTS,
+            "5 members": MEMBERS,
+            "5 knots, 5 members": (*KNOTS, *MEMBERS),
+            "5 knots, 5 members, penalty": (*KNOTS, *PENALTY),
+            "5 knots, 1000 samples, horizon 30": (
+                *(*KNOTS, "planner.samples=1000", "planner.horizon=30"),
+            ),
+        },
+        seeds=2,
+    ),
+    "push": Hard(
+        ("env=push", "method=hnet", "preset=quick", "protocol.final_episodes=40"),
+        {
+            "as it is": (),
+            "bursts": BURSTS,
+            "planned_std 0.5": ("exploration.planned_std=0.5",),
+            "500 updates": ("protocol.updates=500",),
+            "bursts, 500 updates": (*BURSTS, "protocol.updates=500"),
+            "bursts, 1800 planned steps": (
+                *(*BURSTS, "protocol.planned_steps=1800", "protocol.replay_capacity=2400"),
+            ),
+            "5 members": MEMBERS,
+        },
+        seeds=5,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class HardCell:
+    sequence: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.sequence}/{self.variant}/{self.seed}"
+
+    def words(self, *others: str) -> list[str]:
+        """The settings of `hypercrl train`."""
+        hard = HARD[self.sequence]
+        return [*hard.words, *COMMON, *hard.variants[self.variant], f"seed={self.seed}", *others]
+
+
+def cells(only: str = "*") -> Iterator[HardCell]:
+    """Those that fit a pattern of `only`: seed 0 of everything first, then the shortest runs."""
+    every = [
+        HardCell(sequence, variant, seed)
+        for sequence, hard in HARD.items()
+        for variant in hard.variants
+        for seed in range(hard.seeds)
+    ]
+    every.sort(key=lambda cell: (cell.seed > 0 and cell.sequence != "push", cell.seed))
+    for cell in every:
+        if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
+            yield cell
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run what there is time for, and read what all of it came to."""
+    wanted = list(cells(arguments.only))
+    device = [f"device={arguments.device}"] if arguments.device else []
+    grid = [
+        Cell(cell.name, tuple(cell.words(*device, *arguments.words)), arguments.work / str(number))
+        for number, cell in enumerate(wanted)
+    ]
+    names = [] if arguments.device == "cpu" else gpu_names(None)
+    slots = arguments.workers or cores()
+    console = Console(width=200)
+    with (
+        time_limit(arguments.seconds - SAVING),
+        served(names, min(slots, len(grid)), "auto", console.print) as service,
+        closing(LocalWorkers(slots, names, service)) as workers,
+    ):
+        run_grid(grid, workers, retries=0, console=Console(quiet=True))
+    for cell in grid:
+        if (failed := cell.folder / FAILURE).exists():
+            console.print(f"{cell.name}: {failed.read_text(encoding='utf-8')}", markup=False)
+    records = [record(cell, run.folder) for cell, run in zip(wanted, grid, strict=True)]
+    lines = "".join(to_json({**one, "commit": arguments.commit}) + "\n" for one in records)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.out / "hard_tasks.jsonl", lines.encode())
+    return records
+
+
+def record(cell: HardCell, folder: Path) -> dict[str, Any]:
+    """Settings of a cell, and of its tasks the evaluations until the end of their training.
+
+    The latest evaluation of every task by its own model comes first in "tasks"; those after all
+    tasks are in "end".
+    """
+    metrics = read_lines(folder / "metrics.jsonl")
+    evals = [one for one in metrics if one["kind"] == "eval"]
+    own = {one["task"]: one for one in evals if one["on"] == one["task"] and one["env_steps"]}
+    last = max((one["env_steps"] for one in evals), default=0)
+    ended = (folder / "result.json").exists()
+    return {
+        "cell": cell.name,
+        "words": cell.words(),
+        "ended": ended,
+        "tasks": [_short(own[task]) for task in sorted(own)],
+        "end": [_short(one) for one in evals if ended and one["env_steps"] == last],
+    }
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON Lines file; none where there is none."""
+    if not file.exists():
+        return []
+    *lines, _ = file.read_text(encoding="utf-8").split("\n")
+    return [from_json(line) for line in lines]
+
+
+def _short(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: float(f"{value:.4g}") if isinstance(value, float) else value
+        for key, value in values.items()
+        if key not in ("kind", "task")
+    }
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a variant: of each task the mean over the seeds that came so far."""
+    rows = Table("sequence", "variant", "seeds", "success", "return", "error")
+    for title in ("worst, mean", "at the end"):
+        rows.add_column(title)
+    by_variant: dict[str, list[Mapping[str, Any]]] = {}
+    for one in records:
+        by_variant.setdefault(one["cell"].rpartition("/")[0], []).append(one)
+    for name, runs in by_variant.items():
+        sequence, _, variant = name.partition("/")
+        most = max(len(one["tasks"]) for one in runs)
+        tasks = [[r["tasks"][t] for r in runs if len(r["tasks"]) > t] for t in range(most)]
+
+        def means(key: str, form: str, tasks: list[list[Any]] = tasks) -> str:
+            values = ([one[key] for one in task if one[key] is not None] for task in tasks)
+            return " ".join(format(mean(own), form) if own else "–" for own in values)
+
+        ends = [one for run in runs for one in run["end"]]
+        seeds = f"{sum(bool(one['ended']) for one in runs)}/{len(runs)}"
+        shown = (means("success", ".2f"), means("return", ".0f"), means("prediction_error", ".2g"))
+        overall = (_overall(each) for each in ([one for task in tasks for one in task], ends))
+        rows.add_row(sequence, variant, seeds, *shown, *overall)
+    return rows
+
+
+def _overall(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    values = [one["success"] for one in evaluations]
+    return f"{min(values):.2f}, {mean(values):.3f}" if values else "–"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="*", help="further settings, of every cell")
+    parser.add_argument("--seconds", type=float, default=280.0, help="in all, saving included")
+    parser.add_argument("--out", type=Path, help="folder of what is to come back")
+    parser.add_argument("--only", default="*", help="patterns of cells: 'slide/*,push/bursts/0'")
+    parser.add_argument("--workers", type=int, help="cells at a time; as many as there are cores")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/hard_tasks"), help="of the runs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="auto where it is not given")
+    parser.add_argument("--commit", help="is kept in every line")
+    parser.add_argument("--table", type=Path, help="show what is kept in this file, run nothing")
+    arguments = parser.parse_intermixed_args()
+    if not (arguments.table or arguments.out):
+        parser.error("give --out, or --table")
+    records = read_lines(arguments.table) if arguments.table else run(arguments)
+    Console(width=200).print(table(records))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A boundary over which episodes of the old task give way to the new one's."""
+
+import gymnasium
+import numpy as np
+import pytest
+from killed_runs import assert_same, learned, outcome, saved_and_killed
+
+from hypercrl.cli import main
+from hypercrl.runs.checkpoint import load_checkpoint
+
+EPISODE = 5
+
+
+class World(gymnasium.Env):
+    """s' = s ± a: every transition says which of the two it is of."""
+
+    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self, sign=1, render_mode=None):
+        self.sign = sign
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.state, {}
+
+    def step(self, action):
+        self.state = (self.state + self.sign * action).astype(np.float32)
+        return self.state, -float(np.linalg.norm(self.state)), False, False, {}
+
+
+gymnasium.register("BlurredWorlds-v0", World, max_episode_steps=EPISODE)
+TASKS = ", ".join(
+    f"{{task: gym, id: BlurredWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1)
+)
+WORDS = (
+    "preset=smoke",
+    "device=cpu",
+    "method=single",
+    f"env.tasks=[{TASKS}]",
+    "dynamics.hidden=[8]",
+    "planner.samples=8",
+    "planner.elites=2",
+    "planner.horizon=3",
+    "protocol.prediction_horizon=3",
+    "protocol.updates=2",
+    "protocol.final_episodes=1",
+)
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+@pytest.mark.parametrize("robots", [1, 2])
+def test_the_old_task_fades_out(robots, tmp_path):
+    """Of 200 episodes of the second task the first half are of the first one with a probability
+    that falls from one to none."""
+    words = (
+        f"protocol.robots={robots}",
+        "protocol.random_steps=1000",
+        "protocol.planned_steps=0",
+        "protocol.replay_capacity=1000",
+        "protocol.blur=500",
+    )
+    main(["train", *WORDS, *words, f"run_dir={tmp_path / 'r'}"])
+    tree = load_checkpoint(tmp_path / "r/checkpoints/latest.safetensors")
+    replay = tree["learner"]["replay"]
+    moved = (replay["next_obs"] - replay["obs"])[:, :2].double()
+    signs = (moved * replay["action"]).sum(1).sign().reshape(-1, EPISODE, robots).transpose(1, 2)
+    assert (signs == signs[..., :1]).all(), "an episode is of one task"
+    old = (signs[..., 0] > 0).flatten().double()
+    assert len(old) == 200
+    assert old[0] == 1, "it begins as the task before ended"
+    assert not old[100:].any()
+    early, late = old[:50].mean(), old[50:100].mean()
+    for share, wanted in ((early, 0.75), (late, 0.25)):
+        assert abs(share - wanted) < 3 * (wanted * (1 - wanted) / 50) ** 0.5
+    begun = replay["obs"][:, :2].reshape(-1, EPISODE, robots, 2)[:, 0]
+    assert len(begun.flatten(0, 1).unique(dim=0)) == 200, "of starts that are drawn anew"
+
+
+def test_a_boundary_is_sharp_unless_said_otherwise(tmp_path):
+    words = ("protocol.random_steps=50", "protocol.planned_steps=0")
+    main(["train", *WORDS, *words, f"run_dir={tmp_path / 'r'}"])
+    replay = load_checkpoint(tmp_path / "r/checkpoints/latest.safetensors")["learner"]["replay"]
+    moved = (replay["next_obs"] - replay["obs"])[:, :2]
+    assert ((moved * replay["action"]).sum(1) < 0).all()
+
+
+def test_saved_and_killed_within_a_blurred_boundary_it_ends_the_same(tmp_path, monkeypatch):
+    words = (
+        *WORDS,
+        "protocol.random_steps=20",
+        "protocol.planned_steps=20",
+        "protocol.update_every=10",
+        "protocol.blur=30",
+        "task_id=given",
+    )
+    main(["train", *words, f"run_dir={tmp_path / 'straight'}"])
+    run = tmp_path / "run"
+    within = saved_and_killed(
+        run, words, (8, 30, 60), monkeypatch, lambda tree: tree["position"]["task"] == 1
+    )
+    assert len(within) > 60
+    assert outcome(run) == outcome(tmp_path / "straight")
+    assert_same(learned(run), learned(tmp_path / "straight"))
