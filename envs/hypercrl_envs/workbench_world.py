@@ -63,7 +63,7 @@ BLOCK_HALF = 0.035
 BLOCK_HEIGHT = 0.06
 
 PUCK_PLACE = (-0.12, -0.14)
-PUCK_RADIUS = 0.03
+PUCK_HALF = 0.03
 PUCK_HEIGHT = 0.056
 PUCK_FRICTION = 0.06
 
@@ -140,8 +140,9 @@ def _block() -> Body:
 
 
 def _puck() -> Body:
-    size = (PUCK_RADIUS, PUCK_HEIGHT / 2)
-    shape = Shape("disc", "cylinder", size, 1000.0, _ICE, friction=PUCK_FRICTION)
+    """Square: a finger 1 cm beside the middle would send a round one 15° beside the way."""
+    size = (PUCK_HALF, PUCK_HALF, PUCK_HEIGHT / 2)
+    shape = Shape("disc", "box", size, 1000.0, _ICE, friction=PUCK_FRICTION)
     return Body(PUCK, (*PUCK_PLACE, PUCK_HEIGHT / 2), (shape,))
 
 
