@@ -22,14 +22,18 @@ BURSTS = 6.25
 in pushing."""
 
 
+USUAL = 300
+"""Steps over which the usual error of a model follows its errors: they come in bursts."""
+
+
 @dataclass
 class InferenceConfig:
     """When the agent infers that the task has changed; errors are squared.
 
     Attributes:
-        hearing: five episodes of pushing. So many steps are the window of the usual error, too.
-        familiar: 0.4 is 1.5 times the usual error. A right model's is within that over so many
-            steps; wrong ones err twice as much at least, and most of them ten times.
+        hearing: five episodes of pushing are 300.
+        familiar: where the wrong model drives, even the right one is less sure. Of a hearing, 0.4
+            is 1.5 times the usual error.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -47,13 +51,17 @@ class InferenceConfig:
         60, least=0, help="steps observed without learning, between alarm and decision"
     )
     hearing: int = number(
-        300, least=1, help="steps that a known task's model acts for before it is gone back to"
+        0,
+        least=0,
+        help="steps in which a known task's model acts to be judged by; "
+        "0: all are judged by their errors since those began",
     )
     familiar: float = number(
         0.4,
         least=0,
         most=1,
-        help="back to it if the logarithm of its error over its usual one is so much at most",
+        help="back to a known task if its log error is this share of the present one's at most; "
+        "after a hearing, if the logarithm of its error over its usual one is this at most",
     )
     margin: float = number(
         0.65,
@@ -96,11 +104,15 @@ class TaskInference:
     one's errors go on. If their mean is within the allowance nothing has changed, and the level
     becomes it: that is what to expect of the model now.
 
-    Else every other known task has a hearing, the one whose model erred least first. Where a wrong
-    model acts the right one errs as well, since it has seen nothing like it; so each is judged by
-    what it errs while it acts itself, from the next episode on, as it did when it learned what its
-    usual error is. The first one that is `familiar` is gone back to. If there is none the task is
-    new.
+    Else, without hearings, the known task whose model erred least, in its levels, is gone back to
+    if the logarithm of that is a `familiar` share of the present one's at most; or the task is new.
+
+    With them, every other known task has a hearing, the one whose model erred least first. Where a
+    wrong model acts the right one errs as well, since it has seen nothing like it; so each is
+    judged by what it errs while it acts itself, from the next episode on, as it did when it learned
+    what its usual error is. The first one that is `familiar` is gone back to. If there is none the
+    task is new. A present one that was gone back to itself is heard last: it learns no more, so
+    that its errors are not those that it would learn from, and may wander off.
 
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
@@ -186,7 +198,7 @@ class TaskInference:
 
     def _follow(self, square: float, share: float = 0.0) -> None:
         config, present = self.config, self.current
-        steps = ((self.levels, config.window), (self.usual, config.hearing))
+        steps = ((self.levels, config.window), (self.usual, USUAL))
         for means, window in steps:
             means[present] += max(share, 1 / window) * (square - means[present])
 
@@ -201,11 +213,13 @@ class TaskInference:
     def _come_to_nothing(self) -> None:
         """The doubt's errors were the right model's, and are usual."""
         if self.doubt:
-            present = self.current
-            error = self.doubted[present] / self.doubt
-            forgotten = (1 - 1 / self.config.hearing) ** self.doubt
-            self.usual[present] = error + forgotten * (self.usual[present] - error)
+            self._count_in(self.doubted[self.current] / self.doubt, self.doubt)
         self._end_doubt()
+
+    def _count_in(self, error: float, steps: int) -> None:
+        """So many steps of this mean error were usual."""
+        forgotten = (1 - 1 / USUAL) ** steps
+        self.usual[self.current] = error + forgotten * (self.usual[self.current] - error)
 
     def _stay(self) -> None:
         self.levels[self.current] = self.doubted[self.current] / self.doubt
@@ -218,10 +232,29 @@ class TaskInference:
         if usual_for_it or self.known == self.config.max_tasks == 1:
             self._stay()
             return None
+        strange = self.doubt if present == self.known - 1 else 0
+        if not self.config.hearing:
+            return self._choose_at_once(errors, strange)
         ratios = [_ratio(error, own) for error, own in zip(errors, usual, strict=True)]
         self.verdicts = {present: ratios[present]}
         self.unheard = sorted(set(range(self.known)) - {present}, key=ratios.__getitem__)
-        return self._go_on(self.doubt if present == self.known - 1 else 0)
+        if present < self.known - 1:
+            self.unheard.append(present)
+        return self._go_on(strange)
+
+    def _choose_at_once(self, errors: Sequence[float], strange: int) -> Change | None:
+        config, present = self.config, self.current
+        ratios = [_ratio(error, own) for error, own in zip(errors, self.levels, strict=True)]
+        best = min(range(self.known), key=ratios.__getitem__)
+        familiar = ratios[best] <= ratios[present] ** config.familiar
+        if not familiar and self.known < config.max_tasks:
+            return Change(self.known, True, strange)  # in doubt until it begins
+        if not familiar and ratios[best] >= config.margin * ratios[present]:
+            self._stay()
+            return None
+        self.current = best
+        self._end_doubt()
+        return Change(best, True, strange)
 
     def _begin_hearing(self) -> None:
         self.waited = self.heard = 0
@@ -238,7 +271,10 @@ class TaskInference:
         if log(_ratio(self.total / config.hearing, usual)) > config.familiar:  # whatever comes
             self.verdicts[self.current] = _ratio(self.total / self.heard, usual)
             return self._go_on()
-        return self._settle_on(self.current) if self.heard == config.hearing else None
+        if self.heard < config.hearing:
+            return None
+        self._count_in(self.total / self.heard, self.heard)
+        return self._settle_on(self.current)
 
     def _go_on(self, strange: int = 0) -> Change:
         """The next hearing, or what is to be done when there is none left."""
@@ -294,7 +330,10 @@ class TaskInference:
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]
         self.doubted = list(state["doubted"])
         self.verdicts = {int(task): float(ratio) for task, ratio in state["verdicts"]}
-        self.unheard = list(state["unheard"])
+        self.unheard = same_type("unheard", state["unheard"], list[int])
+        hearings = {*self.verdicts, *self.unheard}
+        if len(self.usual) != self.known or not hearings <= {*range(self.known)}:
+            raise ValueError(f"it is not of {self.known} tasks")
         self.waited, self.heard, self.total = state["waited"], state["heard"], state["total"]
 
 

@@ -81,7 +81,7 @@ class Actor:
         self.lengths = [0] * count
         self.ended: list[Ended] = []
 
-    def begin(self, lingering: float) -> None:
+    def begin(self, lingering: float = 0.0) -> None:
         """The first episode of each robot.
 
         Args:
@@ -123,7 +123,7 @@ class Actor:
                 success = bool(info["success"])
                 self.ended.append(Ended(robot, paid, success, bool(terminated), length))
 
-    def begin_anew(self, lingering: float) -> None:
+    def begin_anew(self, lingering: float = 0.0) -> None:
         """The next episode of the robots whose last one has ended, see `begin`."""
         robots = [episode.robot for episode in self.ended]
         self.ended = []

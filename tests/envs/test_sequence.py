@@ -183,7 +183,8 @@ def test_a_shipped_sequence_can_be_made(path: Path):
     config = yaml.safe_load(path.read_text())
     sequence = TaskSequence(config["tasks"], config["name"], config.get("pad", False))
     assert config["name"] == path.stem
-    assert len(set(sequence.captions)) == len(sequence)
+    different = [spec for i, spec in enumerate(sequence.specs) if spec not in sequence.specs[:i]]
+    assert len(set(sequence.captions)) == len(different)  # what comes again has its caption again
 
 
 def test_captions_tell_tasks_of_one_environment_apart():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -68,6 +69,18 @@ class Stream:
         return taken
 
 
+def test_without_hearings_what_erred_least_since_the_errors_began_is_gone_back_to():
+    stream = Stream(replace(RULE, hearing=0))
+    stream.run(0, 400)
+    for task, known in ((1, 1), (0, 0), (1, 1)):
+        ((delay, chosen),) = stream.run(task, 400)
+        assert chosen == known
+        assert RULE.patience < delay + 1 < RULE.patience + 5
+    stream.misled = 4.0  # as much as a wrong one, and is taken for one
+    ((_, chosen),) = stream.run(0, 90)
+    assert chosen == 2
+
+
 @pytest.mark.parametrize("misled", [1.0, 4.0])
 def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again(misled):
     stream = Stream()
@@ -84,6 +97,15 @@ def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again(misled):
     ((_, chosen),) = stream.run(1, 400)
     assert chosen == 1
     assert stream.owner == [0, 1]
+
+
+@pytest.mark.parametrize("wrong", [{"unheard": [7]}, {"verdicts": [[3, 1.0]]}, {"usual": []}])
+def test_a_state_of_other_tasks_is_refused(wrong):
+    stream = Stream()
+    stream.run(0, 150)
+    again = TaskInference(RULE)
+    with pytest.raises(ValueError, match="not of 1 tasks"):
+        again.load_state({**stream.rule.state(), **wrong})
 
 
 def test_a_task_that_none_is_like_is_new_once_all_were_heard():
@@ -109,6 +131,23 @@ def test_a_task_that_none_is_like_is_new_once_all_were_heard():
     assert last == [(2, True, 0)]
     # A wrong model errs 25 times as much: 1.5 times all that is usual in two steps of thirty.
     assert delay < first[2] + EPISODE + 5
+
+
+def test_a_task_gone_back_to_is_heard_itself_before_another_is_made():
+    """It errs a little more than it did, at every step, and all others err much more."""
+    stream = Stream()
+    for task in (0, 1, 0):
+        stream.run(task, 400)
+    assert (stream.rule.current, stream.rule.known) == (0, 2)
+    usual = stream.rule.usual[0]
+    stream.rule.levels[0] /= 6  # so that what is usual alarms
+    assert stream.run(0, 400) == []
+    assert (stream.rule.current, stream.rule.known) == (0, 2)
+    assert stream.rule.levels[0] == pytest.approx(usual, rel=0.3)  # what to expect of it now
+    stream.rule.levels[0] /= 6
+    stream.width *= 3  # and of what no task is like, one is made all the same
+    ((_, chosen),) = stream.run(0, 200)
+    assert chosen == 2
 
 
 def test_the_least_wrong_one_stays_where_no_more_may_be_made():
@@ -444,7 +483,6 @@ INFERRING = (
     "inference.window=50",
     "inference.patience=20",
     "inference.allowance=4",
-    "inference.hearing=40",
     "inference.alarm=200",
 )
 
@@ -457,6 +495,7 @@ INFERRING = (
             "method.hidden=[16]",
             "method.learning_rate=0.003",
             "method.beta=1",
+            "inference.hearing=40",
         ),
         (
             "method=single",
@@ -464,6 +503,7 @@ INFERRING = (
             "memory=gru",
             "memory.width=8",
             "context.burn_in=10",
+            "inference.familiar=0.6",
             "inference.alarm=1500",  # far from where it learned, a memory says anything
         ),
     ],
@@ -483,7 +523,8 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
     assert (found["precision"], found["recall"]) == (1, 1)
     new, back = (d["env_step"] - 300 * d["task"] for d in result["decisions"])
     assert 20 <= new <= 50
-    assert 20 + 40 <= back <= 50 + 30 + 40  # and an episode of its own to begin the hearing
+    heard = 40 if "inference.hearing=40" in method else 0
+    assert 20 + heard <= back <= 50 + (heard and heard + 30)  # it begins with an episode
     assert found["delay"] == (new + back) / 2
     # With the wrong world's model the return is below −100.
     assert min(result["scores"][3]) > -20
