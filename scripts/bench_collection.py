@@ -9,6 +9,7 @@ this one do.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,7 +27,7 @@ from hypercrl.training.actor import Actor
 from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.learner import Learner
 from hypercrl.training.tallies import Tallies
-from hypercrl_envs import Fleet
+from hypercrl_envs import Fleet, SpreadFleet, Task
 
 
 def experiment(
@@ -48,7 +49,7 @@ def begun(parts: Experiment, fleet: Fleet) -> Actor:
     learner = Learner(parts)
     learner.begin_task()
     actor = Actor(parts, fleet, 0, learner, Tallies())
-    actor.begin()
+    actor.begin(lingering=0.0)
     for _ in range(20):
         step(actor, planned=False)
     learner.fit_normalisers()
@@ -58,7 +59,12 @@ def begun(parts: Experiment, fleet: Fleet) -> Actor:
 
 def step(actor: Actor, planned: bool) -> None:
     actor.act(planned)
-    actor.begin_anew()
+    actor.begin_anew(lingering=0.0)
+
+
+def processor_seconds(task: Task) -> tuple[int, float]:  # noqa: ARG001, a call of a robot
+    """Of the process that steps this robot: its number, and what it has taken of a processor."""
+    return os.getpid(), time.process_time()
 
 
 def moved(env: str, processes: int) -> torch.Tensor:
@@ -68,6 +74,11 @@ def moved(env: str, processes: int) -> torch.Tensor:
         return begun(parts, fleet).obs
 
 
+def messages(fleet: Fleet) -> tuple[int, int]:
+    """Between this process and others so far, and their bytes."""
+    return (fleet.messages, fleet.bytes) if isinstance(fleet, SpreadFleet) else (0, 0)
+
+
 def measure(env: str, robots: int, processes: int, device: str, steps: int) -> dict[str, Any]:
     parts = experiment(env, robots, 1 if robots == 1 else processes, device)
     with closing(parts.fleet()) as fleet:
@@ -75,15 +86,20 @@ def measure(env: str, robots: int, processes: int, device: str, steps: int) -> d
         for _ in range(30):
             step(actor, planned=True)
         actor.tallies.seconds.clear()
+        before, worked = messages(fleet), time.process_time()
         rounds, started = max(steps // robots, 30), time.perf_counter()
         for _ in range(rounds):
             step(actor, planned=True)
-        seconds = time.perf_counter() - started
+        seconds, worked = time.perf_counter() - started, time.process_time() - worked
+        sent = [after - own for after, own in zip(messages(fleet), before, strict=True)]
     return {
         "robots": robots,
         "processes": fleet.width,
         "steps_per_second": robots * rounds / seconds,
         "round_ms": 1e3 * seconds / rounds,
+        "own_processor_ms": 1e3 * worked / rounds,
+        "messages": sent[0] / rounds,
+        "bytes": sent[1] / rounds,
         **{f"{what}_ms": 1e3 * spent / rounds for what, spent in actor.tallies.seconds.items()},
     }
 

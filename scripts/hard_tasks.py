@@ -195,14 +195,16 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def record(cell: HardCell, folder: Path) -> dict[str, Any]:
-    """Settings of a cell, and of its tasks the evaluations until the end of their training.
+    """Settings of a cell, and what came of it.
 
-    The latest evaluation of every task by its own model comes first in "tasks"; those after all
-    tasks are in "end".
+    In "tasks" the evaluation of each task at the end of its own training, where it came to that; in
+    "end" those of all tasks after the last one.
     """
     metrics = read_lines(folder / "metrics.jsonl")
     evals = [one for one in metrics if one["kind"] == "eval"]
-    own = {one["task"]: one for one in evals if one["on"] == one["task"] and one["env_steps"]}
+    trained = {one["env_steps"] for one in metrics if one["kind"] == "continual_success"}
+    at_ends = [one for one in evals if one["env_steps"] in trained]
+    own = {one["task"]: one for one in at_ends if one["on"] == one["task"]}
     last = max((one["env_steps"] for one in evals), default=0)
     ended = (folder / "result.json").exists()
     return {

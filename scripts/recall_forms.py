@@ -33,8 +33,8 @@ CELLS = [
         for form, width in (
             ("memory=gla", 64),
             ("memory=deltanet", 56),
+            ("memory=sse memory.rows=0", 28),
             ("memory=sse", 28),
-            ("memory=sse memory.rows=4", 28),
             ("memory=sse memory.rows=14", 28),
             ("memory=mom", 28),
             (MOM_AS_ITS_AUTHORS, 20),
@@ -44,7 +44,7 @@ CELLS = [
     *(  # 80 KiB
         (f"{form} memory.width=64", seed)
         for seed in (0, 1, 2)
-        for form in ("memory=sse memory.rows=8", MOM_AS_ITS_AUTHORS, "memory=sse", "memory=mom")
+        for form in ("memory=sse", "memory=sse memory.rows=0", "memory=mom", MOM_AS_ITS_AUTHORS)
     ),
 ]
 INPUTS = 22

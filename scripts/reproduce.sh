@@ -20,7 +20,7 @@ demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
-inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 2 minutes on a core guessed, not measured
+inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
 collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
@@ -31,6 +31,7 @@ conflicts_cheetah|task_conflicts.md#cheetah|CPU, one thread|55 minutes (two runs
 engines|task_conflicts.md#push_engines|CPU, Python 3.11, hypercrl[bullet]|15 minutes guessed, not measured
 planners|planners.md#how-few-samples-will-do|one GPU|10 minutes guessed, not measured
 task_inference|task_inference.md|one GPU|30 minutes guessed, not measured
+hard_tasks|hard_tasks.md|two GPUs, 32 cores|10 minutes guessed, not measured (of one GPU's cells half were done in 5)
 ensembles|members.md|CPU|30 minutes guessed, not measured
 frame_hidden|memories.md|one GPU|30 minutes guessed, not measured
 recall|memories.md|one GPU|6 minutes
@@ -101,6 +102,7 @@ commands() { # name, folder of what is made
       done ;;
     task_inference)
       echo "hypercrl bench preset=quick device=cuda env=push method=hnet protocol.num_tasks=5 protocol.eval_every=5000 protocol.final_episodes=20 task_id=inferred 'seed=range(44,56)' out=$out/grid" ;;
+    hard_tasks) echo "python scripts/hard_tasks.py --seconds 900 --out $out" ;;
     ensembles) echo "python scripts/calibrate_members.py method=hnet method.members=5 --seeds 3 --out $out/hnet.json" ;;
     frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;
     recall) echo "hypercrl bench suite=recall memory=all memory.width=16,32,64 steps=1500 device=cuda workers=8 out=$out/recall" ;;

@@ -15,12 +15,13 @@ import itertools
 import multiprocessing
 import multiprocessing.pool
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import torch
 from bench_kernels import SHAPES, Shape
@@ -187,12 +188,18 @@ def errors(memory: Memory, width: int, launch: Launch) -> tuple[float, float]:
 
 
 def compiled(
-    memory: Memory, widths: Sequence[int], pool: multiprocessing.pool.Pool
+    memory: Memory, widths: Sequence[int], pool: multiprocessing.pool.Pool, patience: float
 ) -> dict[int, list[Launch]]:
-    """The candidates for each width that compile and run."""
+    """The candidates for each width that compile and run within so many seconds."""
     started = time.perf_counter()
     jobs = [(memory, width, launch) for width in widths for launch in candidates(memory, width)]
-    failures = pool.map(compile_one, jobs, chunksize=1)
+    running = [pool.apply_async(compile_one, (job,)) for job in jobs]
+    failures = []
+    for result in running:
+        try:
+            failures.append(result.get(max(0.0, started + patience - time.perf_counter())))
+        except multiprocessing.TimeoutError:
+            failures.append(f"has not run after {patience:.0f} s")
     took = time.perf_counter() - started
     print(f"{memory.name}: {len(jobs)} launches compiled in {took:.0f} s", flush=True)
     good: dict[int, list[Launch]] = {width: [] for width in widths}
@@ -236,12 +243,23 @@ def report(rows: list[dict[str, Any]]) -> None:
         head = " " * len(head)
 
 
+def leave(code: int) -> NoReturn:
+    """Ends all: a pool would wait for a process that hangs in a kernel, or died with its lock."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    os._exit(code)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON of all rows")
     parser.add_argument("--only", nargs="*", help="operations, by the start of their name")
     parser.add_argument("--shapes", nargs="*", help="such as 'B256 T64'")
     parser.add_argument("--best", type=int, default=4, help="launches to print of each pass")
+    parser.add_argument(
+        "--patience", type=float, default=300, help="seconds for compiling an operation's launches"
+    )
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -251,14 +269,18 @@ def main() -> None:
     widths, rows = sorted({shape.width for shape in shapes}), []
     # A process a launch: one that fails leaves nothing behind that fails others.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.processes, maxtasksperchild=1) as pool:
+    pool = context.Pool(arguments.processes, maxtasksperchild=1)
+    try:
         for memory in chosen:
-            launches = compiled(memory, widths, pool)
-            for shape in shapes:
+            launches = compiled(memory, widths, pool, arguments.patience)
+            for shape in [s for s in shapes if launches[s.width]]:
                 rows += tune(memory, shape, launches[shape.width], arguments.best)
                 if arguments.out is not None:
                     found = {"device": torch.cuda.get_device_name(), "rows": rows}
                     write_json(arguments.out, found)
+    except KeyboardInterrupt:
+        leave(130)
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault
 from hypercrl_envs.sequence import TaskSequence
@@ -37,7 +39,8 @@ class Fleet(ABC):
 
     Example:
         >>> robots = fleet.make(task=0, count=3)
-        >>> results = fleet.start(robots, [methodcaller("step", action)] * 3)
+        >>> obs = [obs for obs, _ in fleet.start(robots, [methodcaller("reset", seed=0)] * 3)()]
+        >>> results = fleet.step(robots, actions)
         >>> [(obs, reward, terminated, truncated, info), ...] = results()
     """
 
@@ -75,6 +78,21 @@ class Fleet(ABC):
         """
 
     @abstractmethod
+    def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
+        """Begin a control step of each of these robots, whose observations have one size.
+
+        Args:
+            actions: [N, A].
+
+        Returns:
+            Waits for (obs, reward, terminated, truncated, info) of each, as of `Task.step`, but
+            with an empty info unless the episode has ended.
+
+        Raises:
+            TaskFault: see `start`.
+        """
+
+    @abstractmethod
     def dismiss(self, robots: Sequence[int]) -> None:
         """Close these robots."""
 
@@ -107,6 +125,11 @@ class LocalFleet(Fleet):
         results = [call(self.tasks[robot]) for robot, call in zip(robots, calls, strict=True)]
         return lambda: results
 
+    def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
+        tasks = [self.tasks[robot] for robot in robots]
+        results = [*zip(*step_together(tasks, actions), strict=True)]
+        return lambda: results
+
     def dismiss(self, robots: Sequence[int]) -> None:
         for robot in robots:
             self.tasks.pop(robot).close()
@@ -125,6 +148,9 @@ class SpreadFleet(Fleet):
     Args:
         sequence: the tasks.
         processes: how many.
+
+    Attributes:
+        messages, bytes: that went between this process and the others, in both directions.
     """
 
     def __init__(self, sequence: TaskSequence, processes: int) -> None:
@@ -133,17 +159,28 @@ class SpreadFleet(Fleet):
         self._workers = [_Worker(sequence, number > 0) for number in range(processes)]
         self._made = 0
 
+    @property
+    def messages(self) -> int:
+        return sum(worker.channel.messages for worker in self._workers)
+
+    @property
+    def bytes(self) -> int:
+        return sum(worker.channel.bytes for worker in self._workers)
+
     def make(self, task: int, count: int) -> list[int]:
         robots = list(range(self._made, self._made + count))
         self._made += count
-        self._ask("make", dict.fromkeys(robots, task))()
+        self._ask("make", robots, lambda places: [task] * len(places))()
         return robots
 
     def start(self, robots: Sequence[int], calls: Sequence[Call]) -> Results:
-        return self._ask("call", dict(zip(robots, calls, strict=True)))
+        return self._ask("call", robots, lambda places: [calls[place] for place in places])
+
+    def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
+        return self._ask("step", robots, lambda places: actions[places])
 
     def dismiss(self, robots: Sequence[int]) -> None:
-        self._ask("close", dict.fromkeys(robots))()
+        self._ask("close", robots, lambda places: [None] * len(places))()
 
     def close(self) -> None:
         for worker in self._workers:
@@ -153,23 +190,39 @@ class SpreadFleet(Fleet):
         self._workers = []
         super().close()
 
-    def _ask(self, verb: str, payload: dict[int, Any]) -> Results:
-        """Send each process its share; the answers come in the order of `payload`."""
-        shares: dict[int, dict[int, Any]] = {}
-        for robot, what in payload.items():
-            shares.setdefault(robot % self.width, {})[robot] = what
-        tickets = [
-            (self._workers[number], self._workers[number].send(verb, share))
-            for number, share in shares.items()
-        ]
+    def _ask(self, verb: str, robots: Sequence[int], share: Callable[[list[int]], Any]) -> Results:
+        """Send each process its share, by places among the robots; answers come in their order."""
+        shares: dict[int, list[int]] = {}
+        for place, robot in enumerate(robots):
+            shares.setdefault(robot % self.width, []).append(place)
+        asked: list[tuple[_Worker, list[int], int]] = []
+        for number, places in shares.items():
+            worker, own = self._workers[number], [robots[place] for place in places]
+            asked.append((worker, places, worker.send(verb, own, share(places))))
 
         def results() -> list[Any]:
-            answers: dict[int, Any] = {}
-            for worker, ticket in tickets:
-                answers |= worker.answer(ticket)
-            return [answers[robot] for robot in payload]
+            found: list[Any] = [None] * len(robots)
+            for worker, places, ticket in asked:
+                answer = worker.answer(ticket)
+                rows = zip(*answer, strict=True) if verb == "step" else answer
+                for place, row in zip(places, rows, strict=True):
+                    found[place] = row
+            return found
 
         return results
+
+
+def step_together(tasks: Sequence[Task], actions: np.ndarray) -> tuple[Any, ...]:
+    """A control step of each of these robots; actions [N, A].
+
+    Returns:
+        obs [N, O] and, each of length N: rewards, terminated, truncated, infos.
+    """
+    moves = [task.move(action) for task, action in zip(tasks, actions, strict=True)]
+    obs, *rest = zip(*moves, strict=True)
+    over = [move.terminated or move.truncated for move in moves]
+    infos = [task.info() if ended else {} for task, ended in zip(tasks, over, strict=True)]
+    return np.stack(obs), *rest, infos
 
 
 class _Worker:
@@ -189,19 +242,19 @@ class _Worker:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        self._channel = Channel(ours.detach())
+        self.channel = Channel(ours.detach())
         self._sent = self._received = 0
         self._answers: dict[int, Any] = {}
         self._send(sequence)
 
-    def send(self, verb: str, share: dict[int, Any]) -> int:
+    def send(self, verb: str, robots: Sequence[int], share: Any) -> int:
         """The number of the message, to ask for its answer with."""
-        self._send((verb, share))
+        self._send((verb, robots, share))
         self._sent += 1
         return self._sent
 
-    def answer(self, number: int) -> dict[int, Any]:
-        """By robot, what was answered to this message.
+    def answer(self, number: int) -> Any:
+        """What was answered to this message.
 
         Raises:
             TaskFault: the process has ended.
@@ -210,7 +263,7 @@ class _Worker:
         while self._received < number:
             self._received += 1
             try:
-                self._answers[self._received] = self._channel.receive()
+                self._answers[self._received] = self.channel.receive()
             except (EOFError, OSError) as error:
                 raise self._ended() from error
         answer = self._answers.pop(number)
@@ -220,7 +273,7 @@ class _Worker:
 
     def hang_up(self) -> None:
         """Let the process end."""
-        self._channel.close()
+        self.channel.close()
 
     def wait(self) -> None:
         """Until it has."""
@@ -228,7 +281,7 @@ class _Worker:
 
     def _send(self, message: Any) -> None:
         try:
-            self._channel.send(message)
+            self.channel.send(message)
         except OSError as error:
             raise self._ended() from error
 

@@ -1,7 +1,8 @@
 """A process of a `SpreadFleet`: `python -m hypercrl_envs.fleet_worker DESCRIPTOR`.
 
-It is told the sequence of tasks, and then answers every message, (verb, by robot what to do), with
-what came of it by robot, or with the exception that was raised. It ends when the other side does.
+It is told the sequence of tasks, and then answers every message, (verb, robots, what to do with
+each), with what came of it in their order, or with the exception that was raised. It ends when the
+other side does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 
 from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault, told
+from hypercrl_envs.fleet import step_together
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
 
@@ -27,11 +30,11 @@ def serve(channel: Channel) -> None:
     tasks: dict[int, Task] = {}
     while True:
         try:
-            verb, share = channel.receive()
+            verb, robots, share = channel.receive()
         except (EOFError, OSError):
             break
         try:
-            answer: Any = _answer(verb, share, sequence, tasks)
+            answer: Any = _answer(verb, robots, share, sequence, tasks)
         except (Exception, SystemExit) as error:
             answer = _sendable(error)
         try:
@@ -43,16 +46,21 @@ def serve(channel: Channel) -> None:
 
 
 def _answer(
-    verb: str, share: dict[int, Any], sequence: TaskSequence, tasks: dict[int, Task]
-) -> dict[int, Any]:
-    if verb == "call":
-        return {robot: call(tasks[robot]) for robot, call in share.items()}
-    for robot, what in share.items():
+    verb: str, robots: Sequence[int], share: Any, sequence: TaskSequence, tasks: dict[int, Task]
+) -> Any:
+    if verb == "step":
+        return step_together([tasks[robot] for robot in robots], share)
+    answers = []
+    for robot, what in zip(robots, share, strict=True):
+        if verb == "call":
+            answers.append(what(tasks[robot]))
+            continue
         if verb == "make":
             tasks[robot] = sequence.make(what)
         else:
             tasks.pop(robot).close()
-    return dict.fromkeys(share)
+        answers.append(None)
+    return answers
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, SupportsFloat, TypedDict
+from typing import Any, NamedTuple, SupportsFloat, TypedDict
 
 import gymnasium
 import numpy as np
@@ -39,6 +39,15 @@ class PictureOptions(TypedDict, total=False):
     width: int
     height: int
     camera: str
+
+
+class Move(NamedTuple):
+    """What `Task.move` returns: obs [O], reward, and whether the episode has ended, and how."""
+
+    obs: np.ndarray
+    reward: float
+    terminated: bool
+    truncated: bool
 
 
 class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
@@ -201,7 +210,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         self._reset_simulation()
         self._observation = self._checked_observation(f"{self.caption}, reset")
         self._follow()
-        return self._observation.copy(), self._info(torch.from_numpy(self._observation))
+        return self._observation.copy(), self.info()
 
     def step(
         self, action: np.ndarray
@@ -222,6 +231,15 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             RuntimeError: no `reset` or `set_state` before.
             TaskFault: the simulator failed, or it or the reward returned what cannot be used.
         """
+        obs, reward, terminated, truncated = self.move(action)
+        return obs, reward, terminated, truncated, self.info()
+
+    def move(self, action: np.ndarray) -> Move:
+        """`step` without `info`, for who does not look at it after every step.
+
+        Raises:
+            ValueError, RuntimeError, TaskFault: see `step`.
+        """
         if self._observation is None:
             raise RuntimeError("call reset() or set_state() before step()")
         action = self._checked(action)
@@ -236,25 +254,35 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         self._terminated, cut = self._ending(*transition)
         self._truncated = cut or self._elapsed_steps >= self.max_episode_steps
         self._follow()
-        end = self._terminated, self._truncated
-        return self._observation.copy(), reward, *end, self._info(transition[-1])
+        return Move(self._observation.copy(), reward, self._terminated, self._truncated)
+
+    def info(self) -> dict[str, Any]:
+        """{"success": bool, "goal_distance": in `goal_unit`} of the present state.
+
+        Raises:
+            RuntimeError: no `reset` or `set_state` before.
+        """
+        if self._observation is None:
+            raise RuntimeError("call reset() or set_state() before info()")
+        obs = torch.from_numpy(self._observation)
+        return {
+            "success": bool(self.success(obs)),
+            "goal_distance": float(self.goal_distance(obs)),
+        }
 
     def _follow(self) -> None:
         """Show the new state in the window, where there is one."""
         if self.render_mode == "human":
             self.render()
 
-    def _stand_still(
-        self, observation: np.ndarray
-    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def _stand_still(self, observation: np.ndarray) -> Move:
         """A step after the end."""
         warnings.warn(
             f"an episode of {self.caption!r} is over and is not stepped on: call reset()",
-            stacklevel=3,
+            stacklevel=4,
         )
         self._truncated |= self._elapsed_steps >= self.max_episode_steps
-        end = self._terminated, self._truncated
-        return observation.copy(), 0.0, *end, self._info(torch.from_numpy(observation))
+        return Move(observation.copy(), 0.0, self._terminated, self._truncated)
 
     def get_state(self) -> dict[str, Any]:
         """All that the future of this task depends on, as numpy arrays and JSON-able values.
@@ -311,9 +339,3 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         if np.isnan(action).any():
             raise ValueError(f"the action {action.tolist()} has NaN in it")
         return np.clip(action, -1.0, 1.0)
-
-    def _info(self, obs: Tensor) -> dict[str, Any]:
-        return {
-            "success": bool(self.success(obs)),
-            "goal_distance": float(self.goal_distance(obs)),
-        }

@@ -34,8 +34,7 @@ class HopfieldConfig(MemoryConfig):
         "pooling",
         "layer",
         "both",
-        help="the present transition asks earlier ones, a learned pattern does, or the present one "
-        "asks learned patterns alone, or both in turn",
+        help="transitions asked by the present one or a learned one; learned ones alone; both",
     )
     window: int = number(256, least=1, help="transitions that are stored")
     updates: int = number(2, least=1, help="steps of a retrieval")

@@ -25,7 +25,7 @@ class SSEConfig(GLAConfig):
     name: str = "sse"
     partitions: int = number(4, least=2, help="parts of the state beside the one always on")
     selected: int = number(1, least=1, help="parts that a step writes and reads")
-    rows: int = number(0, least=0, help="rows of a part that a step writes; 0: no softmax, all")
+    rows: int = number(4, least=0, help="rows of a part that a step writes; 0: no softmax, all")
     balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")
 
 
@@ -37,10 +37,10 @@ class SSELayer(MemoryLayer):
     one. Parameters are those of one GLA: q and k of the sparse partitions differ from the others'
     by a low-rank map.
 
-    With `rows` R a step also chooses the rows that it writes (eq. 7): k = softmax(W_k x) over the
-    R largest entries of each head, 0 in the others, whose rows neither are written nor decay. For
-    R = K, the width of a head, k is the whole softmax and every row decays, as the authors' program
-    has it; q and v go through SiLU in both, as there.
+    With `rows` R, unless it is 0, a step also chooses the rows that it writes (eq. 7):
+    k = softmax(W_k x) over the R largest entries of each head, 0 in the others, whose rows neither
+    are written nor decay. For R = K, the width of a head, k is the whole softmax and every row
+    decays, as the authors' program has it; q and v go through SiLU in both, as there.
     """
 
     def __init__(self, config: SSEConfig, generator: torch.Generator) -> None:

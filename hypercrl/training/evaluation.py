@@ -307,9 +307,8 @@ class Episodes:
         """Wait for the plan, and begin a step of the robots."""
         assert self._planned is not None
         actions, self._planned = self._planned(), None
-        each = actions.numpy()
-        steps = [methodcaller("step", each[e]) for e in self.going]
-        self._results = self.fleet.start([self.robots[e] for e in self.going], steps)
+        robots = [self.robots[e] for e in self.going]
+        self._results = self.fleet.step(robots, actions.numpy()[self.going])
         self._actions = actions
 
     def _take_in(self, actions: Tensor) -> None:
@@ -317,9 +316,10 @@ class Episodes:
         for e, (obs, reward, terminated, truncated, info) in zip(
             self.going, self._results(), strict=True
         ):
-            self._obs[e], self.infos[e] = obs, info
-            self.returns[e] += float(reward)
+            self._obs[e] = obs
+            self.returns[e] += reward
             if terminated or truncated:
+                self.infos[e] = info
                 ended.append(e)
         self.agent.observe(before, actions, torch.from_numpy(self._obs))
         self.going = [e for e in self.going if e not in ended]

@@ -1,9 +1,10 @@
 """The robots that act in a task in training, some of them still in the task before."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import methodcaller
 from typing import Any
 
+import numpy as np
 import torch
 
 from hypercrl.base.saved import same_type
@@ -59,10 +60,9 @@ class Robots:
         self._draw(places, lingering)
         return self._call(self._acting(places), [methodcaller("reset", seed=None)] * len(places))
 
-    def step(self, actions: Iterable[Any]) -> list[Any]:
-        """What `Task.step` returns at every place, [N]."""
-        steps = [methodcaller("step", action) for action in actions]
-        return self._call(self._acting(range(len(self))), steps)
+    def step(self, actions: np.ndarray) -> list[Any]:
+        """What `Fleet.step` returns at every place, [N]; actions [N, A]."""
+        return self.fleet.step(self._acting(range(len(self))), actions)()
 
     def close(self) -> None:
         """Nothing acts in the task any more."""

@@ -43,10 +43,10 @@ def trajectory(fleet):
         started = []
         for robots in groups:
             actions = rng.uniform(-1, 1, (len(robots), 2)).astype(np.float32)
-            started.append(fleet.start(robots, [methodcaller("step", a) for a in actions]))
+            started.append(fleet.step(robots[::-1], actions))
         for results in reversed(started):  # whichever is asked for first
             for obs, reward, terminated, truncated, info in results():
-                seen.append(np.append(obs, [reward, terminated, truncated, info["goal_distance"]]))
+                seen.append(np.append(obs, [reward, terminated, truncated, len(info)]))
     states = fleet.start(groups[0], [methodcaller("get_state")] * 3)()
     fleet.dismiss(groups[0] + groups[1])
     return seen, states
@@ -66,6 +66,44 @@ def test_the_process_makes_no_difference(spread):
             fleet.start(own, [methodcaller("set_state", far[1])])()
             ends.append(fleet.start(own, pushes)()[0][0])
         assert np.array_equal(*ends)
+
+
+def test_robots_that_share_a_process_share_a_message(spread):
+    robots = spread.make(0, 3)  # in two processes
+    spread.start(robots, [methodcaller("reset", seed=3)] * 3)()
+    messages, sent = spread.messages, spread.bytes
+    spread.step(robots, np.zeros((3, 2), np.float32))()
+    assert spread.messages - messages == 4
+    assert spread.bytes - sent > 3 * (2 + 10) * 4
+    spread.dismiss(robots)
+
+
+def test_steps_tell_of_success_where_an_episode_ends_alone(spread):
+    actions = np.random.default_rng(0).uniform(-1, 1, (60, 3, 2)).astype(np.float32)
+    told = []
+    with closing(LocalFleet(sequence())) as local:
+        for fleet in (local, spread):
+            robots = fleet.make(1, 3)
+            fleet.start(robots, [methodcaller("reset", seed=seed) for seed in range(3)])()
+            fleet.step(robots[:1], actions[0, :1])()  # so that it ends one step before the others
+            told.append([fleet.step(robots, action)() for action in actions[:59]])
+            last = fleet.step(robots[1:], actions[59, 1:])()
+            assert [len(info) for *_, info in last] == [2, 2]
+            fleet.dismiss(robots)
+    task = sequence().make(1)
+    with pytest.raises(RuntimeError, match=r"before info\(\)"):
+        task.info()
+    task.reset(seed=0)
+    stepped = [task.step(actions[0, 0]), *(task.step(action[0]) for action in actions[:59])]
+    for rows, others in zip(*told, strict=True):
+        for (obs, *rest), (other, *far) in zip(rows, others, strict=True):
+            assert np.array_equal(obs, other)
+            assert rest == far
+    for alone, rows in zip(stepped[1:], told[0], strict=True):
+        over = alone[2] or alone[3]
+        assert rows[0][1:] == (*alone[1:4], alone[4] if over else {})
+    assert told[0][-1][0][-1] == stepped[-1][-1] != {}
+    assert told[0][-1][1][-1] == {}
 
 
 def driven(fleet):

@@ -49,17 +49,16 @@ CASES: dict[str, dict[str, object]] = {
     "hopfield-layer": {"form": "layer"},
     "hopfield-both": {"window": 20, "form": "both", "updates": 1, "beta": 2.0},
     "deltanet-product": {"writes": 3, "negative_eigenvalues": True},
-    "gated_deltanet-product": {"writes": 2},
     "kda-product": {"writes": 2},
     "hybrid": {"layers": 4, "window": 4},
     "hybrid-hgrn": {"layers": 6, "window": 20, "linear": "hgrn", "ratio": 2},
     "hybrid-sse": {"layers": 3, "window": 4, "linear": "sse", "ratio": 2, "settings": {"rows": 3}},
-    "sse-rows": {"rows": 3, "selected": 2},
+    "sse-dense": {"rows": 0, "selected": 2},
     "mom-routed": {"convolution": "routed", "shared_decay": True},
 }
 every = pytest.mark.parametrize("case", CASES)
 learned = pytest.mark.parametrize("case", [case for case in CASES if case != "none"])
-FORMS = ("hybrid-sse", "sse-rows", "mom-routed")
+FORMS = ("hybrid-sse", "sse-dense", "mom-routed")
 """Whose steps are by the kernels of others."""
 stepped = pytest.mark.parametrize("case", [c for c in CASES if c not in ("none", *FORMS)])
 

@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
 from hypercrl.memory.deltanet import DeltaNetConfig, DeltaNetLayer
 from hypercrl.memory.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetLayer
+from hypercrl.memory.kda import KDAConfig, KDALayer
 from hypercrl.memory.mom import MoMConfig, MoMLayer, SharedDecayGate
 from hypercrl.memory.mom_inputs import ConvolvedInputs, RoutedInputs
 from hypercrl.memory.neural_memory import MOST_MOMENTUM, MatrixMemory
@@ -32,8 +33,8 @@ def split(x: Tensor, *sizes: int) -> Tensor:
 
 
 def delta_rule(memory: Tensor, k: Tensor, v: Tensor, decay: Tensor, strength: Tensor) -> Tensor:
-    """S ← α S; S ← S + β k (v − Sᵀk)ᵀ, for heads [H, K, V]."""
-    memory = decay[:, None, None] * memory
+    """S ← α S; S ← S + β k (v − Sᵀk)ᵀ, for heads [H, K, V], decays [H] or [H, K]."""
+    memory = decay.reshape(len(decay), -1, 1) * memory
     missing = v - torch.einsum("hkv,hk->hv", memory, k)
     return memory + torch.einsum("h,hk,hv->hkv", strength, k, missing)
 
@@ -44,17 +45,21 @@ def read(memory: Tensor, q: Tensor) -> Tensor:
 
 def delta_net(layer: DeltaNetLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     mixed, _ = layer.convolution(layer.project(x), layer.convolution.initial(len(x)))
-    q, k, v = split(mixed, 3, HEADS).unbind(2)
-    q, k = normalize(q, dim=-1), normalize(k, dim=-1)
-    strength = layer.most * layer.strength(x).sigmoid()
-    decay = torch.ones_like(strength)
-    if isinstance(layer, GatedDeltaNetLayer):
+    every = split(mixed, 1 + 2 * layer.writes, HEADS)
+    q, k, v = every.split([1, layer.writes, layer.writes], 2)
+    q, k = normalize(q[:, :, 0], dim=-1), normalize(k, dim=-1)
+    strength = (layer.most * layer.strength(x).sigmoid()).unflatten(-1, (layer.writes, HEADS))
+    decay = torch.ones_like(strength[:, :, 0])
+    if isinstance(layer, GatedDeltaNetLayer | KDALayer):
         decay = layer.decay(x).exp()
     outputs, finals = [], []
     for b in range(len(x)):
         memory = x.new_zeros(HEADS, *2 * (WIDTH // HEADS,))
         for t in range(LENGTH):
-            memory = delta_rule(memory, k[b, t], v[b, t], decay[b, t], strength[b, t])
+            kept = decay[b, t]
+            for i in range(layer.writes):
+                memory = delta_rule(memory, k[b, t, i], v[b, t, i], kept, strength[b, t, i])
+                kept = torch.ones_like(kept)
             outputs.append(SCALE * read(memory, q[b, t]))
         finals.append(memory)
     o = torch.stack(outputs).unflatten(0, x.shape[:2])
@@ -192,6 +197,11 @@ def layers(name: str) -> tuple[MemoryLayer, Callable[..., tuple[Tensor, Tensor]]
         return DeltaNetLayer(DeltaNetConfig(**SIZES), g), delta_net, "chunk_memory"
     if name == "gated_deltanet":
         return GatedDeltaNetLayer(GatedDeltaNetConfig(**SIZES), g), delta_net, "chunk_memory"
+    if name == "deltaproduct":
+        config = GatedDeltaNetConfig(**SIZES, writes=2, negative_eigenvalues=True)
+        return GatedDeltaNetLayer(config, g), delta_net, "chunk_memory"
+    if name == "kda":
+        return KDALayer(KDAConfig(**SIZES), g), delta_net, "chunk_gla"
     if name.startswith("mom"):
         form = {"convolution": "routed", "shared_decay": True} if name == "mom-routed" else {}
         config = MoMConfig(**SIZES, memories=MEMORIES, selected=2, **form)
@@ -252,7 +262,7 @@ def check(name: str, device: str) -> str:
     return operation
 
 
-LAYERS = ["deltanet", "gated_deltanet", "mom", "sse", "titans"]
+LAYERS = ["deltanet", "gated_deltanet", "deltaproduct", "kda", "mom", "sse", "titans"]
 FORMS = ["mom-routed", "sse-rows", "sse-softmax"]
 """Of those, which call the same operations."""
 

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from hypercrl.bench import RECALL, Grid
@@ -13,7 +15,7 @@ from hypercrl.cli import main
 from hypercrl.config.schema import RecallConfig
 from hypercrl.memory import MEMORIES
 from hypercrl.report.recall import write_recall
-from hypercrl.training.recall import KEY_WIDTH, VALUES, measure_recall, recall_batch
+from hypercrl.training.recall import KEY_WIDTH, VALUES, label, measure_recall, recall_batch
 
 
 def test_queries_ask_for_what_was_written() -> None:
@@ -127,3 +129,23 @@ def test_a_result_is_not_overwritten(tmp_path) -> None:
     with pytest.raises(SystemExit):
         main(["recall", "recall=smoke", f"run_dir={tmp_path}"])
     assert (tmp_path / "result.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["memory=gru", "memory.width=16"], "gru"),
+        (["memory=sse", "memory.rows=0", "memory.selected=2"], "sse, selected 2, rows 0"),
+        (["memory=hybrid", "memory.ratio=6", "memory.layers=7"], "gated_deltanet 6:1"),
+        (
+            ["memory=hybrid", "memory.linear=sse", "memory.settings={rows: 8}"],
+            "sse 3:1, rows 8",
+        ),
+    ],
+)
+def test_label_names_settings_that_are_not_the_usual(
+    words: list[str], expected: str, tmp_path: Path
+) -> None:
+    (config,) = Grid(["recall=smoke", *words], tmp_path, RECALL).configs
+    config.run_dir = str(tmp_path)
+    assert label(OmegaConf.to_object(config)) == expected  # pyright: ignore

@@ -188,7 +188,6 @@ CASES = {
     "momentum, error after decay": memory_case("after_decay", "log_decay", "beta", "log_momentum"),
     "momentum, no decay": memory_case("before_decay", "beta", "log_momentum"),
     "KDA": memory_case("after_decay", "key_decay", "beta"),
-    "KDA, two writes": memory_case("after_decay", "key_decay", "beta", writes=2),
     "a decay of every key": memory_case("none", "key_decay", "beta", group=2),
     "DeltaProduct": memory_case("before_decay", "beta", writes=3),
     "gated DeltaProduct": memory_case("after_decay", "log_decay", "beta", writes=2, group=2),

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from memory_cases import CASES, Case, correlated, expanded, gradients, make, relative
+from memory_cases import (
+    CASES,
+    Case,
+    correlated,
+    expanded,
+    gradients,
+    make,
+    memory_case,
+    relative,
+)
 
 import hypercrl_kernels as ops
 
@@ -35,6 +44,15 @@ def compare(case: Case, x, state, cu_seqlens):
         torch.testing.assert_close(
             got_gradients[key], b, rtol=1e-9, atol=1e-9, msg=lambda m, k=key: f"d {k}: {m}"
         )
+
+
+def test_everything_at_once_equals_the_recurrence():
+    """Several writes, shared keys, a decay of every key, segments: and step after step."""
+    case = memory_case("after_decay", "key_decay", "beta", writes=2, group=2)
+    x, state = make(case, 1, OFFSETS[-1], heads=4, offsets=OFFSETS)
+    compare(case, x, state, torch.tensor(OFFSETS))
+    x, state = make(case, 2, 9, heads=4)
+    check_steps(case, x, state, *case.fast(x, state, None))
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("MLP")])
@@ -264,6 +282,28 @@ MISTAKES = {
     ),
     r"initial_state \[N=1, H=2, K=3, V=5\]": lambda q, k, v: ops.chunk_memory(
         q, k, v, initial_state=torch.zeros(1, 2, 5, 3)
+    ),
+    "a decay of every key needs": lambda q, k, v: ops.chunk_memory(
+        q, k, v, log_decay=-torch.ones(1, 4, 2, 3), error="before_decay"
+    ),
+    r"v \[B, T, n, H, V\] with one B, T and n": lambda q, k, v: ops.chunk_memory(
+        q, torch.stack([k, k], 2), v
+    ),
+    "several writes a step needs another error": lambda q, k, v: ops.chunk_memory(
+        q, torch.stack([k, k], 2), torch.stack([v, v], 2), error="chunk_start"
+    ),
+    r"beta \[B=1, T=4, n=2, H=2\]": lambda q, k, v: ops.chunk_memory(
+        q, torch.stack([k, k], 2), torch.stack([v, v], 2), beta=torch.ones(1, 4, 2)
+    ),
+    r"with one B, T and H; got \(1, 4, 2, 3\)": lambda q, k, v: ops.chunk_memory(
+        q, k, torch.cat([v, v[:, :, :1]], 2)
+    ),
+    "several writes needs another error": lambda q, k, v: ops.memory_step(
+        q[0],
+        torch.stack([k[0]] * 2, 1),
+        torch.stack([v[0]] * 2, 1),
+        error="chunk_start",
+        state=torch.zeros(4, 2, 3, 5),
     ),
     "chunks of at least 1 step": lambda q, k, v: ops.chunk_memory(q, k, v, chunk=0),
     "rise from 0 to the length 4": lambda q, k, v: ops.chunk_memory(

@@ -67,6 +67,13 @@ def test_half_precision_on_correlated_keys(name, dtype, strength, chunk, monkeyp
 
 
 @pytest.mark.parametrize("dtype", ROUNDOFF)
+def test_four_kernels_in_half_precision_on_correlated_keys(dtype):
+    """Which is how sequences of several chunks are launched."""
+    found = errors("gated DeltaNet", *correlated("gated DeltaNet", 2.0, 1, 128, heads=1), dtype)
+    assert max(found.values()) < 1, found
+
+
+@pytest.mark.parametrize("dtype", ROUNDOFF)
 def test_an_inverse_in_one_half_is_not_enough(dtype, monkeypatch):
     from hypercrl_kernels.memory.chunk_memory.launch import Problem
 

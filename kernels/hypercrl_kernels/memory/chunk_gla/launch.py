@@ -28,7 +28,7 @@ multiprocessors."""
 def choose_launches(p: Problem) -> tuple[Launch, Launch]:
     """Of the forward and the backward pass, with one chunk size."""
     wide = max(padded(p.keys), padded(p.values))
-    if p.strength:  # spills least: see what a compiler says of chunks of 32, or of fewer warps
+    if p.strength:  # by the compiler's report, not by time: chunks of 32 and fewer warps spill more
         launch = Launch(16, 8 if wide > 64 or p.dtype == torch.float32 else 4)
     elif wide > 64 or p.dtype == torch.float32:
         launch = Launch(16, 4)

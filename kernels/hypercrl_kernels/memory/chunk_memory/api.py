@@ -110,26 +110,11 @@ def chunk_memory(
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if initial_state is not None:
         initial_state = initial_state.to(work_dtype(q))
-    by_key = log_decay is not None and log_decay.dim() == 4
-    if by_key and error == "none" and beta is not None:
-        v, beta = (beta[..., None] * v).to(v.dtype), None
-    elif by_key and error != "none" and beta is None:
-        beta = torch.ones_like(v[..., 0])
+    by_key = log_decay if log_decay is not None and log_decay.dim() == 4 else None
     kernels = runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, by_key, chunk))
-    if by_key and kernels:
-        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
-
-        o, state = gla_kernels(q, k, v, log_decay, beta, initial_state, cu_seqlens, factor)
-    elif by_key:
-        o, state = gla_chunks(
-            q * factor,
-            k,
-            v,
-            log_decay,
-            beta=beta,
-            initial_state=initial_state,
-            cu_seqlens=cu_seqlens,
-        )
+    if by_key is not None:
+        start = (initial_state, cu_seqlens)
+        o, state = _decay_of_every_key(q, k, v, by_key, beta, error, *start, factor, kernels)
     elif kernels:
         from hypercrl_kernels.memory.chunk_memory.op import memory_kernels
 
@@ -154,8 +139,45 @@ def chunk_memory(
     return o if steps is None else o.unflatten(1, steps)[:, :, -1], state
 
 
+def _decay_of_every_key(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor | None,
+    error: Error,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    factor: float,
+    kernels: bool,
+) -> tuple[Tensor, Tensor]:
+    """What `chunk_gla` has: without strengths gated linear attention, with them the delta rule."""
+    if error == "none" and beta is not None:
+        v, beta = (beta[..., None] * v).to(v.dtype), None
+    elif error != "none" and beta is None:
+        beta = torch.ones_like(v[..., 0])
+    if kernels:
+        from hypercrl_kernels.memory.chunk_gla.op import gla_kernels
+
+        return gla_kernels(q, k, v, log_decay, beta, initial_state, cu_seqlens, factor)
+    return gla_chunks(
+        q * factor,
+        k,
+        v,
+        log_decay,
+        beta=beta,
+        initial_state=initial_state,
+        cu_seqlens=cu_seqlens,
+    )
+
+
 def _why_not(
-    q: Tensor, v: Tensor, log_momentum: Tensor | None, error: Error, by_key: bool, chunk: int
+    q: Tensor,
+    v: Tensor,
+    log_momentum: Tensor | None,
+    error: Error,
+    by_key: Tensor | None,
+    chunk: int,
 ) -> str | None:
     """The reason why the kernels do not take this, None where they do."""
     if q.shape[-1] > MAX_KEYS:
@@ -165,7 +187,7 @@ def _why_not(
     widest = 128 if q.dtype == torch.float32 else 256
     if v.shape[-1] > widest:
         return f"values are wider than {widest}"
-    if by_key and error != "none" and max(q.shape[-1], v.shape[-1]) > widest // 2:
+    if by_key is not None and error != "none" and max(q.shape[-1], v.shape[-1]) > widest // 2:
         return f"heads with a decay of every key and an error are wider than {widest // 2}"
     wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
     if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
@@ -188,7 +210,7 @@ def _check(
     name = "chunk_memory"
     several, first = k.dim() == 5, (k, v)
     if several:
-        if k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
+        if v.dim() != 5 or k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
             raise ValueError(
                 f"{name} needs k [B, T, n, H, K] and v [B, T, n, H, V] with one B, T and n ≥ 1; "
                 f"got {tuple(k.shape)} and {tuple(v.shape)}"

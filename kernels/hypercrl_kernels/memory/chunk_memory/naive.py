@@ -66,14 +66,14 @@ def _recur(
             start = memory
         a = decay[:, t, ..., None]
         writes = [x[:, t].to(dtype).unbind(1) for x in (k, v, strength)]
-        for key, value, beta in zip(*writes, strict=True):
+        for key, value, share in zip(*writes, strict=True):
             if error == "chunk_start":
                 value = value - _apply(start, key)
             elif error == "before_decay":
                 value = value - _apply(memory, key)
             elif error == "after_decay":
                 value = value - _apply(a * memory, key)
-            write = torch.einsum("bhk,bhv->bhkv", key, beta[..., None] * value)
+            write = torch.einsum("bhk,bhv->bhkv", key, share[..., None] * value)
             if momentum is not None and velocity is not None:
                 write = velocity = momentum[:, t, :, None, None] * velocity + write
             memory = a * memory + write

@@ -27,7 +27,7 @@ _ARGUMENTS = (
 
 def _outputs(p: Problem, save: bool) -> tuple[Unwritten, ...]:
     """o, the final state, and what the backward pass is given again."""
-    if split_launch.choose_split(p) is not None:
+    if split_launch.choose_split(p, save) is not None:
         return split_launch.outputs(p, save)
     return (*p.outputs(save), None, None)
 
@@ -36,7 +36,7 @@ def _forward(*arguments):
     """`_outputs`, written."""
     *tensors, error, scale, chunk, save = arguments
     p = problem_of(tensors, error, scale, chunk)
-    split = split_launch.choose_split(p)
+    split = split_launch.choose_split(p, save)
     if split is not None:
         return tuple(split_launch.launch_forward(p, split, tensors, save))
     return (*fused.launch_forward(p, tensors, save), None, None)

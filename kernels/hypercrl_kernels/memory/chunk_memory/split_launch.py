@@ -34,33 +34,39 @@ class Split:
     gradients: Launch
 
 
-SPLITS = (  # the first that is wide enough
+SPLITS = (  # the first that is wide enough; the fastest on an H200 by scripts/tune_split.py
     Split(
-        64,
-        Launch(CHUNK, 4),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 8, stages=2, block=64),
+        widest=64,
+        inverse=Launch(CHUNK, 4, registers=128),
+        walk=Launch(CHUNK, 4, stages=2, block=64),
+        walk_back=Launch(CHUNK, 4, stages=2, block=64),
+        gradients=Launch(CHUNK, 4, block=64),
     ),
     Split(
-        128,
-        Launch(CHUNK, 4),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 4, stages=2, block=64),
-        Launch(CHUNK, 8, stages=2, block=64),
+        widest=128,
+        inverse=Launch(CHUNK, 4, registers=128),
+        walk=Launch(CHUNK, 4, stages=2, block=64),
+        walk_back=Launch(CHUNK, 4, stages=2, block=64),
+        gradients=Launch(CHUNK, 8, block=64),
     ),
 )
+NARROW = 32  # heads up to here were not timed so
 
 
-def choose_split(p: Problem) -> Split | None:
-    """Launches for a problem that is cut so; None: it takes the fused kernels.
+def choose_split(p: Problem, save: bool = True) -> Split | None:
+    """Launches for a problem that is cut so, with `save` for a backward pass too; None: it takes
+    the fused kernels.
 
-    Those are for momentum, for float32, whose refinement needs L, and for single chunks.
+    Those are for momentum, for float32, whose refinement needs L, for sequences of one chunk, for
+    narrow heads, and where they are as fast.
     """
     width = max(p.keys, p.values)
     if p.error not in (BEFORE, AFTER) or p.momentum or p.dtype == torch.float32:
         return None
-    if p.launches is not None or p.single(CHUNK):
+    mean = p.length / p.segments if p.varlen else p.length
+    if p.launches is not None or mean <= CHUNK or width <= NARROW:
+        return None
+    if not save and not p.decay and width <= 64:  # 101 µs fused, 105 so
         return None
     return next((split for split in SPLITS if width <= split.widest), None)
 

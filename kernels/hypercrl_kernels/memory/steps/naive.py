@@ -43,12 +43,12 @@ def memory_step_reference(
         keys, values, beta = keys[:, None], values[:, None], None if beta is None else beta[:, None]
     for i in range(keys.shape[1]):
         key, value = keys[:, i], values[:, i]
-        decays = decay is not None and i == 0
-        if decays and error != "before_decay" and error != "chunk_start":
+        decay = decay if i == 0 else None  # once, before the first
+        if decay is not None and error != "before_decay" and error != "chunk_start":
             memory.mul_(decay)
         if error != "none":
             value = value - _apply(memory, key)
-        if decays and error in ("before_decay", "chunk_start"):
+        if decay is not None and error in ("before_decay", "chunk_start"):
             memory.mul_(decay)
         if beta is not None:
             value = beta[:, i, :, None] * value

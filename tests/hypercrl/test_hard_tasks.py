@@ -1,0 +1,54 @@
+"""The grid of settings on tasks that are not solved, and what is read of its runs."""
+
+import json
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from hard_tasks import HARD, HardCell, cells, record  # noqa: E402
+
+
+def logged(folder, *rows):
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+
+
+def evaluated(steps, task, on, success):
+    return {"kind": "eval", "env_steps": steps, "task": task, "on": on, "success": success}
+
+
+def test_only_what_was_trained_to_its_end_counts(tmp_path):
+    cell = HardCell("slide", "5 knots", 1)
+    rows = [
+        evaluated(20, 1, 1, 0.1),  # untrained
+        evaluated(60, 1, 1, 0.8),
+        {"kind": "continual_success", "env_steps": 60, "task": 1, "average": 0.8},
+        evaluated(100, 2, 2, 0.2),  # in its midst
+    ]
+    logged(tmp_path, *rows)
+    cut = record(cell, tmp_path)
+    assert [one["success"] for one in cut["tasks"]] == [0.8]
+    assert not cut["ended"]
+    assert cut["end"] == []
+    rows += [
+        evaluated(120, 2, 1, 0.7),
+        evaluated(120, 2, 2, 0.9),
+        {"kind": "continual_success", "env_steps": 120, "task": 2, "average": 0.8},
+    ]
+    logged(tmp_path, *rows)
+    (tmp_path / "result.json").touch()
+    whole = record(cell, tmp_path)
+    assert [one["success"] for one in whole["tasks"]] == [0.8, 0.9]
+    assert [one["success"] for one in whole["end"]] == [0.7, 0.9]
+
+
+def test_the_first_seed_of_everything_comes_first():
+    names = [cell.name for cell in cells()]
+    assert len(set(names)) == len(names) == sum(len(h.variants) * h.seeds for h in HARD.values())
+    first = sum(len(hard.variants) for hard in HARD.values())
+    assert all(name.endswith("/0") for name in names[:first])
+    assert {cell.sequence for cell in cells("slide/*,push/bursts/3")} == {"slide", "push"}
+    assert len(list(cells("slide/*,push/bursts/3"))) == 2 * len(HARD["slide"].variants) + 1
