@@ -55,7 +55,10 @@ class ComplexOdeTask(ClosedFormTask):
             ValueError: other coefficients.
         """
         super().__init__(**picture)
-        self.coefficients = np.array(coefficients, dtype=np.float64)
+        try:
+            self.coefficients = np.array(coefficients, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            self.coefficients = np.zeros(0)  # refused below
         fits = self.coefficients.ndim == 1 and self.coefficients.any()
         if not fits or not (abs(self.coefficients) <= COEFFICIENT_LIMIT).all():
             raise ValueError(

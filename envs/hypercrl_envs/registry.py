@@ -74,7 +74,11 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
     for name, parameter in accepted.items():
         if parameter.default is parameter.empty and name not in parameters:
             raise ValueError(f"task {task!r} needs the parameter {name!r}")
-    return task_class(render_mode=render_mode, **parameters)
+    try:
+        return task_class(render_mode=render_mode, **parameters)
+    except (TypeError, OverflowError) as error:  # of a text in place of a number, say
+        given = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+        raise ValueError(f"task {task!r} cannot be made with {given}: {error}") from error
 
 
 def task_parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:

@@ -112,10 +112,13 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
         raise UserError(f"{key} cannot be taken away.")
     if config.get("resume") or "protocol.num_tasks" not in keys_of(overrides):
         return
-    wanted, there = config.protocol.num_tasks, len(config.env.tasks)
-    if wanted is not None and wanted > there:
+    wanted, order = config.protocol.num_tasks, config.protocol.order
+    learned, whose = config.env.tasks, f"the sequence {config.env.name} has"
+    if order is not None:
+        learned, whose = order, "protocol.order names"
+    if wanted is not None and wanted > len(learned):
         raise UserError(
-            f"protocol.num_tasks={wanted}, but the sequence {config.env.name} has {there} tasks; "
+            f"protocol.num_tasks={wanted}, but {whose} {len(learned)} tasks; "
             "give at most that, or null for all."
         )
 

@@ -50,6 +50,10 @@ def test_make_task_passes_parameters_on():
         ),
         ({"task": "slide", "camra": "top"}, r"parameter of task 'slide': 'camra'; did you mean"),
         ({"task": "push", "densities": [1, 2]}, r"densities must be two numbers from 100 to 1000"),
+        ({"task": "cartpole", "half_length": "a"}, r"'cartpole' cannot be made with half_length="),
+        ({"task": "workbench", "goal": "block", "at": 3}, r"cannot be made with goal='block', at="),
+        ({"task": "complex_ode", "coefficients": ["a"]}, r"coefficients must be numbers within"),
+        ({"task": "complex_ode", "coefficients": {"a": 1}}, r"coefficients must be numbers within"),
     ],
 )
 def test_make_task_names_the_nearest(arguments, message):

@@ -272,6 +272,10 @@ def fails(capsys, *words):
         (["train", "planner.execute=worst"], "planner.execute is one of mean, best"),
         (["train", "protocol.update_every=0"], "protocol.update_every must be at least 1"),
         (["train", "protocol.num_tasks=99"], "num_tasks=99, but the sequence push has 5 tasks"),
+        (
+            ["train", "protocol.num_tasks=2", "protocol.order=[3]"],
+            "num_tasks=2, but protocol.order names 1 tasks",
+        ),
         (["train", "protocol={num_tasks: 99}"], "num_tasks=99, but the sequence push has 5 tasks"),
         (["train", "+note=first"], "there is no setting 'note'"),
         (["train", "+method.bets=1"], "Did you mean 'method.beta'"),
