@@ -202,10 +202,18 @@ class GymTask(Task):
         return self._termination(obs[..., :size], self._executed(action), next_obs[..., :size])
 
     def goal_distance(self, obs: Tensor) -> Tensor:
-        """What `distance` says, in its units."""
+        """What `distance` says, in its units.
+
+        Raises:
+            TaskFault: of one state, as `info` asks, no finite number; NaN would pass for no success.
+        """
         if self._distance is None:
             return torch.full_like(obs[..., 0], math.nan)
-        return self._distance(obs[..., : len(self._raw)])
+        distance = self._distance(obs[..., : len(self._raw)])
+        if not distance.dim():
+            where = f"{self.caption}, after {self._elapsed_steps} steps of an episode"
+            checked.number(distance, f"{where}: distance")
+        return distance
 
     def success(self, obs: Tensor) -> Tensor:
         return self.goal_distance(obs) < self.solved_within

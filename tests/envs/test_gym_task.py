@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypercrl_envs import make_task
+from hypercrl_envs import TaskFault, TaskSequence, make_task
 from hypercrl_envs.gym_task import GymTask
 
 REWARDS = "hypercrl_envs.gym_rewards"
@@ -58,6 +58,20 @@ def test_without_a_distance_nothing_is_success():
     _, info = task.reset(seed=0)
     assert np.isnan(info["goal_distance"])
     assert not info["success"]
+
+
+def until_it_moves(obs: Tensor) -> Tensor:
+    return 1.0 + 0.0 * torch.log((obs[..., 6].abs() < 0.5).float())
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_a_distance_that_is_no_number_is_a_fault(pad):
+    spec = {"task": "gym", "id": "Reacher-v5", "distance": f"{__name__}:until_it_moves"}
+    task = TaskSequence([spec], "reacher", pad=pad).make(0)
+    task.reset(seed=0)
+    with pytest.raises(TaskFault, match="Reacher-v5, after .* steps of an episode: distance is"):
+        for _ in range(20):
+            task.step(np.ones(2, np.float32))
 
 
 @pytest.mark.parametrize(("id", "name"), CASES)
