@@ -9,6 +9,10 @@ ROUNDINGS = 2.0
 OUTGROWN = 10.0
 """In scales: a dimension that moves so much was only trembling when its scale was fitted."""
 
+TREMBLED = 1e4
+"""In scales: the same of a dimension that trembled in tasks before. More than it, as those are to
+be left alone: no task's motion is so much another's."""
+
 NEVER = 2**62
 """The task in which a dimension that has not moved yet moves."""
 
@@ -71,26 +75,29 @@ class Normaliser(nn.Module):
         motion = self._motion(x)
         scale = motion if least is None else motion.maximum(least)
         scale = torch.where(motion > _rounding(x, size), scale, torch.inf)
-        self.scale.copy_(torch.where(self.since < NEVER, self.scale, scale))
-        self.since.copy_(torch.where(self.scale < torch.inf, self.since.minimum(self.fits), NEVER))
+        fitted = (self.since < NEVER) & (motion <= TREMBLED * self.scale)
+        self.since.copy_(torch.where(fitted, self.since, self.fits))
+        self.scale.copy_(torch.where(fitted, self.scale, scale))
+        self.since.masked_fill_(self.scale == torch.inf, NEVER)
         self.following.copy_(self.since == NEVER)
         self.fits.add_(1)
 
     def follow(self, x: Tensor, size: Tensor | None = None, least: Tensor | None = None) -> None:
         """Take on, in place, the scales that are `wanted` by what the present task has shown."""
         wanted = self.wanted(x, size, least)
-        self.following |= wanted != self.scale
+        changed = wanted != self.scale
+        self.following |= changed
         self.scale.copy_(wanted)
-        moved = self.since.minimum(self.fits - 1)
-        self.since.copy_(torch.where(self.scale < torch.inf, moved, NEVER))
+        self.since.copy_(torch.where(changed, self.fits - 1, self.since))
 
     def wanted(self, x: Tensor, size: Tensor | None = None, least: Tensor | None = None) -> Tensor:
         """[width] the scales that x [N, width], all of the present task so far, asks for.
 
-        New are those of dimensions that stood still during its random steps, and of those that
-        first moved in it and have outgrown their scale. With d = x − mean the new scale is
-        √(Σ d⁴ / Σ d²), the size of the motion while there is some: the root mean square over mostly
-        still steps would make outliers of the few in which it moves.
+        New are those of dimensions that stood still during its random steps, of those that first
+        moved in it and have outgrown their scale, and of those that only trembled before. With
+        d = x − mean the new scale is √(Σ d⁴ / Σ d²), the size of the motion while there is some:
+        the root mean square over mostly still steps would make outliers of the few in which it
+        moves.
         """
         motion = self._motion(x)
         outgrown = (self.since == self.fits - 1) & (motion > OUTGROWN * self.scale)
@@ -101,7 +108,8 @@ class Normaliser(nn.Module):
         moving = largest * share.sqrt()
         scale = moving if least is None else moving.maximum(least)
         moves = moving > _rounding(x, size)
-        return torch.where((self.following | outgrown) & moves, scale, self.scale)
+        trembled = moving > TREMBLED * self.scale
+        return torch.where((self.following | outgrown | trembled) & moves, scale, self.scale)
 
     def _motion(self, x: Tensor) -> Tensor:
         """[width] root mean square of x − mean."""

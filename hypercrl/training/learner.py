@@ -156,9 +156,9 @@ class Learner:
     def _follow(self) -> None:
         """Fit the scales of what has begun to move since the random steps."""
         targets = self.model.target_normaliser
-        before = targets.moving()
+        before = targets.since.clone()
         self.method.follow(self.replay.latest(len(self.replay)), self.age - self.observed)
-        if not torch.equal(targets.moving(), before):
+        if not torch.equal(targets.since, before):
             self.labels.new_motion()
 
     def _draw_batches(self, count: int, caption: str) -> Tensor:

@@ -162,6 +162,23 @@ def test_what_only_trembled_is_fitted_again_when_it_moves_in_earnest():
     assert torch.equal(norm.scale, frozen)
 
 
+@pytest.mark.parametrize("random", [False, True])
+def test_what_rested_in_all_tasks_so_far_is_fitted_when_a_later_one_moves_it(random):
+    """A puck at rest trembles by 1e-6 m/s, and is struck in the second task."""
+    norm = Normaliser(2)
+    x = torch.randn(500, 2, generator=generator()) * torch.tensor([1.0, 1e-6])
+    norm.fit(x)
+    first = norm.scale[0].item()
+    struck = x.clone()
+    struck[:5, 1] = 0.3
+    norm.fit(struck if random else x)
+    norm.follow(struck)
+    assert norm.scale[0].item() == first
+    assert norm(struck).abs().max() < 20
+    assert norm.since.tolist() == [0, 1]
+    assert norm.moving(0).tolist() == [True, False]  # the first task's models go on without it
+
+
 def test_old_models_do_not_change_when_a_still_dimension_gets_its_scale():
     """A knob that only the second door has: the first door's inputs are the same bits."""
     model = DynamicsModel(3, 1, [16], probabilistic=False)
