@@ -5,6 +5,7 @@ The kernels themselves run in Triton's interpreter, which is made to round as te
 Half precision is printed as shares of the limits there, float32 as relative errors.
 
     TRITON_INTERPRET=1 PYTHONPATH=tests/kernels python scripts/emulate_memory.py
+    TRITON_INTERPRET=1 PYTHONPATH=tests/kernels python scripts/emulate_memory.py --split
 """
 
 # pyright: reportMissingImports=false
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16", "float32"])
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0, 2.0], help="β")
     parser.add_argument("--chunk", type=int, default=32, help="steps; launches take 32 at width 64")
+    parser.add_argument("--split", action="store_true", help="the four kernels, in chunks of 64")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
@@ -34,7 +36,8 @@ def main() -> None:
     a = parser.parse_args()
     with pytest.MonkeyPatch.context() as patch:
         use_tensor_cores(patch)
-        cut(patch, a.chunk, 64)
+        if not a.split:
+            cut(patch, a.chunk, 64)
         for case in itertools.product(a.names, a.dtypes, a.strengths, a.seeds):
             name, dtype, strength, seed = case
             x, state = correlated(name, strength, a.batch, a.length, a.heads, seed=seed)

@@ -26,6 +26,7 @@ from hypercrl_envs.workbench_goals import (
     BUTTON_DEPTH,
     DRAWER_WAY,
     LEVER_ANGLE,
+    PUCK_AXIS,
     PUCK_CENTRE,
     PUCK_VELOCITY,
     SIZE,
@@ -60,27 +61,30 @@ STEP_LENGTH = 0.04
 
 _GOALS = {BUTTON: PressButton, DRAWER: OpenDrawer, LEVER: TurnLever}
 _PLACED = {BLOCK: PushBlock, PUCK: SlidePuck}
-_DEFAULT_PLACES = {BLOCK: (0.12, 0.0), PUCK: (-0.12, -0.38)}
-_PLACES = {BLOCK: ((-0.03, -0.03), (0.12, 0.12)), PUCK: ((-0.16, -0.4), (-0.08, -0.36))}
+_DEFAULT_PLACES = {BLOCK: (0.12, 0.0), PUCK: (-0.12, -0.34)}
+_PLACES = {BLOCK: ((-0.03, -0.03), (0.12, 0.12)), PUCK: ((-0.16, -0.37), (-0.08, -0.32))}
 """Lowest and highest (x, y) of the places that can be reached, m."""
 
-_LOW, _HIGH = np.array([-0.22, -0.25, LOWEST_TIP]), np.array([0.12, 0.25, 0.12])
+_LOW, _HIGH = np.array([-0.22, -0.22, LOWEST_TIP]), np.array([0.12, 0.25, 0.12])
 _NO_TURN = np.zeros(3)
 
 
 class WorkbenchTask(ArmTask):
     """Do one thing at the bench.
 
-    Observation (21), m, m/s and rad, world frame: tip (3) and its velocity (3); tip → block (x, y),
-    centre of the block (x, y), cosine and sine of its angle; tip → puck (x, y), its centre (x, y)
-    and its velocity (x, y); how far the button is pressed, the drawer open and the lever turned.
+    Observation (23), m, m/s and rad, world frame: tip (3) and its velocity (3); tip → block (x, y),
+    centre of the block (x, y), cosine and sine of its angle; tip → puck (x, y), its centre (x, y),
+    velocity (x, y), cosine and sine of its angle; how far the button is pressed, the drawer
+    open and the lever turned.
 
     Action (3): displacement of the tip from where it is, 1 is 0.04 m, within a box; the hand points
     down and its fingers are closed.
 
     Reward: 1 − tanh(d / ℓ) + (1 − tanh(e / 0.1)) / 4 − 0.02 ‖a‖², with d what is left to do and e
-    from the tip to where it is done, m; ℓ is 0.1 m, of the puck 0.2, of the button 0.01. Success: d
-    is below 1 mm at the button, 1 cm at drawer and lever, 3 cm at the block and 5 cm at the puck.
+    from the tip to where it is done, m; ℓ is 0.1 m, of the puck 0.2, of the button 0.01.
+
+    Success: d is below 4 mm at the button, 1 cm at drawer and lever, 3 cm at the block and 5 cm at
+    the puck.
     """
 
     # Worlds in Bullet have no sliders.
@@ -97,7 +101,7 @@ class WorkbenchTask(ArmTask):
         Args:
             goal: "button" (press it, and keep it pressed), "drawer" (open it), "lever" (turn it),
                 "block" (push it to a place) or "puck" (slide it to a place out of reach).
-            at: the place (x, y), m, of block or puck; by default (0.12, 0) and (−0.12, −0.38).
+            at: the place (x, y), m, of block or puck; by default (0.12, 0) and (−0.12, −0.34).
             simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
@@ -132,11 +136,11 @@ class WorkbenchTask(ArmTask):
         arm = self.simulator
         tip = arm.tip
         block, axes = arm.body_pose(BLOCK)
-        puck, _ = arm.body_pose(PUCK)
+        puck, puck_axes = arm.body_pose(PUCK)
         obs = np.empty(SIZE, dtype=np.float32)
         obs[TIP], obs[TIP_VELOCITY] = tip, arm.tip_velocity
         obs[TO_BLOCK], obs[BLOCK_CENTRE] = (block - tip)[:2], block[:2]
-        obs[BLOCK_AXIS] = axes[:2, 0]
+        obs[BLOCK_AXIS], obs[PUCK_AXIS] = axes[:2, 0], puck_axes[:2, 0]
         obs[TO_PUCK], obs[PUCK_CENTRE] = (puck - tip)[:2], puck[:2]
         obs[PUCK_VELOCITY] = arm.body_velocity(PUCK)[0][:2]
         joints = (arm.hinge(name)[0] for name in (BUTTON, DRAWER, LEVER))

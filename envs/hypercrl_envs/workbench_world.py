@@ -8,7 +8,7 @@ Seen from above, x ahead and y to the left, in cm; the tip begins at T:
       0 |            block          +
     -12 |    button    T    puck          goal of the puck
         +-----------------------------------------------
-    y      22   14     0    -14  -12       -38
+    y      22   14     0    -14  -12       -34
 
 All of it is low enough for the palm to pass above it while the fingers reach to its foot.
 """
@@ -63,9 +63,9 @@ BLOCK_HALF = 0.035
 BLOCK_HEIGHT = 0.06
 
 PUCK_PLACE = (-0.12, -0.14)
-PUCK_RADIUS = 0.03
+PUCK_HALF = 0.03
 PUCK_HEIGHT = 0.056
-PUCK_FRICTION = 0.04
+PUCK_FRICTION = 0.06
 
 GOAL_COLOUR = (0.98, 0.55, 0.08)
 
@@ -140,8 +140,9 @@ def _block() -> Body:
 
 
 def _puck() -> Body:
-    size = (PUCK_RADIUS, PUCK_HEIGHT / 2)
-    shape = Shape("disc", "cylinder", size, 1000.0, _ICE, friction=PUCK_FRICTION)
+    """Square: a finger 1 cm beside the middle would send a round one 15° beside the way."""
+    size = (PUCK_HALF, PUCK_HALF, PUCK_HEIGHT / 2)
+    shape = Shape("disc", "box", size, 1000.0, _ICE, friction=PUCK_FRICTION)
     return Body(PUCK, (*PUCK_PLACE, PUCK_HEIGHT / 2), (shape,))
 
 

@@ -22,8 +22,8 @@ from hypercrl_envs.workbench_world import (
     LEVER_GRIP,
     PUCK,
     PUCK_FRICTION,
+    PUCK_HALF,
     PUCK_HEIGHT,
-    PUCK_RADIUS,
     lever_grip,
 )
 from hypercrl_envs.world import Body, Shape, Slider, mass_properties
@@ -162,7 +162,7 @@ def test_the_lever_points_where_its_grip_is_said_to_be():
 
 def test_what_nobody_touches_stays_as_it_is():
     obs = alone(steps=20)._observe()
-    assert np.abs(obs[18:21]).max() < 0.002
+    assert np.abs(obs[20:23]).max() < 0.002
     np.testing.assert_allclose(obs[8:12], [0, 0, 1, 0], atol=1e-3)
 
 
@@ -171,8 +171,8 @@ def test_the_puck_has_to_be_let_go_of():
     task.reset(seed=0)
     arm = task.simulator
     for _ in range(30):
-        arm.advance(np.array([HOME[0], -0.25, 0.035]), np.zeros(3), 0.0)
-    reach = arm.tip[1] - PUCK_RADIUS - 0.01
+        arm.advance(np.array([HOME[0], -0.22, 0.035]), np.zeros(3), 0.0)
+    reach = arm.tip[1] - PUCK_HALF - 0.01
     assert task._goal.place[1] + task._goal.within < reach - 0.02  # type: ignore[operator]
 
 
