@@ -1,9 +1,9 @@
 """A boundary over which episodes of the old task give way to the new one's."""
 
 import gymnasium
-import numpy as np
 import pytest
 from killed_runs import assert_same, learned, outcome, saved_and_killed
+from linear_world import LinearWorld
 
 from hypercrl.cli import main
 from hypercrl.runs.checkpoint import load_checkpoint
@@ -11,26 +11,8 @@ from hypercrl.runs.checkpoint import load_checkpoint
 EPISODE = 5
 
 
-class World(gymnasium.Env):
-    """s' = s ± a: every transition says which of the two it is of."""
-
-    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,))
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
-
-    def __init__(self, sign=1, render_mode=None):
-        self.sign = sign
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.state, {}
-
-    def step(self, action):
-        self.state = (self.state + self.sign * action).astype(np.float32)
-        return self.state, -float(np.linalg.norm(self.state)), False, False, {}
-
-
-gymnasium.register("BlurredWorlds-v0", World, max_episode_steps=EPISODE)
+# Every transition, s ± a, says which of the two it is of.
+gymnasium.register("BlurredWorlds-v0", LinearWorld, max_episode_steps=EPISODE)
 TASKS = ", ".join(
     f"{{task: gym, id: BlurredWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1)
 )
