@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from batches import linear_system
+from linear_world import LinearWorld
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Told
@@ -444,26 +445,12 @@ def test_precision_recall_and_delay_by_hand():
     }
 
 
-class LinearWorld(gymnasium.Env):
-    """s' = 0.9 s ± a / 2, paid for being near the middle."""
-
-    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,))
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
-
-    def __init__(self, sign=1, render_mode=None):
-        self.sign = sign
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.state, {}
-
-    def step(self, action):
-        self.state = (0.9 * self.state + 0.5 * self.sign * action).astype(np.float32)
-        return self.state, -float(np.linalg.norm(self.state)), False, False, {}
-
-
-gymnasium.register("TwoLinearWorlds-v0", LinearWorld, max_episode_steps=30)
+gymnasium.register(
+    "TwoLinearWorlds-v0",
+    LinearWorld,
+    max_episode_steps=30,
+    kwargs={"keep": 0.9, "gain": 0.5},
+)
 LINEAR = ", ".join(
     f"{{task: gym, id: TwoLinearWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1, 1)
 )

@@ -289,7 +289,7 @@ MISTAKES = {
     r"v \[B, T, n, H, V\] with one B, T and n": lambda q, k, v: ops.chunk_memory(
         q, torch.stack([k, k], 2), v
     ),
-    "several writes a step needs another error": lambda q, k, v: ops.chunk_memory(
+    "chunk_memory with several writes a step needs another error": lambda q, k, v: ops.chunk_memory(
         q, torch.stack([k, k], 2), torch.stack([v, v], 2), error="chunk_start"
     ),
     r"beta \[B=1, T=4, n=2, H=2\]": lambda q, k, v: ops.chunk_memory(
@@ -298,7 +298,7 @@ MISTAKES = {
     r"with one B, T and H; got \(1, 4, 2, 3\)": lambda q, k, v: ops.chunk_memory(
         q, k, torch.cat([v, v[:, :, :1]], 2)
     ),
-    "several writes needs another error": lambda q, k, v: ops.memory_step(
+    "memory_step with several writes a step needs another error": lambda q, k, v: ops.memory_step(
         q[0],
         torch.stack([k[0]] * 2, 1),
         torch.stack([v[0]] * 2, 1),

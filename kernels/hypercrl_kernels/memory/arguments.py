@@ -67,6 +67,49 @@ def check_sequences(
     return batch, length, count
 
 
+def check_gates(
+    operation: str,
+    axes: str,
+    *,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    log_momentum: Tensor | None,
+    error: str,
+    writes: int | None,
+    **sizes: int,
+) -> None:
+    """Gates of an outer-product memory: their shapes, and which of them go together.
+
+    Args:
+        axes: those before heads, "BT" of sequences and "B" of a step.
+        error: as of `chunk_memory`.
+        writes: how many a step has, where k and v have an axis of them.
+        sizes: of the letters B, T, H and K.
+
+    Raises:
+        ValueError: they do not fit together, or a log gate on a CPU is above zero.
+    """
+    if writes is not None and (error == "chunk_start" or log_momentum is not None):
+        raise ValueError(
+            f"{operation} with several writes a step needs another error, and no momentum"
+        )
+    if log_decay is not None:
+        letters = {1: "H", len(axes) + 2: f"{axes}HK"}.get(log_decay.dim(), f"{axes}H")
+        check_shape(operation, "log_decay", log_decay, letters, **sizes)
+        simple = error in ("none", "after_decay") and log_momentum is None
+        if letters.endswith("K") and not simple:
+            raise ValueError(
+                f"{operation} with a decay of every key needs error='none' or 'after_decay' and no "
+                f"momentum"
+            )
+    if beta is not None:
+        each = {} if writes is None else {"n": writes}
+        check_shape(operation, "beta", beta, f"{axes}{''.join(each)}H", **sizes, **each)
+    if log_momentum is not None:
+        check_shape(operation, "log_momentum", log_momentum, f"{axes}H", **sizes)
+    check_log_gates(operation, log_decay=log_decay, log_momentum=log_momentum)
+
+
 def check_log_gates(operation: str, **gates: Tensor | None) -> None:
     """Each gate is at most one, its logarithm at most zero.
 

@@ -34,8 +34,8 @@ def gla_chunks(
     if cu_seqlens is None:
         return _chunks(q, k, v, log_decay, beta, state)
     padding = Padding(cu_seqlens)
-    sequences = [padding.split(x) for x in (q, k, v, log_decay)]
-    o, state = _chunks(*sequences, padding.split(beta), state)
+    q, k, v, log_decay = (padding.split(x) for x in (q, k, v, log_decay))
+    o, state = _chunks(q, k, v, log_decay, padding.split(beta), state)
     return padding.join(o), state
 
 

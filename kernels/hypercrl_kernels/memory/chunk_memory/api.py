@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
-    check_log_gates,
+    check_gates,
     check_offsets,
     check_sequences,
     check_shape,
@@ -221,23 +221,17 @@ def _check(
         raise ValueError(f"{name} knows error {', '.join(ERRORS)}; got {error!r}")
     if normalise and (error != "none" or log_momentum is not None):
         raise ValueError(f"{name} with normalise needs error='none' and no momentum")
-    if several and (error == "chunk_start" or log_momentum is not None):
-        raise ValueError(f"{name} with several writes a step needs another error, and no momentum")
     sizes = {"B": batch, "T": length, "H": heads, "K": q.shape[-1]}
-    if log_decay is not None:
-        letters = {1: "H", 4: "BTHK"}.get(log_decay.dim(), "BTH")
-        check_shape(name, "log_decay", log_decay, letters, **sizes)
-        if letters == "BTHK" and (error not in ("none", "after_decay") or log_momentum is not None):
-            raise ValueError(
-                f"{name} with a decay of every key needs error='none' or 'after_decay' and no "
-                f"momentum"
-            )
-    if beta is not None:
-        writes = {"n": k.shape[2]} if several else {}
-        check_shape(name, "beta", beta, "BTnH" if several else "BTH", **sizes, **writes)
-    if log_momentum is not None:
-        check_shape(name, "log_momentum", log_momentum, "BTH", **sizes)
-    check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
+    check_gates(
+        name,
+        "BT",
+        log_decay=log_decay,
+        beta=beta,
+        log_momentum=log_momentum,
+        error=error,
+        writes=k.shape[2] if several else None,
+        **sizes,
+    )
     count = check_offsets(name, cu_seqlens, batch, length)
     if initial_state is not None:
         letters = "NHKV" if log_momentum is None else "NH2KV"

@@ -16,7 +16,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypercrl_kernels.memory.arguments import check_log_gates, check_shape, step_as_kernel
+from hypercrl_kernels.memory.arguments import (
+    check_gates,
+    check_log_gates,
+    check_shape,
+    step_as_kernel,
+)
 from hypercrl_kernels.memory.based.naive import EPSILON, feature_count
 from hypercrl_kernels.memory.chunk_memory.naive import Error
 from hypercrl_kernels.memory.mlp_memory.naive import Activation, MLPState
@@ -65,26 +70,20 @@ def memory_step(
     several = k.dim() == 4 and v.dim() == 4 and k.shape[:2] == v.shape[:2] and k.shape[1] > 0
     first = (k[:, 0], v[:, 0]) if several else (k, v)
     _check_step(name, q, *first, grouped=True)
-    if several and (error == "chunk_start" or log_momentum is not None):
-        raise ValueError(f"{name} with several writes needs another error, and no momentum")
     (batch, keys), heads = (q.shape[0], q.shape[2]), v.shape[-2]
     letters = "BHKV" if log_momentum is None else "BH2KV"
     sizes = {"B": batch, "H": heads, "K": keys, "V": v.shape[-1] + normalise, "2": 2}
     check_shape(name, "state", state, letters, **sizes)
-    if log_decay is not None:
-        letters = {1: "H", 3: "BHK"}.get(log_decay.dim(), "BH")
-        check_shape(name, "log_decay", log_decay, letters, **sizes)
-        if letters == "BHK" and (error not in ("none", "after_decay") or log_momentum is not None):
-            raise ValueError(
-                f"{name} with a decay of every key needs error='none' or 'after_decay' and no "
-                f"momentum"
-            )
-    if beta is not None:
-        writes = {"n": k.shape[1]} if several else {}
-        check_shape(name, "beta", beta, "BnH" if several else "BH", **sizes, **writes)
-    if log_momentum is not None:
-        check_shape(name, "log_momentum", log_momentum, "BH", **sizes)
-    check_log_gates("memory_step", log_decay=log_decay, log_momentum=log_momentum)
+    check_gates(
+        name,
+        "B",
+        log_decay=log_decay,
+        beta=beta,
+        log_momentum=log_momentum,
+        error=error,
+        writes=k.shape[1] if several else None,
+        **sizes,
+    )
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("memory_step", state):
         from hypercrl_kernels.memory.steps.launch import launch_step
