@@ -205,7 +205,7 @@ class GymTask(Task):
         """What `distance` says, in its units.
 
         Raises:
-            TaskFault: of one state, as `info` asks, no finite number; NaN would pass for no success.
+            TaskFault: of one state, as `info` asks, no finite number: it would pass for a failure.
         """
         if self._distance is None:
             return torch.full_like(obs[..., 0], math.nan)

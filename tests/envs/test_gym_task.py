@@ -61,7 +61,7 @@ def test_without_a_distance_nothing_is_success():
 
 
 def until_it_moves(obs: Tensor) -> Tensor:
-    return 1.0 + 0.0 * torch.log((obs[..., 6].abs() < 0.5).float())
+    return 1.0 + 0.0 * torch.log((obs[..., 6].abs() < 0.01).float())
 
 
 @pytest.mark.parametrize("pad", [False, True])
@@ -69,9 +69,8 @@ def test_a_distance_that_is_no_number_is_a_fault(pad):
     spec = {"task": "gym", "id": "Reacher-v5", "distance": f"{__name__}:until_it_moves"}
     task = TaskSequence([spec], "reacher", pad=pad).make(0)
     task.reset(seed=0)
-    with pytest.raises(TaskFault, match="Reacher-v5, after .* steps of an episode: distance is"):
-        for _ in range(20):
-            task.step(np.ones(2, np.float32))
+    with pytest.raises(TaskFault, match="Reacher-v5, after 1 steps of an episode: distance is nan"):
+        task.step(np.ones(2, np.float32))
 
 
 @pytest.mark.parametrize(("id", "name"), CASES)
