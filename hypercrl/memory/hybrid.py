@@ -4,6 +4,7 @@ Wang et al., "A systematic analysis of hybrid linear attention", 2025: gated mem
 come near full attention, of ratios from 24:1 to 3:1. SSE-H of Pan et al. 2025 is `linear=sse`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -72,7 +73,11 @@ class Hybrid(MemoryStack):
                 f"not {config.layers}"
             )
         family, _ = LINEAR[config.linear]
-        layers = family.make_layers(linear_config(config, config.layers - full), generator)
+        linear = linear_config(config, config.layers - full)
+        try:
+            layers = family.make_layers(linear, generator)
+        except ValueError as error:
+            raise ValueError(_in_settings(str(error), type(linear))) from error
         for i in range(full):
             attention = WindowAttention(config.width, config.heads, config.window, generator)
             layers.insert((i + 1) * (config.ratio + 1) - 1, attention)
@@ -89,7 +94,7 @@ def linear_config(config: HybridConfig, layers: int) -> MemoryConfig:
     settings = {} if config.settings is None else config.settings
     if not isinstance(settings, Mapping):
         raise ValueError(f"memory.settings is {{SETTING: VALUE}}, not {settings!r}")
-    own = {f.name for f in fields(schema)} - {f.name for f in fields(MemoryConfig)}
+    own = _own_settings(schema)
     for name in settings:
         if name not in own:
             known = ", ".join(sorted(own)) or "none"
@@ -100,7 +105,18 @@ def linear_config(config: HybridConfig, layers: int) -> MemoryConfig:
         linear: Any = OmegaConf.to_object(merged)
         check(linear, "memory.settings.")
     except OmegaConfBaseException as error:
-        raise ValueError(f"memory.settings: {first_line(error)}") from error
+        raise ValueError(f"memory.settings.{error.full_key}: {first_line(error)}") from error
     except UserError as error:
         raise ValueError(str(error).removesuffix(".")) from error
     return linear
+
+
+def _own_settings(schema: type[MemoryConfig]) -> set[str]:
+    """Names of those that not every memory has."""
+    return {f.name for f in fields(schema)} - {f.name for f in fields(MemoryConfig)}
+
+
+def _in_settings(message: str, schema: type[MemoryConfig]) -> str:
+    """What a family says of its own settings, under the names that they have in a hybrid."""
+    own = "|".join(sorted(_own_settings(schema)))
+    return re.sub(rf"memory\.({own})\b", r"memory.settings.\1", message) if own else message
