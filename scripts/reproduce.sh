@@ -31,6 +31,7 @@ conflicts_cheetah|task_conflicts.md#cheetah|CPU, one thread|55 minutes (two runs
 engines|task_conflicts.md#push_engines|CPU, Python 3.11, hypercrl[bullet]|15 minutes guessed, not measured
 planners|planners.md#how-few-samples-will-do|one GPU|10 minutes guessed, not measured
 task_inference|task_inference.md|one GPU|30 minutes guessed, not measured
+returns|task_inference.md#tasks-that-come-again|one GPU, 16 cores|5 minutes guessed, not measured (of 36 runs 24 ended in two)
 hard_tasks|hard_tasks.md|two GPUs, 32 cores|10 minutes guessed, not measured (of one GPU's cells half were done in 5)
 ensembles|members.md|CPU|30 minutes guessed, not measured
 frame_hidden|memories.md|one GPU|30 minutes guessed, not measured
@@ -102,6 +103,7 @@ commands() { # name, folder of what is made
       done ;;
     task_inference)
       echo "hypercrl bench preset=quick device=cuda env=push method=hnet protocol.num_tasks=5 protocol.eval_every=5000 protocol.final_episodes=20 task_id=inferred 'seed=range(44,56)' out=$out/grid" ;;
+    returns) echo "python scripts/revisits.py $out/returns --limit 900 --out $out/revisits.json device=cuda" ;;
     hard_tasks) echo "python scripts/hard_tasks.py --seconds 900 --out $out" ;;
     ensembles) echo "python scripts/calibrate_members.py method=hnet method.members=5 --seeds 3 --out $out/hnet.json" ;;
     frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;

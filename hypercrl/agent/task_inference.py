@@ -32,8 +32,8 @@ class InferenceConfig:
 
     Attributes:
         hearing: five episodes of pushing are 300.
-        familiar: where the wrong model drives, even the right one is less sure. Of a hearing, 0.4
-            is 1.5 times the usual error.
+        familiar: where the wrong model drives, even the right one is less sure. After a hearing it
+            is the logarithm of the task's error over its usual one, at most: 0.4 is 1.5 times.
         settle: also before a new task is a hypothesis in evaluation: its model has to learn first.
     """
 
@@ -53,15 +53,13 @@ class InferenceConfig:
     hearing: int = number(
         0,
         least=0,
-        help="steps in which a known task's model acts to be judged by; "
-        "0: all are judged by their errors since those began",
+        help="steps in which a known task's model acts to be judged; 0: judged as they are",
     )
     familiar: float = number(
         0.4,
         least=0,
         most=1,
-        help="back to a known task if its log error is this share of the present one's at most; "
-        "after a hearing, if the logarithm of its error over its usual one is this at most",
+        help="log error of a task gone back to, a share of the present one's (or: see hearings)",
     )
     margin: float = number(
         0.65,

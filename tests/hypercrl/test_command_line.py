@@ -108,7 +108,7 @@ def message(capsys, *words):
     [
         ("memory=null", "memory is the name of one choice, not null. Choices: based, "),
         ("memory=[8,8]", "not [8,8]. Choices: based, "),
-        ("env=1", "env is the name of one choice, not 1. Choices: cheetah"),
+        ("env=1", "env is the name of one choice, not 1. Choices: cartpole"),
         ("planner=1e3", "planner is the name of one choice, not 1e3. Choices: cem, icem, mppi"),
         (
             "preset=true",

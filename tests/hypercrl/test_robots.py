@@ -77,7 +77,10 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
     assert len(torch.unique(starts, dim=0)) == len(torch.unique(actions, dim=0)) == 4
 
 
-@pytest.mark.parametrize("words", [(), MEMORY], ids=["told", "memory"])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param((), marks=pytest.mark.slow, id="told"), pytest.param(MEMORY, id="memory")],
+)
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
     """Random steps, rounds of training steps and evaluations included."""
     straight = train(tmp_path / "straight", *words)

@@ -126,7 +126,7 @@ def test_exploration_differs_between_tasks(hnet_run):
     assert len(set(returns)) == len(returns)
 
 
-KILLED_IN_EVERY_TEST = ("hnet", "derpp", "pnn", "ftl_task")
+KILLED_IN_EVERY_TEST = ("hnet", "derpp", "ftl_task")
 WITH_A_MEMORY = (
     ("memory=gru", "method=hnet", "context.into=hypernetwork"),
     ("memory=gru", "method=finetune", "context.into=film", "context.protect=none"),
@@ -143,16 +143,20 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
             for m in METHODS
             if m not in KILLED_IN_EVERY_TEST
         ),
-        *((*way, *A_SMALL_MEMORY) for way in WITH_A_MEMORY),
+        (*WITH_A_MEMORY[0], *A_SMALL_MEMORY),
+        pytest.param((*WITH_A_MEMORY[1], *A_SMALL_MEMORY), marks=pytest.mark.slow),
         ("env=walkers", "method=single"),
         ("planner=policy", "method=single"),
         ("planner.knots=3", "method=single", "planner.global_share=0.3"),
-        (
-            "planner=icem",
-            "method=single",
-            "planner.knots=3",
-            "planner.interpolation=cubic",
-            "planner.global_share=0.3",
+        pytest.param(
+            (
+                "planner=icem",
+                "method=single",
+                "planner.knots=3",
+                "planner.interpolation=cubic",
+                "planner.global_share=0.3",
+            ),
+            marks=pytest.mark.slow,
         ),
         *(
             pytest.param((f"memory={m}", "method=hnet", *A_SMALL_MEMORY), marks=pytest.mark.slow)

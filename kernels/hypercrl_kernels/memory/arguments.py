@@ -247,5 +247,5 @@ def zero_state(
     """[N, H, K, V], with momentum [N, H, 2, K, V]."""
     count = len(q) if cu_seqlens is None else len(cu_seqlens) - 1
     two = () if log_momentum is None else (2,)
-    shape = (count, q.shape[2], *two, q.shape[3], v.shape[3])
+    shape = (count, q.shape[2], *two, q.shape[-1], v.shape[-1])
     return torch.zeros(shape, dtype=work_dtype(q), device=q.device)
