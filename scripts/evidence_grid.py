@@ -228,6 +228,11 @@ def _of_stage(column: Sequence, methods: tuple[str, ...], seed: int) -> tuple[st
     return tuple(m for m in methods if m in column.methods and seed < column.seeds)
 
 
+def fits(name: str, only: str) -> bool:
+    """Whether a cell's name fits one of the patterns of `only`, see `cells`."""
+    return any(fnmatchcase(name, pattern) for pattern in only.split(","))
+
+
 def cells(only: str = "*") -> Iterator[EvidenceCell]:
     """All cells, the most wanted first; of them those whose names fit a pattern of `only`.
 
@@ -240,5 +245,5 @@ def cells(only: str = "*") -> Iterator[EvidenceCell]:
                 column = SEQUENCES[name]
                 for method in _of_stage(column, methods, seed):
                     cell = EvidenceCell(name, method, seed)
-                    if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
+                    if fits(cell.name, only):
                         yield cell

@@ -16,19 +16,19 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from evidence import gpu_names, time_limit
-from evidence_grid import STANDARD
+from evidence_grid import STANDARD, fits
+from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
 
 from hypercrl.base.cores import cores
 from hypercrl.base.files import write_atomically
-from hypercrl.base.strict_json import from_json, to_json
+from hypercrl.base.strict_json import to_json
 from hypercrl.bench import Cell, LocalWorkers, run_grid
 from hypercrl.bench.mps import served
 from hypercrl.runs.run_folder import FAILURE
@@ -163,7 +163,7 @@ def cells(only: str = "*") -> Iterator[HardCell]:
     ]
     every.sort(key=lambda cell: (cell.seed > 0 and cell.sequence != "push", cell.seed))
     for cell in every:
-        if any(fnmatchcase(cell.name, pattern) for pattern in only.split(",")):
+        if fits(cell.name, only):
             yield cell
 
 
@@ -200,7 +200,8 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
     In "tasks" the evaluation of each task at the end of its own training, where it came to that; in
     "end" those of all tasks after the last one.
     """
-    metrics = read_lines(folder / "metrics.jsonl")
+    file = folder / "metrics.jsonl"
+    metrics = read_lines(file) if file.exists() else []
     evals = [one for one in metrics if one["kind"] == "eval"]
     trained = {one["env_steps"] for one in metrics if one["kind"] == "continual_success"}
     at_ends = [one for one in evals if one["env_steps"] in trained]
@@ -214,14 +215,6 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
         "tasks": [_short(own[task]) for task in sorted(own)],
         "end": [_short(one) for one in evals if ended and one["env_steps"] == last],
     }
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON Lines file; none where there is none."""
-    if not file.exists():
-        return []
-    *lines, _ = file.read_text(encoding="utf-8").split("\n")
-    return [from_json(line) for line in lines]
 
 
 def _short(values: Mapping[str, Any]) -> dict[str, Any]:
