@@ -237,13 +237,20 @@ def cells(only: str = "*") -> Iterator[EvidenceCell]:
     """All cells, the most wanted first; of them those whose names fit a pattern of `only`.
 
     Args:
-        only: patterns as of a shell, separated by commas: "push/*", "door/hnet/0".
+        only: patterns as of a shell, separated by commas: "push/*", "door/hnet/0". What fits an
+            earlier pattern comes first.
     """
+    patterns = only.split(",")
+    fitting = (cell for cell in _by_stage() if fits(cell.name, only))
+    yield from sorted(
+        fitting, key=lambda cell: [fits(cell.name, pattern) for pattern in patterns].index(True)
+    )
+
+
+def _by_stage() -> Iterator[EvidenceCell]:
     for sequences, methods in STAGES:
         for seed in range(max(SEQUENCES[name].seeds for name in sequences)):
             for name in sequences:
                 column = SEQUENCES[name]
                 for method in _of_stage(column, methods, seed):
-                    cell = EvidenceCell(name, method, seed)
-                    if fits(cell.name, only):
-                        yield cell
+                    yield EvidenceCell(name, method, seed)
