@@ -9,11 +9,11 @@ from hydra.core.config_store import ConfigStore
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.base.settings import choice, group, number, setting
-from hypercrl.config.sources import register_sources
+from hypercrl.config.sources import TABLES, register_sources
 from hypercrl.dynamics.context_model import ContextConfig
-from hypercrl.memory import MEMORIES, MemoryConfig
-from hypercrl.methods import METHODS, MethodConfig
-from hypercrl.planning import PLANNERS, PlannerConfig
+from hypercrl.memory import MemoryConfig
+from hypercrl.methods import MethodConfig
+from hypercrl.planning import PlannerConfig
 
 LARGEST_SEED = 2**63 - 1
 
@@ -266,17 +266,27 @@ def in_groups(command: str, words: Sequence[str]) -> list[str]:
     return [f"recall={w.removeprefix('preset=')}" if w.startswith("preset=") else w for w in words]
 
 
+COMMANDS = {
+    "train": TrainConfig,
+    "play": PlayConfig,
+    "recall": RecallConfig,
+    "export": ExportConfig,
+}
+_registered: dict[tuple[str | None, str], type] = {}
+
+
 def register() -> None:
     """Put the schemas where the YAML files name them, and see what the user has beside these."""
     register_sources()
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="play_schema", node=PlayConfig)
-    store.store(name="recall_schema", node=RecallConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    for name, (_, schema) in METHODS.items():
-        store.store(group="method", name=f"{name}_schema", node=schema)
-    for name, (_, schema) in MEMORIES.items():
-        store.store(group="memory", name=f"{name}_schema", node=schema)
-    for name, (_, schema) in PLANNERS.items():
-        store.store(group="planner", name=f"{name}_schema", node=schema)
+    for command, schema in COMMANDS.items():
+        _store(None, command, schema)
+    for kind, table in TABLES.items():
+        for name, (_, schema) in table.items():
+            _store(kind, name, schema)
+
+
+def _store(kind: str | None, name: str, schema: type) -> None:
+    """Once each: to read all dataclasses takes a fourth of a composition's time."""
+    if _registered.get((kind, name)) is not schema:
+        ConfigStore.instance().store(group=kind, name=f"{name}_schema", node=schema)
+        _registered[kind, name] = schema

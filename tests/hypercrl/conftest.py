@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hypercrl.cli import main
+from hypercrl.report import write_report
 from hypercrl.training.trainer import Trainer
 
 
@@ -30,9 +31,15 @@ def train_and_stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return train
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def no_report() -> Iterator[None]:
-    """Training writes no page, which takes most of a tiny run's time."""
+    """Training writes no page, which takes a third of a tiny run's time; see `with_report`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hypercrl.commands.train.write_report", lambda *_: None)
         yield
+
+
+@pytest.fixture
+def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But here it does."""
+    monkeypatch.setattr("hypercrl.commands.train.write_report", write_report)

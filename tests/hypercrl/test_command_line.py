@@ -63,7 +63,7 @@ def test_the_modules_run_the_program(module):
     assert "there is no sequence 'nothing'" in done.stderr
 
 
-def test_quoted_folders_and_where_the_report_is(tmp_path, capsys, monkeypatch):
+def test_quoted_folders_and_where_the_report_is(tmp_path, capsys, monkeypatch, with_report):
     monkeypatch.chdir(tmp_path)
     main(["train", *TINY, 'run_dir="lr=0.1, [b] jörg"'])
     run = tmp_path / "lr=0.1, [b] jörg"

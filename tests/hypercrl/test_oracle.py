@@ -15,7 +15,7 @@ from hypercrl_envs import LocalFleet, TaskSequence
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
 
-def test_measured_without_training_and_played(tmp_path, capsys):
+def test_measured_without_training_and_played(tmp_path, capsys, with_report):
     path = tmp_path / "oracle"
     settings = ("planner={samples: 12, elites: 3, horizon: 8}", "protocol.final_episodes=1")
     main(["train", *BASE, "env=cheetah", *settings, f"run_dir={path}"])
