@@ -28,13 +28,14 @@ endif
 train: $(VENV)/.installed
 	$(BIN)/hypercrl train $(ARGS)
 
+# Each worker begins with a half of its own, so that what a file trains for all its tests is trained once.
 test: $(VENV)/.installed
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 # What tests skip without packages of the extras, in an environment of their own: they want an older
 # Pillow, and .venv stays what users have.
 extras: $(EXTRAS_VENV)/.installed
-	$(EXTRAS_VENV)/bin/python -m pytest -q -n 2 -m extra
+	$(EXTRAS_VENV)/bin/python -m pytest -q -n 2 -m extra $$(grep -rl --include='test_*.py' mark.extra tests)
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m slow
@@ -55,8 +56,8 @@ docs: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(if $(LEFT_OUT),@echo "$(LEFT_OUT)")
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python scripts/torch_index.py) "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-compile $$($(BIN)/python scripts/torch_index.py) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[$(EXTRAS)]"
 	touch $@
 
 # All of .venv is seen from there, and only what it lacks is installed.
@@ -64,7 +65,7 @@ $(EXTRAS_VENV)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(EXTRAS_VENV)
 	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python$(PYTHON_VERSION)/site-packages')" \
 		> $(EXTRAS_VENV)/lib/python$(PYTHON_VERSION)/site-packages/base.pth
-	$(EXTRAS_VENV)/bin/python -m pip install --quiet --editable ".[minari,onnx,wandb,trackio,mlflow,sweep]"
+	$(EXTRAS_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[minari,onnx,wandb,trackio,mlflow,sweep]"
 	touch $@
 
 clean-venv:

@@ -100,7 +100,7 @@ def test_a_model_that_diverges_to_finite_numbers_is_said(tmp_path, capsys):
     assert load_checkpoint(latest)["learner"]["first_loss"] is None  # from before
 
 
-def test_the_current_folder_is_importable(tmp_path):
+def test_the_current_folder_is_importable(tmp_path, monkeypatch):
     """In the command as in the cells of a grid, which are processes of their own."""
     (tmp_path / "own_rewards.py").write_text(
         "def paid(obs, action, next_obs):\n    return -next_obs.square().sum(-1)\n"
@@ -111,11 +111,15 @@ def test_the_current_folder_is_importable(tmp_path):
     program = [sys.executable, "-P", "-c", "from hypercrl.cli import main; main()"]
     run = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for command in (["train", f"run_dir={run}"], ["play", f"run={run}"], ["bench", "out=grid"]):
-        settings = [] if command[0] == "play" else words
+    for command in (["train", f"run_dir={run}"], ["bench", "out=grid"]):
         subprocess.run(
-            [*program, *command, *settings], cwd=tmp_path, env=environment, check=True, timeout=300
+            [*program, *command, *words], cwd=tmp_path, env=environment, check=True, timeout=300
         )
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(sys, "path", list(sys.path))
+        main(["play", f"run={run}"])
+    del sys.modules["own_rewards"]
     elsewhere = subprocess.run(
         [*program, "play", f"run={run}"],
         cwd=run,

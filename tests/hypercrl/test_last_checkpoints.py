@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import ended as process_ended
+from forked import train_with_little_room
 from tiny_runs import FEW_STEPS
 
 from hypercrl.base.random_streams import RandomStreams
@@ -157,30 +157,16 @@ def test_a_folder_with_nothing_but_a_partial_file_is_free(tmp_path):
     assert not list(run.rglob("*.partial"))
 
 
-WITH_LITTLE_ROOM = """
-import resource, sys
-from hypercrl.cli import main
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-main(["train", *sys.argv[2:]])
-"""
-
-
 @pytest.mark.parametrize("room", [100, 2_000, 15_000])
 def test_a_disk_that_fills_up_gets_one_message_and_keeps_what_is_there(room, tmp_path, ended):
     """Of a file's size here: writing fails as on a full disk, for metrics.jsonl and TensorBoard's
     events first, or for a checkpoint."""
     run = tmp_path / "run"
     words = (*SMALL, f"run_dir={run}")
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_LITTLE_ROOM, str(room), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert f"hypercrl: {run} cannot be written to: File too large." in done.stderr
+    code, said = process_ended(train_with_little_room, room, words)
+    assert code == 2
+    assert "Traceback" not in said
+    assert f"hypercrl: {run} cannot be written to: File too large." in said
     assert not list(run.rglob("*.partial"))
     for checkpoint in (run / "checkpoints").glob("*"):
         load_checkpoint(checkpoint)

@@ -1,17 +1,15 @@
 """The whole program, as a user runs it, at its smallest preset."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from forked import ended, train_and_die
 
 from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
@@ -131,6 +129,14 @@ WITH_A_MEMORY = (
     ("memory=gru", "method=hnet", "context.into=hypernetwork"),
     ("memory=gru", "method=finetune", "context.into=film", "context.protect=none"),
 )
+SHORT = (
+    "protocol.random_steps=30",
+    "protocol.planned_steps=30",
+    "protocol.update_every=15",
+    "protocol.updates=10",
+    "protocol.checkpoint_every=12",
+    "protocol.final_episodes=1",
+)
 A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
 
 
@@ -174,11 +180,14 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
 def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
-    small = SMALL if "hnet" in "".join(settings) else (*SMALL[:2], *SMALL[3:])
+    small = SMALL[:4] if "hnet" in "".join(settings) else (*SMALL[:2], SMALL[3])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    settings = (*settings, "seed=3")
+    settings = (*SHORT, *settings, "seed=3")
     wanted = train(straight, *settings, small=small)
-    step = _run_and_kill([*small, *settings, f"run_dir={killed}"])
+    step = random.SystemRandom().randrange(1, 120)
+    words = (*small, *settings, f"run_dir={killed}")
+    code, _ = ended(train_and_die, signal.SIGKILL, step, words)
+    assert code == -signal.SIGKILL
     assert not (killed / "result.json").exists()
     main(["train", f"resume={killed}"])
     got = json.loads((killed / "result.json").read_text())
@@ -209,38 +218,6 @@ def test_plans_are_sampled_from_a_probabilistic_model(tmp_path):
         train(tmp_path / "again", *settings, "planner.sampled=true")["scores"]
         == (sampled["scores"])
     )
-
-
-KILLED_AT_A_STEP = """
-import os, signal, sys
-from hypercrl.cli import main
-from hypercrl.training.trainer import Trainer
-
-act, left = Trainer._act, int(sys.argv[1])
-
-def act_or_die(self, planned):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    act(self, planned)
-
-Trainer._act = act_or_die
-main(["train", *sys.argv[2:]])
-"""
-
-
-def _run_and_kill(arguments):
-    """SIGKILL the run at a random one of its 240 environment steps, and say at which."""
-    step = random.SystemRandom().randrange(1, 240)
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_A_STEP, str(step), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL
-    return step
 
 
 def fails(capsys, *words):

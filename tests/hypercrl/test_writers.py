@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from forked import ended
 
 from hypercrl.base.errors import UserError
+from hypercrl.cli import main
 from hypercrl.runs.lock import LOCK, locked
+from hypercrl.training.trainer import Trainer
 
 HOLDS = """
 import sys, time
@@ -63,40 +66,23 @@ def test_no_locks_no_protection_but_a_word(tmp_path, monkeypatch, capsys):
         assert "knows no locks" in capsys.readouterr().err
 
 
-RESUMED_BESIDE_ITSELF = """
-import subprocess, sys
-from hypercrl.cli import main
-from hypercrl.training.trainer import Trainer
+def test_a_run_is_not_resumed_beside_itself(tmp_path, monkeypatch):
+    run, beside = tmp_path / "run", []
+    act = Trainer._act
 
-run, *settings = sys.argv[1:]
-act, steps = Trainer._act, 0
+    def act_and_meet_others(self, planned):
+        if len(beside) == 100:  # after the first checkpoint
+            beside.append(ended(main, ["train", f"resume={run}"]))
+            beside.append(ended(main, ["report", str(run)]))
+        else:
+            beside.append(None)
+        act(self, planned)
 
-def act_and_meet_a_second(self, planned):
-    global steps
-    steps += 1
-    if steps == 100:  # after the first checkpoint
-        for words in (["train", f"resume={run}"], ["report", run]):
-            called = [sys.executable, "-m", "hypercrl", *words]
-            done = subprocess.run(called, stderr=subprocess.PIPE, text=True)
-            print(done.returncode, done.stderr.strip(), file=sys.stderr)
-    act(self, planned)
-
-Trainer._act = act_and_meet_a_second
-main(["train", *settings, f"run_dir={run}"])
-"""
-
-
-def test_a_run_is_not_resumed_beside_itself(tmp_path):
+    monkeypatch.setattr(Trainer, "_act", act_and_meet_others)
     settings = ["preset=smoke", "device=cpu", "method=finetune", "protocol.num_tasks=1"]
-    run = tmp_path / "run"
-    process = subprocess.run(
-        [sys.executable, "-c", RESUMED_BESIDE_ITSELF, str(run), *settings],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    refused, report = process.stderr.strip().splitlines()
-    assert refused.startswith(f"2 hypercrl: {run} is being written to by process ")
-    assert report == "0"  # reading needs no lock
+    main(["train", *settings, f"run_dir={run}"])
+    (code, said), (report, _) = filter(None, beside)
+    assert code == 2
+    assert said.startswith(f"hypercrl: {run} is being written to by process {os.getpid()} on ")
+    assert report == 0  # reading needs no lock
     assert (run / "result.json").exists()
