@@ -111,15 +111,14 @@ def test_the_current_folder_is_importable(tmp_path, monkeypatch):
     program = [sys.executable, "-P", "-c", "from hypercrl.cli import main; main()"]
     run = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for command in (["train", f"run_dir={run}"], ["bench", "out=grid"]):
-        subprocess.run(
-            [*program, *command, *words], cwd=tmp_path, env=environment, check=True, timeout=300
-        )
-    with monkeypatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.setattr(sys, "path", list(sys.path))
-        main(["play", f"run={run}"])
-    del sys.modules["own_rewards"]
+    command = [*program, "train", *words, f"run_dir={run}"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    for command in (["play", f"run={run}"], ["bench", *words, "out=grid"]):
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "path", list(sys.path))
+            main(command)
+        del sys.modules["own_rewards"]
     elsewhere = subprocess.run(
         [*program, "play", f"run={run}"],
         cwd=run,

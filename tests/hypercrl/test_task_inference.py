@@ -521,6 +521,7 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
 def test_only_so_many_tasks_are_told_apart(tmp_path):
     run = tmp_path / "r"
     words = ("method=single", "method.learning_rate=0.003", "inference.max_tasks=1")
+    words += ("protocol.num_tasks=2", "protocol.planned_steps=60", "protocol.final_episodes=1")
     main(["train", *INFERRING, *words, f"run_dir={run}"])
     result = json.loads((run / "result.json").read_text())
     assert result["decisions"] == []
