@@ -118,7 +118,7 @@ def test_the_current_folder_is_importable(tmp_path, monkeypatch):
             patch.chdir(tmp_path)
             patch.setattr(sys, "path", list(sys.path))
             main(command)
-        del sys.modules["own_rewards"]
+        sys.modules.pop("own_rewards", None)
     elsewhere = subprocess.run(
         [*program, "play", f"run={run}"],
         cwd=run,

@@ -3,6 +3,7 @@ and its group does not. Its records stand once and in order, wherever it was kil
 
 import json
 import time
+from dataclasses import dataclass
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,7 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
+from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig, register
+from hypercrl.methods import METHODS
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import build
@@ -117,3 +120,17 @@ def test_a_smoke_run_is_small_on_disk():
     parameters = build(OmegaConf.to_object(config)).method.parameters()
     # Weights and two moments, in float32.
     assert 3 * 4 * sum(p.numel() for p in parameters) < 2**21
+
+
+def test_settings_that_change_are_composed_as_they_are_now(monkeypatch):
+    """They are registered once only where they stay what they were."""
+
+    @dataclass
+    class Other(METHODS["finetune"][1]):
+        extra: int = 3
+
+    composed("train", ["method=finetune"])
+    with monkeypatch.context() as patch:
+        patch.setitem(METHODS, "finetune", (METHODS["finetune"][0], Other))
+        assert composed("train", ["method=finetune"]).method.extra == 3
+    assert "extra" not in composed("train", ["method=finetune"]).method
