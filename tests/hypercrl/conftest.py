@@ -11,8 +11,8 @@ class Stop(Exception):
     pass
 
 
-@pytest.fixture
-def train_and_stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+@pytest.fixture(scope="session")
+def train_and_stop() -> Callable[..., None]:
     """Runs `hypercrl train WORDS`, and ends it before environment step `after` + 1."""
 
     def train(*words: str, after: int) -> None:
@@ -23,7 +23,7 @@ def train_and_stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise Stop
             act(self, planned)
 
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Trainer, "_act", act_or_stop)
             with pytest.raises(Stop):
                 main(["train", *words])

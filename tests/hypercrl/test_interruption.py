@@ -21,6 +21,7 @@ from hypercrl.training.evaluation import Episodes, Evaluator
 from hypercrl.training.learner import Learner
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs import make_task
+from hypercrl_envs.blocks import BlockTask
 
 SMALL = (
     *FEW_STEPS,
@@ -32,8 +33,16 @@ SMALL = (
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_episodes():
+    """Evaluation is most of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockTask, "max_episode_steps", 12)
+        yield
+
+
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, no_report):
+def straight(tmp_path_factory, no_report, short_episodes):
     path = tmp_path_factory.mktemp("runs") / "straight"
     main(["train", *SMALL, f"run_dir={path}"])
     return path

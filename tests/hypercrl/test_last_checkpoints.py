@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -26,12 +27,17 @@ def ended(tmp_path_factory, no_report):
     return path
 
 
-@pytest.fixture
-def run(tmp_path, train_and_stop):
-    """Killed in its second task: latest after 30 + 20 steps, previous 30 + 10, which are random."""
-    path = tmp_path / "run"
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, train_and_stop, no_report):
+    path = tmp_path_factory.mktemp("runs") / "run"
     train_and_stop(*SMALL, f"run_dir={path}", after=57)
     return path
+
+
+@pytest.fixture
+def run(stopped, tmp_path):
+    """Killed in its second task: latest after 30 + 20 steps, previous 30 + 10, which are random."""
+    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def resumes(run, *words):
