@@ -33,5 +33,7 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
     ):
         run_grid(grid, running, retries=0, console=Console(quiet=True))
     for cell in grid:
-        if (failed := cell.folder / FAILURE).exists():
-            console.print(f"{cell.name}: {failed.read_text(encoding='utf-8')}", markup=False)
+        failed, refused = cell.folder / FAILURE, cell.last_words("hypercrl: ")
+        if failed.exists() or refused:
+            why = failed.read_text(encoding="utf-8") if failed.exists() else refused
+            console.print(f"{cell.name}: {why}", markup=False)

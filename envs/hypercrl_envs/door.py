@@ -56,8 +56,8 @@ class DoorTask(ArmTask):
     Observation (14): tip minus where the closed handle is gripped (3, m, world frame); tip minus
     the grip point of the handle, which moves with door and lever (3, m); opening of the fingers
     (m); turn of the hand about world x, y, z (3, rad); angle of the knob and of the hinge (rad);
-    velocity of the hinge and of the knob (rad/s). A task with `told` adds a one in the place of
-    this episode's door among zeros, for every (handle, turn) that there may be.
+    velocity of the hinge and of the knob (rad/s). A task with `told` adds this episode's handle, a
+    one in its place in `HANDLES` among zeros, and its turn, 0 of a bar (18).
 
     Action (7): displacement of the tip from where it is (1 is 0.025 m), turn of the hand about
     world x, y, z from where it is (1 is 0.15 rad), grip (1 opens, -1 presses with 70 N a finger).
@@ -103,7 +103,7 @@ class DoorTask(ArmTask):
         self.drawn = (self._door,)
         self._turns = {turn for handle, turn in self._doors if handle != "pull"}
         self.caption = self._describe()
-        size = 14 + (len(self._doors) if told else 0)
+        size = 14 + (len(HANDLES) + 1 if told else 0)
         self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
         # Random data shall close the fingers around the handle more often than not.
@@ -165,7 +165,8 @@ class DoorTask(ArmTask):
         obs[7:10] = _HAND @ arm.turn
         obs[10:14] = knob, hinge, hinge_velocity, knob_velocity
         if self.told:
-            obs[14:] = self._door.told()
+            obs[14:17] = [self.handle == name for name in HANDLES]
+            obs[17] = 0 if self.handle == "pull" else self.turn
         return obs
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002

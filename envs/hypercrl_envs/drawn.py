@@ -140,10 +140,7 @@ class Angle(Drawn):
 
 
 class Choice(Drawn):
-    """Which of several things an episode has, by its number; at first it is number 0.
-
-    An observation shows a one in the place of the thing among zeros.
-    """
+    """Which of several things an episode has, by its number; at first it is number 0."""
 
     def __init__(self, name: str, count: int, least: int = 0) -> None:
         """
@@ -160,10 +157,6 @@ class Choice(Drawn):
 
     def _allows(self, values: np.ndarray) -> bool:
         return values.item() in range(int(self.high[0]) + 1)
-
-    def told(self) -> np.ndarray:
-        """What an observation shows of it: [count]."""
-        return np.eye(int(self.high[0]) + 1)[int(self.value)]
 
 
 def _ends(
