@@ -8,9 +8,8 @@ context has the number, linearly, and what is lacking is lacking in what is made
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from find_densities import collect
@@ -32,13 +31,14 @@ Episodes = tuple[Tensor, Tensor]
 """Observations [E, T + 1, O + K], in which the hidden numbers come last, and actions [E, T, A]."""
 
 
-def hidden_episodes(config: TrainConfig, count: int) -> Episodes:
-    """Random episodes of the first task, of a sequence that is told what is hidden.
+def hidden_episodes(pool: ProcessPoolExecutor, config: TrainConfig, count: int) -> Episodes:
+    """Random episodes of the first task of a sequence that is told what is hidden.
 
     Args:
-        config: of that sequence; the episodes depend on its seed, by one process a core.
+        pool: of processes that simulate.
+        config: of that sequence; the episodes depend on its seed.
     """
-    return collect(config, "episodes to read out", count)
+    return collect(pool, config, "episodes to read out", count)
 
 
 def read_out(folder: Path, episodes: Episodes) -> dict[str, float] | None:
@@ -89,9 +89,3 @@ def linear_fit(inputs: Tensor, outputs: Tensor) -> float:
     predicted = x[half:] @ torch.linalg.solve(gram, x[:half].T @ y[:half])
     missed = (predicted - y[half:]).square().sum()
     return float(1 - missed / (y[half:] - y[half:].mean(0)).square().sum())
-
-
-def shown(found: Mapping[str, Any] | None) -> list[str]:
-    """For tables: of each of `STEPS` two digits, then the floor."""
-    keys = [*map(str, STEPS), FLOOR]
-    return [f"{found[key]:.2f}" if found and key in found else "" for key in keys]

@@ -15,9 +15,10 @@ read-out of the hidden number from the context (scripts/hidden_readout.py).
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
@@ -49,10 +50,11 @@ BEGIN, END = "<!-- scripts/hidden_tasks.py: {} -->\n", "<!-- end -->\n"
 
 SAVING = 10.0
 """Seconds before the end of running in which what still runs may save."""
-READING = 22.0
+READING = 30.0
 """Seconds after that for the read-outs."""
 SEEDS = 3
-READ = 300
+UNUSED_SEED = 1000
+READ = 400
 """Episodes to read out of."""
 
 ENCODERS = ("gru", "gated_deltanet", "gla", "sse", "hgrn2")
@@ -81,13 +83,15 @@ class Hidden:
     goal: str
 
 
+EPISODE = "context.stride=10", "context.learning_rate=0.003"
+"""Beside windows as long as an episode, or nearly."""
 HIDDEN = {
     "frame_hidden": Hidden(
         (
             *("protocol.random_steps=12000", "protocol.planned_steps=960", "protocol.robots=4"),
             *("protocol.replay_capacity=13000", "protocol.first_updates=3000"),
-            *("protocol.update_every=240", "protocol.updates=400"),
-            "context.learning_rate=0.003",
+            *("protocol.update_every=240", "protocol.updates=400", "context.burn_in=50"),
+            *EPISODE,
         ),
         seen=10,
         told=4,
@@ -95,9 +99,10 @@ HIDDEN = {
     ),
     "push_hidden": Hidden(
         (
-            *("protocol.random_steps=60000", "protocol.planned_steps=960", "protocol.robots=4"),
-            *("protocol.replay_capacity=61000", "protocol.first_updates=5000"),
-            *("protocol.update_every=480", "protocol.updates=500"),
+            *("protocol.random_steps=48000", "protocol.planned_steps=960", "protocol.robots=4"),
+            *("protocol.replay_capacity=49000", "protocol.first_updates=5000"),
+            *("protocol.update_every=480", "protocol.updates=500", "context.burn_in=50"),
+            *("context.windows=64", *EPISODE),
         ),
         seen=10,
         told=2,
@@ -107,9 +112,9 @@ HIDDEN = {
         (
             *("protocol.random_steps=2000", "protocol.planned_steps=4000", "protocol.robots=8"),
             *("protocol.replay_capacity=6000", "protocol.first_updates=1500"),
-            *("protocol.update_every=400", "protocol.updates=700"),
-            *("planner={samples: 200, horizon: 15, iterations: 3, elites: 20}",),
-            "context.learning_rate=0.003",
+            *("protocol.update_every=400", "protocol.updates=500", "context.burn_in=65"),
+            *EPISODE,
+            "planner={samples: 200, horizon: 15, iterations: 3, elites: 20}",
         ),
         seen=14,
         told=4,
@@ -119,9 +124,9 @@ HIDDEN = {
         (
             *("protocol.random_steps=1600", "protocol.planned_steps=9600", "protocol.robots=8"),
             *("protocol.replay_capacity=11200", "protocol.first_updates=1500"),
-            *("protocol.update_every=800", "protocol.updates=600"),
-            *("planner={samples: 60, horizon: 12, iterations: 3, elites: 8}",),
-            "context.learning_rate=0.003",
+            *("protocol.update_every=800", "protocol.updates=500", "context.burn_in=50"),
+            *EPISODE,
+            "planner={samples: 60, horizon: 12, iterations: 3, elites: 8}",
         ),
         seen=20,
         told=3,
@@ -130,12 +135,12 @@ HIDDEN = {
 }
 
 CAUSES: dict[str, tuple[str, ...]] = {
-    "told, 50 episodes": ("protocol.random_steps=3000",),
-    "gru, 50 episodes": ("memory=gru", "protocol.random_steps=3000"),
-    "gru, rate 0.001": ("memory=gru", "context.learning_rate=0.001"),
-    "gru, windows of the episode": ("memory=gru", "context.burn_in=50"),
-    "gru, predictions from the end": ("memory=gru", "context.stride=21"),
-    "gru, 128 windows": ("memory=gru", "context.windows=128"),
+    "told: 50 episodes": ("protocol.random_steps=3000",),
+    "gru: 50 episodes": ("memory=gru", "protocol.random_steps=3000"),
+    "gru: rate 0.001": ("memory=gru", "context.learning_rate=0.001"),
+    "gru: windows of 30 steps": ("memory=gru", "context.burn_in=20"),
+    "gru: predictions from the end alone": ("memory=gru", "context.stride=60"),
+    "gru: into film": ("memory=gru", "context.into=film"),
 }
 """Each one setting away from the grid's `frame_hidden`: what makes the difference?"""
 
@@ -172,14 +177,15 @@ def cells(only: str = "*") -> Iterator[HiddenCell]:
     """Those that fit a pattern of `only`, the most wanted first."""
     longest_first = tuple(reversed(HIDDEN))
     stages = (
-        (longest_first, (*REFERENCES, "gru")),
-        (("frame_hidden",), (*ENCODERS, *CAUSES)),
-        (longest_first, ENCODERS),
+        (range(SEEDS), longest_first, (*REFERENCES, "gru")),
+        (range(1), ("frame_hidden",), tuple(CAUSES)),
+        (range(SEEDS), longest_first, ENCODERS),
+        (range(SEEDS), ("frame_hidden",), tuple(CAUSES)),
     )
     every = (
         HiddenCell(sequence, model, seed)
-        for sequences, models in stages
-        for seed in range(SEEDS)
+        for seeds, sequences, models in stages
+        for seed in seeds
         for sequence in sequences
         for model in models
     )
@@ -194,7 +200,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     others = [f"device={arguments.device}"] if arguments.device else []
     others += arguments.words
     grid = [
-        Cell(c.name, (*c.words(), *others), arguments.work / c.name.replace(" ", "_"))
+        Cell(c.name, (*c.words(), *others), arguments.work / re.sub(r"[^\w/.]+", "_", c.name))
         for c in wanted
     ]
     running = arguments.seconds - SAVING - READING
@@ -213,18 +219,21 @@ def read_outs(
     ended: Sequence[tuple[HiddenCell, Path]], arguments: argparse.Namespace, end: float
 ) -> dict[str, dict[str, float] | None]:
     """Of the cells with a memory what is read out of them, as far as there is time."""
-    remembering = [(cell, folder) for cell, folder in ended if not cell.told]
-    episodes: dict[str, Episodes] = {}
-    for sequence in dict.fromkeys(cell.sequence for cell, _ in remembering):
-        words = [*HiddenCell(sequence, "told", 1000).words(), "device=cpu", *arguments.words]
-        config = OmegaConf.to_object(composed("train", words))
-        episodes[sequence] = hidden_episodes(cast(TrainConfig, config), arguments.read)
-    with ProcessPoolExecutor(arguments.workers or cores(), get_context("spawn")) as pool:
+    remembering = [(c, folder) for c, folder in ended if not c.told and c.model != "none"]
+    with ProcessPoolExecutor(arguments.workers or cores(), get_context("forkserver")) as pool:
+        episodes: dict[str, Episodes] = {}
+        for sequence in dict.fromkeys(cell.sequence for cell, _ in remembering):
+            words = [*HiddenCell(sequence, "told", UNUSED_SEED).words(), "device=cpu"]
+            config = OmegaConf.to_object(composed("train", [*words, *arguments.words]))
+            episodes[sequence] = hidden_episodes(pool, cast(TrainConfig, config), arguments.read)
         found = {
             cell.name: pool.submit(read_out, folder, episodes[cell.sequence])
             for cell, folder in remembering
         }
-        return {name: each.result(max(end - time.monotonic(), 0.0)) for name, each in found.items()}
+        wait(found.values(), max(end - time.monotonic(), 0.0))
+        pool.shutdown(cancel_futures=True)
+        done = {name: each for name, each in found.items() if each.done() and not each.cancelled()}
+        return {name: each.result() for name, each in done.items()}
 
 
 def record(cell: HiddenCell, folder: Path) -> dict[str, Any]:
