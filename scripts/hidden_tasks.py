@@ -259,15 +259,15 @@ def record(cell: HiddenCell, folder: Path) -> dict[str, Any]:
     }
 
 
-def rows_of(records: Sequence[Mapping[str, Any]], sequence: str) -> list[list[str]]:
-    """Of each model the mean and deviation over the seeds that there are, and against told."""
-    of: dict[str, list[Mapping[str, Any]]] = {}
+def by_model(records: Sequence[Mapping[str, Any]], sequence: str) -> dict[str, list[Any]]:
+    """The runs of a sequence, of models in the order of tables; those not measured have none."""
+    models = [*REFERENCES, *ENCODERS, *(CAUSES if sequence == "frame_hidden" else ())]
+    of: dict[str, list[Any]] = {model: [] for model in models}
     for one in records:
         own, model, _ = one["cell"].split("/")
         if own == sequence:
-            of.setdefault(model, []).append(one)
-    models = [*REFERENCES, *ENCODERS, *(CAUSES if sequence == "frame_hidden" else ())]
-    return [_row(model, of.get(model, []), of.get("told", [])) for model in models]
+            of[model].append(one)
+    return of
 
 
 HEAD = (
@@ -277,11 +277,10 @@ HEAD = (
 )
 
 
-def _row(
+def row(
     model: str, runs: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    if not runs:
-        return [model, "not measured", *[""] * (len(HEAD) - 2)]
+    """Of a model the mean and deviation over the seeds that there are, and against what is told."""
     means = {key: mean([one[key] for one in runs]) for key in ("success", "error")}
     against = {key: mean([one[key] for one in told]) for key in ("success", "error")}
     shares = {
@@ -301,6 +300,20 @@ def _row(
     ]
 
 
+def rows_of(records: Sequence[Mapping[str, Any]], sequence: str) -> list[list[str]]:
+    """Of each model that was measured."""
+    of = by_model(records, sequence)
+    return [row(model, runs, of["told"]) for model, runs in of.items() if runs]
+
+
+def section(records: Sequence[Mapping[str, Any]], sequence: str) -> str:
+    """The table of a sequence, and what of it was not measured."""
+    rows = rows_of(records, sequence)
+    missing = [model for model, runs in by_model(records, sequence).items() if not runs]
+    said = [table(HEAD, rows)] if rows else []
+    return "\n".join([*said, *([f"Not measured: {', '.join(missing)}.\n"] if missing else [])])
+
+
 def _read(runs: Sequence[Mapping[str, Any]], key: str) -> str:
     values = [one["read_out"][key] for one in runs if key in (one.get("read_out") or {})]
     return f"{mean(values):.2f}" if values else ""
@@ -318,7 +331,7 @@ def filled(page: str, records: Sequence[Mapping[str, Any]]) -> str:
         _, closed, after = rest.partition(END)
         if not (mark and closed):
             raise ValueError(f"no {begin.strip()} … {END.strip()} on the page")
-        page = before + begin + "\n" + table(HEAD, rows_of(records, sequence)) + "\n" + END + after
+        page = f"{before}{begin}\n{section(records, sequence)}\n{END}{after}"
     return page
 
 
@@ -346,9 +359,8 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
     say = partial(Console(width=200).print, markup=False, highlight=False)
     for sequence, hidden in HIDDEN.items():
         say(f"{sequence}: {hidden.goal}; seeds, success, of told, return, error, × told, R², floor")
-        for row in rows_of(records, sequence):
-            if len(row) == len(HEAD) and row[1] != "not measured":
-                say("  " + "  ".join(f"{value:>7}" for value in row))
+        for values in rows_of(records, sequence):
+            say("  " + "  ".join(f"{value:>7}" for value in values))
 
 
 def main() -> None:
