@@ -88,8 +88,8 @@ EPISODE = "context.stride=10", "context.learning_rate=0.003"
 HIDDEN = {
     "frame_hidden": Hidden(
         (
-            *("protocol.random_steps=12000", "protocol.planned_steps=960", "protocol.robots=4"),
-            *("protocol.replay_capacity=13000", "protocol.first_updates=3000"),
+            *("protocol.random_steps=30000", "protocol.planned_steps=960", "protocol.robots=4"),
+            *("protocol.replay_capacity=31000", "protocol.first_updates=3000"),
             *("protocol.update_every=240", "protocol.updates=400", "context.burn_in=50"),
             *EPISODE,
         ),
