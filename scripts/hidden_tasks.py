@@ -83,15 +83,13 @@ class Hidden:
     goal: str
 
 
-EPISODE = "context.stride=10", "context.learning_rate=0.003"
-"""Beside windows as long as an episode, or nearly."""
 HIDDEN = {
     "frame_hidden": Hidden(
         (
             *("protocol.random_steps=30000", "protocol.planned_steps=960", "protocol.robots=4"),
             *("protocol.replay_capacity=31000", "protocol.first_updates=3000"),
-            *("protocol.update_every=240", "protocol.updates=400", "context.burn_in=50"),
-            *EPISODE,
+            *("protocol.update_every=240", "protocol.updates=400"),
+            "context.learning_rate=0.003",
         ),
         seen=10,
         told=4,
@@ -101,8 +99,7 @@ HIDDEN = {
         (
             *("protocol.random_steps=48000", "protocol.planned_steps=960", "protocol.robots=4"),
             *("protocol.replay_capacity=49000", "protocol.first_updates=5000"),
-            *("protocol.update_every=480", "protocol.updates=500", "context.burn_in=50"),
-            *("context.windows=64", *EPISODE),
+            *("protocol.update_every=480", "protocol.updates=500"),
         ),
         seen=10,
         told=2,
@@ -112,8 +109,8 @@ HIDDEN = {
         (
             *("protocol.random_steps=2000", "protocol.planned_steps=4000", "protocol.robots=8"),
             *("protocol.replay_capacity=6000", "protocol.first_updates=1500"),
-            *("protocol.update_every=400", "protocol.updates=500", "context.burn_in=65"),
-            *EPISODE,
+            *("protocol.update_every=400", "protocol.updates=500"),
+            "context.learning_rate=0.003",
             "planner={samples: 200, horizon: 15, iterations: 3, elites: 20}",
         ),
         seen=14,
@@ -124,8 +121,8 @@ HIDDEN = {
         (
             *("protocol.random_steps=1600", "protocol.planned_steps=9600", "protocol.robots=8"),
             *("protocol.replay_capacity=11200", "protocol.first_updates=1500"),
-            *("protocol.update_every=800", "protocol.updates=500", "context.burn_in=50"),
-            *EPISODE,
+            *("protocol.update_every=800", "protocol.updates=500"),
+            "context.learning_rate=0.003",
             "planner={samples: 60, horizon: 12, iterations: 3, elites: 8}",
         ),
         seen=20,
@@ -138,8 +135,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "told: 50 episodes": ("protocol.random_steps=3000",),
     "gru: 50 episodes": ("memory=gru", "protocol.random_steps=3000"),
     "gru: rate 0.001": ("memory=gru", "context.learning_rate=0.001"),
-    "gru: windows of 30 steps": ("memory=gru", "context.burn_in=20"),
-    "gru: predictions from the end alone": ("memory=gru", "context.stride=60"),
+    "gru: windows of the whole episode": ("memory=gru", "context.burn_in=50"),
+    "gru: predictions from the end alone": ("memory=gru", "context.stride=21"),
     "gru: into film": ("memory=gru", "context.into=film"),
 }
 """Each one setting away from the grid's `frame_hidden`: what makes the difference?"""
