@@ -14,24 +14,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from evidence import gpu_names, time_limit
 from evidence_grid import STANDARD, fits
 from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
+from timed_cells import run_for
 
-from hypercrl.base.cores import cores
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import to_json
-from hypercrl.bench import Cell, LocalWorkers, run_grid
-from hypercrl.bench.mps import served
-from hypercrl.runs.run_folder import FAILURE
+from hypercrl.bench import Cell
 
 SAVING = 22.0
 """Seconds before the end at which whatever still runs is told to save."""
@@ -175,18 +171,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         Cell(cell.name, tuple(cell.words(*device, *arguments.words)), arguments.work / str(number))
         for number, cell in enumerate(wanted)
     ]
-    names = [] if arguments.device == "cpu" else gpu_names(None)
-    slots = arguments.workers or cores()
-    console = Console(width=200)
-    with (
-        time_limit(arguments.seconds - SAVING),
-        served(names, min(slots, len(grid)), "auto", console.print) as service,
-        closing(LocalWorkers(slots, names, service)) as workers,
-    ):
-        run_grid(grid, workers, retries=0, console=Console(quiet=True))
-    for cell in grid:
-        if (failed := cell.folder / FAILURE).exists():
-            console.print(f"{cell.name}: {failed.read_text(encoding='utf-8')}", markup=False)
+    run_for(grid, arguments.seconds - SAVING, arguments.device, arguments.workers)
     records = [record(cell, run.folder) for cell, run in zip(wanted, grid, strict=True)]
     lines = "".join(to_json({**one, "commit": arguments.commit}) + "\n" for one in records)
     arguments.out.mkdir(parents=True, exist_ok=True)
