@@ -70,7 +70,9 @@ def check_shape(operation: str, name: str, x: Tensor | Layout, letters: str, **s
     wanted = tuple([sizes.get(letter, -1) for letter in letters])
     if x.shape == wanted:
         return
-    if len(x.shape) == len(wanted) and all(w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)):
+    if len(x.shape) == len(wanted) and all(
+        w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)
+    ):
         return
     axes = ", ".join(
         letter if size == -1 else f"{letter}={size}"

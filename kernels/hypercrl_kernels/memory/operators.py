@@ -95,8 +95,8 @@ def differentiable(
     """The same autograd as `register_autograd` gives to an operator, for its body.
 
     Where no derivative is wanted the body alone runs. The forward pass calls `setup_context`, since
-    torch inspects the signatures of a Function that has one at every call. Where `results` says so,
-    only so many of the body's outputs come back: what is kept for the backward pass needs no history.
+    torch inspects the signatures of a Function that has one at every call. With `results` only so
+    many of the outputs come back: what is kept for the backward pass needs no history.
     """
 
     def forward_with_context(ctx: Any, *arguments: Any) -> Any:

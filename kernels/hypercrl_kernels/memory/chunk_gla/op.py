@@ -68,7 +68,7 @@ def _(*arguments):
 @for_operator
 def _(*arguments):
     p = gla_problem(arguments[:7], arguments[7])
-    return unwritten(gradients_of(p), p.device)
+    return unwritten(gradients_of(p, arguments[3].dtype), p.device)
 
 
 def _setup_context(ctx, inputs, output) -> None:
