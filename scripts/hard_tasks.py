@@ -40,7 +40,15 @@ MEMBERS = ("method.members=5",)
 PENALTY = (*MEMBERS, "planner.risk=penalty")
 KNOTS = ("planner.knots=5",)
 BURSTS = ("exploration.burst_share=0.3",)
+DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+TWENTY = ("protocol.final_episodes=20",)
+EXPLORING = {
+    "5 members": MEMBERS,
+    "5 members, bursts": (*MEMBERS, *BURSTS),
+    "5 members, disagreement": (*MEMBERS, *DISAGREEMENT),
+}
+"""At equal steps: no bursts, those of random actions, and plans for what members disagree about."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,16 @@ HARD = {
         },
         seeds=2,
     ),
+    "knobs": Hard(
+        ("env=door5", "method=single", *STANDARD, "protocol.order=[2,4]", *TWENTY),
+        EXPLORING,
+        seeds=3,
+    ),
+    "far_slides": Hard(
+        ("env=slide", "method=single", *STANDARD, "protocol.order=[3,5]", *TWENTY),
+        EXPLORING,
+        seeds=3,
+    ),
     "slide": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.final_episodes=20"),
         {
@@ -130,7 +148,7 @@ HARD = {
             "bursts, 1800 planned steps": (
                 *(*BURSTS, "protocol.planned_steps=1800", "protocol.replay_capacity=2400"),
             ),
-            "5 members": MEMBERS,
+            **EXPLORING,
         },
         seeds=5,
     ),
