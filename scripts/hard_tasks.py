@@ -37,7 +37,15 @@ PENALTY = (*MEMBERS, "planner.risk=penalty")
 KNOTS = ("planner.knots=5",)
 HNET = ("method=hnet",)
 BURSTS = ("exploration.burst_share=0.3",)
+DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+TWENTY = ("protocol.final_episodes=20",)
+EXPLORING = {
+    "5 members": MEMBERS,
+    "5 members, bursts": (*MEMBERS, *BURSTS),
+    "5 members, disagreement": (*MEMBERS, *DISAGREEMENT),
+}
+"""At equal steps: no bursts, those of random actions, and plans for what members disagree about."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,16 @@ HARD = {
         },
         seeds=5,
     ),
+    "knobs": Hard(
+        ("env=door5", "method=single", *STANDARD, "protocol.order=[2,4]", *TWENTY),
+        EXPLORING,
+        seeds=3,
+    ),
+    "far_slides": Hard(
+        ("env=slide", "method=single", *STANDARD, "protocol.order=[3,5]", *TWENTY),
+        EXPLORING,
+        seeds=3,
+    ),
     "slide": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.final_episodes=20"),
         {
@@ -146,7 +164,7 @@ HARD = {
             "bursts, 1800 planned steps": (
                 *(*BURSTS, "protocol.planned_steps=1800", "protocol.replay_capacity=2400"),
             ),
-            "5 members": MEMBERS,
+            **EXPLORING,
         },
         seeds=5,
     ),
