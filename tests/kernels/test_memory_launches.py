@@ -11,7 +11,7 @@ from memory_cases import CASES, SEQUENCES, make
 from test_memory_properties import MODULES
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hypercrl_kernels.memory.arguments import Layout, layout, once_for_each
+from hypercrl_kernels.memory.arguments import Layout, once_for_each
 
 NAMES = ["linear attention", "DeltaNet", "gated DeltaNet", "Titans", "GLA", "KDA", "HGRN"]
 NAMES += ["RetNet", "BASED", "MLP, all gates"]
@@ -78,9 +78,9 @@ def test_a_check_is_made_once_for_each_layout():
 
     for _ in range(2):
         for x in (torch.ones(2), torch.zeros(2), torch.ones(3), torch.ones(3).half(), None):
-            assert check(layout(x), 3) == (0 if x is None else len(x))
+            assert check([x], 3) == (0 if x is None else len(x))
         with pytest.raises(ValueError, match="more than 2"):
-            check(layout(torch.ones(3)), 2)
+            check([torch.ones(3)], 2)
     assert len(seen) == 4 + 2  # what is refused is looked at again
 
 

@@ -16,7 +16,6 @@ from hypercrl_kernels.memory.arguments import (
     check_segments,
     check_sequences,
     check_shape,
-    layout,
     once_for_each,
     runs_as_kernel,
     work_dtype,
@@ -100,7 +99,7 @@ def chunk_memory(
         ((2, 100, 4, 16), (2, 4, 16, 16))
     """
     given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
-    why_not = _look(*[layout(x) for x in given], error, normalise, chunk)
+    why_not = _look(given, error, normalise, chunk)
     check_log_gates("chunk_memory", log_decay=log_decay, log_momentum=log_momentum)
     check_ends("chunk_memory", cu_seqlens, q.shape[1])
     q, k, v = each_head(q, k, v)
