@@ -36,10 +36,10 @@ from hypercrl.runs.run_folder import FAILURE
 SAVING = 22.0
 """Seconds before the end at which whatever still runs is told to save."""
 COMMON = ("logger=[]", "threads=1", "protocol.eval_tasks=0")
+HNET = ("method=hnet",)
 MEMBERS = ("method.members=5",)
 PENALTY = (*MEMBERS, "planner.risk=penalty")
 KNOTS = ("planner.knots=5",)
-HNET = ("method=hnet",)
 BURSTS = ("exploration.burst_share=0.3",)
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
 
@@ -106,25 +106,6 @@ HARD = {
         },
         seeds=2,
     ),
-    # The bar, and the levers to be lifted: now and then one is not learned. What makes that rarer?
-    "door": Hard(
-        ("env=door", *STANDARD, "protocol.order=[1,2,5]"),
-        {
-            "as it is": HNET,
-            "single": ("method=single",),
-            "no regulariser": (*HNET, "method.beta=0"),
-            "4000 random steps": (
-                *(*HNET, "protocol.random_steps=4000", "protocol.replay_capacity=8000"),
-            ),
-            "bursts": (*HNET, *BURSTS),
-            "planned_std 0.5": (*HNET, "exploration.planned_std=0.5"),
-            "6000 planned steps": (
-                *(*HNET, "protocol.planned_steps=6000", "protocol.replay_capacity=8000"),
-            ),
-            "5 members": (*HNET, *MEMBERS),
-        },
-        seeds=5,
-    ),
     "slide": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.final_episodes=20"),
         {
@@ -151,6 +132,25 @@ HARD = {
                 *(*BURSTS, "protocol.planned_steps=1800", "protocol.replay_capacity=2400"),
             ),
             "5 members": MEMBERS,
+        },
+        seeds=5,
+    ),
+    # The bar, and the levers to be lifted: now and then one is not learned. What makes that rarer?
+    "door": Hard(
+        ("env=door", *STANDARD, "protocol.order=[1,2,5]"),
+        {
+            "as it is": HNET,
+            "single": ("method=single",),
+            "no regulariser": (*HNET, "method.beta=0"),
+            "4000 random steps": (
+                *(*HNET, "protocol.random_steps=4000", "protocol.replay_capacity=8000"),
+            ),
+            "bursts": (*HNET, *BURSTS),
+            "planned_std 0.5": (*HNET, "exploration.planned_std=0.5"),
+            "6000 planned steps": (
+                *(*HNET, "protocol.planned_steps=6000", "protocol.replay_capacity=8000"),
+            ),
+            "5 members": (*HNET, *MEMBERS),
         },
         seeds=5,
     ),
