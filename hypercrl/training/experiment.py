@@ -1,7 +1,7 @@
 """From a configuration to the parts of an experiment, for training and replaying alike."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.memory import make_memory
 from hypercrl.methods import METHODS, Method, make_method
 from hypercrl.planning import Planner, make_planner
+from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
 from hypercrl.training.simulators import processes
@@ -116,6 +117,22 @@ class Experiment:
         agent.believe(self.labels.belief(task, robots))
         return agent
 
+    def explorer(self, env: Task, robots: int) -> Agent | None:
+        """Plans for what the members of the ensemble disagree about, with the planner's search;
+        None where exploration is random.
+
+        A trajectory is one member's, and without noise: what is drawn differs in any case.
+        """
+        config, model = self.config, self.model
+        if config.exploration.kind == "random":
+            return None
+        plain = replace(config.planner, risk="mean", propagation="tsinf", sampled=False)
+        planner = make_planner(plain, self.planner.low, self.planner.high)
+        planner.standardise(*model.observation_scales())
+        reward = Disagreement(model.target_normaliser.scale, self.method.members)
+        generator = self.streams.get("explorer", self.device)
+        return Agent(planner, reward, robots, generator, termination=env.termination)
+
     def fleet(self) -> Fleet:
         """Makes robots of the tasks, in as many processes as `simulators` says."""
         protocol = self.config.protocol
@@ -162,6 +179,7 @@ def build(config: TrainConfig) -> Experiment:
         if config.planner.sampled:
             _check_samples(config)
         _check_hypotheses(config)
+        _check_exploration(config)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except (ValueError, TaskFault) as error:
@@ -254,6 +272,27 @@ def _check_hypotheses(config: TrainConfig) -> None:
         raise UserError(
             f"planner.risk={config.planner.risk} needs planner.dynamics=model and an ensemble, "
             "method.members=5 say, or task_id=inferred: it is over what several models say."
+        )
+
+
+def _check_exploration(config: TrainConfig) -> None:
+    """Raise UserError where bursts cannot be planned for what an ensemble disagrees about."""
+    if config.exploration.kind == "random":
+        return
+    if config.method.members == 1 or config.planner.dynamics == "simulator":
+        raise UserError(
+            "exploration.kind=disagreement needs an ensemble, method.members=5 say, with "
+            "planner.dynamics=model: it goes where its members predict different things."
+        )
+    if config.task_id == "inferred":
+        raise UserError(
+            "exploration.kind=disagreement needs task_id=given: it goes where models err, by which "
+            "inference would tell that the task has changed."
+        )
+    if not config.exploration.burst_share:
+        raise UserError(
+            "exploration.kind=disagreement is how bursts explore, and there are none: give "
+            "exploration.burst_share=0.3, say."
         )
 
 

@@ -63,8 +63,14 @@ def chunk_slots(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> int:
 def contiguous(tensors: Sequence[Tensor | None]) -> tuple[list[Tensor | None], bool]:
     """The tensors as kernels read them, and whether a gradient is wanted of any of them."""
     laid = [None if x is None else x.contiguous() for x in tensors]
-    wanted = [x is not None and x.requires_grad for x in laid]
-    return laid, torch.is_grad_enabled() and any(wanted)
+    return laid, wants_gradient(laid)
+
+
+def wants_gradient(arguments: Sequence[Any]) -> bool:
+    """Whether autograd records what comes of any of them."""
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in arguments
+    )
 
 
 def in_dtypes_of(
@@ -89,17 +95,20 @@ def unless_traced(operator: Callable, body: Callable) -> Callable:
     return call
 
 
-def differentiable(forward: Callable, setup_context: Callable, backward: Callable) -> Callable:
+def differentiable(
+    forward: Callable, setup_context: Callable, backward: Callable, results: int | None = None
+) -> Callable:
     """The same autograd as `register_autograd` gives to an operator, for its body.
 
     Where no derivative is wanted the body alone runs. The forward pass calls `setup_context`, since
-    torch inspects the signatures of a Function that has one at every call.
+    torch inspects the signatures of a Function that has one at every call. With `results` only so
+    many of the outputs come back: what is kept for the backward pass needs no history.
     """
 
     def forward_with_context(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
         setup_context(ctx, arguments, output)
-        return output
+        return output if results is None else output[:results]
 
     methods = {"forward": forward_with_context, "backward": backward}
     static = {name: staticmethod(method) for name, method in methods.items()}
@@ -107,9 +116,7 @@ def differentiable(forward: Callable, setup_context: Callable, backward: Callabl
 
     def call(*arguments: Any) -> Any:
         # With forward-mode derivatives a Function says that it has none; the body would drop them.
-        wanted = [isinstance(x, Tensor) and x.requires_grad for x in arguments]
-        backward_mode = torch.is_grad_enabled() and any(wanted)
-        if backward_mode or forward_ad._current_level >= 0:
+        if wants_gradient(arguments) or forward_ad._current_level >= 0:
             return apply(*arguments)
         return forward(*arguments)
 
