@@ -13,6 +13,7 @@ from hypercrl.cli import main
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.actor import Actor
+from hypercrl_envs.blocks import BlockTask
 
 SMALL = (*FEW_STEPS, "method=hnet", "method.hidden=[8]", "protocol.num_tasks=2", "seed=2")
 FOUR = (
@@ -83,6 +84,7 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
 )
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
     """Random steps, rounds of training steps and evaluations included."""
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
     straight = train(tmp_path / "straight", *words)
     run, command = tmp_path / "run", (*SMALL, *FOUR, *words)
     saved = saved_and_killed(run, command, (5, 30, 90, 140), monkeypatch)
