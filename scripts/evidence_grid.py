@@ -21,14 +21,22 @@ STANDARD = ("preset=standard", "protocol.eval_every=4000", "protocol.checkpoint_
 QUICK = ("preset=quick", "protocol.num_tasks=null")
 SHORT = (*QUICK, "planner.execute=best", "protocol.eval_every=1200")
 """As `quick` is on push."""
-INVERTED = (
+SMALL = (
     *QUICK,
-    "device=cpu",
     "dynamics.hidden=[100,100]",
     "planner={samples: 200, horizon: 20, execute: best}",
+)
+INVERTED = (
+    *SMALL,
+    "device=cpu",
     "protocol={random_steps: 300, planned_steps: 600, update_every: 60, eval_every: 1200}",
 )
 """900 steps a task, on smaller networks and plans, in about three minutes on a core."""
+INVERTED_LONGER = (
+    *SMALL,
+    "protocol={random_steps: 600, planned_steps: 2400, update_every: 60, eval_every: 4000}",
+)
+"""More than three times as many, for what 900 do not teach."""
 DRAWN = (
     *INVERTED,
     "protocol={random_steps: 1200, planned_steps: 2400, update_every: 120, eval_every: 4000}",
@@ -134,6 +142,15 @@ SEQUENCES = {
         env: Sequence(env, INVERTED, tasks=4, methods=INVERSION, seconds=120.0)
         for env in ("double_integrator", "complex_ode", "cartpole")
     },
+    "cartpole_3000": Sequence(
+        "cartpole",
+        INVERTED_LONGER,
+        tasks=4,
+        methods=("hnet", "single", "finetune"),
+        seeds=3,
+        seconds=150.0,
+        of="cartpole",
+    ),
     # The same inversions in one task, drawn for every episode: with a memory, and without.
     "double_integrator_hidden": Sequence(
         "double_integrator_hidden",
@@ -174,6 +191,7 @@ STAGES = (
     (("push_2000", "door_2000"), ("hnet",)),
     (("push20",), FIRST),
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
+    (("cartpole_3000",), ("hnet", "single", "finetune")),
     (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
     (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
     (("door", "push", "push_frame"), REST),

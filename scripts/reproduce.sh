@@ -79,7 +79,8 @@ commands() { # name, folder of what is made
       echo "python scripts/evidence.py --kept $out/none run --seconds 1200 --only '$agents' --agents '$agents' --out $out"
       echo "python scripts/film_agents.py $out/*.tar.gz --out $out" ;;
     whole_runs)
-      echo "hypercrl train preset=paper env=push method=hnet seed=0 device=cuda threads=4 protocol.robots=16 simulators=16 run_dir=$out/robots16"
+      echo "git worktree add $out/before 56277db"
+      echo "python scripts/bench_speed.py --before $out/before --parts run collect --out $out"
       echo "python scripts/bench_sharing.py seeds --seeds 16 --out $out" ;;
     collected_steps) echo "python scripts/bench_collection.py --robots 1 4 8 16 --simulators 16 --out $out/collected_steps.json" ;;
     gpu_faults) echo "python scripts/gpu_faults.py" ;;

@@ -47,17 +47,31 @@ class VideoWriter:
 
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
-    """The frame with a line of text on a dark strip along its lower edge."""
+    """The frame with a text on a dark strip along its lower edge, on as many lines as it takes."""
     height, width, _ = frame.shape
     size = max(11, width // 32)
+    font = ImageFont.truetype(_FONT, size)
+    lines = _lines(text, font, width - 2 * size)
+    strip = round(size * (1.25 * len(lines) + 0.75))
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, height - 2 * size, width, height), fill=(20, 24, 32, 200))
-    font = ImageFont.truetype(_FONT, size)
-    if (length := font.getlength(text)) > width - 2 * size:
-        font = ImageFont.truetype(_FONT, size * (width - 2 * size) / length)
-    draw.text((size, height - 1.6 * size), text, fill=(255, 255, 255), font=font)
+    draw.rectangle((0, height - strip, width, height), fill=(20, 24, 32, 200))
+    for number, line in enumerate(lines):
+        top = height - strip + size * (0.4 + 1.25 * number)
+        draw.text((size, top), line, fill=(255, 255, 255), font=font)
     return np.asarray(image)
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Words side by side as far as they fit."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def tile(frames: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypercrl.cli import main
-from hypercrl.runs.video import tile
+from hypercrl.runs.video import caption, tile
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
@@ -85,3 +85,18 @@ def test_tiles_are_a_row_or_about_a_square(count, rows, columns):
     assert tiled.shape == (2 * rows, 4 * columns, 3)
     shown = tiled[::2, ::4, 0].ravel()
     assert shown.tolist() == [*range(1, count + 1), *[0] * (rows * columns - count)]
+
+
+def test_letters_of_a_long_caption_stay_as_large_as_those_of_a_short_one():
+    frame = np.zeros((240, 160, 3), np.uint8)
+
+    def heights(text: str) -> list[int]:
+        """Of its lines, in pixels."""
+        ink = caption(frame, text).max(axis=(1, 2)) > 128
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], ink, [0]])))
+        return (edges[1::2] - edges[::2]).tolist()
+
+    short = heights("Task, by")
+    long = heights(" ".join(["Task, by"] * 10))
+    assert (len(short), len(long) > 2) == (1, True)
+    assert set(long) == set(short)
