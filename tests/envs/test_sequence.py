@@ -97,9 +97,9 @@ def test_sequence_makes_its_tasks_in_order():
     [
         ([], "sequence 'wrong' has no tasks"),
         ([SPECS[0], {"densities": [500, 500]}], "task 1: no key 'task'"),
-        ([SPECS[0], {"task": "pusch"}], "sequence 'wrong', task 1: unknown task: 'pusch'"),
-        ([{"task": "push", "frames": 90}], "task 0: .*did you mean 'frame'"),
-        ([{"task": "push", "render_mode": "rgb_array"}], "task 0: .*render_mode"),
+        ([SPECS[0], {"task": "pusch"}], "sequence 'wrong', task 2: unknown task: 'pusch'"),
+        ([{"task": "push", "frames": 90}], "task 1: .*did you mean 'frame'"),
+        ([{"task": "push", "render_mode": "rgb_array"}], "task 1: .*render_mode"),
     ],
 )
 def test_wrong_sequences_say_where(specs, message):
@@ -109,7 +109,7 @@ def test_wrong_sequences_say_where(specs, message):
 
 def test_sequence_refuses_mixed_sizes(monkeypatch):
     monkeypatch.setitem(TASKS, "wide", WidePush)
-    with pytest.raises(ValueError, match=r"task 1 .* has 11 observations and 2 actions, task 0"):
+    with pytest.raises(ValueError, match=r"task 2 .* has 11 observations and 2 actions, task 1"):
         TaskSequence([{"task": "push"}, {"task": "wide"}], "mixed")
 
 
