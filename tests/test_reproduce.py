@@ -50,7 +50,7 @@ def test_commands_are_of_the_folder_that_is_given():
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    ("words", "message"),
     [
         (["nothing"], "no table nothing"),
         (["p.*"], "no table p.*"),

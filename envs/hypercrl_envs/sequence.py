@@ -59,8 +59,8 @@ class TaskSequence:
             task.close()
             if not tasks_agree:
                 raise ValueError(
-                    f"sequence {name!r}: task {index + 1} ({captions[index]}) has {sizes[index][0]} "
-                    f"observations and {sizes[index][1]} actions, task 1 ({captions[0]}) has "
+                    f"sequence {name!r}: task {index + 1} ({captions[index]}) has "
+                    f"{sizes[index][0]} observations and {sizes[index][1]} actions, task 1 ({captions[0]}) has "
                     f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both unless the "
                     "sequence says pad: true"
                 )
