@@ -60,9 +60,9 @@ class TaskSequence:
             if not tasks_agree:
                 raise ValueError(
                     f"sequence {name!r}: task {index + 1} ({captions[index]}) has "
-                    f"{sizes[index][0]} observations and {sizes[index][1]} actions, task 1 ({captions[0]}) has "
-                    f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both unless the "
-                    "sequence says pad: true"
+                    f"{sizes[index][0]} observations and {sizes[index][1]} actions, task 1 "
+                    f"({captions[0]}) has {sizes[0][0]} and {sizes[0][1]}; one model cannot serve "
+                    "both unless the sequence says pad: true"
                 )
         self.captions = told_apart(captions, self.specs)
         self.episode_steps = tuple(steps)
