@@ -21,7 +21,7 @@ from statistics import mean
 from typing import Any
 
 from evidence import gpu_names, time_limit
-from evidence_grid import STANDARD, fits
+from evidence_grid import STANDARD, check_patterns, fits
 from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
@@ -169,6 +169,7 @@ def cells(only: str = "*") -> Iterator[HardCell]:
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Run what there is time for, and read what all of it came to."""
+    check_patterns(arguments.only, (cell.name for cell in cells()))
     wanted = list(cells(arguments.only))
     device = [f"device={arguments.device}"] if arguments.device else []
     grid = [

@@ -289,6 +289,21 @@ def test_memory_that_runs_out_and_lost_gpus_are_no_mistakes_but_one_message(
     assert said.startswith(f"hypercrl: {wanted}")
 
 
+@pytest.mark.parametrize("name", ["memory", "torch's memory", "Triton"])
+def test_no_account_of_hydras_stands_beside_that_message(name, tmp_path, capsys, monkeypatch):
+    error, code, wanted = ENDS[name]
+
+    def ends(*_):
+        raise error
+
+    monkeypatch.setattr("hypercrl.training.run.build", ends)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *TINY, f"run_dir={tmp_path / 'run'}"])
+    assert ended.value.code == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"hypercrl: {wanted}")
+
+
 def test_memory_of_a_gpu_that_runs_out_in_a_reward_is_no_fault_of_the_task(
     tmp_path, capsys, monkeypatch
 ):
