@@ -1,10 +1,10 @@
 """Time the memory operations beside other libraries, and beside what the device allows.
 
-Each operation at each shape: kernels alone (in a CUDA graph) and wall time of a call, forward and
-forward with backward, in bfloat16. Others tune themselves for every shape they see, so they are
-measured at some of the shapes; first all is called once in processes side by side, which fills
-Triton's cache. Libraries that cannot be imported are left out with a notice. Rows go into a JSON
-file and a table into a Markdown file as they come.
+Each operation at each shape: kernels alone (in a CUDA graph), wall time of a call, and the time
+until it returns (host), forward and forward with backward, in bfloat16. Others tune themselves for
+every shape they see, so they are measured at some of the shapes; first all is called once in
+processes side by side, which fills Triton's cache. Libraries that cannot be imported are left out
+with a notice. Rows go into a JSON file and a table into a Markdown file as they come.
 
     python scripts/bench_kernels.py --out docs/results/kernels/kernels
     python scripts/bench_kernels.py --only gated --shapes "B256 T64" --no-peers
@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,30 @@ def with_backward(function: Function, x: Inputs) -> Callable[[], Any]:
     return call
 
 
+class OneLaunch(torch.autograd.Function):
+    """One launch forward and one backward: what torch itself takes for a call of five inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:  # noqa: ARG004
+        return inputs[0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        return (d.clone(),) * 5
+
+
+def least_walls(clock: Clock, device: torch.device) -> dict[str, float]:
+    """Wall time of `OneLaunch`; autograd has a thread for a device's nodes, or runs them here."""
+    x = {name: torch.zeros(16, device=device) for name in "abcde"}
+    apply = lambda x: OneLaunch.apply(*x.values())  # noqa: E731
+    both = with_backward(apply, x)
+    walls = {"forward": clock.eager(forward_only(apply, x)).median}
+    walls["forward+backward"] = clock.eager(both).median
+    with torch.autograd.set_multithreading_enabled(False):
+        walls["on one thread"] = clock.eager(both).median
+    return walls
+
+
 def _output(result: Any) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
@@ -407,7 +432,8 @@ def bench(
         if operation.backward:
             calls["forward+backward"] = with_backward(function, x)
         for part, call in calls.items():
-            for kind, measure in (("kernels", clock.graph), ("wall", clock.eager)):
+            host = partial(clock.eager, wait=False)
+            for kind, measure in (("kernels", clock.graph), ("wall", clock.eager), ("host", host)):
                 row = report.attempt(
                     f"{operation.name} {shape} ", f"{part} ", f"{name}, {kind}",
                     lambda measure=measure, call=call, e=away: timed(measure(call), relative=e),
@@ -423,8 +449,8 @@ def bench(
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: one line per operation, shape and pass."""
     lines = [
-        "| operation | shape | pass | kernels | best peer | floor | wall | best peer |",
-        "|---|---|---|---|---|---|---|---|",
+        "| operation | shape | pass | kernels | best peer | floor | wall | best peer | host |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     keys = dict.fromkeys((r["operation"], r["shape"], r["pass"]) for r in rows if "kind" in r)
     for operation, shape, part in keys:
@@ -434,7 +460,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             for r in rows
             if (r.get("operation"), r["shape"], r.get("pass")) == (operation, shape, part)
         ]
-        for kind in ("kernels", "wall"):
+        for kind in ("kernels", "wall", "host"):
             times = {
                 r["library"]: r["median_us"]
                 for r in here
@@ -442,6 +468,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             }
             own = times.pop("hypercrl", None)
             cells.append("–" if own is None else f"{own:.1f}")
+            if kind == "host":
+                continue
             best = min(times, key=lambda n: times[n], default=None)
             failed = [r["library"] for r in here if r.get("kind") == kind and "error" in r]
             others = [f"fails ({n})" for n in failed if n != "hypercrl"]
@@ -471,6 +499,8 @@ def main() -> None:
         f"torch {torch.__version__} on {name}: {limits.bandwidth / 1e6:.2f} TB/s copied,", end=" "
     )
     print(f"{limits.rate / 1e6:.0f} TFLOP/s in bfloat16", flush=True)
+    walls = least_walls(clock, device)
+    print("one launch: " + ", ".join(f"{part} {t:.0f} µs" for part, t in walls.items()), flush=True)
     only = tuple(start.lower() for start in arguments.only or [""])
     work = [
         (operation, shape)

@@ -38,7 +38,7 @@ def film(sequence: TaskSequence, video: Path, size: int, seed: int, every: int) 
                         [
                             caption(
                                 np.asarray(task.render()),
-                                task.caption + "  success" * info["success"],
+                                task.caption + ", success" * info["success"],
                             )
                             for task, (_, info) in zip(tasks, states, strict=True)
                         ]

@@ -11,7 +11,6 @@ success of plans. What `hypercrl train env=push_hidden` does, without the wait f
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from hypercrl.agent.exploration import random_episode
+from hypercrl.base.cores import cores
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.strict_json import write_json
@@ -67,13 +67,13 @@ def load_config(model: str, args: argparse.Namespace) -> TrainConfig:
     return cast(TrainConfig, OmegaConf.to_object(composed("train", words)))
 
 
-def collect(config: TrainConfig, name: str, episodes: int) -> tuple[Tensor, Tensor]:
-    """Random episodes: observations [E, T + 1, O] and actions [E, T, A], by several processes."""
-    workers = os.cpu_count() or 1
-    parts = np.array_split(np.arange(episodes), 4 * workers)
-    with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
-        work = [part.tolist() for part in parts if len(part)]
-        chunks = list(pool.map(partial(_episodes, config, name), work))
+def collect(
+    pool: ProcessPoolExecutor, config: TrainConfig, name: str, episodes: int
+) -> tuple[Tensor, Tensor]:
+    """Random episodes: observations [E, T + 1, O] and actions [E, T, A], by a pool of `cores()`."""
+    parts = np.array_split(np.arange(episodes), 4 * cores())
+    work = [part.tolist() for part in parts if len(part)]
+    chunks = list(pool.map(partial(_episodes, config, name), work))
     obs, actions = (torch.from_numpy(np.concatenate(part)) for part in zip(*chunks, strict=True))
     return obs, actions
 
@@ -164,10 +164,11 @@ def main() -> None:
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     config = load_config("told", args)
-    data = [
-        *collect(config, "episodes to learn from", args.episodes),
-        *collect(config, "held-out episodes", args.heldout),
-    ]
+    with ProcessPoolExecutor(cores(), get_context("forkserver")) as pool:
+        data = [
+            *collect(pool, config, "episodes to learn from", args.episodes),
+            *collect(pool, config, "held-out episodes", args.heldout),
+        ]
     rows = []
     table = Table(title="RMS error of ten steps, mm, by the step from which on they begin")
     for column in ("model", *(f"from {b}" for b in BEGINS), "success", "state", "an update"):

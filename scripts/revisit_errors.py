@@ -11,7 +11,7 @@ the inverse of all dimensions' covariance; or relative to the predicted motion.
 
 Shown is the probability that an episode of a wrong model has a larger one than an episode of a
 right one (0.5: it says nothing, 1: a threshold separates them). *In doubt*, where a wrong model
-acts, as it does after a change: the right model against the others. *Heard*: each model where it
+acts, as it does after a change: the right model against the others. *Itself*: each model where it
 acts itself, in its own task against in another's; the spread of the right ones' logarithms, the
 largest of them and the least of a wrong one.
 """
@@ -126,7 +126,7 @@ class Separation(NamedTuple):
     """Of one statistic; see the top of the file."""
 
     doubt: float
-    heard: float
+    itself: float
     spread: float
     largest: float
     least: float
@@ -175,7 +175,7 @@ def main() -> None:
         for pair in track(pairs, "episodes", transient=True)
     }
     table = Table(title=f"{given.run.name}, {given.episodes} episodes of each task and model")
-    for column in ("statistic", "in doubt", "heard", "spread, right", "largest, right"):
+    for column in ("statistic", "in doubt", "itself", "spread, right", "largest, right"):
         table.add_column(column)
     table.add_column("least, wrong")
     for name, statistic in STATISTICS.items():

@@ -35,7 +35,7 @@ GRID = (
     *("env=push_revisits,push_frame_revisits", "seed=range(6)", "method=hnet", "preset=quick"),
     *("protocol.num_tasks=5", "protocol.eval_every=100000", "protocol.eval_tasks=0"),
     *("protocol.final_episodes=10", "protocol.heldout_episodes=1", "logger=[]"),
-    *("simulators=1", "threads=1", "inference.hearing=300"),
+    *("simulators=1", "threads=1"),
 )
 PARTS = {
     "sharp": ("task_id=inferred,given",),

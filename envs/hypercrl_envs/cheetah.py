@@ -82,7 +82,8 @@ class CheetahTask(SimulatedTask):
     Observation (20): height of the torso (m); cosine and sine of its pitch; angles of the back
     thigh, shin, foot and front thigh, shin, foot (rad); velocity of the torso forward and up (m/s)
     and of its pitch (rad/s); velocities of the six joints (rad/s); mean forward speed over the last
-    step (m/s); pace: the running mean of that speed over about a second (m/s).
+    step (m/s); pace: the running mean of that speed over about a second (m/s). A task with `told`
+    adds a one in the place of its present body among zeros, for every body that there may be.
 
     Action (6): torques of the joints, in units of their limits.
 
@@ -103,6 +104,7 @@ class CheetahTask(SimulatedTask):
         body: str = "base",
         becomes: Sequence[str] = (),
         reversed_joints: Sequence[str] = (),
+        told: bool = False,
         **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
@@ -112,11 +114,15 @@ class CheetahTask(SimulatedTask):
                 steps 50 and 150; none: it stays as it is.
             reversed_joints: those of `JOINTS` whose motor turns the other way, as one that was
                 connected the wrong way round; hidden from the observation.
+            told: add the present body to the observation; not what it will be, nor when.
             simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
-            ValueError: an unknown body or joint.
+            ValueError: an unknown body or joint, a `told` that is no truth value.
         """
+        if not isinstance(told, bool):
+            raise ValueError(f"told must be true or false, not {told!r}")
+        self.told = told
         self.body = known_name(body, BODIES, "body")
         self._bodies = (body, *(known_name(name, BODIES, "body") for name in becomes))
         # It is drawn for later in the episode, and kept with when: not one of `drawn`.
@@ -127,8 +133,10 @@ class CheetahTask(SimulatedTask):
         backward = [known_name(name, JOINTS, "joint") for name in reversed_joints]
         if backward:
             self.caption += f", reversed {' '.join(backward)}"
+        self.caption += ", told" if told else ""
         self._turns = np.where(np.isin(JOINTS, backward), -1.0, 1.0).astype(np.float32)
-        self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (20,), np.float32)
+        size = 20 + (len(self._bodies) if told else 0)
+        self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (6,), np.float32)
         self.exploration = Exploration((0.0,) * 6, (0.0,) * 6)
         super().__init__(**simulation)
@@ -200,12 +208,14 @@ class CheetahTask(SimulatedTask):
 
     def _observe(self) -> np.ndarray:
         data = self._mujoco.data
-        obs = np.empty(20, dtype=np.float32)
+        obs = np.empty(self.observation_space.shape, dtype=np.float32)
         obs[0] = data.qpos[1]
         obs[1:3] = np.cos(data.qpos[2]), np.sin(data.qpos[2])
         obs[3:9] = data.qpos[3:]
         obs[9:18] = data.qvel
-        obs[18:] = self._speed, self._pace
+        obs[18:20] = self._speed, self._pace
+        if self.told:
+            obs[20:] = [self._mujoco is simulator for simulator in self._simulators]
         return obs
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002

@@ -56,7 +56,8 @@ class DoorTask(ArmTask):
     Observation (14): tip minus where the closed handle is gripped (3, m, world frame); tip minus
     the grip point of the handle, which moves with door and lever (3, m); opening of the fingers
     (m); turn of the hand about world x, y, z (3, rad); angle of the knob and of the hinge (rad);
-    velocity of the hinge and of the knob (rad/s).
+    velocity of the hinge and of the knob (rad/s). A task with `told` adds this episode's handle, a
+    one in its place in `HANDLES` among zeros, and its turn, 0 of a bar (18).
 
     Action (7): displacement of the tip from where it is (1 is 0.025 m), turn of the hand about
     world x, y, z from where it is (1 is 0.15 rad), grip (1 opens, -1 presses with 70 N a finger).
@@ -76,6 +77,7 @@ class DoorTask(ArmTask):
         handle: str | Sequence[str] = "pull",
         turn: int | Sequence[int] = 1,
         mirrored: bool = False,
+        told: bool = False,
         **simulation: Unpack[SimulationOptions],
     ) -> None:
         """
@@ -84,6 +86,7 @@ class DoorTask(ArmTask):
             turn: the way the handle turns, 1 or -1 about world x; hidden too. From several handles
                 or turns one is drawn at every reset; a pull bar has none.
             mirrored: hinged on the right, seen from the robot, instead of the left; hidden too.
+            told: add the door that was drawn to the observation.
             simulation: engine and picture, see `SimulatedTask`.
 
         Raises:
@@ -92,13 +95,16 @@ class DoorTask(ArmTask):
         """
         if not isinstance(mirrored, bool):
             raise ValueError(f"mirrored must be true or false, not {mirrored!r}")
-        self.mirrored = mirrored
+        if not isinstance(told, bool):
+            raise ValueError(f"told must be true or false, not {told!r}")
+        self.mirrored, self.told = mirrored, told
         self._doors = _doors(handle, turn)
         self._door = Choice("door", len(self._doors))
         self.drawn = (self._door,)
         self._turns = {turn for handle, turn in self._doors if handle != "pull"}
         self.caption = self._describe()
-        self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (14,), np.float32)
+        size = 14 + (len(HANDLES) + 1 if told else 0)
+        self.observation_space = gymnasium.spaces.Box(-50.0, 50.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
         # Random data shall close the fingers around the handle more often than not.
         self.exploration = Exploration(
@@ -112,7 +118,8 @@ class DoorTask(ArmTask):
     def _describe(self) -> str:
         signs = {1: " +", -1: " −"}
         names = (h if h == "pull" else h + signs[turn] for h, turn in self._doors)
-        return f"door {' or '.join(names)}" + (", mirrored" if self.mirrored else "")
+        caption = f"door {' or '.join(names)}" + (", mirrored" if self.mirrored else "")
+        return caption + (", told" if self.told else "")
 
     def _world(self) -> World:
         return door_world(*self._doors[0], self.mirrored)
@@ -151,12 +158,15 @@ class DoorTask(ArmTask):
         position, rotation = arm.body_pose(self._grip_body)
         knob, knob_velocity = (0.0, 0.0) if self.handle == "pull" else arm.hinge(KNOB)
         hinge, hinge_velocity = arm.hinge(HINGE)
-        obs = np.empty(14, dtype=np.float32)
+        obs = np.empty(self.observation_space.shape, dtype=np.float32)
         obs[:3] = arm.tip - HOME
         obs[3:6] = arm.tip - (position + rotation @ self._grip_point)
         obs[6] = arm.opening
         obs[7:10] = _HAND @ arm.turn
-        obs[10:] = knob, hinge, hinge_velocity, knob_velocity
+        obs[10:14] = knob, hinge, hinge_velocity, knob_velocity
+        if self.told:
+            obs[14:17] = [self.handle == name for name in HANDLES]
+            obs[17] = 0 if self.handle == "pull" else self.turn
         return obs
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG002

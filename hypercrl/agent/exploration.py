@@ -1,4 +1,4 @@
-"""Exploration noise: correlated in time, biased per episode; and bursts of random actions."""
+"""Exploration noise: correlated in time, biased per episode; and bursts of exploration."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.saved import same_kind
-from hypercrl.base.settings import number
+from hypercrl.base.settings import choice, number
 from hypercrl_envs import Task
 
 
@@ -23,9 +23,15 @@ class ExplorationConfig:
     random_std: float = number(0.8, least=0, help="standard deviation in random steps")
     planned_std: float = number(0.25, least=0, help="standard deviation beside planned actions")
     burst_share: float = number(
-        0.0, least=0, most=0.5, help="share of the planned steps at random, a burst at a time"
+        0.0, least=0, most=0.5, help="share of the planned steps that explore, a burst at a time"
     )
     burst_steps: int = number(10, least=1, only_with=("burst_share",), help="steps of a burst")
+    kind: str = choice(
+        "random",
+        "random",
+        "disagreement",
+        help="how a burst explores: at random, or by a plan for what an ensemble disagrees about",
+    )
 
 
 class CorrelatedNoise:
@@ -93,7 +99,7 @@ class CorrelatedNoise:
 
 
 class Bursts:
-    """Stretches of random actions in between planned ones, each robot's on its own.
+    """Stretches of exploration in between steps planned for the task, each robot's on its own.
 
     A plan that has come as far as its model can tell stays there, and so does the data: after a
     push a box rests for most of the episode, and what a second one would do is never seen. A burst
@@ -106,6 +112,9 @@ class Bursts:
     Args:
         config: s and L; with s = 0 nothing is drawn.
         noise: whose random actions they are, with a bias of its own for every burst.
+
+    Attributes:
+        left: [N], steps that the bursts go on for, the next one included.
     """
 
     def __init__(self, config: ExplorationConfig, noise: CorrelatedNoise) -> None:
@@ -119,15 +128,28 @@ class Bursts:
         """A new episode, which begins with planned actions."""
         self.left[robot] = 0
 
-    def act(self, actions: Tensor) -> Tensor:
+    @property
+    def going(self) -> Tensor:
+        """[N], whose next step is one of a burst."""
+        return self.left > 0
+
+    @property
+    def fresh(self) -> Tensor:
+        """[N], whose next step is the first one of a burst."""
+        return self.left == self.steps
+
+    def act(self, actions: Tensor, own: Tensor | None = None) -> Tensor:
         """The actions [N, A] of this step, given planned ones with their noise.
 
-        Those in a burst are std · x + bias, with the x of `noise.step` that these have too.
+        Args:
+            own: those in a burst; by default std · x + bias, with the x of `noise.step` that
+                planned ones have too.
         """
         if not self.probability:
             return actions
-        bursts = self.left > 0
-        own = self.noise.bias + self.std * self.noise.value
+        bursts = self.going
+        if own is None:
+            own = self.noise.bias + self.std * self.noise.value
         begins = torch.rand(len(bursts), generator=self.noise.generator) < self.probability
         for robot in (begins & ~bursts).nonzero()[:, 0].tolist():
             self.noise.draw_bias(robot)

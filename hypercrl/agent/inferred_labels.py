@@ -24,15 +24,14 @@ class InferredLabels(TaskLabels):
 
     @property
     def learns(self) -> bool:
-        """Not if the agent has gone back to another task, and not while it is suspicious: what may
-        be of a new task would be mixed into the old one."""
+        """Not while it is suspicious either: what may be of a new task would be mixed into the old
+        one."""
         return self.keeps and not self.inference.suspicious
 
     @property
     def keeps(self) -> bool:
-        """Not what a task does that only has a hearing."""
-        inference = self.inference
-        return inference.current == inference.known - 1 and not inference.hears
+        """Not if the agent has gone back to another task."""
+        return self.inference.current == self.inference.known - 1
 
     def announces(self, task: int) -> bool:
         return task == 0
@@ -43,8 +42,8 @@ class InferredLabels(TaskLabels):
     def new_motion(self) -> None:
         self.inference.learn_more()
 
-    def after_step(self, ended: bool) -> Change | None:
-        return self.inference.step(self._watched.squares[0].tolist(), ended)
+    def after_step(self) -> Change | None:
+        return self.inference.step(self._watched.squares[0].tolist())
 
     def training_belief(self, task: int, robots: int) -> Watched:  # noqa: ARG002
         """That the task is the one believed in, with an eye on the errors of all others."""

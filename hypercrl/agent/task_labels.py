@@ -46,11 +46,8 @@ class TaskLabels(ABC):
         """The task in training has shown a motion that no model has learned."""
 
     @abstractmethod
-    def after_step(self, ended: bool) -> Change | None:
+    def after_step(self) -> Change | None:
         """Judge the latest planned step.
-
-        Args:
-            ended: the episode, with this step.
 
         Returns:
             The agent's task to go on with, if another one.
@@ -101,7 +98,7 @@ class GivenLabels(TaskLabels):
     def new_motion(self) -> None:
         """It is of the task that was given."""
 
-    def after_step(self, ended: bool) -> None:
+    def after_step(self) -> None:
         """A given label is not doubted."""
 
     def training_belief(self, task: int, robots: int) -> Belief:

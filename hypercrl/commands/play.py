@@ -128,8 +128,8 @@ class _Stage:
         self.steps += 1
 
     def picture(self, episode: int) -> np.ndarray:
-        success = "  success" if self.info["success"] else ""
-        text = f"{self.label}  episode {episode + 1}  step {self.steps}{success}"
+        success = ", success" if self.info["success"] else ""
+        text = f"{self.label}, episode {episode + 1}, step {self.steps}{success}"
         frame = self.env.render()
         assert frame is not None
         return caption(frame, text)
@@ -152,7 +152,7 @@ def _stage(experiment: Experiment, settings: PlayConfig, task: int) -> _Stage:
     else:
         agent = experiment.agent(task, env, watch=settings.watch)
     agent.generator.manual_seed(settings.seed)
-    return _Stage(env, agent, f"task {task + 1}/{len(experiment.sequence)}  {env.caption}")
+    return _Stage(env, agent, f"task {task + 1}/{len(experiment.sequence)}: {env.caption}")
 
 
 def _frame_rate(stages: Sequence[_Stage]) -> float:

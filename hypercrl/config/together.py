@@ -22,6 +22,7 @@ def check_together(config: TrainConfig) -> None:
     if config.planner.sampled:
         _check_samples(config)
     _check_hypotheses(config)
+    _check_exploration(config)
 
 
 def _check_robots(config: TrainConfig) -> None:
@@ -84,4 +85,25 @@ def _check_hypotheses(config: TrainConfig) -> None:
         raise UserError(
             f"planner.risk={config.planner.risk} needs planner.dynamics=model and an ensemble, "
             "method.members=5 say, or task_id=inferred: it is over what several models say."
+        )
+
+
+def _check_exploration(config: TrainConfig) -> None:
+    """Raise UserError where bursts cannot be planned for what an ensemble disagrees about."""
+    if config.exploration.kind == "random":
+        return
+    if config.method.members == 1 or config.planner.dynamics == "simulator":
+        raise UserError(
+            "exploration.kind=disagreement needs an ensemble, method.members=5 say, with "
+            "planner.dynamics=model: it goes where its members predict different things."
+        )
+    if config.task_id == "inferred":
+        raise UserError(
+            "exploration.kind=disagreement needs task_id=given: it goes where models err, by which "
+            "inference would tell that the task has changed."
+        )
+    if not config.exploration.burst_share:
+        raise UserError(
+            "exploration.kind=disagreement is how bursts explore, and there are none: give "
+            "exploration.burst_share=0.3, say."
         )

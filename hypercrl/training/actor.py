@@ -46,6 +46,7 @@ class Actor:
 
     Attributes:
         agent: plans for the robots.
+        explorer: plans for what its models disagree about, in bursts; None: these are random.
         belief: what it knows of them; None before the first plan.
         obs: [N, O], where they are.
         ended: episodes that the latest step has ended, to be begun anew.
@@ -75,6 +76,7 @@ class Actor:
             termination=env.termination,
             watch=config.planner.watch,
         )
+        self.explorer = experiment.explorer(env, count)
         self.belief: Belief | None = None
         self.obs = torch.zeros(count, experiment.model.obs_size)
         self.returns = [0.0] * count
@@ -105,7 +107,7 @@ class Actor:
             with self.tallies.timed("plan"):
                 planned_actions = self.agent.begin_act(self.obs)
                 noise = exploration.planned_std * self.noise.step()
-                actions = self.bursts.act(planned_actions() + noise)
+                actions = self.bursts.act(planned_actions() + noise, self._explored())
         else:
             actions = self.noise.random_action(exploration.random_std)
         actions = actions.clamp(-1, 1)  # what is stored is what is executed
@@ -122,6 +124,16 @@ class Actor:
                 paid, length = self.returns[robot], self.lengths[robot]
                 success = bool(info["success"])
                 self.ended.append(Ended(robot, paid, success, bool(terminated), length))
+
+    def _explored(self) -> Tensor | None:
+        """What robots in a burst do [N, A], where that is planned for; each burst's plans begin in
+        the middle of the action range."""
+        explorer, going = self.explorer, self.bursts.going
+        if explorer is None or not going.any():
+            return None
+        fresh = self.bursts.fresh.nonzero()[:, 0].tolist()
+        explorer.start[fresh] = explorer.planner.initial(len(fresh))
+        return explorer.act(self.obs)
 
     def begin_anew(self, lingering: float = 0.0) -> None:
         """The next episode of the robots whose last one has ended, see `begin`."""
@@ -155,6 +167,9 @@ class Actor:
         elif self.belief.changes:
             self.belief.recall(self.learner.replay.present_episodes())
         self.agent.believe(self.belief)
+        if self.explorer is not None:
+            self.explorer.believe(self.belief)
+            self.explorer.plan_seconds.clear()
 
     def collect_memory_seconds(self) -> None:
         """Put what the memory took to the tallies."""
@@ -171,6 +186,7 @@ class Actor:
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; generators are kept elsewhere."""
         belief = {} if self.belief is None else {"belief": self.belief.state()}
+        explorer = {} if self.explorer is None else {"explorer_start": self.explorer.start}
         return {
             **self._robots.state(),
             "noise": self.noise.state(),
@@ -182,6 +198,7 @@ class Actor:
             "plan_seconds": SECONDS.new_tensor(self.agent.plan_seconds),
             "searches": self.agent.searches,
             **belief,
+            **explorer,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -200,6 +217,9 @@ class Actor:
         self.bursts.load_state(state["bursts"])
         self.obs = same_kind("obs", state["obs"], self.obs)
         agent.start = same_kind("plan_start", state["plan_start"], agent.start)
+        if self.explorer is not None:
+            start = self.explorer.start
+            self.explorer.start = same_kind("explorer_start", state["explorer_start"], start)
         agent.searches = same_type("searches", state["searches"], list[Tensor])
         seconds = same_kind("plan_seconds", state["plan_seconds"], SECONDS, rows=True)
         agent.plan_seconds = seconds.tolist()

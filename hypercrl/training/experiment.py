@@ -1,7 +1,7 @@
 """From a configuration to the parts of an experiment, for training and replaying alike."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.memory import make_memory
 from hypercrl.methods import Method, make_method
 from hypercrl.planning import Planner, make_planner
+from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
 from hypercrl.training.simulators import processes
@@ -115,6 +116,22 @@ class Experiment:
         )
         agent.believe(self.labels.belief(task, robots))
         return agent
+
+    def explorer(self, env: Task, robots: int) -> Agent | None:
+        """Plans for what the members of the ensemble disagree about, with the planner's search;
+        None where exploration is random.
+
+        A trajectory is one member's, and without noise: what is drawn differs in any case.
+        """
+        config, model = self.config, self.model
+        if config.exploration.kind == "random":
+            return None
+        plain = replace(config.planner, risk="mean", propagation="tsinf", sampled=False)
+        planner = make_planner(plain, self.planner.low, self.planner.high)
+        planner.standardise(*model.observation_scales())
+        reward = Disagreement(model.target_normaliser.scale, self.method.members)
+        generator = self.streams.get("explorer", self.device)
+        return Agent(planner, reward, robots, generator, termination=env.termination)
 
     def fleet(self) -> Fleet:
         """Makes robots of the tasks, in as many processes as `simulators` says."""

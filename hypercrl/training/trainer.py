@@ -210,7 +210,7 @@ class Trainer:
         position = self.position
         position.step += self.protocol.robots
         position.env_steps += self.protocol.robots
-        if planned and (change := self.labels.after_step(bool(self.actor.ended))) is not None:
+        if planned and (change := self.labels.after_step()) is not None:
             self._change_task(change)
         for episode in self.actor.ended:
             self._log(
@@ -227,9 +227,8 @@ class Trainer:
         """Go on with another task of the agent's, a known one or a new one."""
         chosen, new = change.task, change.task == self.method.tasks
         position = self.position
-        if change.decided:
-            self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
-            self._log("decision", chosen=chosen + 1, new=new)
+        self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
+        self._log("decision", chosen=chosen + 1, new=new)
         self.learner.part(change.strange)
         if new:
             self.learner.end_task()

@@ -41,10 +41,11 @@ def first_order(backward: Callable) -> Callable:
 
     @wraps(backward)
     def call(ctx: Any, *gradients: Tensor | None) -> Any:
+        laid = [None if d is None else d.contiguous() for d in gradients]
+        if not torch.is_grad_enabled():  # without create_graph: no_grad takes a microsecond
+            return backward(ctx, *laid)
         with torch.no_grad():
-            found = backward(ctx, *[None if d is None else d.contiguous() for d in gradients])
-        if not torch.is_grad_enabled():
-            return found
+            found = backward(ctx, *laid)
         tensors = [d for d in found if d is not None]
         sources = [x for x in (*gradients, *ctx.saved_tensors) if x is not None]
         final = iter(_Final.apply(len(tensors), *tensors, *sources))  # pyright: ignore

@@ -193,6 +193,37 @@ def test_a_changed_cheetah_moves_as_one_that_was_built_so():
         np.testing.assert_array_equal(task.step(action)[0], built.step(action)[0])
 
 
+def test_a_told_door_observes_which_it_is_and_nothing_else_differs():
+    arguments = {"handle": ("pull", "lever"), "turn": (1, -1)}
+    hidden, told = DoorTask(**arguments), DoorTask(**arguments, told=True)
+    seen = set()
+    for seed in range(12):
+        hidden.reset(seed=seed)
+        obs, _ = told.reset(seed=seed)
+        action = np.linspace(-0.5, 0.5, 7, dtype=np.float32)
+        for _ in range(3):
+            obs = told.step(action)[0]
+            np.testing.assert_array_equal(hidden.step(action)[0], obs[:14])
+        bar = told.handle == "pull"
+        assert obs[14:].tolist() == [bar, not bar, 0, 0 if bar else told.turn]
+        seen.add((told.handle, told.turn))
+    assert len(seen) == 3
+
+
+def test_a_told_cheetah_observes_the_body_that_it_has_now():
+    hidden, told = (CheetahTask(becomes=("leg", "foot"), told=tell) for tell in (False, True))
+    hidden.reset(seed=3)
+    obs, _ = told.reset(seed=3)
+    still, bodies = np.zeros(6, np.float32), []
+    for _ in range(CHANGE_STEPS[1]):
+        assert ("base", "leg", "foot")[int(obs[20:].argmax())] == told.body
+        assert obs[20:].sum() == 1
+        obs = told.step(still)[0]
+        np.testing.assert_array_equal(hidden.step(still)[0], obs[:20])
+        bodies.append(told.body)
+    assert len(set(bodies)) == 2
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -201,7 +232,9 @@ def test_a_changed_cheetah_moves_as_one_that_was_built_so():
         "frame_hidden",
         "frame_hidden_told",
         "door_hidden",
+        "door_hidden_told",
         "cheetah_hidden",
+        "cheetah_hidden_told",
     ],
 )
 def test_the_sequences_can_be_made(name):

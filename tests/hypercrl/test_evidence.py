@@ -262,11 +262,12 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     of_push = page.partition("## push\n")[2].partition("## complex_ode")[0]
     lines = [line.split("|") for line in of_push.splitlines() if "|" in line]
     rows = {line[1].strip(): line for line in reversed(lines)}
-    assert rows["finetune"][3:8] == [
+    assert rows["finetune"][3:9] == [
         " 0.20 1.00 1.00 1.00 1.00 ",
         " 1.00 [1.00, 1.00] ",
         " 0.84 ± 0.00 ",
         " 0.20 ± 0.00 ",
+        " 0 of 15 ",
         " 0.00 ± 0.00 ",
     ]
     assert rows["finetune"][-2] == " 0.60 [0.60, 0.60] "  # one task of five is always won
@@ -282,6 +283,14 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
         np.array([[np.nan] * 3, [1, 0, np.nan], [0.5, np.nan, 0], [0, 1, 1]])
     )
     np.testing.assert_allclose(seen, [1.0, 0.5, 2 / 3])
+
+
+def test_what_was_never_learned_is_not_called_forgotten(evidence):
+    from evidence_page import _not_learned
+
+    forgot, never = np.array(learned(3, late=0.0)), np.array(learned(3))
+    never[2:, 1] = 0.4
+    assert _not_learned(np.stack([forgot, never])) == "1 of 6"
 
 
 def test_errors_are_compared_with_those_just_after_learning(evidence):

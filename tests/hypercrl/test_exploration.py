@@ -60,15 +60,39 @@ def test_without_bursts_nothing_is_drawn():
     assert generator.get_state().equal(before)
 
 
-@pytest.mark.usefixtures("no_report")
-def test_a_run_goes_on_in_the_midst_of_a_burst(tmp_path, monkeypatch):
-    def in_a_burst(tree):
-        return tree["position"]["step"] > 14 and int(tree["actor"]["bursts"]["left"]) > 0
+def test_in_a_burst_others_may_say_what_to_do():
+    noise = CorrelatedNoise(3, 1, 0.8, torch.zeros(1), torch.zeros(1), torch.Generator())
+    bursts = Bursts(ExplorationConfig(burst_share=0.3, burst_steps=5), noise)
+    bursts.left = torch.tensor([0, 5, 2])
+    assert bursts.going.tolist() == [False, True, True]
+    assert bursts.fresh.tolist() == [False, True, False]
+    actions = bursts.act(torch.zeros(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
+    assert actions[:, 0].tolist() == [0.0, 2.0, 3.0]
 
-    words = [*FEW_STEPS, "method=single", "protocol.num_tasks=1", "exploration.burst_share=0.5"]
-    words += ["exploration.burst_steps=4"]
+
+RANDOM = ("method=single", "protocol.num_tasks=1")
+PLANNED_FOR = (
+    *(*RANDOM, "method.members=3", "exploration.kind=disagreement", "protocol.robots=2"),
+    *("planner=icem", "planner.samples=8", "planner.elites=2", "planner.horizon=3"),
+)
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("words", [RANDOM, PLANNED_FOR], ids=["random", "disagreement"])
+def test_a_run_goes_on_in_the_midst_of_a_burst(words, tmp_path, monkeypatch):
+    starts = []
+
+    def in_a_burst(tree):
+        if tree["position"]["step"] <= 14 or not tree["actor"]["bursts"]["left"].any():
+            return False
+        starts.append(tree["actor"].get("explorer_start"))
+        return True
+
+    words = [*FEW_STEPS, *words, "exploration.burst_share=0.5", "exploration.burst_steps=4"]
     main(["train", *words, f"run_dir={tmp_path / 'whole'}"])
     saved = saved_and_killed(tmp_path / "parted", words, (1, 4), monkeypatch, in_a_burst)
     assert len(saved) > 4
+    if "exploration.kind=disagreement" in words:
+        assert any(start.any() for start in starts)  # there is a plan to go on with
     assert outcome(tmp_path / "parted") == outcome(tmp_path / "whole")
     assert_same(learned(tmp_path / "parted"), learned(tmp_path / "whole"))

@@ -16,9 +16,11 @@ from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, HnetConfig, make_method
 from hypercrl.planning import PLANNERS, make_planner
+from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.result import repeatable
 
 TS1 = ("dynamics.probabilistic=true", "planner.sampled=true", "planner.propagation=ts1")
+DISAGREEMENT = ("exploration.kind=disagreement", "exploration.burst_share=0.5")
 pytestmark = pytest.mark.gpu
 
 
@@ -163,16 +165,38 @@ def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
     assert graph._plan._graph is not None
 
 
-@pytest.mark.parametrize(("risk", "propagation"), [("cvar", "tsinf"), ("penalty", "ts1")])
-def test_a_captured_plan_of_an_ensemble_is_the_eager_plan(risk, propagation):
-    graph, eager = (make_agent(risk=risk, propagation=propagation) for _ in range(2))
+def three_members():
     members = [make_layers(scale) for scale in (1.0, 1.1, 0.9)]
     layers = [
         (torch.stack(weights), torch.stack(biases))
         for weights, biases in (zip(*layer, strict=True) for layer in zip(*members, strict=True))
     ]
+    return Ensemble(layers, 3)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_captured_plan_for_disagreement_is_the_eager_plan(name):
+    """The scale of a dimension is read from where it is: a model's may come to move in a task."""
+    scale = torch.ones(10, device="cuda")
+    graph, eager = (make_agent(Disagreement(scale, 3), name=name) for _ in range(2))
     for agent in (graph, eager):
-        agent.believe(Ensemble(layers, 3))
+        agent.believe(three_members())
+    assert graph._returns is None
+    eager._plan = eager._plan_eagerly
+    g = torch.Generator().manual_seed(2)
+    for step in range(8):
+        if step == 6:
+            scale[:5] = torch.inf
+        obs = torch.randn(3, 10, generator=g)
+        torch.testing.assert_close(graph.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+    assert graph._plan._graph is not None
+
+
+@pytest.mark.parametrize(("risk", "propagation"), [("cvar", "tsinf"), ("penalty", "ts1")])
+def test_a_captured_plan_of_an_ensemble_is_the_eager_plan(risk, propagation):
+    graph, eager = (make_agent(risk=risk, propagation=propagation) for _ in range(2))
+    for agent in (graph, eager):
+        agent.believe(three_members())
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for _ in range(10):
@@ -456,6 +480,7 @@ def test_fifty_fused_steps_lead_where_autograd_does(old_tasks, members, monkeypa
         ("method=hnet", "memory=gated_deltanet"),
         ("method=hnet", "method.members=3", "planner.risk=cvar"),
         ("method=coreset", "method.members=3", *TS1),
+        ("method=hnet", "method.members=3", *DISAGREEMENT),
     ],
 )
 def test_the_same_settings_come_to_the_same_result_on_the_gpu(words, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from hard_tasks import HARD, HardCell, cells, main, record  # noqa: E402
+from hard_tasks import HARD, HardCell, cells, main, record, table  # noqa: E402
 
 
 def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch):
@@ -55,6 +55,22 @@ def test_only_what_was_trained_to_its_end_counts(tmp_path):
     whole = record(cell, tmp_path)
     assert [one["success"] for one in whole["tasks"]] == [0.8, 0.9]
     assert [one["success"] for one in whole["end"]] == [0.7, 0.9]
+
+
+def test_episodes_in_training_are_counted_task_by_task(tmp_path):
+    def episode(task, random, success):
+        return {"kind": "episode", "task": task, "random": random, "success": success}
+
+    rows = [episode(1, True, True), episode(1, False, False), episode(1, False, True)]
+    evaluation = {"return": 9.0, "prediction_error": 0.1, **evaluated(60, 1, 1, 1.0)}
+    rows += [evaluation, {"kind": "continual_success", "env_steps": 60, "task": 1}]
+    rows += [episode(2, False, False)]  # not learned to its end
+    logged(tmp_path, *rows)
+    one = record(HardCell("door", "as it is", 0), tmp_path)
+    assert one["solved"] == {"1": "01", "2": "0"}
+    before_they_were_kept = {k: v for k, v in one.items() if k != "solved"}
+    found = table([one, {**one, "solved": {"1": "0000"}}, before_they_were_kept])
+    assert list(found.columns[-1].cells) == ["0.25, 0.00"]
 
 
 def test_the_first_seed_of_everything_comes_first():

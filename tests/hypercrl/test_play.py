@@ -51,7 +51,7 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     main(["play", f"run={run}", "episodes=1", "tiled=true"])
     cheetah, reacher = capsys.readouterr().out.splitlines()
     assert re.search(r" [\d.]+ m/s from the goal$", cheetah)
-    assert reacher.startswith("task 2/2  Reacher-v5, episode 1: return -")
+    assert reacher.startswith("task 2/2: Reacher-v5, episode 1: return -")
     assert reacher.endswith(", no success")
 
 

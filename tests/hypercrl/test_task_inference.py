@@ -29,8 +29,7 @@ from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl.planning import CEM, CEMConfig
 from hypercrl_kernels import mean_layers
 
-RULE = InferenceConfig(max_tasks=3, window=50, alarm=40.0, patience=5, hearing=30, settle=100)
-EPISODE = 10
+RULE = InferenceConfig(max_tasks=3, window=50, alarm=40.0, patience=5, settle=100)
 
 
 class Stream:
@@ -60,8 +59,8 @@ class Stream:
             errors = self.width * noise * wrong
             if step in spikes:
                 errors = 4 * errors
-            change = self.rule.step(errors.square().tolist(), self.now % EPISODE == 0)
-            if change is None or not change.decided:
+            change = self.rule.step(errors.square().tolist())
+            if change is None:
                 continue
             taken.append((step, change.task))
             if change.task == self.rule.known:
@@ -70,37 +69,30 @@ class Stream:
         return taken
 
 
-def test_without_hearings_what_erred_least_since_the_errors_began_is_gone_back_to():
-    stream = Stream(replace(RULE, hearing=0))
-    stream.run(0, 400)
+def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again():
+    stream = Stream()
+    assert stream.run(0, 400) == []
     for task, known in ((1, 1), (0, 0), (1, 1)):
         ((delay, chosen),) = stream.run(task, 400)
         assert chosen == known
+        # Squared errors of 25 times their level fill the sum in two steps or three.
         assert RULE.patience < delay + 1 < RULE.patience + 5
+    assert stream.owner == [0, 1]
     stream.misled = 4.0  # as much as a wrong one, and is taken for one
     ((_, chosen),) = stream.run(0, 90)
     assert chosen == 2
 
 
-@pytest.mark.parametrize("misled", [1.0, 4.0])
-def test_a_new_task_is_noticed_once_and_an_old_one_is_known_again(misled):
-    stream = Stream()
-    stream.misled = misled
-    assert stream.run(0, 400) == []
-    ((delay, chosen),) = stream.run(1, 400)
+def test_whoever_errs_less_is_familiar_with_a_share_of_one_but_never_the_present_task():
+    stream = Stream(replace(RULE, familiar=1.0))
+    stream.run(0, 400)
+    ((_, chosen),) = stream.run(1, 400)  # the only other one would be itself
     assert chosen == 1
-    # Squared errors of 25 times their level fill the sum in two steps or three.
-    assert RULE.patience < delay + 1 < RULE.patience + 5
-    ((delay, chosen),) = stream.run(0, 400)
+    ((_, chosen),) = stream.run(0, 400)
     assert chosen == 0
-    assert RULE.hearing < delay + 1 - RULE.patience < RULE.hearing + EPISODE + 5
-    assert stream.run(0, 400) == []
-    ((_, chosen),) = stream.run(1, 400)
-    assert chosen == 1
-    assert stream.owner == [0, 1]
 
 
-@pytest.mark.parametrize("wrong", [{"unheard": [7]}, {"verdicts": [[3, 1.0]]}, {"usual": []}])
+@pytest.mark.parametrize("wrong", [{"current": 1}, {"current": -1}, {"doubted": [0.1, 0.2]}])
 def test_a_state_of_other_tasks_is_refused(wrong):
     stream = Stream()
     stream.run(0, 150)
@@ -109,62 +101,17 @@ def test_a_state_of_other_tasks_is_refused(wrong):
         again.load_state({**stream.rule.state(), **wrong})
 
 
-def test_a_task_that_none_is_like_is_new_once_all_were_heard():
-    """Of the known tasks the one that erred least is heard first; either is turned down as soon as
-    what is to come can change nothing. What was seen since the errors began is not the latest's."""
-    stream = Stream()
-    for task in (0, 1):
-        stream.run(task, 400)
-    heard, step = [], stream.rule.step
-
-    def watched(squares, ended):
-        change = step(squares, ended)
-        if change is not None:
-            heard.append((change.task, change.decided, change.strange))
-        return change
-
-    stream.rule.step = watched
-    ((delay, chosen),) = stream.run(2, 400)
-    assert chosen == 2
-    (first, *last) = heard
-    assert first[:2] == (0, False)
-    assert RULE.patience < first[2] < RULE.patience + 5
-    assert last == [(2, True, 0)]
-    # A wrong model errs 25 times as much: 1.5 times all that is usual in two steps of thirty.
-    assert delay < first[2] + EPISODE + 5
-
-
-def test_a_task_gone_back_to_is_heard_itself_before_another_is_made():
-    """It errs a little more than it did, at every step, and all others err much more."""
-    stream = Stream()
-    for task in (0, 1, 0):
-        stream.run(task, 400)
-    assert (stream.rule.current, stream.rule.known) == (0, 2)
-    usual = stream.rule.usual[0]
-    stream.rule.levels[0] /= 6  # so that what is usual alarms
-    assert stream.run(0, 400) == []
-    assert (stream.rule.current, stream.rule.known) == (0, 2)
-    assert stream.rule.levels[0] == pytest.approx(usual, rel=0.3)  # what to expect of it now
-    stream.rule.levels[0] /= 6
-    stream.width *= 3  # and of what no task is like, one is made all the same
-    ((_, chosen),) = stream.run(0, 200)
-    assert chosen == 2
-
-
 def test_the_least_wrong_one_stays_where_no_more_may_be_made():
-    config = InferenceConfig(max_tasks=2, alarm=40.0, patience=5, hearing=30, settle=100)
-    for errors, last in (([300.0, 200.0], 1), ([200.0, 250.0], 1), ([200.0, 350.0], 0)):
+    config = InferenceConfig(max_tasks=2, alarm=40.0, patience=5, settle=100)
+    for errors, last in (([300.0, 200.0], 1), ([200.0, 250.0], 1), ([100.0, 350.0], 0)):
         rule = TaskInference(config)
         for _ in range(2):
             rule.begin_new()
             for _ in range(config.settle):
                 rule.step([1.0] * rule.known)
-        changes = []
-        while len(changes) < 2:
-            change = rule.step(errors, ended=True)
-            changes += [change] if change else []
-        assert [change.task for change in changes] == [0, last]
-        assert [change.decided for change in changes] == [False, last == 0]
+        changes = [rule.step(errors) for _ in range(config.patience + 1)]
+        wanted = None if last == 1 else Change(0, config.patience + 1)
+        assert changes == [None] * config.patience + [wanted]
         assert rule.current == last
         assert rule.levels[1] == (1 if last == 0 else errors[1])  # to expect of one that stays
         assert not rule.suspicious
@@ -213,8 +160,8 @@ def test_the_rule_goes_on_from_its_state():
     assert again.rule.state() == stream.rule.state()
 
 
-@pytest.mark.parametrize("steps", [2, RULE.patience + 2, RULE.patience + EPISODE + 5])
-def test_the_rule_goes_on_from_its_state_in_doubt_and_in_a_hearing(steps):
+@pytest.mark.parametrize("steps", [2, RULE.patience])
+def test_the_rule_goes_on_from_its_state_in_doubt(steps):
     stream = Stream()
     for task in (0, 1):
         stream.run(task, 400)
@@ -242,7 +189,7 @@ def test_the_error_to_expect_is_that_of_a_right_and_learned_model():
     before = rule.expected_error
     assert 4 < before / BURSTS < 4.7
     taken = [rule.step([400.0]) for _ in range(RULE.patience + 1)]
-    assert taken == [None] * RULE.patience + [Change(1, True, RULE.patience + 1)]
+    assert taken == [None] * RULE.patience + [Change(1, RULE.patience + 1)]
     assert rule.expected_error == before
     for level in (7.0, 100.0):
         rule.begin_new()
@@ -266,7 +213,7 @@ def test_a_doubt_that_its_further_steps_do_not_confirm_is_given_up():
     assert not rule.suspicious
     assert rule.levels == [pytest.approx((45 + 30) / 31)]  # what to expect of it now
     taken = [rule.step([110.0]) for _ in range(31)]
-    assert taken == [None] * 30 + [Change(1, True, 31)]
+    assert taken == [None] * 30 + [Change(1, 31)]
 
 
 def test_errors_that_last_are_not_got_used_to():
@@ -276,7 +223,7 @@ def test_errors_that_last_are_not_got_used_to():
     for _ in range(rule.config.settle):
         rule.step([1.0])
     taken = [rule.step([6.0]) for _ in range(301 + 60)]
-    assert taken == [None] * 360 + [Change(1, True, 361)]
+    assert taken == [None] * 360 + [Change(1, 361)]
     assert rule.levels == [pytest.approx(1)]
 
 
@@ -482,7 +429,6 @@ INFERRING = (
             "method.hidden=[16]",
             "method.learning_rate=0.003",
             "method.beta=1",
-            "inference.hearing=40",
         ),
         (
             "method=single",
@@ -508,11 +454,9 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
     ]
     found = result["task_inference"]
     assert (found["precision"], found["recall"]) == (1, 1)
-    new, back = (d["env_step"] - 300 * d["task"] for d in result["decisions"])
-    assert 20 <= new <= 50
-    heard = 40 if "inference.hearing=40" in method else 0
-    assert 20 + heard <= back <= 50 + (heard and heard + 30)  # it begins with an episode
-    assert found["delay"] == (new + back) / 2
+    delays = [d["env_step"] - 300 * d["task"] for d in result["decisions"]]
+    assert all(20 <= delay <= 50 for delay in delays)
+    assert found["delay"] == sum(delays) / 2
     # With the wrong world's model the return is below −100.
     assert min(result["scores"][3]) > -20
     main(["play", f"run={tmp_path / 'r'}", "task=2", "episodes=1"])

@@ -1,7 +1,6 @@
 """Labels given and labels inferred: when a task begins, what is learned, what is planned for."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -39,7 +38,7 @@ def live(labels: InferredLabels, jump: float, steps: int) -> list[Change | None]
     rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
     for _ in range(steps):
         belief.observe(rest, action, rest + jump)
-        said.append(labels.after_step(ended=False))
+        said.append(labels.after_step())
     return said
 
 
@@ -52,7 +51,7 @@ def test_given_labels_are_the_numbers_of_the_sequence(method):
     assert labels.announces(2)  # the end of the last one
     assert labels.learns
     assert labels.keeps
-    assert labels.after_step(ended=False) is None
+    assert labels.after_step() is None
     known = [method.planner_layers(task)(None) for task in range(2)]
     assert not same(*known)
     for task in range(2):
@@ -77,24 +76,10 @@ def test_inferred_labels_stop_learning_in_doubt_and_then_name_a_new_task(method)
     again.load_state(copy.deepcopy(labels.state()))
     assert not again.learns
     for goes_on in (labels, again):
-        assert live(goes_on, 9.0, 1) == [Change(method.tasks, True, CONFIG.patience + 1)]
+        assert live(goes_on, 9.0, 1) == [Change(method.tasks, CONFIG.patience + 1)]
         assert not goes_on.learns
         goes_on.begin()
         assert goes_on.learns  # what is begun now
-
-
-def test_what_a_task_does_in_its_hearing_is_not_kept(method):
-    labels = InferredLabels(method, replace(CONFIG, hearing=5))
-    for jump in (0.0, 9.0):
-        method.begin_task()
-        labels.begin()
-        live(labels, jump, CONFIG.settle)
-    doubt = live(labels, 90.0, CONFIG.patience)
-    assert (doubt, labels.learns, labels.keeps) == ([None] * CONFIG.patience, False, True)
-    assert live(labels, 90.0, 1) == [Change(0, False, CONFIG.patience + 1)]
-    known = mean_layers(method.planner_layers(0)(None))
-    assert same(labels.training_belief(1, 1).layers(), known)  # it is what acts
-    assert not labels.keeps
 
 
 def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
@@ -107,6 +92,7 @@ def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
     assert same(labels.training_belief(0, 1).layers(), known[1])  # whatever the sequence's number
     labels.inference.current = 0
     assert not labels.learns
+    assert not labels.keeps
     assert same(labels.training_belief(1, 1).layers(), known[0])
 
 

@@ -55,7 +55,7 @@ def kernels(name, device):
     def scan(x, state, cu_seqlens):
         from hypercrl_kernels.memory.scan.op import scan_kernels
 
-        o, final = scan_kernels(x["q"], x["key_decay"], state[0], cu_seqlens)
+        o, final = scan_kernels(x["q"], x["key_decay"], state and state[0], cu_seqlens)
         return o, [final]
 
     def mlp(x, state, cu_seqlens):
@@ -124,7 +124,7 @@ def test_kernels_take_segments(name, device):
     check(name, x, state, torch.tensor(OFFSETS), device)
 
 
-@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "GLA"])
+@pytest.mark.parametrize("name", ["gated", "gated DeltaNet", "Titans", "GLA", "HGRN"])
 def test_kernels_without_a_state(name, device):
     x, _ = make(CASES[name], 2, 20)
     check(name, x, None, None, device)

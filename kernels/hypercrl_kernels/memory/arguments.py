@@ -10,14 +10,50 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import overload
+from functools import cache, lru_cache
+from typing import NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
+KEPT = 1024  # problems of an operation that stay known; sequences come in many lengths
+
+Result = TypeVar("Result")
+
+
+class Layout(NamedTuple):
+    """What there is to check of a tensor but for its numbers."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@overload
+def layout(x: Tensor) -> Layout: ...
+@overload
+def layout(x: Tensor | None) -> Layout | None: ...
+def layout(x: Tensor | None) -> Layout | None:
+    return None if x is None else Layout(x.shape, x.dtype)
+
+
+def once_for_each(check: Callable[..., Result]) -> Callable[..., Result]:
+    """A check of layouts and options, made once for the same ones; what it raises it raises again.
+
+    Sizes that are symbols, as where torch traces, are checked each time.
+    """
+    kept = lru_cache(KEPT)(check)
+
+    def call(*arguments: object) -> Result:
+        if torch.compiler.is_compiling():
+            return check(*arguments)
+        try:
+            return kept(*arguments)
+        except TypeError:  # a symbol has no hash
+            return check(*arguments)
+
+    return call
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
@@ -25,7 +61,7 @@ def work_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int) -> None:
+def check_shape(operation: str, name: str, x: Tensor | Layout, letters: str, **sizes: int) -> None:
     """`x` has one axis per letter and the size that `sizes` gives for it.
 
     Raises:
@@ -34,7 +70,9 @@ def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int
     wanted = tuple([sizes.get(letter, -1) for letter in letters])
     if x.shape == wanted:
         return
-    if x.dim() == len(wanted) and all(w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)):
+    if len(x.shape) == len(wanted) and all(
+        w in (-1, s) for w, s in zip(wanted, x.shape, strict=True)
+    ):
         return
     axes = ", ".join(
         letter if size == -1 else f"{letter}={size}"
@@ -44,16 +82,21 @@ def check_shape(operation: str, name: str, x: Tensor, letters: str, **sizes: int
 
 
 def check_sequences(
-    operation: str, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool = False
+    operation: str,
+    q: Tensor | Layout,
+    k: Tensor | Layout,
+    v: Tensor | Layout,
+    *,
+    grouped: bool = False,
 ) -> tuple[int, int, int]:
     """q, k [B, T, H, K] and v [B, T, H, V] of one floating dtype; returns B, T, H.
 
     Where they may be `grouped`, q and k have as many heads, or a divisor of them.
     """
     heads = v.shape[:-1] == q.shape[:-1]
-    if grouped and v.shape[:-2] == q.shape[:-2] and q.dim() == 4 and q.shape[2] > 0:
+    if grouped and v.shape[:-2] == q.shape[:-2] and len(q.shape) == 4 and q.shape[2] > 0:
         heads = v.shape[2] % q.shape[2] == 0
-    if q.dim() != 4 or v.dim() != 4 or q.shape != k.shape or not heads:
+    if len(q.shape) != 4 or len(v.shape) != 4 or q.shape != k.shape or not heads:
         raise ValueError(
             f"{operation} needs q and k [B, T, H, K] and v [B, T, H, V] with one B, T and H; got "
             f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
@@ -71,9 +114,9 @@ def check_gates(
     operation: str,
     axes: str,
     *,
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    log_momentum: Tensor | None,
+    log_decay: Tensor | Layout | None,
+    beta: Tensor | Layout | None,
+    log_momentum: Tensor | Layout | None,
     error: str,
     writes: int | None,
     **sizes: int,
@@ -87,14 +130,14 @@ def check_gates(
         sizes: of the letters B, T, H and K.
 
     Raises:
-        ValueError: they do not fit together, or a log gate on a CPU is above zero.
+        ValueError: they do not fit together.
     """
     if writes is not None and (error == "chunk_start" or log_momentum is not None):
         raise ValueError(
             f"{operation} with several writes a step needs another error, and no momentum"
         )
     if log_decay is not None:
-        letters = {1: "H", len(axes) + 2: f"{axes}HK"}.get(log_decay.dim(), f"{axes}H")
+        letters = {1: "H", len(axes) + 2: f"{axes}HK"}.get(len(log_decay.shape), f"{axes}H")
         check_shape(operation, "log_decay", log_decay, letters, **sizes)
         simple = error in ("none", "after_decay") and log_momentum is None
         if letters.endswith("K") and not simple:
@@ -107,7 +150,6 @@ def check_gates(
         check_shape(operation, "beta", beta, f"{axes}{''.join(each)}H", **sizes, **each)
     if log_momentum is not None:
         check_shape(operation, "log_momentum", log_momentum, f"{axes}H", **sizes)
-    check_log_gates(operation, log_decay=log_decay, log_momentum=log_momentum)
 
 
 def check_log_gates(operation: str, **gates: Tensor | None) -> None:
@@ -134,11 +176,19 @@ def check_log_gates(operation: str, **gates: Tensor | None) -> None:
 
 def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: int) -> int:
     """The number of segments N. Offsets on the CPU are checked in full, others not: no waiting."""
+    count = check_segments(operation, cu_seqlens, batch)
+    check_ends(operation, cu_seqlens, total)
+    return count
+
+
+def check_segments(operation: str, cu_seqlens: Tensor | Layout | None, batch: int) -> int:
+    """The number of segments N, by their layout alone."""
     if cu_seqlens is None:
         return batch
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype.is_floating_point:
+    shape = cu_seqlens.shape
+    if len(shape) != 1 or shape[0] < 2 or cu_seqlens.dtype.is_floating_point:
         raise ValueError(
-            f"{operation} needs cu_seqlens [N + 1] of integers; got {tuple(cu_seqlens.shape)} of "
+            f"{operation} needs cu_seqlens [N + 1] of integers; got {tuple(shape)} of "
             f"{cu_seqlens.dtype}"
         )
     if batch != 1:
@@ -146,14 +196,20 @@ def check_offsets(operation: str, cu_seqlens: Tensor | None, batch: int, total: 
             f"{operation} with cu_seqlens needs all segments in a batch of one, [1, total, …]; "
             f"got a batch of {batch}. Use x.flatten(0, 1)[None]"
         )
-    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+    return shape[0] - 1
+
+
+def check_ends(operation: str, cu_seqlens: Tensor | None, total: int) -> None:
+    """Offsets rise from zero to the length; on the CPU alone."""
+    if cu_seqlens is None or torch.compiler.is_compiling():
+        return
+    if cu_seqlens.device.type == "cpu":
         steps = cu_seqlens.diff()
         if cu_seqlens[0] != 0 or cu_seqlens[-1] != total or (steps < 0).any():
             raise ValueError(
                 f"{operation} needs cu_seqlens that rise from 0 to the length {total}; got "
                 f"{cu_seqlens.tolist()}"
             )
-    return len(cu_seqlens) - 1
 
 
 def runs_as_kernel(

@@ -89,17 +89,20 @@ def unless_traced(operator: Callable, body: Callable) -> Callable:
     return call
 
 
-def differentiable(forward: Callable, setup_context: Callable, backward: Callable) -> Callable:
+def differentiable(
+    forward: Callable, setup_context: Callable, backward: Callable, results: int | None = None
+) -> Callable:
     """The same autograd as `register_autograd` gives to an operator, for its body.
 
     Where no derivative is wanted the body alone runs. The forward pass calls `setup_context`, since
-    torch inspects the signatures of a Function that has one at every call.
+    torch inspects the signatures of a Function that has one at every call. With `results` only so
+    many of the outputs come back: what is kept for the backward pass needs no history.
     """
 
     def forward_with_context(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
         setup_context(ctx, arguments, output)
-        return output
+        return output if results is None else output[:results]
 
     methods = {"forward": forward_with_context, "backward": backward}
     static = {name: staticmethod(method) for name, method in methods.items()}

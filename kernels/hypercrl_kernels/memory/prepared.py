@@ -2,8 +2,10 @@
 
 `kernel[grid](...)` binds all parameters by name, specialises each and looks the compiled kernel up
 by a key of them all, which takes longer than a short kernel runs. It returns the compiled kernel;
-that can be launched itself, as in Triton's tutorial of the fused softmax. Current device, stream
-and launch hooks stay Triton's business.
+that can be launched itself, as in Triton's tutorial of the fused softmax, and takes addresses as
+well as tensors (its launchers of 3.6 to 3.9 do, and say so where they refuse anything else): of a
+tensor it would ask the driver for each. Current device, stream and launch hooks stay Triton's
+business.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class PreparedKernel:
 
     Triton compiles for some values of numbers, which do not change here, and for device, dtypes,
     what is None, and alignment: compiled kernels of aligned tensors are kept by the first three,
-    and misaligned tensors are left to Triton. What runs interpreted is never compiled, and always
-    launched the plain way.
+    and misaligned tensors are left to Triton, as is one on another device, such as a CPU. What runs
+    interpreted is never compiled, and always launched the plain way.
     """
 
     def __init__(
@@ -49,14 +51,15 @@ class PreparedKernel:
         if not isinstance(self._kernel, triton.JITFunction):
             self.plain(tensors)
             return
-        if reduce(or_, [0 if x is None else x.data_ptr() for x in tensors]) % ALIGNED:
+        places = [0 if x is None else x.data_ptr() for x in tensors]
+        if reduce(or_, places) % ALIGNED:
             self.plain(tensors)
             return
-        dtypes = [None if x is None else x.dtype for x in tensors]
-        key = (torch.cuda.current_device(), *dtypes)
+        kinds = [None if x is None else (x.dtype, x.get_device()) for x in tensors]
+        key = (torch.cuda.current_device(), *kinds)
         launch = self._compiled.get(key)
         if launch is not None:
-            launch(*tensors, *self._constants)
+            launch(*places, *self._constants)
             return
         compiled = self.plain(tensors)
         if compiled is not None:  # a hook of Triton's may forbid it

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.based.naive import feature_count
-from hypercrl_kernels.memory.based.triton import based_back_kernel, based_kernel, based_state_kernel
-from hypercrl_kernels.memory.operators import blocks, padded, precision_of
+from hypercrl_kernels.memory.based.triton import (
+    based_back_kernel,
+    based_kernel,
+    based_state_kernel,
+    quotient_back_kernel,
+)
+from hypercrl_kernels.memory.operators import blocks, padded, power_of_2, precision_of
 from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 
@@ -62,6 +67,15 @@ def _prepare_forward(sizes: Sizes, starts: bool, epsilon: float) -> PreparedKern
 
 
 @lru_cache(KEPT)
+def _prepare_quotient(rows: int, values: int, starts: bool) -> PreparedKernel:
+    out = power_of_2(values)
+    block = max(1, 2048 // out)  # 16 numbers a thread
+    constants = {"rows": rows, "VALUES": values, "OUT": out, "BLOCK": block, "STARTS": starts}
+    grid = (blocks(rows, block),)
+    return PreparedKernel(quotient_back_kernel, grid, constants, {"num_warps": 4})
+
+
+@lru_cache(KEPT)
 def _prepare_backward(sizes: Sizes) -> PreparedKernel:
     columns = blocks(sizes.length, sizes.block)
     return sizes.prepared(based_back_kernel, columns, factor=sizes.keys**-0.5)
@@ -81,11 +95,20 @@ def launch_forward(q, k, v, before, epsilon):
     return o, below
 
 
-def launch_backward(q, k, v, d_above, d_below):
-    """Gradients of q, k, v, from those of numerators and denominators."""
-    gradients = tuple([torch.empty_like(x) for x in (q, k, v)])
+def launch_backward(q, k, v, o, below, d_o, starts):
+    """Gradients of q, k, v and, if `starts` says that there was one, of `before`."""
+    d_above, d_below = torch.empty_like(o), torch.empty_like(below)
+    d_before = before_gradient(below, v) if starts else None
+    divide = _prepare_quotient(below.numel(), v.shape[3], starts)
+    divide((o, below, d_o, d_above, d_below, d_before))
+    gradients = [torch.empty_like(x) for x in (q, k, v)]
     _prepare_backward(_sizes(k, v))((q, k, v, d_above, d_below, *gradients))
-    return gradients
+    return (*gradients, d_before)
+
+
+def before_gradient(below: Tensor, v: Tensor) -> Tensor:
+    """Unwritten."""
+    return below.new_empty(*below.shape, v.shape[3] + 1)
 
 
 def launch_state(k, v, initial):

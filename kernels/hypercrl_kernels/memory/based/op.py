@@ -7,9 +7,14 @@ from torch import Tensor
 
 from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.based.chunked import CHUNK, taylor_features_backward
-from hypercrl_kernels.memory.based.launch import launch_backward, launch_forward, launch_state
+from hypercrl_kernels.memory.based.launch import (
+    before_gradient,
+    launch_backward,
+    launch_forward,
+    launch_state,
+)
 from hypercrl_kernels.memory.based.naive import feature_count, taylor_features
-from hypercrl_kernels.memory.operators import differentiable, unless_traced
+from hypercrl_kernels.memory.operators import differentiable, for_operator, unless_traced
 
 based_op = torch.library.custom_op(
     "hypercrl::based",
@@ -19,10 +24,10 @@ based_op = torch.library.custom_op(
 )
 based_backward_op = torch.library.custom_op(
     "hypercrl::based_backward",
-    launch_backward,
+    for_operator(launch_backward),
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor d_above, Tensor d_below) -> "
-    "(Tensor, Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor o, Tensor below, Tensor d_o, bool starts) -> "
+    "(Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(based_backward_op, launch_backward)
 
@@ -34,8 +39,10 @@ def _(q, k, v, *_):
 
 
 @based_backward_op.register_fake
-def _(q, k, v, *_):
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+@for_operator
+def _(q, k, v, _, below, __, starts):
+    gradients = [torch.empty_like(x) for x in (q, k, v)]
+    return (*gradients, before_gradient(below, v) if starts else None)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -48,19 +55,15 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 @first_order
-def _backward(ctx, d_o, _):
+def _backward(ctx, d_o, *_):
     if d_o is None:
         return (None,) * 5
-    q, k, v, o, below = ctx.saved_tensors
-    d_above = d_o.float() / below[..., None]
-    d_below = -(d_above * o).sum(-1)
-    found = _run_backward(q, k, v, d_above.to(v.dtype), d_below)
-    d_before = torch.cat([d_above, d_below[..., None]], -1) if ctx.starts else None
-    return (*found, d_before, None)
+    *gradients, d_before = _run_backward(*ctx.saved_tensors, d_o, ctx.starts)
+    return (*gradients, d_before if ctx.starts else None, None)
 
 
 based_op.register_autograd(_backward, setup_context=_setup_context)
-_run = unless_traced(based_op, differentiable(launch_forward, _setup_context, _backward))
+_run = unless_traced(based_op, differentiable(launch_forward, _setup_context, _backward, results=1))
 
 
 based_state_op = torch.library.custom_op(
@@ -117,5 +120,5 @@ def based_kernels(
         initial_state = initial_state.contiguous()
         parts = (taylor_features(part.float()) for part in q.split(CHUNK, 1))
         before = torch.cat([torch.einsum("bthf,bhfv->bthv", p, initial_state) for p in parts], 1)
-    o, _ = _run(q, k, v, before, epsilon)
+    o, *_ = _run(q, k, v, before, epsilon)
     return o, _run_state(k, v, initial_state)

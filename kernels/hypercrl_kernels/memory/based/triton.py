@@ -74,6 +74,36 @@ def based_kernel(
     tl.store(below + at, total, mask=inside)
 
 
+@triton.jit(do_not_specialize=["rows"])
+def quotient_back_kernel(
+    o,  # above / below [rows, V]
+    below,  # [rows] float32
+    d_o,  # [rows, V]
+    d_above,  # [rows, V], written, as all below
+    d_below,  # [rows] float32
+    d_before,  # [rows, V + 1] float32, with STARTS: both gradients
+    rows,
+    VALUES: tl.constexpr,
+    OUT: tl.constexpr,
+    BLOCK: tl.constexpr,  # rows
+    STARTS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.arange(0, OUT)
+    inside = row < rows
+    mask = inside[:, None] & (value < VALUES)[None, :]
+    divisor = tl.load(below + row, mask=inside, other=1.0)
+    above = tl.div_rn(_rows(d_o, row * VALUES, value, mask).to(tl.float32), divisor[:, None])
+    total = -tl.sum(above * _rows(o, row * VALUES, value, mask).to(tl.float32), 1)
+    place = (row * VALUES)[:, None] + value[None, :]
+    tl.store(d_above + place, above.to(d_above.dtype.element_ty), mask=mask)
+    tl.store(d_below + row, total, mask=inside)
+    if STARTS:
+        wide = row * (VALUES + 1)
+        tl.store(d_before + wide[:, None] + value[None, :], above, mask=mask)
+        tl.store(d_before + wide + VALUES, total, mask=inside)
+
+
 @triton.jit
 def _d_scores(s, seen, d_above, values, d_total, DOT: tl.constexpr):
     """Gradient of the scores, through p."""

@@ -145,7 +145,7 @@ def delta_backward_kernel(
     d_q,  # [B, T, H, K], written, as all below
     d_k,  # [B, T, H, K]
     d_v,  # [B, T, H, V]
-    d_decay,  # [B, T, H, K] float32
+    d_decay,  # [B, T, H, K]
     d_beta,  # [B, T, H] float32
     d_initial,  # [N, H, K, V] float32
     scale,
@@ -274,6 +274,6 @@ def delta_backward_kernel(
         mask = rows & in_keys
         tl.store(d_q + first * KEYS + by_key, d_queries.to(d_q.dtype.element_ty), mask=mask)
         tl.store(d_k + first * KEYS + by_key, d_keys.to(d_k.dtype.element_ty), mask=mask)
-        tl.store(d_decay + first * KEYS + by_key, d_gate, mask=mask)
+        tl.store(d_decay + first * KEYS + by_key, d_gate.to(d_decay.dtype.element_ty), mask=mask)
     if STARTS:
         tl.store(d_initial + here + place, d_memory, mask=in_state)

@@ -63,10 +63,13 @@ def outputs_of(p: Problem, save: bool) -> tuple[Unwritten, ...]:
     )
 
 
-def gradients_of(p: Problem) -> tuple[Unwritten, ...]:
-    """Those of q, k, v, log_decay, beta and the initial state."""
+def gradients_of(p: Problem, decay: torch.dtype) -> tuple[Unwritten, ...]:
+    """Those of q, k, v, log_decay, beta and the initial state, with the dtype of log_decay.
+
+    The kernels round as they write: there are as many of these as of queries.
+    """
     d_q, d_k, d_v, _, d_beta, _, d_initial = p.gradients()
-    d_decay = ((p.batch, p.length, p.heads, p.keys), torch.float32)
+    d_decay = ((p.batch, p.length, p.heads, p.keys), decay)
     return d_q, d_k, d_v, d_decay, d_beta, d_initial
 
 
@@ -100,14 +103,16 @@ def prepare_forward(p: Problem, save: bool) -> tuple[PreparedKernel, tuple[Unwri
 
 
 @lru_cache(KEPT)
-def prepare_backward(p: Problem, ends: bool) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
+def prepare_backward(
+    p: Problem, ends: bool, decay: torch.dtype
+) -> tuple[PreparedKernel, tuple[Unwritten, ...]]:
     """The kernel and what it writes; `ends` if the final state has a gradient."""
     _, launch = p.launches or choose_launches(p)
     grid = (p.segments * p.heads,)
     constants = {**_constants(p, launch.chunk), "BLOCK": padded(p.values), "ENDS": ends}
     function = delta_backward_kernel if p.strength else gla_backward_kernel
     kernel = PreparedKernel(function, grid, constants, launch.options())
-    return kernel, gradients_of(p)
+    return kernel, gradients_of(p, decay)
 
 
 def launch_forward(p: Problem, tensors: Sequence[Tensor | None], save: bool) -> list[Tensor | None]:
@@ -126,8 +131,9 @@ def launch_backward(
     kept: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """`gradients_of`, written; `kept` is what `launch_forward` returned from its third on."""
-    kernel, gradients = prepare_backward(p, d_final is not None)
     *sequences, _, cu_seqlens = tensors
+    assert sequences[3] is not None
+    kernel, gradients = prepare_backward(p, d_final is not None, sequences[3].dtype)
     written = unwritten(gradients, p.device)
     sequences, kept = _taken(p, sequences, 4), _taken(p, kept, 1)
     kernel((*sequences, d_o, d_final, *kept, cu_seqlens, *_taken(p, written, 4)))

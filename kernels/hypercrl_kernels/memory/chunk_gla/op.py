@@ -68,7 +68,7 @@ def _(*arguments):
 @for_operator
 def _(*arguments):
     p = gla_problem(arguments[:7], arguments[7])
-    return unwritten(gradients_of(p), p.device)
+    return unwritten(gradients_of(p, arguments[3].dtype), p.device)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -89,7 +89,7 @@ def _backward(ctx, d_o, d_final, *_):
 
 
 gla_op.register_autograd(_backward, setup_context=_setup_context)
-_run = unless_traced(gla_op, differentiable(_forward, _setup_context, _backward))
+_run = unless_traced(gla_op, differentiable(_forward, _setup_context, _backward, results=2))
 
 
 def gla_kernels(

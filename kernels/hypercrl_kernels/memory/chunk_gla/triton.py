@@ -127,7 +127,7 @@ def gla_backward_kernel(
     d_q,  # [B, T, H, K], written, as all below
     d_k,  # [B, T, H, K]
     d_v,  # [B, T, H, V]
-    d_decay,  # [B, T, H, K] float32
+    d_decay,  # [B, T, H, K]
     d_initial,  # [N, H, K, V] float32
     scale,
     length,
@@ -214,6 +214,6 @@ def gla_backward_kernel(
         d_sum += tl.where((t % CHUNK == CHUNK - 1)[:, None], at_end[None, :], 0.0)
         later_steps = tl.where(t[:, None] <= t[None, :], 1.0, 0.0)
         d_gate = tl.dot(later_steps, d_sum, input_precision=DOT)
-        tl.store(d_decay + first * KEYS + by_key, d_gate, mask=mask)
+        tl.store(d_decay + first * KEYS + by_key, d_gate.to(d_decay.dtype.element_ty), mask=mask)
     if STARTS:
         tl.store(d_initial + here + place, d_memory, mask=in_state)

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
+    Layout,
+    check_ends,
     check_gates,
-    check_offsets,
+    check_log_gates,
+    check_segments,
     check_sequences,
     check_shape,
+    layout,
+    once_for_each,
     runs_as_kernel,
     work_dtype,
 )
@@ -94,9 +99,10 @@ def chunk_memory(
         >>> tuple(o.shape), tuple(state.shape)
         ((2, 100, 4, 16), (2, 4, 16, 16))
     """
-    _check(q, k, v, log_decay, beta, log_momentum, error, normalise, initial_state, cu_seqlens)
-    if chunk < 1:
-        raise ValueError(f"chunk_memory needs chunks of at least 1 step, not {chunk}")
+    given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
+    why_not = _look(*[layout(x) for x in given], error, normalise, chunk)
+    check_log_gates("chunk_memory", log_decay=log_decay, log_momentum=log_momentum)
+    check_ends("chunk_memory", cu_seqlens, q.shape[1])
     q, k, v = each_head(q, k, v)
     if log_decay is not None and log_decay.dim() == 1:
         log_decay = log_decay.expand(q.shape[:3])
@@ -111,7 +117,7 @@ def chunk_memory(
     if initial_state is not None:
         initial_state = initial_state.to(work_dtype(q))
     by_key = log_decay if log_decay is not None and log_decay.dim() == 4 else None
-    kernels = runs_as_kernel("chunk_memory", q, _why_not(q, v, log_momentum, error, by_key, chunk))
+    kernels = runs_as_kernel("chunk_memory", q, why_not)
     if by_key is not None:
         start = (initial_state, cu_seqlens)
         o, state = _decay_of_every_key(q, k, v, by_key, beta, error, *start, factor, kernels)
@@ -171,57 +177,37 @@ def _decay_of_every_key(
     )
 
 
-def _why_not(
-    q: Tensor,
-    v: Tensor,
-    log_momentum: Tensor | None,
-    error: Error,
-    by_key: Tensor | None,
-    chunk: int,
-) -> str | None:
-    """The reason why the kernels do not take this, None where they do."""
-    if q.shape[-1] > MAX_KEYS:
-        return f"keys are wider than {MAX_KEYS}"
-    if error == "chunk_start" and chunk not in (16, 32, 64):
-        return f"error='chunk_start' with chunks of {chunk}, not 16, 32 or 64"
-    widest = 128 if q.dtype == torch.float32 else 256
-    if v.shape[-1] > widest:
-        return f"values are wider than {widest}"
-    if by_key is not None and error != "none" and max(q.shape[-1], v.shape[-1]) > widest // 2:
-        return f"heads with a decay of every key and an error are wider than {widest // 2}"
-    wide = max(q.shape[-1], v.shape[-1]) > 64 and q.dtype == torch.float32
-    if wide and (log_momentum is not None or (error == "chunk_start" and chunk > 16)):
-        return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
-    return None
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    log_momentum: Tensor | None,
+@once_for_each
+def _look(
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    log_decay: Layout | None,
+    beta: Layout | None,
+    log_momentum: Layout | None,
+    initial_state: Layout | None,
+    cu_seqlens: Layout | None,
     error: str,
     normalise: bool,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-) -> None:
+    chunk: int,
+) -> str | None:
+    """Check the arguments of `chunk_memory`; why the kernels do not take them, None: they do."""
     name = "chunk_memory"
-    several, first = k.dim() == 5, (k, v)
+    several, first = len(k.shape) == 5, (k, v)
     if several:
-        if v.dim() != 5 or k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
+        if len(v.shape) != 5 or k.shape[:3] != v.shape[:3] or k.shape[2] == 0:
             raise ValueError(
                 f"{name} needs k [B, T, n, H, K] and v [B, T, n, H, V] with one B, T and n ≥ 1; "
                 f"got {tuple(k.shape)} and {tuple(v.shape)}"
             )
-        first = (k[:, :, 0], v[:, :, 0])
+        first = [Layout(x.shape[:2] + x.shape[3:], x.dtype) for x in first]
     batch, length, heads = check_sequences(name, q, *first, grouped=True)
     if error not in ERRORS:
         raise ValueError(f"{name} knows error {', '.join(ERRORS)}; got {error!r}")
     if normalise and (error != "none" or log_momentum is not None):
         raise ValueError(f"{name} with normalise needs error='none' and no momentum")
-    sizes = {"B": batch, "T": length, "H": heads, "K": q.shape[-1]}
+    keys, values = q.shape[-1], v.shape[-1] + normalise
+    sizes = {"B": batch, "T": length, "H": heads, "K": keys}
     check_gates(
         name,
         "BT",
@@ -232,8 +218,32 @@ def _check(
         writes=k.shape[2] if several else None,
         **sizes,
     )
-    count = check_offsets(name, cu_seqlens, batch, length)
+    count = check_segments(name, cu_seqlens, batch)
     if initial_state is not None:
         letters = "NHKV" if log_momentum is None else "NH2KV"
-        sizes |= {"N": count, "V": v.shape[-1] + normalise, "2": 2}
+        sizes |= {"N": count, "V": values, "2": 2}
         check_shape(name, "initial_state", initial_state, letters, **sizes)
+    if chunk < 1:
+        raise ValueError(f"{name} needs chunks of at least 1 step, not {chunk}")
+    by_key = log_decay is not None and len(log_decay.shape) == 4
+    single = q.dtype == torch.float32
+    return _why_not(keys, values, single, log_momentum is not None, error, by_key, chunk)
+
+
+def _why_not(
+    keys: int, values: int, single: bool, momentum: bool, error: str, by_key: bool, chunk: int
+) -> str | None:
+    """The reason why the kernels do not take such sizes, `single` in float32; None: they do."""
+    if keys > MAX_KEYS:
+        return f"keys are wider than {MAX_KEYS}"
+    if error == "chunk_start" and chunk not in (16, 32, 64):
+        return f"error='chunk_start' with chunks of {chunk}, not 16, 32 or 64"
+    widest = 128 if single else 256
+    if values > widest:
+        return f"values are wider than {widest}"
+    if by_key and error != "none" and max(keys, values) > widest // 2:
+        return f"heads with a decay of every key and an error are wider than {widest // 2}"
+    wide = max(keys, values) > 64 and single
+    if wide and (momentum or (error == "chunk_start" and chunk > 16)):
+        return "float32 heads wider than 64 with momentum or long chunks do not fit a program"
+    return None

@@ -103,7 +103,7 @@ def _backward(ctx, d_o, d_final, *_):
 
 
 memory_op.register_autograd(_backward, setup_context=_setup_context)
-_run = unless_traced(memory_op, differentiable(_forward, _setup_context, _backward))
+_run = unless_traced(memory_op, differentiable(_forward, _setup_context, _backward, results=2))
 
 
 def memory_kernels(

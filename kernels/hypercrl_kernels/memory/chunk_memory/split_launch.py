@@ -99,6 +99,12 @@ def _made_before(p: Problem) -> tuple[Unwritten, Unwritten]:
     )
 
 
+# Once for each problem, where its sizes are numbers and not symbols of a trace.
+_outputs_once = lru_cache(KEPT)(outputs)
+_made_before_once = lru_cache(KEPT)(_made_before)
+_gradients_once = lru_cache(KEPT)(Problem.gradients)
+
+
 def _block(p: Problem, launch: Launch) -> int:
     """Values of one program of a walk: fewer where sequences are few."""
     return min(p.block(Launch(CHUNK, launch.warps)), launch.block or p.values)
@@ -163,8 +169,8 @@ def launch_forward(
     """`outputs`, written; the tensors as `problem_of` takes them."""
     q, k, v, log_decay, beta, _, initial, cu_seqlens = tensors
     make, walk = prepare_forward(p, split, save)
-    o, final, states, inverse, sums, errors = unwritten(outputs(p, save), p.device)
-    made = (inverse, sums) if save else unwritten(_made_before(p), p.device)
+    o, final, states, inverse, sums, errors = unwritten(_outputs_once(p, save), p.device)
+    made = (inverse, sums) if save else unwritten(_made_before_once(p), p.device)
     make((k, log_decay, beta, cu_seqlens, *made))
     walk((q, k, v, beta, initial, cu_seqlens, *made, o, final, states, errors))
     return [o, final, states, inverse, sums, errors]
@@ -182,7 +188,7 @@ def launch_backward(
     q, k, _, _, beta, _, _, cu_seqlens = tensors
     states, inverse, sums, errors = kept
     walk, rest = prepare_backward(p, split, d_final is not None)
-    d_q, d_k, d_v, d_decay, d_beta, _, d_initial = written = unwritten(p.gradients(), p.device)
+    d_q, d_k, d_v, d_decay, d_beta, _, d_initial = written = unwritten(_gradients_once(p), p.device)
     assert states is not None
     d_states = torch.empty_like(states)
     walk((q, k, beta, d_o, d_final, cu_seqlens, inverse, sums, d_v, d_states, d_initial))

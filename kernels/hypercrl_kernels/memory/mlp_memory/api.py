@@ -9,10 +9,14 @@ from torch import Tensor
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
+    Layout,
+    check_ends,
     check_log_gates,
-    check_offsets,
+    check_segments,
     check_sequences,
     check_shape,
+    layout,
+    once_for_each,
     runs_as_kernel,
 )
 from hypercrl_kernels.memory.mlp_memory.chunked import mlp_memory_chunks
@@ -67,21 +71,11 @@ def chunk_mlp_memory(
         ((2, 100, 4, 16), (2, 4, 16, 32))
     """
     name = "chunk_mlp_memory"
-    batch, length, heads = check_sequences(name, q, k, v)
-    for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
-        if x is not None:
-            check_shape(name, gate, x, "BTH", B=batch, T=length, H=heads)
+    given = (q, k, v, log_decay, beta, log_momentum, cu_seqlens, *initial_state)
+    why_not = _look(*[layout(x) for x in given], activation, chunk)
     check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
-    count = check_offsets(name, cu_seqlens, batch, length)
-    hidden = initial_state.w1.shape[-1]
-    sizes = {"N": count, "H": heads, "K": q.shape[-1], "V": v.shape[-1], "F": hidden}
-    for part, letters in (("w1", "NHKF"), ("s1", "NHKF"), ("w2", "NHFV"), ("s2", "NHFV")):
-        check_shape(name, f"initial_state.{part}", getattr(initial_state, part), letters, **sizes)
-    if activation not in get_args(Activation):
-        raise ValueError(f"{name} knows activation 'gelu' and 'silu', not {activation!r}")
-    if chunk < 1:
-        raise ValueError(f"{name} needs chunks of at least 1 step, not {chunk}")
-    if runs_as_kernel(name, q, _why_not(q, v, initial_state, chunk)):
+    check_ends(name, cu_seqlens, q.shape[1])
+    if runs_as_kernel(name, q, why_not):
         from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
         gates = (log_decay, beta, log_momentum)
@@ -101,12 +95,41 @@ def chunk_mlp_memory(
     )
 
 
-def _why_not(q: Tensor, v: Tensor, state: MLPState, chunk: int) -> str | None:
-    """The reason why the kernels do not take this, None where they do."""
-    if max(q.shape[-1], v.shape[-1]) > MAX_KEYS:
+@once_for_each
+def _look(
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    log_decay: Layout | None,
+    beta: Layout | None,
+    log_momentum: Layout | None,
+    cu_seqlens: Layout | None,
+    w1: Layout,
+    w2: Layout,
+    s1: Layout,
+    s2: Layout,
+    activation: str,
+    chunk: int,
+) -> str | None:
+    """Check the arguments; why the kernels do not take them, None: they do."""
+    name, state = "chunk_mlp_memory", {"w1": w1, "w2": w2, "s1": s1, "s2": s2}
+    batch, length, heads = check_sequences(name, q, k, v)
+    for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
+        if x is not None:
+            check_shape(name, gate, x, "BTH", B=batch, T=length, H=heads)
+    count, hidden = check_segments(name, cu_seqlens, batch), w1.shape[-1]
+    keys, values = q.shape[-1], v.shape[-1]
+    sizes = {"N": count, "H": heads, "K": keys, "V": values, "F": hidden}
+    for part, letters in (("w1", "NHKF"), ("s1", "NHKF"), ("w2", "NHFV"), ("s2", "NHFV")):
+        check_shape(name, f"initial_state.{part}", state[part], letters, **sizes)
+    if activation not in get_args(Activation):
+        raise ValueError(f"{name} knows activation 'gelu' and 'silu', not {activation!r}")
+    if chunk < 1:
+        raise ValueError(f"{name} needs chunks of at least 1 step, not {chunk}")
+    if max(keys, values) > MAX_KEYS:
         return f"keys or values are wider than {MAX_KEYS}"
     if chunk not in (16, 32, 64):
         return f"chunks of {chunk}, not 16, 32 or 64"
-    if {s.dtype for s in state} != {torch.float32}:
-        return f"its state is {state.w1.dtype}, not torch.float32"
+    if {s.dtype for s in state.values()} != {torch.float32}:
+        return f"its state is {w1.dtype}, not torch.float32"
     return None

@@ -2,58 +2,116 @@
 
 from __future__ import annotations
 
-# pyright: reportCallIssue=false
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from hypercrl_kernels.memory.mlp_memory.backward_triton import mlp_walk_back_kernel
 from hypercrl_kernels.memory.mlp_memory.forward_triton import mlp_walk_kernel
-from hypercrl_kernels.memory.operators import chunk_slots, padded, product_precision
+from hypercrl_kernels.memory.operators import chunk_slots, padded, precision_of
+from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
 
 
-def _constants(q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *__, silu, chunk) -> dict:
-    keys, hidden, values = q.shape[3], w1.shape[3], v.shape[3]
-    # Of float32, more would not fit into shared memory.
-    block = 16 if q.dtype == torch.float32 and chunk == 64 else 32
-    return {
-        "HEADS": q.shape[2],
-        "KEYS": keys,
-        "WIDTH": padded(keys),
-        "VALUES": values,
-        "OUT": padded(values),
-        "HIDDEN": hidden,
-        "BLOCK": min(block, padded(hidden)),
-        "CHUNK": chunk,
-        "DECAY": log_decay is not None,
-        "STRENGTH": beta is not None,
-        "MOMENTUM": log_momentum is not None,
-        "SILU": silu,
-        "VARLEN": cu_seqlens is not None,
-        "DOT": product_precision(q),
-        "num_warps": 4,
-        "num_stages": 1,
-    }
+class Problem(NamedTuple):
+    """What both launches depend on."""
+
+    segments: int
+    length: int
+    heads: int
+    keys: int
+    values: int
+    hidden: int
+    dtype: torch.dtype  # of the sequences
+    decay: bool  # whether there are those gates
+    strength: bool
+    momentum: bool
+    varlen: bool
+    silu: bool
+    chunk: int
+
+    def prepared(self, kernel: Any, **own: bool) -> PreparedKernel:
+        """With constants that this kernel alone has."""
+        # Of float32, more would not fit into shared memory.
+        block = 16 if self.dtype == torch.float32 and self.chunk == 64 else 32
+        constants = {
+            "length": self.length,
+            "HEADS": self.heads,
+            "KEYS": self.keys,
+            "WIDTH": padded(self.keys),
+            "VALUES": self.values,
+            "OUT": padded(self.values),
+            "HIDDEN": self.hidden,
+            "BLOCK": min(block, padded(self.hidden)),
+            "CHUNK": self.chunk,
+            "DECAY": self.decay,
+            "STRENGTH": self.strength,
+            "MOMENTUM": self.momentum,
+            "SILU": self.silu,
+            "VARLEN": self.varlen,
+            "DOT": precision_of(self.dtype),
+            **own,
+        }
+        options = {"num_warps": 4, "num_stages": 1}
+        return PreparedKernel(kernel, (self.segments * self.heads,), constants, options)
 
 
-def shared(weights) -> bool:
+def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Problem:
+    q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *_ = tensors
+    assert q is not None
+    assert v is not None
+    assert w1 is not None
+    _, length, heads, keys = q.shape
+    return Problem(
+        w1.shape[0],
+        length,
+        heads,
+        keys,
+        v.shape[3],
+        w1.shape[3],
+        q.dtype,
+        log_decay is not None,
+        beta is not None,
+        log_momentum is not None,
+        cu_seqlens is not None,
+        silu,
+        chunk,
+    )
+
+
+@lru_cache(KEPT)
+def _prepare_forward(p: Problem, common: bool, save: bool) -> PreparedKernel:
+    return p.prepared(mlp_walk_kernel, SHARED=common, SAVE=save)
+
+
+@lru_cache(KEPT)
+def _prepare_backward(p: Problem, common: bool, fades: bool, momenta: bool) -> PreparedKernel:
+    return p.prepared(mlp_walk_back_kernel, SHARED=common, FADES=fades, MOMENTA=momenta)
+
+
+def shared(weights: Sequence[Tensor]) -> bool:
     """All sequences start from the same weights, which lie in memory once."""
-    return all(w.stride(0) == 0 and w[:1].is_contiguous() for w in weights)
+    return all(w.stride() == (0, w.shape[2] * w.shape[3], w.shape[3], 1) for w in weights)
 
 
-def one_chunk(q, cu_seqlens, chunk: int) -> bool:
+def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
     """Each sequence is one chunk: its weights at the chunk's start are the initial ones."""
     return cu_seqlens is None and q.shape[1] <= chunk
 
 
-def saved_weights(q, cu_seqlens, weights, chunk: int, save: bool) -> list[Tensor]:
-    """Unwritten: the weights at each chunk's start, in the dtype of q."""
+def saved_weights(
+    q: Tensor, cu_seqlens: Tensor | None, weights: Sequence[Tensor], chunk: int, save: bool
+) -> Sequence[Tensor | None]:
+    """Unwritten: the weights at each chunk's start, in the dtype of q; None if not needed."""
     if not save or one_chunk(q, cu_seqlens, chunk):
-        return [q.new_empty(0) for _ in weights]
+        return (None,) * len(weights)
     slots = chunk_slots(q, cu_seqlens, chunk)
     return [q.new_empty(slots, *w.shape[1:]) for w in weights]
 
 
-def final_weights(weights, momentum: bool) -> list[Tensor]:
+def final_weights(weights: Sequence[Tensor], momentum: bool) -> list[Tensor]:
     """Unwritten, but for momenta that nothing changes."""
     first, second = (w.new_empty(w.shape) for w in weights[:2])
     if momentum:
@@ -62,48 +120,47 @@ def final_weights(weights, momentum: bool) -> list[Tensor]:
 
 
 def launch_forward(*arguments):
-    """o, the final weights and momenta, and those at each chunk's start (empty unless `save`)."""
+    """o, the final weights and momenta, and with `save` those at each chunk's start."""
     *tensors, silu, chunk, save = arguments
     q, v, cu_seqlens, weights = tensors[0], tensors[2], tensors[6], tensors[7:]
     o, final = torch.empty_like(v), final_weights(weights, tensors[5] is not None)
     saved = saved_weights(q, cu_seqlens, weights, chunk, save)
-    mlp_walk_kernel[(weights[0].shape[0] * q.shape[2],)](
-        *tensors, o, *final, *saved, q.shape[1],
-        **_constants(*tensors, silu=silu, chunk=chunk), SHARED=shared(weights),
-        SAVE=saved[0].numel() > 0,
-    )  # fmt: skip
+    problem = _problem(tensors, silu, chunk)
+    kernel = _prepare_forward(problem, shared(weights), saved[0] is not None)
+    kernel((*tensors, o, *final, *saved))
     return (o, *final, *saved)
 
 
 def launch_backward(*arguments):
-    """Gradients of q, k, v, the three gates (empty for one that is not there) and four weights."""
+    """Gradients of q, k, v, the three gates (None for one that is not there) and four weights."""
     *tensors, silu, chunk, d_o, d_final, saved, momenta = arguments
     q, cu_seqlens, weights = tensors[0], tensors[6], tensors[7:]
     single = one_chunk(q, cu_seqlens, chunk)
     ends = any(d is not None for d in d_final)
     d_weights = weight_gradients(weights, d_final, single and not ends, momenta)
     gradients = gradients_of(*tensors[:6])
+    common, momenta = single and shared(weights), momenta or not single
+    problem = _problem(tensors, silu, chunk)
+    kernel = _prepare_backward(problem, common, ends or not single, momenta)
     starts = weights if single else saved
-    mlp_walk_back_kernel[(weights[0].shape[0] * q.shape[2],)](
-        *tensors[:7], *starts, d_o, *d_weights, *gradients, q.shape[1],
-        **_constants(*tensors, silu=silu, chunk=chunk), SHARED=single and shared(weights),
-        FADES=ends or not single, MOMENTA=momenta or not single,
-    )  # fmt: skip
+    kernel((*tensors[:7], *starts, d_o, *d_weights, *gradients))
     return (*gradients, *d_weights)
 
 
-def weight_gradients(weights, d_final, fresh: bool, momenta: bool) -> list[Tensor]:
+def weight_gradients(
+    weights: Sequence[Tensor], d_final: Sequence[Tensor | None], fresh: bool, momenta: bool
+) -> list[Tensor]:
     """Gradients of the final weights, to become those of the initial ones; unwritten if `fresh`."""
     if fresh:
-        sizes = [w.shape if i < 2 or momenta else 0 for i, w in enumerate(weights)]
-        return [w.new_empty(size) for w, size in zip(weights, sizes, strict=True)]
+        # The kernel moves its pointers to them all: empty, not None.
+        return [w.new_empty(w.shape if i < 2 or momenta else 0) for i, w in enumerate(weights)]
     return [
         w.new_zeros(w.shape) if d is None else d.clone()
         for w, d in zip(weights, d_final, strict=True)
     ]
 
 
-def gradients_of(q, k, v, *gates) -> list[Tensor]:
-    shapes = [0 if gate is None else gate.shape for gate in gates]
-    of_gates = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
-    return [*(torch.empty_like(x) for x in (q, k, v)), *of_gates]
+def gradients_of(q: Tensor, k: Tensor, v: Tensor, *gates: Tensor | None) -> list[Tensor | None]:
+    """Unwritten; those of gates in float32."""
+    of_gates = [None if g is None else torch.empty_like(g, dtype=torch.float32) for g in gates]
+    return [*[torch.empty_like(x) for x in (q, k, v)], *of_gates]

@@ -20,6 +20,7 @@ from hypercrl_kernels.memory.mlp_memory.naive import MLPState
 from hypercrl_kernels.memory.operators import (
     contiguous,
     differentiable,
+    for_operator,
     in_dtypes_of,
     unless_traced,
 )
@@ -32,22 +33,23 @@ _ARGUMENTS = (
 
 mlp_op = torch.library.custom_op(
     "hypercrl::chunk_mlp_memory",
-    launch_forward,
+    for_operator(launch_forward),
     mutates_args=(),
     schema=f"({_ARGUMENTS}, bool save) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 mlp_backward_op = torch.library.custom_op(
     "hypercrl::chunk_mlp_memory_backward",
-    launch_backward,
+    for_operator(launch_backward),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor[] saved, bool momenta) -> "
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor?[] saved, bool momenta) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _run_backward = unless_traced(mlp_backward_op, launch_backward)
 
 
 @mlp_op.register_fake
+@for_operator
 def _(*arguments):
     *tensors, _, chunk, save = arguments
     weights = tensors[7:]
@@ -56,6 +58,7 @@ def _(*arguments):
 
 
 @mlp_backward_op.register_fake
+@for_operator
 def _(*arguments):
     q, cu_seqlens, weights, chunk = arguments[0], arguments[6], arguments[7:11], arguments[12]
     *_, d_final, _, momenta = arguments
@@ -66,7 +69,7 @@ def _(*arguments):
 def _setup_context(ctx, inputs, output) -> None:
     *tensors, silu, chunk, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[5:])
+    ctx.mark_non_differentiable(*(x for x in output[5:] if x is not None))
     ctx.save_for_backward(*tensors, *output[5:])
     ctx.options = silu, chunk
 
@@ -83,7 +86,7 @@ def _backward(ctx, d_o, *d_final):
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)
-_run = unless_traced(mlp_op, differentiable(launch_forward, _setup_context, _backward))
+_run = unless_traced(mlp_op, differentiable(launch_forward, _setup_context, _backward, results=5))
 
 
 def mlp_memory_kernels(

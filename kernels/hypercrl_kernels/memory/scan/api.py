@@ -50,12 +50,13 @@ def scan(
     check_log_gates("scan", log_decay=log_decay)
     batch, length, heads, width = x.shape
     count = check_offsets("scan", cu_seqlens, batch, length)
-    if initial_state is None:
-        initial_state = torch.zeros(count, heads, width, dtype=work_dtype(x), device=x.device)
-    check_shape("scan", "initial_state", initial_state, "NHD", N=count, H=heads, D=width)
-    initial_state = initial_state.to(work_dtype(x))
+    if initial_state is not None:
+        check_shape("scan", "initial_state", initial_state, "NHD", N=count, H=heads, D=width)
+        initial_state = initial_state.to(work_dtype(x))
     if runs_as_kernel("scan", x, products=False):
         from hypercrl_kernels.memory.scan.op import scan_kernels
 
         return scan_kernels(x, log_decay, initial_state, cu_seqlens)
+    if initial_state is None:
+        initial_state = torch.zeros(count, heads, width, dtype=work_dtype(x), device=x.device)
     return scan_doubling(x, log_decay, initial_state, cu_seqlens)

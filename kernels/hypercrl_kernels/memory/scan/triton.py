@@ -26,13 +26,16 @@ def scan_kernel(
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,  # steps
+    STARTS: tl.constexpr,  # from an initial state, else from zeros
     VARLEN: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
     begin, steps, _ = segment_of(cu_seqlens, segment, length, TILE, VARLEN)
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = channel < CHANNELS
-    state = tl.load(initial + segment * CHANNELS + channel, mask=exists, other=0.0)
+    state = tl.zeros([BLOCK], tl.float32)
+    if STARTS:
+        state = tl.load(initial + segment * CHANNELS + channel, mask=exists, other=0.0)
     i = tl.arange(0, TILE)
     for tile in range(0, tl.cdiv(steps, TILE)):
         t = tile * TILE + i
@@ -62,15 +65,18 @@ def scan_back_kernel(
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
+    STARTS: tl.constexpr,  # from an initial state, which has a gradient
+    ENDS: tl.constexpr,  # the final state has a gradient
     VARLEN: tl.constexpr,
-    ENDS: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
     begin, steps, _ = segment_of(cu_seqlens, segment, length, TILE, VARLEN)
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = channel < CHANNELS
     place = segment * CHANNELS + channel
-    first = tl.load(initial + place, mask=exists, other=0.0)
+    first = tl.zeros([BLOCK], tl.float32)
+    if STARTS:
+        first = tl.load(initial + place, mask=exists, other=0.0)
     d_state = tl.zeros([BLOCK], tl.float32)  # of the state at the tile's end, through later steps
     if ENDS:
         d_state = tl.load(d_final + place, mask=exists, other=0.0)
@@ -92,4 +98,5 @@ def scan_back_kernel(
         tl.store(d_x + at, total.to(d_x.dtype.element_ty), mask=mask)
         tl.store(d_decay + at, (kept * before * total).to(d_decay.dtype.element_ty), mask=mask)
         d_state = tl.sum(tl.where((i == 0)[:, None], kept * total, 0.0), 0)
-    tl.store(d_initial + place, d_state, mask=exists)
+    if STARTS:
+        tl.store(d_initial + place, d_state, mask=exists)

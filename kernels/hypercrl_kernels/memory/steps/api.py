@@ -84,6 +84,7 @@ def memory_step(
         writes=k.shape[1] if several else None,
         **sizes,
     )
+    check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     factor = keys**-0.5 if scale is None else scale
     if step_as_kernel("memory_step", state):
         from hypercrl_kernels.memory.steps.launch import launch_step
