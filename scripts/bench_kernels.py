@@ -333,8 +333,8 @@ class OneLaunch(torch.autograd.Function):
         return inputs[0].clone()
 
     @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
-        return (d.clone(),) * 5
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        return (grad_outputs[0].clone(),) * 5
 
 
 def least_walls(clock: Clock, device: torch.device) -> dict[str, float]:

@@ -35,12 +35,13 @@ from rich.console import Console
 from timed_cells import run_for
 
 from hypercrl.base.cores import cores
+from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import from_json, to_json
 from hypercrl.bench import Cell
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
-from hypercrl.report.formats import mean, size, spread
+from hypercrl.report.formats import decimals, fixed, mean, size, spread
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = DOCS / "results" / "hidden" / "hidden_tasks.jsonl"
@@ -74,75 +75,78 @@ class Hidden:
         words: settings of every cell.
         seen: dimensions of an observation that is not told.
         told: dimensions more of one that is.
+        long: burn-in of long windows: with the steps predicted they are an episode, of a cheetah 60
+            steps.
         goal: what is asked of the best memory, in words.
     """
 
     words: tuple[str, ...]
     seen: int
     told: int
+    long: int
     goal: str
 
 
-EPISODE = "context.stride=10", "context.learning_rate=0.003"
-"""Beside windows as long as an episode, or nearly."""
+TRAINED = "context.burn_in=20", "context.stride=10", "context.learning_rate=0.003"
 HIDDEN = {
     "frame_hidden": Hidden(
         (
             *("protocol.random_steps=12000", "protocol.planned_steps=960", "protocol.robots=4"),
             *("protocol.replay_capacity=13000", "protocol.first_updates=3000"),
-            *("protocol.update_every=240", "protocol.updates=400", "context.burn_in=50"),
-            *EPISODE,
+            *("protocol.update_every=240", "protocol.updates=400", *TRAINED),
         ),
         seen=10,
         told=4,
+        long=50,
         goal="success ≥ 0.9 of told",
     ),
     "push_hidden": Hidden(
         (
             *("protocol.random_steps=48000", "protocol.planned_steps=960", "protocol.robots=4"),
             *("protocol.replay_capacity=49000", "protocol.first_updates=5000"),
-            *("protocol.update_every=480", "protocol.updates=500", "context.burn_in=50"),
-            *("context.windows=64", *EPISODE),
+            *("protocol.update_every=480", "protocol.updates=500", *TRAINED),
+            "context.windows=64",
         ),
         seen=10,
         told=2,
+        long=50,
         goal="error ≤ 1.10 × told, success ≥ 0.98 of told",
     ),
     "door_hidden": Hidden(
         (
             *("protocol.random_steps=2000", "protocol.planned_steps=4000", "protocol.robots=8"),
             *("protocol.replay_capacity=6000", "protocol.first_updates=1500"),
-            *("protocol.update_every=400", "protocol.updates=500", "context.burn_in=65"),
-            *EPISODE,
+            *("protocol.update_every=400", "protocol.updates=500", *TRAINED),
             "planner={samples: 200, horizon: 15, iterations: 3, elites: 20}",
         ),
         seen=14,
         told=4,
+        long=65,
         goal="success ≥ 0.85 of told",
     ),
     "cheetah_hidden": Hidden(
         (
             *("protocol.random_steps=1600", "protocol.planned_steps=9600", "protocol.robots=8"),
             *("protocol.replay_capacity=11200", "protocol.first_updates=1500"),
-            *("protocol.update_every=800", "protocol.updates=500", "context.burn_in=50"),
-            *EPISODE,
+            *("protocol.update_every=800", "protocol.updates=500", *TRAINED),
             "planner={samples: 60, horizon: 12, iterations: 3, elites: 8}",
         ),
         seen=20,
         told=3,
+        long=50,
         goal="success ≥ 0.85 of told",
     ),
 }
 
+LONG = "gru: long windows"
 CAUSES: dict[str, tuple[str, ...]] = {
     "told: 50 episodes": ("protocol.random_steps=3000",),
-    "gru: 50 episodes": ("memory=gru", "protocol.random_steps=3000"),
-    "gru: rate 0.001": ("memory=gru", "context.learning_rate=0.001"),
-    "gru: windows of 30 steps": ("memory=gru", "context.burn_in=20"),
-    "gru: predictions from the end alone": ("memory=gru", "context.stride=60"),
-    "gru: into film": ("memory=gru", "context.into=film"),
+    f"{LONG} and 50 episodes": ("protocol.random_steps=3000",),
+    f"{LONG} and rate 0.001": ("context.learning_rate=0.001",),
+    f"{LONG} and predictions from the end alone": ("context.stride=60",),
+    f"{LONG} and into film": ("context.into=film",),
 }
-"""Each one setting away from the grid's `frame_hidden`: what makes the difference?"""
+"""Each one setting more, on `frame_hidden`: what makes the difference?"""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class HiddenCell:
     """One run.
 
     Attributes:
-        model: "told", "none", an encoder, or one of `CAUSES`.
+        model: "told", "none", an encoder, `LONG`, or one of `CAUSES`.
     """
 
     sequence: str
@@ -166,26 +170,37 @@ class HiddenCell:
         return self.model.startswith("told")
 
     def words(self) -> list[str]:
-        """The settings of `hypercrl train`."""
+        """The settings of `hypercrl train`; of one that is given twice, the latter counts."""
+        hidden = HIDDEN[self.sequence]
         env = f"{self.sequence}_told" if self.told else self.sequence
-        own = CAUSES.get(self.model, () if self.told else (f"memory={self.model}",))
-        words = [f"env={env}", *COMMON, *HIDDEN[self.sequence].words, *own]
-        return [*words, f"seed={self.seed}"]
+        own = [] if self.told else [f"memory={self.model.partition(':')[0]}"]
+        if self.model.startswith(LONG):
+            own.append(f"context.burn_in={hidden.long}")
+        own += CAUSES.get(self.model, ())
+        return [f"env={env}", *COMMON, *hidden.words, *own, f"seed={self.seed}"]
+
+    def settings(self, words: Sequence[str]) -> dict[str, str]:
+        """What words say, but for the training of a memory where there is none."""
+        said = dict(word.split("=", 1) for word in words)
+        remembers = not self.told and self.model != "none"
+        return {k: v for k, v in said.items() if remembers or not k.startswith("context.")}
 
 
 def cells(only: str = "*") -> Iterator[HiddenCell]:
     """Those that fit a pattern of `only`, the most wanted first."""
     longest_first = tuple(reversed(HIDDEN))
+    seeds, frame = range(SEEDS), ("frame_hidden",)
     stages = (
-        (range(SEEDS), longest_first, (*REFERENCES, "gru")),
-        (range(1), ("frame_hidden",), tuple(CAUSES)),
-        (range(SEEDS), longest_first, ENCODERS),
-        (range(SEEDS), ("frame_hidden",), tuple(CAUSES)),
+        (seeds, longest_first, (*REFERENCES, "gru")),
+        (seeds, longest_first, ENCODERS),
+        (range(1), frame, tuple(CAUSES)),
+        (seeds, longest_first, (LONG,)),
+        (seeds, frame, tuple(CAUSES)),
     )
     every = (
         HiddenCell(sequence, model, seed)
-        for seeds, sequences, models in stages
-        for seed in seeds
+        for numbers, sequences, models in stages
+        for seed in numbers
         for sequence in sequences
         for model in models
     )
@@ -260,15 +275,15 @@ def record(cell: HiddenCell, folder: Path) -> dict[str, Any]:
     }
 
 
-def rows_of(records: Sequence[Mapping[str, Any]], sequence: str) -> list[list[str]]:
-    """Of each model the mean and deviation over the seeds that there are, and against told."""
-    of: dict[str, list[Mapping[str, Any]]] = {}
+def by_model(records: Sequence[Mapping[str, Any]], sequence: str) -> dict[str, list[Any]]:
+    """The runs of a sequence, of models in the order of tables; those not measured have none."""
+    models = [*REFERENCES, *ENCODERS, LONG, *(CAUSES if sequence == "frame_hidden" else ())]
+    of: dict[str, list[Any]] = {model: [] for model in models}
     for one in records:
         own, model, _ = one["cell"].split("/")
         if own == sequence:
-            of.setdefault(model, []).append(one)
-    models = [*REFERENCES, *ENCODERS, *(CAUSES if sequence == "frame_hidden" else ())]
-    return [_row(model, of.get(model, []), of.get("told", [])) for model in models]
+            of[model].append(one)
+    return of
 
 
 HEAD = (
@@ -278,11 +293,10 @@ HEAD = (
 )
 
 
-def _row(
+def row(
     model: str, runs: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    if not runs:
-        return [model, "not measured", *[""] * (len(HEAD) - 2)]
+    """Of a model the mean and deviation over the seeds that there are, and against what is told."""
     means = {key: mean([one[key] for one in runs]) for key in ("success", "error")}
     against = {key: mean([one[key] for one in told]) for key in ("success", "error")}
     shares = {
@@ -293,18 +307,36 @@ def _row(
         str(len(runs)),
         spread([one["success"] for one in runs]),
         shares["success"],
-        spread([one["return"] for one in runs], 1),
-        spread([one["error"] for one in runs], 4),
+        _significant([one["return"] for one in runs]),
+        _significant([one["error"] for one in runs]),
         shares["error"],
         *(_read(runs, str(steps)) for steps in STEPS),
         _read(runs, FLOOR),
-        size(runs[0]["memory_state_bytes"]) if model in ENCODERS else "",
+        size(runs[0]["memory_state_bytes"]) if runs[0]["memory_state_bytes"] else "",
     ]
+
+
+def rows_of(records: Sequence[Mapping[str, Any]], sequence: str) -> list[list[str]]:
+    """Of each model that was measured."""
+    of = by_model(records, sequence)
+    return [row(model, runs, of["told"]) for model, runs in of.items() if runs]
+
+
+def section(records: Sequence[Mapping[str, Any]], sequence: str) -> str:
+    """The table of a sequence, and what of it was not measured."""
+    rows = rows_of(records, sequence)
+    missing = [model for model, runs in by_model(records, sequence).items() if not runs]
+    said = [table(HEAD, rows)] if rows else []
+    return "\n".join([*said, *([f"Not measured: {', '.join(missing)}.\n"] if missing else [])])
+
+
+def _significant(values: Sequence[float]) -> str:
+    return spread(values, decimals(values))
 
 
 def _read(runs: Sequence[Mapping[str, Any]], key: str) -> str:
     values = [one["read_out"][key] for one in runs if key in (one.get("read_out") or {})]
-    return f"{mean(values):.2f}" if values else ""
+    return fixed(mean(values)) if values else ""
 
 
 def filled(page: str, records: Sequence[Mapping[str, Any]]) -> str:
@@ -319,7 +351,7 @@ def filled(page: str, records: Sequence[Mapping[str, Any]]) -> str:
         _, closed, after = rest.partition(END)
         if not (mark and closed):
             raise ValueError(f"no {begin.strip()} … {END.strip()} on the page")
-        page = before + begin + "\n" + table(HEAD, rows_of(records, sequence)) + "\n" + END + after
+        page = f"{before}{begin}\n{section(records, sequence)}\n{END}{after}"
     return page
 
 
@@ -333,9 +365,18 @@ def write(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def take(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Merge records into what is kept, one that was kept before stays; and fill the page."""
+    """Merge records into what is kept, one that was kept before stays; and fill the page.
+
+    Raises:
+        UserError: a record of a cell that the grid has not, or now has with other settings.
+    """
     kept = {one["cell"]: one for file in (KEPT, *files)[::-1] for one in read(file)}
-    order = [cell.name for cell in cells()]
+    grid = {cell.name: cell for cell in cells()}
+    for name, one in kept.items():
+        cell = grid.get(name)
+        if cell is None or cell.settings(one["words"]) != cell.settings(cell.words()):
+            raise UserError(f"{name} was measured with other settings than the grid's.")
+    order = list(grid)
     records = sorted(kept.values(), key=lambda one: order.index(one["cell"]))
     write(KEPT, records)
     write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), records).encode())
@@ -347,9 +388,8 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
     say = partial(Console(width=200).print, markup=False, highlight=False)
     for sequence, hidden in HIDDEN.items():
         say(f"{sequence}: {hidden.goal}; seeds, success, of told, return, error, × told, R², floor")
-        for row in rows_of(records, sequence):
-            if len(row) == len(HEAD) and row[1] != "not measured":
-                say("  " + "  ".join(f"{value:>7}" for value in row))
+        for values in rows_of(records, sequence):
+            say("  " + "  ".join(f"{value:>7}" for value in values))
 
 
 def main() -> None:
@@ -367,7 +407,10 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if not (arguments.take or arguments.out):
         parser.error("give --out, or --take")
-    show(take(arguments.take) if arguments.take else run(arguments))
+    try:
+        show(take(arguments.take) if arguments.take else run(arguments))
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from hidden_tasks import (  # noqa: E402
     take,
 )
 
+from hypercrl.base.errors import UserError  # noqa: E402
 from hypercrl.config.compose import composed  # noqa: E402
 from hypercrl_envs import TaskSequence  # noqa: E402
 
@@ -73,7 +74,7 @@ def test_contexts_are_read_after_so_many_transitions():
 def test_the_grid_is_made_of_settings_that_there_are():
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names)
-    assert len(names) == SEEDS * (len(HIDDEN) * (2 + len(ENCODERS)) + len(CAUSES))
+    assert len(names) == SEEDS * (len(HIDDEN) * (3 + len(ENCODERS)) + len(CAUSES))
     every = [word for words in CAUSES.values() for word in words]
     composed("train", [*HiddenCell("frame_hidden", "gru", 0).words(), *every])
     for cell in cells("*/told/0,*/gru/0"):
@@ -83,6 +84,11 @@ def test_the_grid_is_made_of_settings_that_there_are():
         hidden = HIDDEN[cell.sequence]
         assert sequence.observation_size == hidden.seen + (hidden.told if cell.told else 0)
         assert (config.memory.name == "none") == cell.told
+
+
+def test_the_page_holds_what_is_kept():
+    page = hidden_tasks.PAGE.read_text(encoding="utf-8")
+    assert filled(page, hidden_tasks.read(hidden_tasks.KEPT)) == page
 
 
 def result(folder, success, error):
@@ -108,7 +114,7 @@ def test_errors_are_over_what_all_see_and_tables_against_what_is_told(tmp_path, 
     rows = {row[0]: row for row in rows_of([told, gru], "push_hidden")}
     assert rows["gru"][2:4] == ["0.60", "0.75"]
     assert rows["gru"][6:] == ["1.83", "0.25", "", "", "0.50", "", "-0.10", "640 B"]
-    assert rows["sse"][1] == "not measured"
+    assert "sse" not in rows
 
     kept, page = tmp_path / "kept.jsonl", tmp_path / "page.md"
     marks = "".join(
@@ -122,8 +128,13 @@ def test_errors_are_over_what_all_see_and_tables_against_what_is_told(tmp_path, 
     take([new])
     new.write_text(json.dumps({**told, "success": 0.0}) + "\n")
     assert [one["success"] for one in take([new])] == [0.8, 0.6]
+    other = {**gru, "cell": "push_hidden/gru/2"}  # with the words of another seed
+    new.write_text(json.dumps(other) + "\n")
+    with pytest.raises(UserError, match="push_hidden/gru/2 was measured with other settings"):
+        take([new])
     text = page.read_text()
     assert "| gru | 1 | 0.60 | 0.75 |" in text
+    assert "Not measured: none, gated_deltanet, gla, sse, hgrn2, gru: long windows." in text
     assert "what stood here" not in text
     assert text.endswith("after\n")
     with pytest.raises(ValueError, match="frame_hidden"):

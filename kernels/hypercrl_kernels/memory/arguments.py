@@ -30,28 +30,26 @@ class Layout(NamedTuple):
     dtype: torch.dtype
 
 
-@overload
-def layout(x: Tensor) -> Layout: ...
-@overload
-def layout(x: Tensor | None) -> Layout | None: ...
-def layout(x: Tensor | None) -> Layout | None:
-    return None if x is None else Layout(x.shape, x.dtype)
-
-
 def once_for_each(check: Callable[..., Result]) -> Callable[..., Result]:
-    """A check of layouts and options, made once for the same ones; what it raises it raises again.
+    """A check of layouts and options, called with tensors and options: once for the same ones.
 
-    Sizes that are symbols, as where torch traces, are checked each time.
+    What it raises it raises again. Sizes that are symbols, as where torch traces, are checked each
+    time.
     """
-    kept = lru_cache(KEPT)(check)
 
-    def call(*arguments: object) -> Result:
+    def look(layouts: tuple[tuple | None, ...], *options: object) -> Result:
+        return check(*[None if x is None else Layout(*x) for x in layouts], *options)
+
+    kept = lru_cache(KEPT)(look)
+
+    def call(tensors: Sequence[Tensor | None], *options: object) -> Result:
+        layouts = tuple([None if x is None else (x.shape, x.dtype) for x in tensors])
         if torch.compiler.is_compiling():
-            return check(*arguments)
+            return look(layouts, *options)
         try:
-            return kept(*arguments)
+            return kept(layouts, *options)
         except TypeError:  # a symbol has no hash
-            return check(*arguments)
+            return look(layouts, *options)
 
     return call
 

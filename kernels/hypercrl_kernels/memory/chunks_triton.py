@@ -83,14 +83,15 @@ def gates_of(
 ):  # fmt: skip
     """Of a chunk's steps t [C]: log decay, that of the step before, log momentum, write strength.
 
-    Steps beyond the end decay nothing and write nothing. BEFORE asks for the second.
+    Steps beyond the end decay nothing and write nothing. BEFORE asks for the second. With DECAY 2
+    there is one log decay for a head, and no second.
     """
     decay = tl.zeros([CHUNK], tl.float32)
     previous = decay
     momentum = decay
     strength = tl.where(inside, 1.0, 0.0)
     if DECAY:
-        decay = log_gates(log_decay + at, inside).to(tl.float32)
+        decay = log_gates(log_decay + (at % HEADS if DECAY == 2 else at), inside).to(tl.float32)
         if BEFORE:
             again = inside & (t % CHUNK > 0)
             previous = log_gates(log_decay + at - HEADS, again).to(tl.float32)

@@ -63,8 +63,14 @@ def chunk_slots(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> int:
 def contiguous(tensors: Sequence[Tensor | None]) -> tuple[list[Tensor | None], bool]:
     """The tensors as kernels read them, and whether a gradient is wanted of any of them."""
     laid = [None if x is None else x.contiguous() for x in tensors]
-    wanted = [x is not None and x.requires_grad for x in laid]
-    return laid, torch.is_grad_enabled() and any(wanted)
+    return laid, wants_gradient(laid)
+
+
+def wants_gradient(arguments: Sequence[Any]) -> bool:
+    """Whether autograd records what comes of any of them."""
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in arguments
+    )
 
 
 def in_dtypes_of(
@@ -110,9 +116,7 @@ def differentiable(
 
     def call(*arguments: Any) -> Any:
         # With forward-mode derivatives a Function says that it has none; the body would drop them.
-        wanted = [isinstance(x, Tensor) and x.requires_grad for x in arguments]
-        backward_mode = torch.is_grad_enabled() and any(wanted)
-        if backward_mode or forward_ad._current_level >= 0:
+        if wants_gradient(arguments) or forward_ad._current_level >= 0:
             return apply(*arguments)
         return forward(*arguments)
 

@@ -16,7 +16,6 @@ from hypercrl_kernels.memory.arguments import (
     check_segments,
     check_sequences,
     check_shape,
-    layout,
     once_for_each,
     runs_as_kernel,
     work_dtype,
@@ -100,13 +99,15 @@ def chunk_memory(
         ((2, 100, 4, 16), (2, 4, 16, 16))
     """
     given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
-    why_not = _look(*[layout(x) for x in given], error, normalise, chunk)
+    why_not = _look(given, error, normalise, chunk)
     check_log_gates("chunk_memory", log_decay=log_decay, log_momentum=log_momentum)
     check_ends("chunk_memory", cu_seqlens, q.shape[1])
     q, k, v = each_head(q, k, v)
-    if log_decay is not None and log_decay.dim() == 1:
-        log_decay = log_decay.expand(q.shape[:3])
+    kernels = runs_as_kernel("chunk_memory", q, why_not)
     steps = (q.shape[1], k.shape[2]) if k.dim() == 5 else None
+    if log_decay is not None and log_decay.dim() == 1:
+        by_head = kernels and error == "none" and steps is None  # which the kernels read as it is
+        log_decay = log_decay if by_head else log_decay.expand(q.shape[:3])
     if steps is not None:
         q, k, v, log_decay, beta, cu_seqlens = one_after_another(
             q, k, v, log_decay, beta, cu_seqlens
@@ -117,7 +118,6 @@ def chunk_memory(
     if initial_state is not None:
         initial_state = initial_state.to(work_dtype(q))
     by_key = log_decay if log_decay is not None and log_decay.dim() == 4 else None
-    kernels = runs_as_kernel("chunk_memory", q, why_not)
     if by_key is not None:
         start = (initial_state, cu_seqlens)
         o, state = _decay_of_every_key(q, k, v, by_key, beta, error, *start, factor, kernels)

@@ -58,6 +58,7 @@ class Problem(NamedTuple):
     momentum: bool
     starts: bool  # from an initial state, else from zeros
     varlen: bool  # with cu_seqlens
+    fixed: bool  # one log decay for a head, at all steps
     error: int
     scale: float  # of the reads
     chunk: int  # of the error at its start
@@ -134,7 +135,10 @@ def problem_of(
     chunk: int,
     launches: tuple[Launch, Launch] | None = None,
 ) -> Problem:
-    """Of q, k, v, log_decay, beta, log_momentum, the initial state and cu_seqlens."""
+    """Of q, k, v, log_decay, beta, log_momentum, the initial state and cu_seqlens.
+
+    Without an error log_decay may be [H].
+    """
     q, _, v, log_decay, beta, log_momentum, initial, cu_seqlens = tensors
     assert q is not None
     assert v is not None
@@ -153,6 +157,7 @@ def problem_of(
         log_momentum is not None,
         initial is not None,
         cu_seqlens is not None,
+        log_decay is not None and log_decay.dim() == 1,
         error,
         scale,
         chunk,
@@ -225,7 +230,7 @@ def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
         "WIDTH": padded(p.keys),
         "VALUES": p.values,
         "CHUNK": chunk,
-        "DECAY": p.decay,
+        "DECAY": 2 if p.fixed else p.decay,
         "STRENGTH": p.strength,
         "MOMENTUM": p.momentum,
         "ERROR": p.error,

@@ -99,6 +99,8 @@ def _backward(ctx, d_o, d_final, *_):
         d_o = torch.zeros_like(tensors[2])
     problem = (*tensors, *ctx.options)
     gradients = _run_backward(*problem, d_o, d_final, *kept)
+    if tensors[3] is not None and tensors[3].dim() == 1:
+        gradients = (*gradients[:3], gradients[3].sum((0, 1)), *gradients[4:])
     return (*in_dtypes_of(tensors[:7], gradients), None, None, None, None, None)
 
 
@@ -119,7 +121,10 @@ def memory_kernels(
     scale: float,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk_memory` by the kernels; an error is its place in `Error`."""
+    """`chunk_memory` by the kernels; an error is its place in `Error`.
+
+    Without an error log_decay may be [H].
+    """
     given = (q, k, v, log_decay, beta, log_momentum, initial_state, cu_seqlens)
     tensors, save = contiguous(given)
     o, final, *_ = _run(*tensors, error, scale, chunk, save)

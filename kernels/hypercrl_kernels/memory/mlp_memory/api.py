@@ -15,7 +15,6 @@ from hypercrl_kernels.memory.arguments import (
     check_segments,
     check_sequences,
     check_shape,
-    layout,
     once_for_each,
     runs_as_kernel,
 )
@@ -72,7 +71,7 @@ def chunk_mlp_memory(
     """
     name = "chunk_mlp_memory"
     given = (q, k, v, log_decay, beta, log_momentum, cu_seqlens, *initial_state)
-    why_not = _look(*[layout(x) for x in given], activation, chunk)
+    why_not = _look(given, activation, chunk)
     check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
     check_ends(name, cu_seqlens, q.shape[1])
     if runs_as_kernel(name, q, why_not):

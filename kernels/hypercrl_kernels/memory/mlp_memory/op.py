@@ -23,6 +23,7 @@ from hypercrl_kernels.memory.operators import (
     for_operator,
     in_dtypes_of,
     unless_traced,
+    wants_gradient,
 )
 
 _ARGUMENTS = (
@@ -104,6 +105,6 @@ def mlp_memory_kernels(
     """`chunk_mlp_memory` by the kernels."""
     weights = state if shared(state) else tuple(w.contiguous() for w in state)
     tensors, save = contiguous((q, k, v, log_decay, beta, log_momentum, cu_seqlens))
-    save = save or (torch.is_grad_enabled() and any(w.requires_grad for w in weights))
+    save = save or wants_gradient(weights)
     o, *final = _run(*tensors, *weights, silu, chunk, save)
     return o, MLPState(*final[:4])
