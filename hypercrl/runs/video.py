@@ -47,18 +47,20 @@ class VideoWriter:
 
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
-    """The frame with a text on a dark strip along its lower edge, on as many lines as it takes."""
-    height, width, _ = frame.shape
+    """The frame with a text on a dark strip along its upper edge, on as many lines as it takes.
+
+    What tasks are about is mostly further down.
+    """
+    width = frame.shape[1]
     size = max(11, width // 32)
     font = ImageFont.truetype(_FONT, size)
     lines = _lines(text, font, width - 2 * size)
     strip = round(size * (1.25 * len(lines) + 0.75))
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, height - strip, width, height), fill=(20, 24, 32, 200))
+    draw.rectangle((0, 0, width, strip), fill=(20, 24, 32, 200))
     for number, line in enumerate(lines):
-        top = height - strip + size * (0.4 + 1.25 * number)
-        draw.text((size, top), line, fill=(255, 255, 255), font=font)
+        draw.text((size, size * (0.4 + 1.25 * number)), line, fill=(255, 255, 255), font=font)
     return np.asarray(image)
 
 
