@@ -115,12 +115,16 @@ def _ending(error: Exception) -> tuple[int, str]:
         return GPU_FAULT, fault.reason
     if isinstance(error, UserError):
         return 2, str(error)
-    said = str(error)
-    full = "can't allocate memory" in said or "out of memory" in said
-    if full or isinstance(error, MemoryError):
+    if _out_of_memory(error):
         # At another time, or on another machine, there may be enough.
         return 1, f"out of memory: {OUT_OF_MEMORY}"
     raise error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    said = str(error)
+    full = "can't allocate memory" in said or "out of memory" in said
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full)
 
 
 def _of_the_system(error: OSError) -> str:
@@ -185,7 +189,7 @@ def _run_with_hydra(
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
-    mistakes: list[UserError] = []
+    mistakes: list[Exception] = []
     faults: list[Exception] = []
 
     def job(config: "DictConfig") -> float | None:
@@ -201,6 +205,9 @@ def _run_with_hydra(
             mistakes.append(UserError(str(fault)))
             mistakes[-1].__cause__ = fault
         except Exception as fault:
+            if _out_of_memory(fault) or gpu_fault(fault):
+                mistakes.append(fault)
+                return None
             faults.append(fault)
             raise
         return None

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_machine import watched
-from evidence_grid import EvidenceCell, cells
+from evidence_grid import EvidenceCell, cells, check_patterns
 from evidence_records import FOLDER, kept, packed, read_lines, take
 from make_demo import make_demo
 from rich.console import Console
@@ -134,6 +134,7 @@ def begun(cell: Cell) -> bool:
 def run(arguments: argparse.Namespace) -> None:
     """The next cells, until the time is up."""
     deadline = time.monotonic() + arguments.seconds - SAVING
+    check_patterns(arguments.only, (cell.name for cell in cells()))
     there = kept(arguments.kept)
     missing = [c for c in cells(arguments.only) if c.name not in there]
     todo = [c for c in missing if find_spec(c.column.needs) is not None]

@@ -6,7 +6,8 @@ Cells of one sequence differ in the settings of their methods, and in their seed
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -249,6 +250,16 @@ def _of_stage(column: Sequence, methods: tuple[str, ...], seed: int) -> tuple[st
 def fits(name: str, only: str) -> bool:
     """Whether a cell's name fits one of the patterns of `only`, see `cells`."""
     return any(fnmatchcase(name, pattern) for pattern in only.split(","))
+
+
+def check_patterns(only: str, names: Iterable[str]) -> None:
+    """End the program where a pattern of `only` fits none of the names of cells."""
+    every = list(names)
+    for pattern in only.split(","):
+        if not any(fits(name, pattern) for name in every):
+            like = f"no cell is named so; the first one is {every[0]!r}"
+            print(f"--only {pattern!r}: {like}", file=sys.stderr)
+            raise SystemExit(2)
 
 
 def cells(only: str = "*") -> Iterator[EvidenceCell]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from evidence_grid import STANDARD, fits
+from evidence_grid import STANDARD, check_patterns, fits
 from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
@@ -203,6 +203,7 @@ def cells(only: str = "*") -> Iterator[HardCell]:
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Run what there is time for, and read what all of it came to."""
+    check_patterns(arguments.only, (cell.name for cell in cells()))
     wanted = list(cells(arguments.only))
     device = [f"device={arguments.device}"] if arguments.device else []
     grid = [

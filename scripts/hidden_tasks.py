@@ -26,7 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
-from evidence_grid import fits
+from evidence_grid import check_patterns, fits
 from evidence_page import table
 from evidence_records import read_lines
 from hidden_readout import FLOOR, STEPS, Episodes, hidden_episodes, read_out
@@ -211,6 +211,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Run what there is time for; what is kept, and what has ended now."""
     end = time.monotonic() + arguments.seconds
     kept = {one["cell"]: one for one in read(KEPT)}
+    check_patterns(arguments.only, (cell.name for cell in cells()))
     wanted = [cell for cell in cells(arguments.only) if cell.name not in kept]
     others = [f"device={arguments.device}"] if arguments.device else []
     others += arguments.words

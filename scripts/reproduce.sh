@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Make a table of docs/results again.
 #
-#   scripts/reproduce.sh                 what there is, on what it was made, how long it took
-#   scripts/reproduce.sh NAME [OUT]      its commands one after another; runs and numbers in OUT
-#   scripts/reproduce.sh NAME --print    its commands alone
+#   scripts/reproduce.sh                       what there is, on what it was made, how long it took
+#   scripts/reproduce.sh NAME [OUT]            its commands one after another; runs and numbers in OUT
+#   scripts/reproduce.sh NAME [OUT] --print    its commands alone
 #
 # Grids go on where they were; any other run that is there already ends it with a message: name
 # another OUT. Which machine each figure is of, and which commit, is beside it in the page.
@@ -55,7 +55,8 @@ evidence_of() { # cells, folder
 }
 
 commands() { # name, folder of what is made
-  local out=$2
+  local out
+  out=$(printf %q "$2")
   case $1 in
     paper)
       for env in push push_frame; do for method in hnet finetune single; do
@@ -129,7 +130,7 @@ commands() { # name, folder of what is made
   esac
 }
 
-row() { tables | grep "^$1|" || true; }
+row() { tables | awk -F'|' -v name="$1" '$1 == name'; }
 
 if [ $# -eq 0 ]; then
   echo "scripts/reproduce.sh NAME [OUT] makes one of these; they lie in docs/results:"
@@ -143,12 +144,21 @@ if [ -z "$(row "$name")" ]; then
   echo "there is no table $name; without a name it lists them" >&2
   exit 2
 fi
-IFS='|' read -r _ page machine takes <<<"$(row "$name")"
-if [ "${2:-}" = --print ]; then
-  commands "$name" "runs/reproduce/$name"
+shift
+out=runs/reproduce/$name
+case ${1:---} in
+  --*) ;;
+  *) out=$1 && shift ;;
+esac
+if [ "$*" = --print ]; then
+  commands "$name" "$out"
   exit
 fi
-out=${2:-runs/reproduce/$name}
+if [ $# -gt 0 ]; then
+  echo "cannot read $*; a table takes its name, OUT and --print" >&2
+  exit 2
+fi
+IFS='|' read -r _ page machine takes <<<"$(row "$name")"
 echo "docs/results/$page: $takes, on $machine"
 mkdir -p "$out"
 started=$SECONDS

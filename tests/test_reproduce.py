@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from hypercrl.config.compose import composed
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +44,21 @@ def test_every_page_of_results_has_a_table_that_is_made_again():
     assert pages <= listed
 
 
-def test_no_such_table():
-    done = subprocess.run([SCRIPT, "nothing"], capture_output=True, text=True)
+def test_commands_are_of_the_folder_that_is_given():
+    """With --print behind it nothing is run, and a folder's name may have spaces."""
+    assert shlex.split(said("fuzz", "my out", "--print")[0])[-1] == "my out/fuzz"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "no table nothing"),
+        (["p.*"], "no table p.*"),
+        (["fuzz", "--prnt"], "cannot read --prnt"),
+        (["fuzz", "out", "more"], "cannot read more"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(words: list[str], message: str):
+    done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
-    assert "no table nothing" in done.stderr
+    assert message in done.stderr

@@ -40,7 +40,7 @@ class TaskSequence:
         for index, spec in enumerate(specs):
             if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
                 raise ValueError(
-                    f"sequence {name!r}, task {index}: a task is a mapping such as "
+                    f"sequence {name!r}, task {index + 1}: a task is a mapping such as "
                     f"{{task: push, densities: [100, 500]}}, not {spec!r}"
                 )
         self.name = name
@@ -59,10 +59,10 @@ class TaskSequence:
             task.close()
             if not tasks_agree:
                 raise ValueError(
-                    f"sequence {name!r}: task {index} ({captions[index]}) has {sizes[index][0]} "
-                    f"observations and {sizes[index][1]} actions, task 0 ({captions[0]}) has "
-                    f"{sizes[0][0]} and {sizes[0][1]}; one model cannot serve both unless the "
-                    "sequence says pad: true"
+                    f"sequence {name!r}: task {index + 1} ({captions[index]}) has "
+                    f"{sizes[index][0]} observations and {sizes[index][1]} actions, task 1 "
+                    f"({captions[0]}) has {sizes[0][0]} and {sizes[0][1]}; one model cannot serve "
+                    "both unless the sequence says pad: true"
                 )
         self.captions = told_apart(captions, self.specs)
         self.episode_steps = tuple(steps)
@@ -80,7 +80,7 @@ class TaskSequence:
 
         Raises:
             IndexError: there is no such task.
-            ValueError: its spec is wrong; the message names sequence and task.
+            ValueError: its spec is wrong; the message names sequence and task, from 1.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {self.name!r} has tasks 0 to {len(self) - 1}, not {index}")
@@ -93,16 +93,16 @@ class TaskSequence:
     def _make(self, index: int, render_mode: str | None, **picture: Any) -> Task:
         spec = self.specs[index]
         if "task" not in spec:
-            raise ValueError(f"sequence {self.name!r}, task {index}: no key 'task' in {spec}")
+            raise ValueError(f"sequence {self.name!r}, task {index + 1}: no key 'task' in {spec}")
         if "render_mode" in spec:
             raise ValueError(
-                f"sequence {self.name!r}, task {index}: render_mode is no part of a task; "
+                f"sequence {self.name!r}, task {index + 1}: render_mode is no part of a task; "
                 "pass it to make()"
             )
         try:
             return make_task(render_mode=render_mode, **spec, **picture)
         except ValueError as error:
-            raise ValueError(f"sequence {self.name!r}, task {index}: {error}") from error
+            raise ValueError(f"sequence {self.name!r}, task {index + 1}: {error}") from error
 
 
 def _sizes(task: Task) -> tuple[int, int]:

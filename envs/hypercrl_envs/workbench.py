@@ -173,7 +173,8 @@ def _goal(goal: str, at: Sequence[float] | None) -> Goal:
         return _GOALS[goal]()
     place = _DEFAULT_PLACES[goal] if at is None else at
     low, high = _PLACES[goal]
-    inside = len(place) == 2 and all(
+    pair = isinstance(place, Sequence) and len(place) == 2
+    inside = pair and all(
         isinstance(x, int | float) and not isinstance(x, bool) and a <= x <= b
         for x, a, b in zip(place, low, high, strict=True)
     )

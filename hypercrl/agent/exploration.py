@@ -25,7 +25,7 @@ class ExplorationConfig:
     burst_share: float = number(
         0.0, least=0, most=0.5, help="share of the planned steps that explore, a burst at a time"
     )
-    burst_steps: int = number(10, least=1, help="steps of a burst")
+    burst_steps: int = number(10, least=1, only_with=("burst_share",), help="steps of a burst")
     kind: str = choice(
         "random",
         "random",

@@ -11,8 +11,8 @@ GPU_FAULT = 3
 """Exit code of such a command; on another GPU, or alone on this one, it may end well."""
 
 OUT_OF_MEMORY = (
-    "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, planner.samples, "
-    "protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
+    "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, memory.width, "
+    "planner.samples, protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
 )
 FAILED = (
     "the system's log (dmesg) says more; name another one with CUDA_VISIBLE_DEVICES, a run goes on "

@@ -3,7 +3,7 @@
 The meaning is one line, which `hypercrl COMMAND --help` and the documentation show.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields, is_dataclass
 from math import inf, isfinite
 from typing import Any
@@ -29,18 +29,28 @@ def group(factory: Callable[[], Any], *, help: str = "") -> Any:
 
 
 def number(
-    default: Any = MISSING, *, least: float = -inf, most: float = inf, help: str = ""
+    default: Any = MISSING,
+    *,
+    least: float = -inf,
+    most: float = inf,
+    only_with: Sequence[str] = (),
+    help: str = "",
 ) -> Any:
-    """A dataclass field that holds a number, or a list of numbers, from `least` to `most`."""
-    limits = {"least": least, "most": most, "help": help}
+    """A dataclass field that holds a number, or a list of numbers, from `least` to `most`.
+
+    Args:
+        only_with: what it has no effect without: the name of a field beside it, which has to be
+            set, that is not 0 or null, or has one of the values that follow.
+    """
+    limits = {"least": least, "most": most, "only_with": only_with, "help": help}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=limits)
     return field(default=default, metadata=limits)
 
 
-def choice(default: Any, *values: str, help: str = "") -> Any:
-    """A dataclass field that holds one of `values`."""
-    return field(default=default, metadata={"values": values, "help": help})
+def choice(default: Any, *values: str, only_with: Sequence[str] = (), help: str = "") -> Any:
+    """A dataclass field that holds one of `values`; `only_with` as of `number`."""
+    return field(default=default, metadata={"values": values, "only_with": only_with, "help": help})
 
 
 def meaning(schema: Any, name: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
@@ -18,7 +19,8 @@ from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
-from hypercrl.config.schema import register
+from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.together import check_together
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.lock import LOCK, locked
@@ -112,6 +114,8 @@ class Grid:
                 with composing(self.suite.command, overrides):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
+                if self.suite is TRAINING:
+                    check_together(cast(TrainConfig, OmegaConf.to_object(config)))
                 configs.append(config)
         return configs
 

@@ -36,8 +36,11 @@ def play(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, PlayConfig)
     check(settings)
+    given = keys_of(HydraConfig.get().overrides.task)
+    if settings.tiled and "task" in given:
+        raise UserError("tiled=true shows all tasks and task= one of them: leave one of these out.")
     if is_demo(find_run(Path(settings.run))):
-        _show(settings, keys_of(HydraConfig.get().overrides.task))
+        _show(settings, given)
     video = Path(settings.video) if settings.video else None
     if video and video.exists():
         raise UserError(f"{video} exists already and is left as it is; name another video.")

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -95,7 +95,8 @@ def check_choices(command: str, words: Iterable[str]) -> None:
 
 
 def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are.
+    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are,
+    settings that would be ignored.
 
     Args:
         command: of `hypercrl`.
@@ -110,16 +111,49 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     schema: Any = OmegaConf.get_type(config)
     for key in {f.name for f in fields(schema)} - set(config):
         raise UserError(f"{key} cannot be taken away.")
-    if config.get("resume") or "protocol.num_tasks" not in keys_of(overrides):
+    given = keys_of(overrides)
+    for key in sorted(given):
+        _check_used(config, key)
+    if not config.get("resume") and given & {"protocol.num_tasks", "protocol.blur"}:
+        _check_tasks(config, given)
+
+
+def _check_used(config: DictConfig, key: str) -> None:
+    """Raise UserError where a setting has no effect, see `only_with` of `number`."""
+    group, dot, name = key.rpartition(".")
+    node = OmegaConf.select(config, group) if group else config
+    schema: Any = OmegaConf.get_type(node)
+    if not is_dataclass(schema):
         return
+    needed = {f.name: f.metadata.get("only_with") for f in fields(schema)}.get(name)
+    if not needed:
+        return
+    switch, *values = f"{group}{dot}{needed[0]}", *needed[1:]
+    found = node[needed[0]]
+    if found in values if values else found:
+        return
+    what = f"{switch}={' or '.join(values)}" if values else switch
+    shown = "null" if found is None else found
+    raise UserError(
+        f"{key} has no effect with {switch}={shown}: give {what} beside it, or leave it out."
+    )
+
+
+def _check_tasks(config: DictConfig, given: Container[str]) -> None:
+    """Raise UserError where there are fewer tasks than the settings that were given ask for."""
     wanted, order = config.protocol.num_tasks, config.protocol.order
     learned, whose = config.env.tasks, f"the sequence {config.env.name} has"
     if order is not None:
         learned, whose = order, "protocol.order names"
-    if wanted is not None and wanted > len(learned):
+    if "protocol.num_tasks" in given and wanted is not None and wanted > len(learned):
         raise UserError(
             f"protocol.num_tasks={wanted}, but {whose} {len(learned)} tasks; "
             "give at most that, or null for all."
+        )
+    if config.protocol.blur and 1 in (wanted, len(learned)):
+        raise UserError(
+            f"protocol.blur={config.protocol.blur} has no effect on one task, which follows on no "
+            "other: give two at least, or leave it out."
         )
 
 

@@ -36,12 +36,22 @@ class HopfieldConfig(MemoryConfig):
         "both",
         help="transitions asked by the present one or a learned one; learned ones alone; both",
     )
-    window: int = number(256, least=1, help="transitions that are stored")
+    window: int = number(
+        256,
+        least=1,
+        only_with=("form", "hopfield", "pooling", "both"),
+        help="transitions that are stored",
+    )
     updates: int = number(2, least=1, help="steps of a retrieval")
     beta: float | None = number(
         None, least=0, help="β, inverse temperature; null is (width / heads)^-½"
     )
-    patterns: int = number(32, least=1, help="learned patterns of form=layer and form=both")
+    patterns: int = number(
+        32,
+        least=1,
+        only_with=("form", "layer", "both"),
+        help="learned patterns of form=layer and form=both",
+    )
 
 
 class HopfieldLayer(MemoryLayer):

@@ -27,7 +27,10 @@ class TitansConfig(MemoryConfig):
         16, least=1, help="transitions that attention sees; of titans_mac a segment"
     )
     chunk: int = number(
-        1, least=1, help="steps whose gradients are taken at the same weights; of inner=mlp"
+        1,
+        least=1,
+        only_with=("inner", "mlp"),
+        help="steps whose gradients are taken at the same weights; of inner=mlp",
     )
 
 

@@ -66,8 +66,12 @@ def make_method(
             log-variance, which it cannot learn; or an ensemble, which it cannot train.
     """
     kind = _kind(config.name, model)
-    if config.members > 1:
-        _check_members(config.name, kind, model)
+    check_members(config)
+    if config.members > 1 and isinstance(model, ContextModel):
+        raise UserError(
+            "method.members > 1 learns from single transitions, without what came before them: use "
+            "memory=none and context.always=false, or method.members=1."
+        )
     return kind(model, config, generator, sampler).to(sampler.device)
 
 
@@ -88,17 +92,13 @@ def _kind(name: str, model: DynamicsModel) -> type[Method]:
     return kind
 
 
-def _check_members(name: str, kind: type[Method], model: DynamicsModel) -> None:
-    """Raise UserError where there can be no ensemble."""
-    if not kind.ensembles:
+def check_members(config: MethodConfig) -> None:
+    """Raise UserError where a method trains no ensembles and is to."""
+    if config.members > 1 and not METHODS[config.name][0].ensembles:
         able = ", ".join(other for other, (kind, _) in METHODS.items() if kind.ensembles)
         raise UserError(
-            f"method={name} trains one network a task: use method.members=1, or one of {able}."
-        )
-    if isinstance(model, ContextModel):
-        raise UserError(
-            "method.members > 1 learns from single transitions, without what came before them: use "
-            "memory=none and context.always=false, or method.members=1."
+            f"method={config.name} trains one network a task: use method.members=1, or one of "
+            f"{able}."
         )
 
 
@@ -113,4 +113,13 @@ def _cannot_take(name: str, into: str) -> str:
     )
 
 
-__all__ = ["METHODS", "Batch", "HnetConfig", "Method", "MethodConfig", "StepReport", "make_method"]
+__all__ = [
+    "METHODS",
+    "Batch",
+    "HnetConfig",
+    "Method",
+    "MethodConfig",
+    "StepReport",
+    "check_members",
+    "make_method",
+]

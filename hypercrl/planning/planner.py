@@ -57,7 +57,10 @@ class PlannerConfig:
         None, least=1, help="actions that are searched, sequences going through them; null is all"
     )
     interpolation: str = choice(
-        "linear", *INTERPOLATIONS, help="how a sequence goes from knot to knot"
+        "linear",
+        *INTERPOLATIONS,
+        only_with=("knots",),
+        help="how a sequence goes from knot to knot",
     )
     global_share: float = number(
         0.0,
@@ -95,9 +98,18 @@ class PlannerConfig:
         help="what counts of a sequence's returns under the members of an ensemble",
     )
     risk_alpha: float = number(
-        0.4, least=0.001, most=1, help="cvar: share of the worst that it is the mean over"
+        0.4,
+        least=0.001,
+        most=1,
+        only_with=("risk", "cvar"),
+        help="cvar: share of the worst that it is the mean over",
     )
-    risk_beta: float = number(1.0, least=0, help="penalty: standard deviations taken off the mean")
+    risk_beta: float = number(
+        1.0,
+        least=0,
+        only_with=("risk", "penalty"),
+        help="penalty: standard deviations taken off the mean",
+    )
     watch: bool = setting(
         False, help="log what the last iteration of a search came to, medians over plans"
     )

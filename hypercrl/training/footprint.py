@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.config.schema import TrainConfig, learned_tasks
+from hypercrl.memory import MemoryConfig
+from hypercrl.memory.hybrid import HybridConfig, linear_config
 from hypercrl.methods.ftl import FTLConfig
 from hypercrl.methods.hnet import HnetConfig
 from hypercrl_envs import TaskFault, TaskSequence
@@ -17,6 +19,18 @@ from hypercrl_envs import TaskFault, TaskSequence
 _FLOAT = 4
 _TRAINED = 4 * _FLOAT
 """Bytes of a parameter: its value, its gradient, and the two moments of Adam."""
+
+_COUNTS = (
+    "context",
+    "rank",
+    "writes",
+    "patterns",
+    "persistent",
+    "window",
+    "memories",
+    "partitions",
+)
+"""Settings of memories that count what is allocated, each of `memory.width` numbers or more."""
 
 ON_A_GPU = 2**30
 """Bytes that a process holds of a GPU beside what it computes with: context, kernels, libraries."""
@@ -73,7 +87,19 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
             "memory.width and memory.layers": _TRAINED * memory.layers * memory.width**2,
             "context.windows and context.horizon": _FLOAT * windows * memory.width,
         }
+        needs |= _counted("memory", memory)
+        if isinstance(memory, HybridConfig):
+            with suppress(ValueError):  # settings that cannot be, which the memory says itself
+                needs |= _counted("memory.settings", linear_config(memory, 1))
     return needs
+
+
+def _counted(prefix: str, memory: MemoryConfig) -> dict[str, int]:
+    """What a memory has so and so many of, each as wide as a layer at least."""
+    counts = {name: getattr(memory, name, 0) for name in _COUNTS}
+    return {
+        f"{prefix}.{name}": _FLOAT * memory.width * count for name, count in counts.items() if count
+    }
 
 
 def _with(setting: str, members: int) -> str:

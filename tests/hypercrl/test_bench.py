@@ -68,6 +68,11 @@ def test_all_methods(tmp_path):
         (["seed=0", "+note=first"], "no setting 'note'"),
         (["env=push10,push", "protocol.num_tasks=6"], "the sequence push has 5 tasks"),
         (["seed=[0"], "seed"),
+        (["method=hnet,ewc", "method.members=3"], "method=ewc trains one network a task"),
+        (["protocol.order=[1,2],[1,1]"], "each once at most"),
+        (["planner.samples=50,0"], "planner.samples must be at least 1, not 0"),
+        (["planner.risk=mean,worst"], "planner.risk=worst needs"),
+        (["protocol.robots=1,7"], "must be a multiple of 7"),
     ],
 )
 def test_a_mistake_in_any_cell_is_found_before_any_runs(tmp_path, words, wanted):

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
+from hypercrl.config.compose import composed
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault
 
@@ -115,8 +116,12 @@ def message(capsys, *words):
             "preset is the name of one choice, not true. Choices: paper, quick, ",
         ),
         ("hydra/launcher=null", "hydra/launcher is the name of one choice"),
-        ("env.tasks=[1]", "task 0: a task is a mapping such as {task: push"),
-        ("env.tasks=[{1: push}]", "task 0: a task is a mapping such as {task: push"),
+        ("env.tasks=[1]", "task 1: a task is a mapping such as {task: push"),
+        ("env.tasks=[{1: push}]", "task 1: a task is a mapping such as {task: push"),
+        (
+            "env.tasks=[{task: workbench, goal: puck, at: 3}]",
+            "the puck can be brought to places from",
+        ),
         ("env.tasks=[{task: gym, id: Reacher-v5, reward: 5}]", "5 names no function"),
         ("env.tasks=[{task: gym, id: Reacher-v5, options: 5}]", "options are a mapping"),
         ("planner.std=inf", "planner.std must be a finite number, not inf."),
@@ -129,6 +134,61 @@ def message(capsys, *words):
 def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys):
     assert says in message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", word)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "exploration.burst_steps=5",
+            "burst_steps has no effect with exploration.burst_share=0.0:",
+        ),
+        (
+            "planner.interpolation=cubic",
+            "has no effect with planner.knots=null: give planner.knots ",
+        ),
+        (
+            "method.members=2 planner.risk_alpha=0.2",
+            "with planner.risk=mean: give planner.risk=cvar",
+        ),
+        (
+            "'planner={risk_beta: 2}'",
+            "planner.risk_beta has no effect with planner.risk=mean: give",
+        ),
+        (
+            "memory=hopfield memory.form=layer memory.window=5",
+            "memory.window has no effect with mem",
+        ),
+        (
+            "memory=hopfield memory.patterns=5",
+            "give memory.form=layer or both beside it, or leave it",
+        ),
+        (
+            "memory=titans_mal memory.chunk=4",
+            "has no effect with memory.inner=linear: give memory.in",
+        ),
+        ("protocol.blur=5", "protocol.blur=5 has no effect on one task"),
+        ("protocol.num_tasks=null protocol.order=[2] protocol.blur=5", "has no effect on one task"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsys):
+    given = [*TINY, *shlex.split(words)]
+    assert says in message(capsys, "train", *given, f"run_dir={tmp_path / 'run'}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("exploration.burst_share=0.2", "exploration.burst_steps=5"),
+        ("planner.knots=2", "planner.interpolation=cubic"),
+        ("planner.risk=cvar", "planner.risk_alpha=0.2"),
+        ("memory=hopfield", "memory.form=both", "memory.window=5", "memory.patterns=5"),
+        ("protocol.num_tasks=2", "protocol.blur=5"),
+    ],
+)
+def test_a_setting_that_has_an_effect_is_taken(words):
+    composed("train", [*TINY, *words])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +284,21 @@ def test_memory_that_runs_out_and_lost_gpus_are_no_mistakes_but_one_message(
     monkeypatch.setattr("hypercrl.commands.tasks.run", ends)
     with pytest.raises(SystemExit) as ended:
         main(["tasks"])
+    assert ended.value.code == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"hypercrl: {wanted}")
+
+
+@pytest.mark.parametrize("name", ["memory", "torch's memory", "Triton"])
+def test_no_account_of_hydras_stands_beside_that_message(name, tmp_path, capsys, monkeypatch):
+    error, code, wanted = ENDS[name]
+
+    def ends(*_):
+        raise error
+
+    monkeypatch.setattr("hypercrl.training.run.build", ends)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *TINY, f"run_dir={tmp_path / 'run'}"])
     assert ended.value.code == code
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"hypercrl: {wanted}")

@@ -1,5 +1,7 @@
 """What cannot fit is refused before anything is built, and what fits is not."""
 
+import shlex
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -23,10 +25,15 @@ CPU = torch.device("cpu")
         ("planner.samples=1000000000", "planner.samples"),
         ("protocol.replay_capacity=1000000000", "protocol.replay_capacity"),
         ("protocol.batch_size=1000000000", "protocol.batch_size"),
+        ("memory=kda memory.writes=1000000000", "memory.writes"),
+        ("memory=hopfield memory.form=layer memory.patterns=1000000000", "memory.patterns"),
+        ("memory=sse memory.partitions=1000000000", "memory.partitions"),
+        ("memory=hybrid 'memory.settings={writes: 1000000000}'", "memory.settings.writes"),
     ],
 )
 def test_sizes_that_cannot_fit_are_named(word, key, tmp_path, capsys):
-    said = message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", word)
+    episode = ["protocol.random_steps=60", f"run_dir={tmp_path / 'run'}"]  # room for windows
+    said = message(capsys, "train", *TINY, *episode, *shlex.split(word))
     assert f"hypercrl: {key}" in said
     assert "GiB of memory at least, and cpu has" in said
     assert not list(tmp_path.iterdir())

@@ -4,10 +4,22 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from hard_tasks import HARD, HardCell, cells, record, table  # noqa: E402
+from hard_tasks import HARD, HardCell, cells, main, record, table  # noqa: E402
+
+
+def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch):
+    words = ["hard_tasks.py", "--out", str(tmp_path / "out"), "--only", "slide/*,slyde/*"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "--only 'slyde/*': no cell is named so" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def logged(folder, *rows):

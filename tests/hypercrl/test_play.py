@@ -55,6 +55,13 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     assert reacher.endswith(", no success")
 
 
+def test_one_task_and_all_of_them_are_not_shown_at_once(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["play", f"run={run}", "tiled=true", "task=2"])
+    assert ended.value.code == 2
+    assert "tiled=true shows all tasks and task= one of them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("task", "unit"), [("{task: push}", " m"), (MEASURED, "")])
 def test_a_distance_has_the_unit_of_its_task(tmp_path, capsys, task, unit):
     short = ["protocol.planned_steps=0", "protocol.final_episodes=1", "dynamics.hidden=[8]"]

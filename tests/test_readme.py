@@ -1,0 +1,33 @@
+"""The README's first screen says what the pages of results say."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """Cells of the first table whose head matches, without bold and brackets."""
+    lines = (ROOT / page).read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if re.match(head, line))
+    rows = []
+    for line in [lines[first], *lines[first + 2 :]]:
+        if not line.startswith("|"):
+            break
+        rows.append([re.sub(r"[*()]", "", cell).strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_success_of_methods_is_that_of_the_evidence():
+    columns, *rows = table("docs/results/evidence.md", r"\|  \| keeps \| after 20 tasks")
+    found = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    (_, *shown, _), *claims = table("README.md", r"\| success on all tasks")
+    names = {"push20, twenty tasks": "push20, 20 tasks"}
+    for method, *values, keeps in claims:
+        evidence = found[method.split(",")[0]]
+        for sequence, value in zip(shown, values, strict=True):
+            column = names.get(sequence, f"{sequence}, 5 tasks")
+            assert value == evidence[column], (method, sequence)
+        size, unit = evidence["after 20 tasks"].split()
+        mebibytes = float(size) / {"MiB": 1, "KiB": 1024}[unit]
+        assert keeps.startswith(f"{mebibytes:.1f} MiB, "), method
