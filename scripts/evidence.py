@@ -9,7 +9,7 @@
 `run` takes the next cells (scripts/evidence_grid.py) of which docs/results/evidence keeps no
 result, as many at a time as there are cores, and ends in time; what has ended is in
 OUT/evidence.jsonl at once. Runs that were cut short lie in the folder --work, and go on from there
-while it is there.
+while it is there; with --unfinished cells that take longer than the call are begun as well.
 `take` merges such a file into docs/results/evidence, `table` draws docs/results/evidence.md.
 """
 
@@ -86,6 +86,7 @@ class TimedWorkers(LocalWorkers):
         usual: how long each takes.
         deadline: of time.monotonic().
         keep: called with every cell that has ended well.
+        unfinished: begin cells that would not end, too.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class TimedWorkers(LocalWorkers):
         usual: Usual,
         deadline: float,
         keep: Callable[[Cell], None],
+        unfinished: bool = False,
     ) -> None:
         super().__init__(slots, gpus, service)
+        self.unfinished = unfinished
         self.cells, self.usual, self.deadline, self.keep = cells, usual, deadline, keep
         self.refused = False
 
@@ -107,7 +110,8 @@ class TimedWorkers(LocalWorkers):
         if self._running and taken + self._threads(cell) > self.slots:
             return False
         usual = self.usual.seconds(self.cells[cell.name])
-        needed = 2 * STARTING if begun(cell) else STARTING + MARGIN * usual
+        goes_on = self.unfinished or begun(cell)
+        needed = 2 * STARTING if goes_on else STARTING + MARGIN * usual
         if time.monotonic() + needed > self.deadline:
             self.refused = True
             return False
@@ -158,7 +162,11 @@ def run(arguments: argparse.Namespace) -> None:
         watched(max(1, len(names))) as use,
         time_limit(deadline - time.monotonic()),
         served(names, min(slots, len(todo)), "auto", say) as service,
-        closing(TimedWorkers(slots, names, service, by_name, usual, deadline, keep)) as workers,
+        closing(
+            TimedWorkers(
+                slots, names, service, by_name, usual, deadline, keep, arguments.unfinished
+            )
+        ) as workers,
     ):
         run_grid(grid, workers, retries=1, console=Console(width=200))
     for cell in grid:
@@ -275,6 +283,11 @@ def main() -> None:
     runs.add_argument("--workers", type=int, help="cores to fill; all")
     runs.add_argument("--work", type=Path, default=Path("/tmp/evidence"), help="of the runs")
     runs.add_argument("--device", choices=("cpu", "cuda"), help="auto where it is not given")
+    runs.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="begin what would not end; the next call on this machine goes on with it",
+    )
     runs.add_argument("--agents", default="", help="cells whose trained agents come back too")
     runs.add_argument("--commit", help="where the repository's is not to be had")
     runs.set_defaults(call=run)

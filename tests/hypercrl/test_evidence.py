@@ -149,15 +149,18 @@ def test_what_would_not_end_is_not_begun(evidence, tmp_path):
     margin, usual = evidence.MARGIN, evidence.Usual([{"cell": "push20/single/3", "seconds": 70.0}])
     needed = evidence.STARTING + margin * 70.0
 
-    def workers(slots: int, seconds: float):
+    def workers(slots: int, seconds: float, unfinished: bool = False):
         deadline = time.monotonic() + seconds
-        return evidence.TimedWorkers(slots, [], Service(), cells, usual, deadline, lambda _: None)
+        return evidence.TimedWorkers(
+            slots, [], Service(), cells, usual, deadline, lambda _: None, unfinished
+        )
 
     assert workers(1, needed + 10).room(cell)
     late = workers(1, needed - 10)
     assert not late.room(cell)
     with pytest.raises(evidence.TimeIsUp):
         late.finished()
+    assert workers(1, needed - 10, unfinished=True).room(cell)
     busy = workers(2 * cells[cell.name].column.threads - 1, needed + 10)
     busy._running = [Attempt(cell, cast(Any, None), 0, False)]
     assert not busy.room(cell)
