@@ -80,7 +80,7 @@ def test_the_demo_is_small_and_names_no_code():
 def test_the_demo_plays_all_its_tasks_to_success_and_films_them(tmp_path, capsys):
     main(["play", f"run={DEMO}", "size=64"])
     *lines, said = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert [line.split()[1] for line in lines] == ["1/3:", "2/3:", "3/3:"]
     assert all(re.search(r"episode 1: .* in 60 steps, success", line) for line in lines)
     assert said == f"video: {DEMO}.mp4"
     film = imageio.imread(tmp_path / f"{DEMO}.mp4")
@@ -91,7 +91,7 @@ def test_the_demo_plays_all_its_tasks_to_success_and_films_them(tmp_path, capsys
 def test_the_demo_is_played_as_asked(short_episodes, tmp_path, capsys):
     main(["play", f"run={DEMO}", "video=null", "episodes=2", "task=2"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["2/3", "2/3"]
+    assert [line.split()[1] for line in lines] == ["2/3:", "2/3:"]
     assert not list(tmp_path.iterdir())
 
 
