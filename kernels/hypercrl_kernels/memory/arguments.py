@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 MAX_KEYS = 128  # a kernel's program holds a state's keys in registers
-KEPT = 1024  # problems of an operation that stay known; sequences come in many lengths
+KEPT = 1024  # problems that stay known, or prepared; sequences come in many lengths
 
 Result = TypeVar("Result")
 

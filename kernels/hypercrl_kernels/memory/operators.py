@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,33 @@ def product_precision(x: Tensor) -> str:
 def precision_of(dtype: torch.dtype) -> str:
     """`product_precision` of blocks of that dtype."""
     return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+class Sized(Protocol):
+    """What is known of all sequences that a kernel walks along."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def keys(self) -> int: ...
+    @property
+    def values(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+def sizes_of(problem: Sized) -> dict[str, int | float | str]:
+    """The constants of kernels that say it."""
+    return {
+        "length": problem.length,
+        "HEADS": problem.heads,
+        "KEYS": problem.keys,
+        "WIDTH": padded(problem.keys),
+        "VALUES": problem.values,
+        "DOT": precision_of(problem.dtype),
+    }
 
 
 def unwritten(outputs: Sequence[Unwritten], device: torch.device) -> list[Tensor | None]:

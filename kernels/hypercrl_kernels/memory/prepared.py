@@ -19,7 +19,6 @@ import torch
 import triton
 from torch import Tensor
 
-KEPT = 1024  # kernels that stay prepared for an operation; sequences come in many lengths
 ALIGNED = 16  # bytes; Triton compiles pointers that are multiples of it for wider loads
 
 

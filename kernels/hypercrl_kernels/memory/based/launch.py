@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.based.naive import feature_count
 from hypercrl_kernels.memory.based.triton import (
     based_back_kernel,
@@ -15,8 +16,8 @@ from hypercrl_kernels.memory.based.triton import (
     based_state_kernel,
     quotient_back_kernel,
 )
-from hypercrl_kernels.memory.operators import blocks, padded, power_of_2, precision_of
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.operators import blocks, padded, power_of_2, sizes_of
+from hypercrl_kernels.memory.prepared import PreparedKernel
 
 
 class Sizes(NamedTuple):
@@ -42,14 +43,9 @@ class Sizes(NamedTuple):
     def prepared(self, kernel: Any, columns: int, **own: float) -> PreparedKernel:
         """With a grid of [columns, programs], and constants that this kernel alone has."""
         constants = {
-            "length": self.length,
-            "HEADS": self.heads,
-            "KEYS": self.keys,
-            "WIDTH": padded(self.keys),
-            "VALUES": self.values,
+            **sizes_of(self),
             "OUT": padded(self.values),
             "BLOCK": self.block,
-            "DOT": precision_of(self.dtype),
             **own,
         }
         return PreparedKernel(kernel, (columns, self.programs), constants, {"num_warps": 4})

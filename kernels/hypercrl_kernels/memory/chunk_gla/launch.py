@@ -11,14 +11,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.chunk_gla.delta_triton import (
     delta_backward_kernel,
     delta_forward_kernel,
 )
 from hypercrl_kernels.memory.chunk_gla.triton import gla_backward_kernel, gla_forward_kernel
 from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem, problem_of
-from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, sizes_of, unwritten
+from hypercrl_kernels.memory.prepared import PreparedKernel
 
 MANY = 528
 """Sequences and heads with which there is more than one warp for each quarter of an H100's
@@ -76,17 +77,12 @@ def gradients_of(p: Problem, decay: torch.dtype) -> tuple[Unwritten, ...]:
 def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
     delta: dict[str, int | float | str] = {"PARTS": p.parts} if p.strength else {}
     return delta | {
+        **sizes_of(p),
         "scale": p.scale,
-        "length": p.length,
-        "HEADS": p.heads,
-        "KEYS": p.keys,
-        "WIDTH": padded(p.keys),
-        "VALUES": p.values,
         "CHUNK": chunk,
         "LEVELS": chunk.bit_length() - 1,
         "STARTS": p.starts,
         "VARLEN": p.varlen,
-        "DOT": precision_of(p.dtype),
     }
 
 

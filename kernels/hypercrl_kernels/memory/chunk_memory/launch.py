@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.chunk_memory.backward_triton import backward_kernel
 from hypercrl_kernels.memory.chunk_memory.forward_triton import forward_kernel
-from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, sizes_of, unwritten
+from hypercrl_kernels.memory.prepared import PreparedKernel
 
 FEW = 128  # programs, about as many as a large GPU has multiprocessors
 
@@ -223,12 +224,8 @@ def choose_launches(p: Problem, save: bool) -> tuple[Launch, Launch]:
 
 def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
     return {
+        **sizes_of(p),
         "scale": p.scale,
-        "length": p.length,
-        "HEADS": p.heads,
-        "KEYS": p.keys,
-        "WIDTH": padded(p.keys),
-        "VALUES": p.values,
         "CHUNK": chunk,
         "DECAY": 2 if p.fixed else p.decay,
         "STRENGTH": p.strength,
@@ -238,7 +235,6 @@ def _constants(p: Problem, chunk: int) -> dict[str, int | float | str]:
         "SINGLE": p.single(chunk),
         "VARLEN": p.varlen,
         "PARTS": p.parts,
-        "DOT": precision_of(p.dtype),
     }
 
 

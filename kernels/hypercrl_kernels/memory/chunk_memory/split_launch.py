@@ -12,12 +12,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.chunk_memory.gradients_triton import gradients_kernel
 from hypercrl_kernels.memory.chunk_memory.inverse_triton import inverse_kernel
 from hypercrl_kernels.memory.chunk_memory.launch import Launch, Problem
 from hypercrl_kernels.memory.chunk_memory.walk_triton import walk_back_kernel, walk_kernel
-from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, precision_of, unwritten
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.operators import Unwritten, blocks, padded, sizes_of, unwritten
+from hypercrl_kernels.memory.prepared import PreparedKernel
 
 CHUNK = 64  # rows of one of Hopper's warp-group products
 BEFORE, AFTER = 2, 3  # decay, an error's place in `Error`
@@ -112,13 +113,9 @@ def _block(p: Problem, launch: Launch) -> int:
 
 def _constants(p: Problem) -> dict[str, int | float | str]:
     return {
+        **sizes_of(p),
         "scale": p.scale,
-        "length": p.length,
         "segments": p.segments,
-        "HEADS": p.heads,
-        "KEYS": p.keys,
-        "WIDTH": padded(p.keys),
-        "VALUES": p.values,
         "CHUNK": CHUNK,
         "DECAY": p.decay,
         "STRENGTH": p.strength,
@@ -128,7 +125,6 @@ def _constants(p: Problem) -> dict[str, int | float | str]:
         "WHOLE": not p.varlen and p.length % CHUNK == 0,
         "SEARCH": p.segments.bit_length() if p.varlen else 0,
         "PARTS": p.parts,
-        "DOT": precision_of(p.dtype),
     }
 
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.mlp_memory.backward_triton import mlp_walk_back_kernel
 from hypercrl_kernels.memory.mlp_memory.forward_triton import mlp_walk_kernel
-from hypercrl_kernels.memory.operators import chunk_slots, padded, precision_of
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.operators import chunk_slots, padded, sizes_of
+from hypercrl_kernels.memory.prepared import PreparedKernel
 
 
 class Problem(NamedTuple):
@@ -37,11 +38,7 @@ class Problem(NamedTuple):
         # Of float32, more would not fit into shared memory.
         block = 16 if self.dtype == torch.float32 and self.chunk == 64 else 32
         constants = {
-            "length": self.length,
-            "HEADS": self.heads,
-            "KEYS": self.keys,
-            "WIDTH": padded(self.keys),
-            "VALUES": self.values,
+            **sizes_of(self),
             "OUT": padded(self.values),
             "HIDDEN": self.hidden,
             "BLOCK": min(block, padded(self.hidden)),
@@ -51,7 +48,6 @@ class Problem(NamedTuple):
             "MOMENTUM": self.momentum,
             "SILU": self.silu,
             "VARLEN": self.varlen,
-            "DOT": precision_of(self.dtype),
             **own,
         }
         options = {"num_warps": 4, "num_stages": 1}

@@ -7,8 +7,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypercrl_kernels.memory.arguments import KEPT
 from hypercrl_kernels.memory.operators import blocks, power_of_2
-from hypercrl_kernels.memory.prepared import KEPT, PreparedKernel
+from hypercrl_kernels.memory.prepared import PreparedKernel
 from hypercrl_kernels.memory.scan.triton import scan_back_kernel, scan_kernel
 
 
