@@ -23,7 +23,7 @@ from evidence_grid import STANDARD, check_patterns, fits
 from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
-from timed_cells import run_for
+from timed_cells import options, run_for
 
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import to_json
@@ -299,15 +299,7 @@ def _while_learned(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="*", help="further settings, of every cell")
-    parser.add_argument("--seconds", type=float, default=280.0, help="in all, saving included")
-    parser.add_argument("--out", type=Path, help="folder of what is to come back")
-    parser.add_argument("--only", default="*", help="patterns of cells: 'slide/*,push/bursts/0'")
-    parser.add_argument("--workers", type=int, help="cells at a time; as many as there are cores")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/hard_tasks"), help="of the runs")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="auto where it is not given")
-    parser.add_argument("--commit", help="is kept in every line")
+    parser = options(__doc__ or "", "hard_tasks", 280.0, "slide/*,push/bursts/0")
     parser.add_argument("--table", type=Path, help="show what is kept in this file, run nothing")
     arguments = parser.parse_intermixed_args()
     if not (arguments.table or arguments.out):

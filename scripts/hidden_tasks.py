@@ -32,7 +32,7 @@ from evidence_records import read_lines
 from hidden_readout import FLOOR, STEPS, Episodes, hidden_episodes, read_out
 from omegaconf import OmegaConf
 from rich.console import Console
-from timed_cells import run_for
+from timed_cells import options, run_for
 
 from hypercrl.base.cores import cores
 from hypercrl.base.errors import UserError
@@ -393,16 +393,8 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="*", help="further settings, of every cell")
-    parser.add_argument("--seconds", type=float, default=230.0, help="in all, read-outs included")
-    parser.add_argument("--out", type=Path, help="folder of what is to come back")
-    parser.add_argument("--only", default="*", help="patterns of cells: 'push_hidden/*,*/told/0'")
-    parser.add_argument("--workers", type=int, help="cells at a time; as many as there are cores")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/hidden_tasks"), help="of the runs")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="auto where it is not given")
+    parser = options(__doc__ or "", "hidden_tasks", 230.0, "push_hidden/*,*/told/0")
     parser.add_argument("--read", type=int, default=READ, help="episodes to read out of")
-    parser.add_argument("--commit", help="is kept in every line")
     parser.add_argument("--take", type=Path, nargs="+", help="keep what these files hold, run none")
     arguments = parser.parse_intermixed_args()
     if not (arguments.take or arguments.out):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from evidence import gpu_names, time_limit
 from rich.console import Console
@@ -12,6 +14,29 @@ from hypercrl.base.cores import cores
 from hypercrl.bench import Cell, LocalWorkers, run_grid
 from hypercrl.bench.mps import served
 from hypercrl.runs.run_folder import FAILURE
+
+
+def options(about: str, name: str, seconds: float, example: str) -> argparse.ArgumentParser:
+    """What all such grids take on the command line.
+
+    Args:
+        about: the script's docstring.
+        name: of the folder in /tmp that runs are in.
+        seconds: how long it takes where nothing else is said.
+        example: of --only.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="further settings, of every cell")
+    parser.add_argument(
+        "--seconds", type=float, default=seconds, help="in all, saving and reading included"
+    )
+    parser.add_argument("--out", type=Path, help="folder of what is to come back")
+    parser.add_argument("--only", default="*", help=f"patterns of cells: {example!r}")
+    parser.add_argument("--workers", type=int, help="cells at a time; as many as there are cores")
+    parser.add_argument("--work", type=Path, default=Path("/tmp") / name, help="of the runs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="auto where it is not given")
+    parser.add_argument("--commit", help="is kept in every line")
+    return parser
 
 
 def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: int | None) -> None:
