@@ -1,7 +1,6 @@
 """A boundary over which episodes of the old task give way to the new one's."""
 
 import gymnasium
-import pytest
 from killed_runs import assert_same, learned, outcome, saved_and_killed
 from linear_world import LinearWorld
 
@@ -29,7 +28,6 @@ WORDS = (
     "protocol.updates=2",
     "protocol.final_episodes=1",
 )
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def test_the_old_task_fades_out(tmp_path):

@@ -122,7 +122,6 @@ SMALL = (*FEW_STEPS, "env=push", "protocol.num_tasks=1", "seed=2")
 BURSTS = ("exploration.kind=disagreement", "exploration.burst_share=0.5")
 
 
-@pytest.mark.usefixtures("no_report")
 def test_robots_in_a_burst_do_what_was_planned_for_it(tmp_path, monkeypatch):
     """Of three robots each on its own; all others do something else."""
     act, add = Agent.act, Learner.add

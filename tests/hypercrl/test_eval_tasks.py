@@ -52,7 +52,7 @@ def test_what_forgetting_and_transfer_need_is_measured(run):
     assert result["chaudhry_forgetting"] is None  # the best of what was not measured is unknown
 
 
-def test_scores_are_those_of_a_run_that_evaluates_all(run, tmp_path, no_report):
+def test_scores_are_those_of_a_run_that_evaluates_all(run, tmp_path):
     whole = tmp_path / "whole"
     main(["train", *SMALL, "protocol.eval_tasks=null", f"run_dir={whole}"])
     for name in ("scores", "success", "prediction_error"):
@@ -80,7 +80,7 @@ def test_of_many_tasks_there_is_room_for_some():
     assert gaps == {5, 6}
 
 
-def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch, no_report):
+def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch):
     again = tmp_path / "again"
     saved = saved_and_killed(
         again, SMALL, (3, 100, 170), monkeypatch, counts=lambda tree: len(tree["scores"]) == 2
@@ -89,7 +89,7 @@ def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch, n
     assert outcome(again) == outcome(run)
 
 
-def test_robots_of_tasks_that_are_long_past_are_let_go(tmp_path, monkeypatch, no_report):
+def test_robots_of_tasks_that_are_long_past_are_let_go(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "TASKS_KEPT", 2)
     kept, keep = [], evaluation.Evaluator._keep
 

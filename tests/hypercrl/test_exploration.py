@@ -77,7 +77,6 @@ PLANNED_FOR = (
 )
 
 
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("words", [RANDOM, PLANNED_FOR], ids=["random", "disagreement"])
 def test_a_run_goes_on_in_the_midst_of_a_burst(words, tmp_path, monkeypatch):
     starts = []

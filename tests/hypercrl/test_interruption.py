@@ -30,7 +30,6 @@ SMALL = (
     "protocol.checkpoint_every=1000",
     "seed=2",
 )
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +41,7 @@ def short_episodes():
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, no_report, short_episodes):
+def straight(tmp_path_factory, short_episodes):
     path = tmp_path_factory.mktemp("runs") / "straight"
     main(["train", *SMALL, f"run_dir={path}"])
     return path

@@ -17,18 +17,17 @@ from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.position import Position
 
 SMALL = (*FEW_STEPS, "method=coreset", "protocol.checkpoint_every=10")
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory, no_report):
+def ended(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     main(["train", *SMALL, f"run_dir={path}"])
     return path
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, train_and_stop, no_report):
+def stopped(tmp_path_factory, train_and_stop):
     path = tmp_path_factory.mktemp("runs") / "run"
     train_and_stop(*SMALL, f"run_dir={path}", after=57)
     return path

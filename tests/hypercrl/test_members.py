@@ -29,7 +29,6 @@ from hypercrl_kernels import GaussianLayers, LinearPolicies, follow, rollout
 
 ENSEMBLES = ["hnet", "chunked_hnet", "single", "finetune", "multitask"]  # one of each class
 SMALL = (*FEW_STEPS, "env=push", "protocol.num_tasks=2", "seed=2")
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def generator(seed=0):

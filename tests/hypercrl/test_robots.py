@@ -25,7 +25,6 @@ FOUR = (
 )
 """No round of robots ends where an update is due."""
 MEMORY = ("memory=gru", "memory.width=8", "context.burn_in=2", "context.horizon=2")
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def train(path, *words):
@@ -39,7 +38,7 @@ def records(path, kind):
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory, no_report):
+def four(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "four")
 
 
