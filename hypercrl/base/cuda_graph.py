@@ -107,7 +107,7 @@ class CapturedSteps:
         generators: CUDA generators that it draws from.
     """
 
-    AT_ONCE = 10
+    AT_ONCE: int = 10
 
     def __init__(
         self,
