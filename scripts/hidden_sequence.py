@@ -82,7 +82,7 @@ def cells(only: str = "*") -> Iterator[SequenceCell]:
     memories = ("free", "frozen", "distilled")
     stages = (
         ((0,), ORDERS, memories),
-        ((0,), ("frame first",), ("told", "none", *STRENGTHS)),
+        ((0,), ("frame first",), ("told",)),
         ((1,), ORDERS, memories),
         (range(SEEDS), ORDERS, VARIANTS),
     )
