@@ -78,7 +78,7 @@ def test_the_grid_is_made_of_settings_that_there_are():
     assert len(names) == SEEDS * (len(HIDDEN) * (3 + len(ENCODERS)) + len(causes))
     every = [word for sequence, model in causes for word in CAUSES[sequence][model]]
     composed("train", [*HiddenCell("frame_hidden", "gru", 0).words(), *every])
-    assert not HiddenCell("door_hidden", "none: 200 random episodes", 0).remembers
+    assert not HiddenCell("door_hidden", "told: 200 random episodes", 0).remembers
     for cell in cells("*/told/0,*/gru/0"):
         config = composed("train", cell.words())
         assert config.seed == 0
