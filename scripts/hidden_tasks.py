@@ -266,7 +266,7 @@ def read_outs(
 ) -> dict[str, dict[str, float] | None]:
     """Of the cells with a memory what is read out of them, as far as there is time."""
     remembering = [(c, folder) for c, folder in ended if c.remembers]
-    with ProcessPoolExecutor(arguments.workers or cores(), get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(cores(), get_context("forkserver")) as pool:
         episodes: dict[str, Episodes] = {}
         for sequence in dict.fromkeys(cell.sequence for cell, _ in remembering):
             words = [*HiddenCell(sequence, "told", UNUSED_SEED).words(), "device=cpu"]
