@@ -219,7 +219,12 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def record(cell: HardCell, folder: Path) -> dict[str, Any]:
-    """Settings of a cell, and what came of it.
+    """Settings of a cell, and what came of it."""
+    return {"cell": cell.name, "words": cell.words(), **came_to(folder)}
+
+
+def came_to(folder: Path) -> dict[str, Any]:
+    """What came of a run, also of one that was cut short.
 
     In "tasks" the evaluation of each task at the end of its own training, where it came to that; in
     "end" those of all tasks after the last one. In "solved" of each task begun its planned
@@ -239,8 +244,6 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
             task = str(one["task"])
             solved[task] = solved.get(task, "") + str(int(one["success"]))
     return {
-        "cell": cell.name,
-        "words": cell.words(),
         "ended": ended,
         "tasks": [_short(own[task]) for task in sorted(own)],
         "end": [_short(one) for one in evals if ended and one["env_steps"] == last],

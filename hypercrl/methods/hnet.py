@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, Hypernetwork
+from hypercrl.dynamics.model import Layers
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.clipping import clip_and_step
 from hypercrl.methods.hnet_fused import fused_step, why_not_fused
@@ -96,6 +97,10 @@ class Hnet(Method):
     def _weights(self, task: int) -> Tensor:
         written = self.hypernetwork(_rows([self.embeddings[task]]))
         return written[0] if self.members == 1 else written
+
+    def _old_layers(self) -> list[Layers]:
+        """Those that they are held at."""
+        return [self.model.layout.split(weights) for weights in self.targets]
 
     @torch.no_grad()
     def activations(self, task: int, batch: Batch) -> dict[str, list[Tensor]]:

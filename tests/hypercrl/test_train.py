@@ -127,7 +127,7 @@ def test_exploration_differs_between_tasks(hnet_run):
 KILLED_IN_EVERY_TEST = ("hnet", "derpp", "ftl_task")
 WITH_A_MEMORY = (
     ("memory=gru", "method=hnet", "context.into=hypernetwork"),
-    ("memory=gru", "method=finetune", "context.into=film", "context.protect=none"),
+    ("memory=gru", "method=finetune", "context.into=film", "context.protect=distil"),
 )
 SHORT = (
     "protocol.random_steps=30",
