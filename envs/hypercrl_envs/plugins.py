@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hypercrl_envs.checked import shown, told
@@ -38,18 +38,16 @@ def installed(kind: str) -> dict[str, list[EntryPoint]]:
         kind: methods, planners, memories or tasks.
     """
     found: dict[str, list[EntryPoint]] = {}
-    for point in _all_installed(tuple((place, _changed(place)) for place in sys.path)).select(
-        group=f"hypercrl.{kind}"
-    ):
+    for point in _points(kind, tuple((place, _changed(place)) for place in sys.path)):
         found.setdefault(point.name, []).append(point)
     return found
 
 
-@lru_cache(1)
-def _all_installed(places: tuple[tuple[str, int], ...]) -> EntryPoints:  # noqa: ARG001
+@lru_cache(8)
+def _points(kind: str, places: tuple[tuple[str, int], ...]) -> Sequence[EntryPoint]:  # noqa: ARG001
     """Read once for what `sys.path` is now, and anew when a package comes or goes in it: with a
     hundred packages that is a seventh of the time in which settings are composed."""
-    return entry_points()
+    return tuple(entry_points(group=f"hypercrl.{kind}"))
 
 
 def _changed(place: str) -> int:
