@@ -241,6 +241,11 @@ def _held(value: float, least: float, sign: int = 1) -> str:
     return text if math.isnan(value) or value >= least - 1e-9 else f"**{text}**"
 
 
+def _hardware(machine: str) -> str:
+    """The GPU alone, or the processor with its threads; one was written as "1 threads"."""
+    return machine.partition(";")[0].replace(", 1 threads", ", 1 thread")
+
+
 def _section(
     name: str,
     benchmarks: Mapping[str, Benchmark],
@@ -248,7 +253,7 @@ def _section(
     images: Path,
 ) -> str:
     benchmark, mine = benchmarks[name], records[name]
-    origin = sorted({f"{r['git']} on {r['machine'].partition(';')[0]}" for r in mine})
+    origin = sorted({f"{r['git']} on {_hardware(r['machine'])}" for r in mine})
     words = " ".join(SEQUENCES[name].words)
     seen = {(r["env_steps"], r["updates"]) for r in mine}
     budget = "; ".join(f"{count(steps)} steps and {count(ups)} updates" for steps, ups in seen)

@@ -205,12 +205,15 @@ class HiddenCell:
         if self.model.startswith(LONG):
             own.append(f"context.burn_in={hidden.long}")
         own += CAUSES[self.sequence].get(self.model, ())
-        return [f"env={env}", *COMMON, *hidden.words, *own, f"seed={self.seed}"]
+        words = (*COMMON, *hidden.words, *own)
+        return [f"env={env}", *filter(self._matters, words), f"seed={self.seed}"]
 
     def settings(self, words: Sequence[str]) -> dict[str, str]:
-        """What words say, but for the training of a memory where there is none."""
-        said = dict(word.split("=", 1) for word in words)
-        return {k: v for k, v in said.items() if self.remembers or not k.startswith("context.")}
+        """What words say; those of records from before may train a memory where there is none."""
+        return dict(word.split("=", 1) for word in filter(self._matters, words))
+
+    def _matters(self, word: str) -> bool:
+        return self.remembers or not word.startswith("context.")
 
 
 def cells(only: str = "*") -> Iterator[HiddenCell]:

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
+from hypercrl.config.ignored import check_used, ignored_words
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import TrainConfig, register
@@ -101,23 +102,31 @@ class Grid:
         return Cell(name, overrides, folder, self.suite.command)
 
     def _compose_cells(self) -> list[DictConfig]:
-        """Compose, and so check, every configuration that differs in more than its seed."""
+        """Compose, and so check, every configuration that differs in more than its seed.
+
+        A setting that has an effect on some cells alone is left to these: memory=none,gru
+        context.windows=8 is one grid.
+        """
         register()
-        different = {
-            tuple(o for o in cell.overrides if not o.startswith("seed=")): cell.overrides
-            for cell in self.cells
-        }
-        configs = []
+        different = {_but_seed(cell): cell.overrides for cell in self.cells}
+        configs: dict[tuple[str, ...], DictConfig] = {}
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-            for overrides in different.values():
+            for which, overrides in different.items():
                 with composing(self.suite.command, overrides):
                     config = compose(self.suite.command, list(overrides))
                     check_composed(self.suite.command, config, overrides)
                 if self.suite is TRAINING:
                     check_together(cast(TrainConfig, OmegaConf.to_object(config)))
-                configs.append(config)
-        return configs
+                configs[which] = config
+        check_used(zip(configs.values(), different.values(), strict=True))
+        ignored = {which: ignored_words(configs[which], different[which]) for which in different}
+        self.cells = [
+            replace(cell, overrides=tuple(w for w in cell.overrides if w not in ignored[which]))
+            for cell in self.cells
+            for which in [_but_seed(cell)]
+        ]
+        return list(configs.values())
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -153,6 +162,10 @@ class Grid:
                 )
         elif self.out.is_dir() and any(p.name != LOCK for p in self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
+
+
+def _but_seed(cell: Cell) -> tuple[str, ...]:
+    return tuple(word for word in cell.overrides if not word.startswith("seed="))
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:

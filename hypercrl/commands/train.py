@@ -29,8 +29,6 @@ def train(config: DictConfig) -> float:
     """
     console = Console()
     if config.resume is None:
-        if config.checkpoint is not None:
-            raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
         with begun(config, _run_dir(config)) as run:
             return _finish(run, console)
     _refuse_other_overrides()

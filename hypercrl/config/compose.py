@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hypercrl.base.paths import configs_dir
+from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.schema import register
 
@@ -24,6 +25,7 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = compose(command, list(overrides))
         check_composed(command, config, overrides)
+        check_used([(config, overrides)])
     return config
 
 

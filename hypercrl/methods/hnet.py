@@ -31,7 +31,10 @@ class HnetConfig(MethodConfig):
 
     beta: float = number(0.05, least=0, help="β, strength of the regulariser R")
     regularised_tasks: int | None = number(
-        None, least=1, help="old tasks, drawn at every step, that R is the mean over; null: all"
+        None,
+        least=1,
+        only_with=("beta",),
+        help="old tasks, drawn at every step, that R is the mean over; null: all",
     )
     l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")
     embedding_size: int = number(10, least=1, help="width of a task embedding")
@@ -42,7 +45,9 @@ class HnetConfig(MethodConfig):
     chunk_size: int | None = number(
         None, least=1, help="weights that are written at a time; null writes all at once"
     )
-    chunk_embedding_size: int = number(20, least=1, help="width of a chunk's embedding")
+    chunk_embedding_size: int = number(
+        20, least=1, only_with=("chunk_size",), help="width of a chunk's embedding"
+    )
 
 
 class Hnet(Method):

@@ -159,7 +159,8 @@ def git_revision() -> str:
 
 def machine(device: torch.device) -> str:
     """Processor, threads and, if used, the GPU."""
-    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cpu = f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
     return f"{torch.cuda.get_device_name(device)}; {cpu}" if device.type == "cuda" else cpu
 
 

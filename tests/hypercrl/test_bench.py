@@ -540,3 +540,15 @@ def test_a_narrow_table_cuts_no_header(tmp_path):
     assert "…" not in said
     for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
         assert word in said
+
+
+def test_a_setting_is_left_to_the_cells_that_it_has_an_effect_on(tmp_path):
+    words = ["memory=none,gru", "context.windows=4,8", "seed=0,1"]
+    cells = Grid([*words, *SMALL], tmp_path).cells
+    given = {cell.name: [w for w in cell.overrides if "windows" in w] for cell in cells}
+    assert len(given) == 8
+    assert given["1-context.windows=8-memory=none"] == []
+    assert given["1-context.windows=8-memory=gru"] == ["context.windows=8"]
+    for words in (["memory=none,gru", "inference.window=4"], ["memory=none", "context.windows=8"]):
+        with pytest.raises(UserError, match="has no effect with"):
+            Grid([*words, *SMALL], tmp_path)
