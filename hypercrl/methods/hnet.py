@@ -36,6 +36,12 @@ class HnetConfig(MethodConfig):
         only_with=("beta",),
         help="old tasks, drawn at every step, that R is the mean over; null: all",
     )
+    targets: str = choice(
+        "renewed",
+        "kept",
+        help="what R holds old outputs at: as they are when the present task begins, as in the "
+        "paper, or as they were when their own ended, so that what is lost does not add up",
+    )
     l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")
     embedding_size: int = number(10, least=1, help="width of a task embedding")
     hidden: list[int] = number(
@@ -57,8 +63,8 @@ class Hnet(Method):
     R like any others, t M of them in place of t.
 
     While task t is learned, R = (1/t) Σ_{j<t} ‖W*_j − h(e_j, θ + Δθ)‖² holds the outputs for old
-    embeddings at the values W*_j they had when t began; Δθ is the step that Adam is about to take.
-    The embedding follows the task loss alone.
+    embeddings at the values W*_j they had when t began, or with `targets=kept` when j ended; Δθ is
+    the step that Adam is about to take. The embedding follows the task loss alone.
     """
 
     ensembles = True
@@ -84,6 +90,8 @@ class Hnet(Method):
 
     def begin_task(self) -> None:
         old = self._old_outputs().detach() if self.tasks else None
+        if old is not None and self.config.targets == "kept":
+            old[: len(self.targets)] = self.targets
         super().begin_task()
         if old is not None:
             self.targets.copy_(old)

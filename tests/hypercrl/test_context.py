@@ -242,6 +242,11 @@ def test_a_second_task_reads_the_frozen_memory_and_the_first_is_kept(name, into)
         assert kept < first + 0.25
 
 
+def test_what_differs_from_window_to_window_cannot_be_kept():
+    with pytest.raises(UserError, match="targets=renewed"):
+        make("hnet", make_model("hypernetwork"), targets="kept")
+
+
 def test_frozen_is_frozen_and_free_is_free():
     for protect in ("freeze", "none"):
         method = make("single", make_model("film", protect=protect))
