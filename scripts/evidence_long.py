@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from evidence_grid import SEQUENCES
+from evidence_grid import METHODS, SEQUENCES
 from evidence_records import cell_of
 
 from hypercrl.metrics import Array, error_growth, forgetting, just_trained
@@ -117,7 +117,7 @@ def variants(base: str, benchmarks: Mapping[str, Benchmark]) -> tuple[str, list[
         return None
     methods = {method for name in names for method in benchmarks[name].methods}
     rows = []
-    for method in [m for m in benchmarks[names[0]].methods if m in methods]:
+    for method in [m for m in METHODS if m in methods]:
         for name in (base, *names):
             if name in benchmarks and method in benchmarks[name].methods:
                 rows.append([method, name, *_outcome(benchmarks[name], method)])
