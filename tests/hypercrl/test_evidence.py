@@ -344,7 +344,9 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
     assert found[2][0] == ["hnet", *late, "1.0 KiB", "1.50"]
     of_networks = used(records)
     assert of_networks is not None
-    assert of_networks[2] == [["hnet", "network", "1", "0.00 1.00 1.90", "0.00 10.0 19.0"]]
+    assert of_networks[2] == [
+        ["hnet", "push20", "network", "1", "0.00 1.00 1.90", "0.00 10.0 19.0"]
+    ]
     assert used(records[1:]) is None
     text, _, (alone,) = learned_late(evidence_page.benchmark_of("push20", records[:1]))
     assert "single" not in text
