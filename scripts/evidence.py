@@ -214,7 +214,10 @@ class Keeper:
     def failed(self, cell: Cell) -> None:
         """Of one that was given up why, and the end of what it said."""
         with suppress(OSError):
-            reason = (cell.folder / FAILURE).read_text(encoding="utf-8").strip()
+            if begun(cell):
+                reason = (cell.folder / FAILURE).read_text(encoding="utf-8").strip()
+            else:
+                reason = cell.last_words("hypercrl: ") or "never begun"
             said = cell.log.read_text(encoding="utf-8", errors="replace")[-2000:]
             with open(self.out / "failed.txt", "a", encoding="utf-8") as file:
                 file.write(f"{cell.name}: {reason}\n{said}\n\n")

@@ -263,7 +263,7 @@ def _section(
         f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
-        _pictures(name, benchmark, images),
+        _pictures(name, benchmark, _others(name, benchmarks), images),
     ]
     long = len(benchmark.tasks) > LONG
     of_variants = [r for other in benchmarks if SEQUENCES[other].of == name for r in records[other]]
@@ -344,10 +344,21 @@ def _against(reference: Array, final: Array) -> str:
     return f"{middle} [{fixed(low)}, {fixed(high)}]"
 
 
-def _pictures(name: str, benchmark: Benchmark, images: Path) -> str:
+def _others(name: str, benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
+    """The same sequence with other settings, by what their names have beside its own."""
+    return {
+        other.removeprefix(f"{name}_"): benchmark
+        for other, benchmark in benchmarks.items()
+        if SEQUENCES[other].of == name
+    }
+
+
+def _pictures(
+    name: str, benchmark: Benchmark, others: Mapping[str, Benchmark], images: Path
+) -> str:
     figures = {"success and its costs": ("costs", trade_offs(benchmark))}
     if len(benchmark.tasks) > LONG:
-        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark))
+        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark, others))
     lines = []
     for title, (kind, figure) in figures.items():
         file = images / f"evidence_{name}_{kind}.png"

@@ -66,7 +66,13 @@ def number(
 
 
 def choice(default: Any, *values: str, only_with: Sequence[str] = (), help: str = "") -> Any:
-    """A dataclass field that holds one of `values`; `only_with` as of `setting`."""
+    """A dataclass field that holds one of `values`; `only_with` as of `setting`.
+
+    Raises:
+        ValueError: the default is none of them.
+    """
+    if default is not None and default not in values:
+        raise ValueError(f"the default {default!r} is none of {', '.join(values)}")
     return field(default=default, metadata={"values": values, "only_with": only_with, "help": help})
 
 

@@ -38,6 +38,7 @@ class HnetConfig(MethodConfig):
     )
     targets: str = choice(
         "renewed",
+        "renewed",
         "kept",
         help="what R holds old outputs at: as they are when the present task begins, as in the "
         "paper, or as they were when their own ended, so that what is lost does not add up",

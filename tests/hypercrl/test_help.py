@@ -126,6 +126,11 @@ def test_limits_in_words(field, text):
     assert limits(field) == text
 
 
+def test_a_default_is_one_of_the_choices():
+    with pytest.raises(ValueError, match="'a' is none of b, c"):
+        choice("a", "b", "c")
+
+
 def test_a_setting_without_a_meaning_shows_its_limits():
     """Of a dataclass of one's own, which need not say what its fields mean."""
     assert Setting("method.own", "1.0", "", "≥0").text == "(≥0)"
