@@ -338,4 +338,4 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             )
         if np.isnan(action).any():
             raise ValueError(f"the action {action.tolist()} has NaN in it")
-        return np.clip(action, -1.0, 1.0)
+        return action.clip(-1.0, 1.0)  # np.clip takes twice as long
