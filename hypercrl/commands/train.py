@@ -48,6 +48,8 @@ def _finish(run: Run, console: Console) -> float:
         f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
+    if caution := experiment.method.caution(tasks):
+        console.print(f"[yellow]note[/]  {escape(caution)}", highlight=False)
     again = f"hypercrl train {in_shell('resume', folder.path)}"
     with continued_with(again), Progress(console, tasks) as progress:
         result = run.finish(progress)

@@ -183,6 +183,10 @@ class Method(nn.Module, ABC):
         """N, transitions or windows that a network is trained on in a step."""
         return len(batch) if self.members == 1 else batch.obs.shape[1]
 
+    def caution(self, tasks: int) -> str | None:  # noqa: ARG002
+        """What its user should know before so many tasks are learned; None: nothing."""
+        return None
+
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""
         return tensor_bytes([*self.parameters(), *self._stored()])

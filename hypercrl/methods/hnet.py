@@ -89,6 +89,17 @@ class Hnet(Method):
         self.embeddings = nn.ParameterList()
         self.register_buffer("targets", torch.empty(0, model.layout.numel))
 
+    def caution(self, tasks: int) -> str | None:
+        """See `Method`: networks of more tasks than the last layer has inputs lie too near."""
+        config = self.config
+        if config.chunk_size is not None or not config.hidden or tasks <= config.hidden[-1]:
+            return None
+        return (
+            f"{tasks} tasks and method.hidden={config.hidden}: hypernetworks narrower than there "
+            "are tasks forget (docs/results/many_tasks.md). A width of as many as tasks, with "
+            "method.targets=kept and method.beta=0.5, held a hundred."
+        )
+
     def begin_task(self) -> None:
         old = self._old_outputs().detach() if self.tasks else None
         if old is not None and self.config.targets == "kept":

@@ -160,6 +160,14 @@ def test_targets_are_what_is_written_now_or_what_was_when_a_task_ended():
         torch.testing.assert_close(method.targets, held, rtol=0, atol=1e-6)
 
 
+def test_more_tasks_than_a_hypernetwork_is_wide_are_cautioned_against():
+    narrow = make("hnet", hidden=[50, 8])
+    assert narrow.caution(8) is None
+    assert "9 tasks and method.hidden=[50, 8]" in (narrow.caution(9) or "")
+    assert make("chunked_hnet").caution(1000) is None
+    assert make("single").caution(1000) is None
+
+
 def test_without_its_regulariser_a_hypernetwork_forgets():
     errors = []
     for beta in (0.0, 1.0):
