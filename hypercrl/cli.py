@@ -171,6 +171,7 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
+    from hypercrl.config.compose import composed_once
     from hypercrl.config.help import command_help
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_choices, check_composed, composing, explained
@@ -221,7 +222,8 @@ def _run_with_hydra(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
         try:
-            decorate(job)()
+            with composed_once(words):
+                decorate(job)()
         except Exception:  # such as a sweeper's that got no score
             if not mistakes:
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
@@ -91,6 +92,27 @@ def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch):
     main(["play", "-m", "run=runs/0", "episodes=1", "seed=0,1"])
     assert capsys.readouterr().out.count("episode 1") == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_settings_are_composed_once_unless_a_file_of_the_users_may_say_the_mode(
+    tmp_path, monkeypatch
+):
+    def composed_in_all(words):
+        """How often, for a command that is refused as soon as its settings are there."""
+        count, compose = [], Hydra.compose_config
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Hydra, "compose_config", lambda *a, **k: count.append(1) or compose(*a, **k)
+            )
+            with pytest.raises(SystemExit):
+                main(["play", *words])
+        return len(count)
+
+    monkeypatch.chdir(tmp_path)
+    assert composed_in_all(["episodes=1"]) == 1
+    assert composed_in_all(["hydra.mode=RUN"]) == 2
+    (tmp_path / "configs").mkdir()
+    assert composed_in_all(["episodes=1"]) == 2
 
 
 def message(capsys, *words):
