@@ -10,6 +10,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from evidence_records import read_lines  # noqa: E402
 from hidden_sequence import (  # noqa: E402
     ORDERS,
     SEEDS,
@@ -20,6 +21,7 @@ from hidden_sequence import (  # noqa: E402
     record,
     table,
 )
+from hidden_tasks import KEPT, PAGE  # noqa: E402
 
 from hypercrl.config.compose import composed  # noqa: E402
 from hypercrl_envs import TaskSequence  # noqa: E402
@@ -73,3 +75,8 @@ def test_errors_are_over_what_all_see(tmp_path):
     folder = logged(tmp_path / "told", TASKS, True)
     (first, *_) = record(SequenceCell("frame first", "told", 0), folder)["tasks"]
     assert first["error"] == pytest.approx(0.01 * sqrt(14 / 10), rel=1e-3)
+
+
+def test_the_page_holds_what_is_kept():
+    kept = table(read_lines(KEPT.with_name("hidden_sequence.jsonl")))
+    assert kept in PAGE.read_text(encoding="utf-8")
