@@ -30,7 +30,7 @@ from hypercrl_envs import TaskSequence  # noqa: E402
 def test_the_grid_is_made_of_settings_that_there_are():
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names) == SEEDS * len(ORDERS) * len(VARIANTS)
-    config = composed("train", SequenceCell("densities first", "distilled, 100", 1).words())
+    config = composed("train", SequenceCell("densities first", "distilled at 100", 1).words())
     assert (config.context.protect, config.context.distil, config.seed) == ("distil", 100, 1)
     assert list(config.protocol.order) == [5, 1, 2, 3, 4]
     for variant, size in (("told", 14), ("free", 10)):
