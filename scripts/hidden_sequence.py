@@ -37,7 +37,7 @@ SHORTER = (
     *("protocol.first_updates=2000", "protocol.update_every=240", "protocol.updates=200"),
 )
 """Than on one task, `HIDDEN["frame_hidden"]`: 120 random episodes a task."""
-FROM_THE_START = {
+USUAL = {
     "told": (),
     "none": ("memory=none",),
     "free": ("memory=gru", "context.protect=none"),
@@ -45,10 +45,10 @@ FROM_THE_START = {
     "distilled": ("memory=gru", "context.protect=distil"),
 }
 STRENGTHS = {
-    f"distilled, {strength}": ("memory=gru", "context.protect=distil", f"context.distil={strength}")
+    f"distilled at {strength}": (*USUAL["distilled"], f"context.distil={strength}")
     for strength in (1, 100)
 }
-VARIANTS = FROM_THE_START | STRENGTHS
+VARIANTS = USUAL | STRENGTHS
 ORDERS = {"frame first": "[1,2,3,4,5]", "densities first": "[5,1,2,3,4]"}
 """What the first task has a memory find out: all about a frame, or next to nothing."""
 

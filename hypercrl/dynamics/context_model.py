@@ -95,13 +95,11 @@ class ContextModel(DynamicsModel):
         self.memory_rate = config.learning_rate
         self.context_config = config
         if config.protect == "distil":
-            self.before = deepcopy(self._memory()).requires_grad_(False)
-
-    def _memory(self) -> nn.ModuleList:
-        return nn.ModuleList([self.encoder, self.conditioning])
+            self.old_encoder = deepcopy(encoder).requires_grad_(False)
+            self.old_conditioning = deepcopy(conditioning).requires_grad_(False)
 
     def memory_parameters(self) -> list[nn.Parameter]:
-        return list(self._memory().parameters())
+        return [*self.encoder.parameters(), *self.conditioning.parameters()]
 
     def protect(self, tasks: int) -> None:
         """From the second task on encoder and conditioning stand still, if they are to be frozen.
@@ -121,7 +119,8 @@ class ContextModel(DynamicsModel):
     def begin_task(self) -> None:
         """Keep encoder and conditioning as the old tasks had them, if these are to be held."""
         if self.distils:
-            for kept, own in zip(self.before.parameters(), self.memory_parameters(), strict=True):
+            old = [*self.old_encoder.parameters(), *self.old_conditioning.parameters()]
+            for kept, own in zip(old, self.memory_parameters(), strict=True):
                 kept.copy_(own)
 
     def tokens(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -187,13 +186,12 @@ class ContextModel(DynamicsModel):
         reads of a context is free to change.
         """
         obs, action, next_obs = batch.obs, batch.action, batch.next_obs
-        encoder, conditioning = self.before
         inputs = self.inputs(obs, action)
         with torch.no_grad():
             tokens = self.tokens(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
-            earlier = _contexts(encoder, tokens)
-            wanted = [conditioning.network(layers, earlier)(inputs) for layers in old]
-        found = [self.conditioning.network(layers, contexts)(inputs) for layers in old]
+            earlier = _contexts(self.old_encoder, tokens)
+            wanted = [self.old_conditioning.network(w, earlier)(inputs) for w in old]
+        found = [self.conditioning.network(w, contexts)(inputs) for w in old]
         return len(obs) * F.mse_loss(torch.stack(found), torch.stack(wanted))
 
     def _open_loop(

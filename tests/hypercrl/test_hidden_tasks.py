@@ -136,7 +136,9 @@ def test_errors_are_over_what_all_see_and_tables_against_what_is_told(tmp_path, 
         take([new])
     text = page.read_text()
     assert "| gru | 1 | 0.60 | 0.75 |" in text
-    assert "Not measured: none, gated_deltanet, gla, sse, hgrn2, gru: long windows, gru: 3 ×" in text
+    assert (
+        "Not measured: none, gated_deltanet, gla, sse, hgrn2, gru: long windows, gru: 3 ×" in text
+    )
     assert "what stood here" not in text
     assert text.endswith("after\n")
     with pytest.raises(ValueError, match="frame_hidden"):
