@@ -41,6 +41,8 @@ DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
+STEADY = ("exploration.planned_std=0.1",)
+"""Less noise beside planned actions: 0.25 elsewhere."""
 SHORTER = (
     *("protocol.robots=32", "protocol.planned_steps=28000", "protocol.eval_every=28000"),
     "protocol.final_episodes=4",
@@ -148,17 +150,18 @@ HARD = {
         {
             **EXPLORING,
             # Fingers that hold a round knob have to stay closed while the hand turns: sequences
-            # through knots do that, and independent actions hardly ever.
+            # through knots do that, and noise beside the plans undoes it.
             "5 members, 2000 updates": (*MEMBERS, *UPDATES),
+            "5 members, steady": (*MEMBERS, *STEADY),
             "5 knots, 5 members": (*KNOTS, *MEMBERS),
-            "5 knots, 5 members, penalty": (*KNOTS, *PENALTY),
-            "5 knots, 5 members, 2000 updates": (*KNOTS, *MEMBERS, *UPDATES),
-            "5 knots, 5 members, penalty, 2000 updates": (*KNOTS, *PENALTY, *UPDATES),
-            "5 knots, 5 members, planned_std 0.1": (
-                *(*KNOTS, *MEMBERS, "exploration.planned_std=0.1"),
+            "5 knots, 5 members, steady": (*KNOTS, *MEMBERS, *STEADY),
+            "5 knots, 5 members, penalty, steady": (*KNOTS, *PENALTY, *STEADY),
+            "5 knots, 5 members, steady, 2000 updates": (*KNOTS, *MEMBERS, *STEADY, *UPDATES),
+            "5 knots, 5 members, penalty, steady, 2000 updates": (
+                *(*KNOTS, *PENALTY, *STEADY, *UPDATES),
             ),
-            "5 knots, 5 members, 8000 planned steps": (
-                *(*KNOTS, *MEMBERS, "protocol.planned_steps=8000"),
+            "5 knots, 5 members, steady, 8000 planned steps": (
+                *(*KNOTS, *MEMBERS, *STEADY, "protocol.planned_steps=8000"),
                 "protocol.replay_capacity=10000",
             ),
         },
