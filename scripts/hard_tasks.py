@@ -251,7 +251,8 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
 
     In "tasks" the evaluation of each task at the end of its own training, where it came to that; in
     "end" those of all tasks after the last one. In "solved" of each task begun its planned
-    episodes in training, in order, 1 for a success and 0 for none.
+    episodes in training, in order, 1 for a success and 0 for none; in "late" the mean return of the
+    last sixteen of these.
     """
     file = folder / "metrics.jsonl"
     metrics = read_lines(file) if file.exists() else []
@@ -262,10 +263,12 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
     last = max((one["env_steps"] for one in evals), default=0)
     ended = (folder / "result.json").exists()
     solved: dict[str, str] = {}
+    returns: dict[str, list[float]] = {}
     for one in metrics:
         if one["kind"] == "episode" and not one["random"]:
             task = str(one["task"])
             solved[task] = solved.get(task, "") + str(int(one["success"]))
+            returns.setdefault(task, []).append(one["return"])
     return {
         "cell": cell.name,
         "words": cell.words(),
@@ -273,6 +276,7 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
         "tasks": [_short(own[task]) for task in sorted(own)],
         "end": [_short(one) for one in evals if ended and one["env_steps"] == last],
         "solved": solved,
+        "late": {task: float(f"{mean(own[-16:]):.4g}") for task, own in returns.items()},
     }
 
 

@@ -59,7 +59,8 @@ def test_only_what_was_trained_to_its_end_counts(tmp_path):
 
 def test_episodes_in_training_are_counted_task_by_task(tmp_path):
     def episode(task, random, success):
-        return {"kind": "episode", "task": task, "random": random, "success": success}
+        outcome = {"success": success, "return": 100.0 if random else 3.0 * success}
+        return {"kind": "episode", "task": task, "random": random, **outcome}
 
     rows = [episode(1, True, True), episode(1, False, False), episode(1, False, True)]
     evaluation = {"return": 9.0, "prediction_error": 0.1, **evaluated(60, 1, 1, 1.0)}
@@ -68,6 +69,7 @@ def test_episodes_in_training_are_counted_task_by_task(tmp_path):
     logged(tmp_path, *rows)
     one = record(HardCell("door", "as it is", 0), tmp_path)
     assert one["solved"] == {"1": "01", "2": "0"}
+    assert one["late"] == {"1": 1.5, "2": 0.0}
     before_they_were_kept = {k: v for k, v in one.items() if k != "solved"}
     found = table([one, {**one, "solved": {"1": "0000"}}, before_they_were_kept])
     assert list(found.columns[-1].cells) == ["0.25, 0.00"]
