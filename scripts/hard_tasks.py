@@ -45,8 +45,8 @@ STEADY = ("exploration.planned_std=0.1",)
 GENTLE = ("exploration.random_std=0.35",)
 """Less noise beside planned actions, in place of 0.25; smaller random ones, in place of 0.8."""
 SHORTER = (
-    *("protocol.robots=32", "protocol.planned_steps=28000", "protocol.eval_every=28000"),
-    "protocol.final_episodes=4",
+    *("protocol.robots=32", "protocol.random_steps=2016", "protocol.planned_steps=28000"),
+    *("protocol.eval_every=28000", "protocol.final_episodes=4"),
 )
 """Of a hopper that is planned for over more steps, in as much time."""
 TWENTY = ("protocol.final_episodes=20",)

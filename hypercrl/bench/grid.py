@@ -89,7 +89,7 @@ class Grid:
         self.fixed = fixed
         combinations = itertools.product(*axes.values())
         self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
-        self.configs = self._compose_cells()
+        self.configs = compose_cells(self.cells)
 
     def _cell(self, values: dict[str, str]) -> Cell:
         moving = (*self.suite.named, *FREE)
@@ -99,25 +99,6 @@ class Grid:
         folder = self.out / "cells" / re.sub(r"[^A-Za-z0-9_.+-]+", "_", name)
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)
-
-    def _compose_cells(self) -> list[DictConfig]:
-        """Compose, and so check, every configuration that differs in more than its seed."""
-        register()
-        different = {
-            tuple(o for o in cell.overrides if not o.startswith("seed=")): cell.overrides
-            for cell in self.cells
-        }
-        configs = []
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-            for overrides in different.values():
-                with composing(self.suite.command, overrides):
-                    config = compose(self.suite.command, list(overrides))
-                    check_composed(self.suite.command, config, overrides)
-                if self.suite is TRAINING:
-                    check_together(cast(TrainConfig, OmegaConf.to_object(config)))
-                configs.append(config)
-        return configs
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -153,6 +134,30 @@ class Grid:
                 )
         elif self.out.is_dir() and any(p.name != LOCK for p in self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
+
+
+def compose_cells(cells: Sequence[Cell]) -> list[DictConfig]:
+    """Compose, and so check, every configuration of cells that differs in more than its seed.
+
+    Raises:
+        UserError: a setting that does not exist, or values that cannot be.
+    """
+    register()
+    different = {
+        (cell.command, *(o for o in cell.overrides if not o.startswith("seed="))): cell
+        for cell in cells
+    }
+    configs = []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        for cell in different.values():
+            with composing(cell.command, cell.overrides):
+                config = compose(cell.command, list(cell.overrides))
+                check_composed(cell.command, config, cell.overrides)
+            if cell.command == TRAINING.command:
+                check_together(cast(TrainConfig, OmegaConf.to_object(config)))
+            configs.append(config)
+    return configs
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:

@@ -22,6 +22,18 @@ def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cell_whose_settings_cannot_be_is_found_before_any_begins(tmp_path, capsys, monkeypatch):
+    words = ["hard_tasks.py", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    words += ["--device", "cpu", "--only", "slide/as it is/0,hopper/policy/0"]
+    monkeypatch.setattr(sys, "argv", [*words, "protocol.robots=16", "protocol.random_steps=2001"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "hopper/policy/0: protocol.robots=16 robots act at once" in said
+    assert not (tmp_path / "work").exists()
+
+
 def logged(folder, *rows):
     folder.mkdir(exist_ok=True)
     lines = [json.dumps(row) + "\n" for row in rows]
