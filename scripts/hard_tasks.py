@@ -150,15 +150,22 @@ HARD = {
         ("env=door5", "method=single", *STANDARD, "protocol.order=[2,4]", *TWENTY),
         {
             **EXPLORING,
+            "5 members, steady": (*MEMBERS, *STEADY),
+            "5 knots, 5 members": (*KNOTS, *MEMBERS),
+            "5 knots, 5 members, penalty, steady, 2000 updates": (
+                *(*KNOTS, *PENALTY, *STEADY, *UPDATES),
+            ),
+            "5 knots, 5 members, steady, 8000 planned steps": (
+                *(*KNOTS, *MEMBERS, *STEADY, "protocol.planned_steps=8000"),
+                "protocol.replay_capacity=10000",
+            ),
             # Large random actions tear the fingers off a round knob: smaller ones hold it in five
             # times as many steps.
-            "5 members, steady": (*MEMBERS, *STEADY),
+            "gentle": GENTLE,
             "5 members, gentle": (*MEMBERS, *GENTLE),
-            "5 members, gentle, steady": (*MEMBERS, *GENTLE, *STEADY),
-            "5 members, gentle, penalty": (*PENALTY, *GENTLE),
-            "5 members, gentle, 2000 updates": (*MEMBERS, *GENTLE, *UPDATES),
-            "5 knots, 5 members, gentle": (*KNOTS, *MEMBERS, *GENTLE),
-            "5 members, gentle, steady, 2000 updates": (*(*MEMBERS, *GENTLE, *STEADY, *UPDATES),),
+            "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
+                *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES),
+            ),
         },
         seeds=3,
     ),
