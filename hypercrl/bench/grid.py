@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,9 @@ class Grid:
         self.fixed = fixed
         combinations = itertools.product(*axes.values())
         self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
-        self.configs = self._compose_cells()
+        configs = compose_cells(self.cells)
+        self._leave_out(configs)
+        self.configs = list(configs.values())
 
     def _cell(self, values: dict[str, str]) -> Cell:
         moving = (*self.suite.named, *FREE)
@@ -101,32 +103,17 @@ class Grid:
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)
 
-    def _compose_cells(self) -> list[DictConfig]:
-        """Compose, and so check, every configuration that differs in more than its seed.
+    def _leave_out(self, configs: Mapping[tuple[str, ...], DictConfig]) -> None:
+        """Of each cell the settings that have an effect on others alone.
 
-        A setting that has an effect on some cells alone is left to these: memory=none,gru
-        context.windows=8 is one grid.
+        So memory=none,gru context.windows=8 is one grid.
         """
-        register()
-        different = {_but_seed(cell): cell.overrides for cell in self.cells}
-        configs: dict[tuple[str, ...], DictConfig] = {}
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-            for which, overrides in different.items():
-                with composing(self.suite.command, overrides):
-                    config = compose(self.suite.command, list(overrides))
-                    check_composed(self.suite.command, config, overrides)
-                if self.suite is TRAINING:
-                    check_together(cast(TrainConfig, OmegaConf.to_object(config)))
-                configs[which] = config
-        check_used(zip(configs.values(), different.values(), strict=True))
-        ignored = {which: ignored_words(configs[which], different[which]) for which in different}
+        ignored = {key: ignored_words(config, key) for key, config in configs.items()}
         self.cells = [
-            replace(cell, overrides=tuple(w for w in cell.overrides if w not in ignored[which]))
+            replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
             for cell in self.cells
-            for which in [_but_seed(cell)]
+            for unused in [ignored[_but_seed(cell)]]
         ]
-        return list(configs.values())
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -166,6 +153,32 @@ class Grid:
 
 def _but_seed(cell: Cell) -> tuple[str, ...]:
     return tuple(word for word in cell.overrides if not word.startswith("seed="))
+
+
+def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
+    """Compose, and so check, every configuration of cells that differs in more than its seed.
+
+    Returns:
+        They by their settings but the seed.
+
+    Raises:
+        UserError: a setting that does not exist, values that cannot be, or a setting that has no
+            effect on any cell.
+    """
+    register()
+    different = {_but_seed(cell): cell for cell in cells}
+    configs = {}
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        for key, cell in different.items():
+            with composing(cell.command, cell.overrides):
+                config = compose(cell.command, list(cell.overrides))
+                check_composed(cell.command, config, cell.overrides)
+            if cell.command == TRAINING.command:
+                check_together(cast(TrainConfig, OmegaConf.to_object(config)))
+            configs[key] = config
+    check_used((config, key) for key, config in configs.items())
+    return configs
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:
