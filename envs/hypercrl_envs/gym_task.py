@@ -156,13 +156,9 @@ class GymTask(Task):
     def _simulation_fault(self) -> str | None:
         return mujoco_fault(getattr(self._env.unwrapped, "data", None))
 
-    def try_out(self) -> None:
-        """Begin two episodes, and call the functions as training will."""
+    def _try_functions(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         size = self._vector.size
-        starts = [torch.from_numpy(self.reset(seed=seed)[0])[:size] for seed in (0, 1)]
-        obs, next_obs = torch.stack(starts), torch.stack(starts[::-1])
-        generator = torch.Generator().manual_seed(0)
-        action = self._executed(2 * torch.rand(2, self._executed.size, generator=generator) - 1)
+        obs, action, next_obs = obs[:, :size], self._executed(action), next_obs[:, :size]
         for function in (self._reward, self._termination):
             if function is not None:
                 function.try_out(obs, action, next_obs)
