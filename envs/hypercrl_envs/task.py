@@ -122,6 +122,11 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         modes = [mode for mode in self.render_modes if mode != "human" or has_display()]
         return {"render_modes": modes, "render_fps": self.control_rate}
 
+    @property
+    def observation(self) -> np.ndarray | None:
+        """The present one [O]; None before `reset` and `set_state`."""
+        return None if self._observation is None else self._observation.copy()
+
     @abstractmethod
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """Reward of transitions: [..., O], [..., A], [..., O] → [...].
