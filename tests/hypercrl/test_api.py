@@ -421,9 +421,9 @@ def test_waiting_for_another_thread_counts_in_a_deadline(runs):
         (lambda a: a.observe(np.zeros(10), np.zeros((2, 2)), np.zeros(10)), "one number of robots"),
         (
             lambda a: a.observe(np.zeros(10), [0, -3], np.zeros(10)),
-            "action must be from -1 to 1.*3",
+            r"action must be from -1 to 1.*3",
         ),
-        (lambda a: a.predict(np.zeros(10), [[0, 1.5]]), "actions must be from -1 to 1.*1.5"),
+        (lambda a: a.predict(np.zeros(10), [[0, 1.5]]), r"actions must be from -1 to 1.*1.5"),
         (lambda a: a.predict(np.zeros(10), np.zeros(2)), r"actions must be \[any, 2\]"),
         (lambda a: a.predict(np.zeros((2, 10)), np.zeros((2, 4, 2))), "of 1 robots, not 2"),
     ],
