@@ -160,8 +160,12 @@ class ActionRange:
         Raises:
             TaskFault: they are not: an agent's actions would mean something else than it learned.
         """
-        low, high = getattr(space, "low", None), getattr(space, "high", None)
-        if not (np.array_equal(low, self._low) and np.array_equal(high, self._high)):
+        same = (
+            isinstance(space, spaces.Box)
+            and np.array_equal(space.low, self._low)
+            and np.array_equal(space.high, self._high)
+        )
+        if not same:
             raise checked.TaskFault(
                 f"{self._id}: its actions are in {space} now, and were between "
                 f"{self._low.tolist()} and {self._high.tolist()}. Keep action_space as it is, and "
