@@ -53,7 +53,8 @@ HEAD = """# The evidence
 
 Who remembers, at what cost? One agent learns the tasks of a sequence one after another and is then
 asked to do all of them. In a sequence all methods have the same environment steps, planner and
-updates, and differ in what they keep.
+updates, and differ in what they keep. [Which method to take](../method_choice.md) follows from it;
+what becomes of [a hundred tasks](many_tasks.md) has a page of its own.
 """
 READ = """## How to read it
 

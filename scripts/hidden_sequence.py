@@ -71,9 +71,12 @@ class SequenceCell:
 
     def words(self) -> list[str]:
         """The settings of `hypercrl train`; of one that is given twice, the latter counts."""
-        env = "env=five_hidden_told" if self.variant == "told" else "env=five_hidden"
+        told = self.variant == "told"
+        env = "env=five_hidden_told" if told else "env=five_hidden"
         order = f"protocol.order={ORDERS[self.order]}"
-        shared = (*COMMON, *HIDDEN["frame_hidden"].words, *SHORTER, order)
+        shared = [*COMMON, *HIDDEN["frame_hidden"].words, *SHORTER, order]
+        if told:  # without a memory
+            shared = [word for word in shared if not word.startswith("context.")]
         return [env, *shared, *VARIANTS[self.variant], f"seed={self.seed}"]
 
 

@@ -35,8 +35,7 @@ class ContextConfig:
         "freeze",
         "distil",
         "none",
-        help="after the first task freeze encoder and FiLM, hold what old networks predict with "
-        "them, or do neither",
+        help="after the first task: freeze encoder and FiLM, hold old predictions, or neither",
     )
     distil: float = number(
         10.0,

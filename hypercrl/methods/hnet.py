@@ -40,8 +40,7 @@ class HnetConfig(MethodConfig):
         "renewed",
         "renewed",
         "kept",
-        help="what R holds old outputs at: as they are when the present task begins, as in the "
-        "paper, or as they were when their own ended, so that what is lost does not add up",
+        help="what R holds: outputs as the present task found them, or as their own left them",
     )
     l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")
     embedding_size: int = number(10, least=1, help="width of a task embedding")
