@@ -2,7 +2,7 @@
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +15,6 @@ from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.training import exported
 from hypercrl.training.open_run import open_run
-from hypercrl_envs.blocks import BlockTask
-from hypercrl_envs.cheetah import CheetahTask
 
 TINY = [
     "train",
@@ -53,8 +51,8 @@ FORMS = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """Trains with these words, once. Episodes are short, for their evaluation is most of it."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains with these words, once."""
     folder, count = tmp_path_factory.mktemp("runs"), itertools.count()
 
     @cache
@@ -63,10 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         main([*TINY, *words, f"run_dir={path}"])
         return path
 
-    with pytest.MonkeyPatch.context() as patch:
-        for task in (BlockTask, CheetahTask):
-            patch.setattr(task, "max_episode_steps", 12)
-        yield train
+    return train
 
 
 @pytest.fixture(params=RUNS)
