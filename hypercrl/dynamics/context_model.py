@@ -40,7 +40,7 @@ class ContextConfig:
     distil: float = number(
         10.0,
         least=0,
-        only_with=("protect", "distil"),
+        only_with=("protect=distil",),
         help="weight of what old networks predict otherwise, beside the loss of the next step",
     )
     learning_rate: float = number(1e-3, least=0, help="of encoder and FiLM")

@@ -40,6 +40,7 @@ class HnetConfig(MethodConfig):
         "renewed",
         "renewed",
         "kept",
+        only_with=("beta",),
         help="what R holds: outputs as the present task found them, or as their own left them",
     )
     l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")

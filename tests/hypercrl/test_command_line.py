@@ -211,6 +211,8 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
             "context.windows has no effect with memory=none and context.always=false: give memory "
             "or context.always beside it, or leave it out.",
         ),
+        ("memory=gru context.distil=5", "with context.protect=freeze: give context.protect=distil"),
+        ("method=hnet method.beta=0 method.targets=kept", "with method.beta=0.0: give method.b"),
         ("'context={always: false, stride: 2}'", "context.stride has no effect with memory=none"),
         ("memory.width=8", "memory.width has no effect with memory=none: leave it out."),
         ("memory=gru memory.heads=1", "memory.heads has no effect with memory=gru: leave it out."),
