@@ -22,6 +22,9 @@ from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl_envs import Task
 
+_ROUNDING = 1e-5
+"""By so much may an action that was scaled to -1 and 1 lie beyond them."""
+
 
 @dataclass(frozen=True)
 class Prediction(Generic[Array]):
@@ -304,7 +307,7 @@ def _one_number(names: tuple[str, ...], parts: list[Tensor] | tuple[Tensor, ...]
 
 def _within(name: str, actions: Tensor) -> None:
     """Raise ValueError for what no robot of the task executes."""
-    if (largest := float(actions.abs().max())) > 1:
+    if (largest := float(actions.abs().max())) > 1 + _ROUNDING:
         raise ValueError(
             f"{name} must be from -1 to 1, as act() returns them, not {largest:g}: give what was "
             "executed, clipped, in halves of the action range"

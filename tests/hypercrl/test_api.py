@@ -438,6 +438,12 @@ def test_arrays_of_another_size_are_refused_and_change_nothing(runs, call, messa
     assert np.array_equal(agent.act(obs), untouched.act(obs))
 
 
+def test_actions_may_be_rounded_where_they_were_scaled(runs):
+    agent = hypercrl.load(runs / "memory")
+    over = np.full((1, 2), np.nextafter(np.float32(1), np.float32(2)))
+    assert np.isfinite(agent.predict(np.zeros(10), over).states).all()
+
+
 def test_what_cannot_be_loaded_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="There is no run at"):
         hypercrl.load(tmp_path / "none")
