@@ -210,6 +210,11 @@ SEQUENCES |= {
 """Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width?"""
 
 
+def variants_of(base: str, among: Iterable[str] = SEQUENCES) -> list[str]:
+    """Those that are a sequence with other settings."""
+    return [name for name in among if SEQUENCES[name].of == base]
+
+
 STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("workbench",), FIRST),
@@ -218,12 +223,12 @@ STAGES = (
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("cartpole_3000",), ("hnet", "single", "finetune")),
     (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
-    (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
+    (variants_of("push20"), INVERSION),
     (("door", "push", "push_frame"), REST),
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
-    (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push100"), ("hnet", "single")),
+    (variants_of("push100"), ("hnet", "single")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from evidence_grid import METHODS, SEQUENCES
+from evidence_grid import METHODS, SEQUENCES, variants_of
 from evidence_records import cell_of
 
 from hypercrl.metrics import Array, error_growth, forgetting, just_trained
@@ -113,7 +113,7 @@ def _three(count: int) -> list[int]:
 
 def variants(base: str, benchmarks: Mapping[str, Benchmark]) -> tuple[str, list[str], Rows] | None:
     """The sequence beside those that are it with other settings; None where none has runs."""
-    names = [name for name in benchmarks if SEQUENCES[name].of == base]
+    names = variants_of(base, benchmarks)
     if not names:
         return None
     methods = {method for name in names for method in benchmarks[name].methods}

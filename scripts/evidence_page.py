@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from evidence_figures import over_tasks_seen, overview
-from evidence_grid import FIRST, METHODS, SEQUENCES
+from evidence_grid import FIRST, METHODS, SEQUENCES, variants_of
 from evidence_long import learned_late, used, variants
 from evidence_records import cell_of, matrix
 
@@ -254,6 +254,8 @@ def _section(
     images: Path,
 ) -> str:
     benchmark, mine = benchmarks[name], records[name]
+    others = variants_of(name, benchmarks)
+    marked = {other.removeprefix(f"{name}_"): benchmarks[other] for other in others}
     origin = sorted({f"{r['git']} on {_hardware(r['machine'])}" for r in mine})
     words = " ".join(SEQUENCES[name].words)
     seen = {(r["env_steps"], r["updates"]) for r in mine}
@@ -264,10 +266,10 @@ def _section(
         f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
-        _pictures(name, benchmark, _others(name, benchmarks), images),
+        _pictures(name, benchmark, marked, images),
     ]
     long = len(benchmark.tasks) > LONG
-    of_variants = [r for other in benchmarks if SEQUENCES[other].of == name for r in records[other]]
+    of_variants = [r for other in others for r in records[other]]
     for found in (
         learned_late(benchmark) if long else None,
         used([*mine, *of_variants]) if long else None,
@@ -343,15 +345,6 @@ def _against(reference: Array, final: Array) -> str:
         return middle
     low, high = probability_of_improvement_interval(ours, final, np.random.default_rng(0))
     return f"{middle} [{fixed(low)}, {fixed(high)}]"
-
-
-def _others(name: str, benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
-    """The same sequence with other settings, by what their names have beside its own."""
-    return {
-        other.removeprefix(f"{name}_"): benchmark
-        for other, benchmark in benchmarks.items()
-        if SEQUENCES[other].of == name
-    }
 
 
 def _pictures(

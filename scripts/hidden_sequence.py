@@ -22,7 +22,7 @@ from evidence_grid import check_patterns, fits
 from evidence_page import table as markdown
 from evidence_records import read_lines
 from hard_tasks import SAVING, came_to
-from hidden_tasks import COMMON, HIDDEN
+from hidden_tasks import COMMON, HIDDEN, that_matter
 from timed_cells import options, run_for
 
 from hypercrl.base.files import write_atomically
@@ -71,13 +71,11 @@ class SequenceCell:
 
     def words(self) -> list[str]:
         """The settings of `hypercrl train`; of one that is given twice, the latter counts."""
-        told = self.variant == "told"
-        env = "env=five_hidden_told" if told else "env=five_hidden"
-        order = f"protocol.order={ORDERS[self.order]}"
-        shared = [*COMMON, *HIDDEN["frame_hidden"].words, *SHORTER, order]
-        if told:  # without a memory
-            shared = [word for word in shared if not word.startswith("context.")]
-        return [env, *shared, *VARIANTS[self.variant], f"seed={self.seed}"]
+        env = "env=five_hidden_told" if self.variant == "told" else "env=five_hidden"
+        order, own = f"protocol.order={ORDERS[self.order]}", VARIANTS[self.variant]
+        shared = (*COMMON, *HIDDEN["frame_hidden"].words, *SHORTER, order)
+        words = that_matter((*shared, *own), self.variant not in ("told", "none"))
+        return [env, *words, f"seed={self.seed}"]
 
 
 def cells(only: str = "*") -> Iterator[SequenceCell]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -205,15 +205,17 @@ class HiddenCell:
         if self.model.startswith(LONG):
             own.append(f"context.burn_in={hidden.long}")
         own += CAUSES[self.sequence].get(self.model, ())
-        words = (*COMMON, *hidden.words, *own)
-        return [f"env={env}", *filter(self._matters, words), f"seed={self.seed}"]
+        words = that_matter((*COMMON, *hidden.words, *own), self.remembers)
+        return [f"env={env}", *words, f"seed={self.seed}"]
 
     def settings(self, words: Sequence[str]) -> dict[str, str]:
         """What words say; those of records from before may train a memory where there is none."""
-        return dict(word.split("=", 1) for word in filter(self._matters, words))
+        return dict(word.split("=", 1) for word in that_matter(words, self.remembers))
 
-    def _matters(self, word: str) -> bool:
-        return self.remembers or not word.startswith("context.")
+
+def that_matter(words: Iterable[str], remembers: bool) -> list[str]:
+    """Without the training of a memory where there is none, which would be refused."""
+    return [word for word in words if remembers or not word.startswith("context.")]
 
 
 def cells(only: str = "*") -> Iterator[HiddenCell]:

@@ -69,7 +69,7 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
 
 def _check(grid: Sequence[Cell]) -> None:
     """End the program where settings of a cell cannot be, before time is spent on the others."""
-    for cell in grid:
+    for cell in {cell.but_seed: cell for cell in grid}.values():
         try:
             compose_cells([cell])
         except UserError as error:

@@ -112,7 +112,7 @@ class Grid:
         self.cells = [
             replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
             for cell in self.cells
-            for unused in [ignored[_but_seed(cell)]]
+            for unused in [ignored[cell.but_seed]]
         ]
 
     @contextmanager
@@ -151,10 +151,6 @@ class Grid:
             raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
 
 
-def _but_seed(cell: Cell) -> tuple[str, ...]:
-    return tuple(word for word in cell.overrides if not word.startswith("seed="))
-
-
 def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
     """Compose, and so check, every configuration of cells that differs in more than its seed.
 
@@ -166,7 +162,7 @@ def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
             effect on any cell.
     """
     register()
-    different = {_but_seed(cell): cell for cell in cells}
+    different = {cell.but_seed: cell for cell in cells}
     configs = {}
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):

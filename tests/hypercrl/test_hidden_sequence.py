@@ -33,7 +33,8 @@ def test_the_grid_is_made_of_settings_that_there_are():
     config = composed("train", SequenceCell("densities first", "distilled at 100", 1).words())
     assert (config.context.protect, config.context.distil, config.seed) == ("distil", 100, 1)
     assert list(config.protocol.order) == [5, 1, 2, 3, 4]
-    for variant, size in (("told", 14), ("free", 10)):
+    for variant in VARIANTS:
+        size = 14 if variant == "told" else 10
         config = composed("train", SequenceCell("frame first", variant, 0).words())
         sequence = TaskSequence(config.env.tasks, name=config.env.name)
         assert (len(sequence), sequence.observation_size) == (TASKS, size)
