@@ -78,18 +78,25 @@ def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Proble
 
 
 @lru_cache(KEPT)
-def _prepare_forward(p: Problem, common: bool, save: bool) -> PreparedKernel:
-    return p.prepared(mlp_walk_kernel, SHARED=common, SAVE=save)
+def _prepare_forward(p: Problem, common: bool, save: bool, rest: bool) -> PreparedKernel:
+    return p.prepared(mlp_walk_kernel, SHARED=common, SAVE=save, REST=rest)
 
 
 @lru_cache(KEPT)
-def _prepare_backward(p: Problem, common: bool, fades: bool, momenta: bool) -> PreparedKernel:
-    return p.prepared(mlp_walk_back_kernel, SHARED=common, FADES=fades, MOMENTA=momenta)
+def _prepare_backward(
+    p: Problem, common: bool, fades: bool, momenta: bool, rest: bool
+) -> PreparedKernel:
+    return p.prepared(mlp_walk_back_kernel, SHARED=common, FADES=fades, MOMENTA=momenta, REST=rest)
 
 
-def shared(weights: Sequence[Tensor]) -> bool:
+Weights = Sequence[Tensor | None]
+"""w1, w2, s1, s2; None for momenta of a single chunk that are zero."""
+
+
+def shared(weights: Weights) -> bool:
     """All sequences start from the same weights, which lie in memory once."""
-    return all(w.stride() == (0, w.shape[2] * w.shape[3], w.shape[3], 1) for w in weights)
+    there = [w for w in weights if w is not None]
+    return all(w.stride() == (0, w.shape[2] * w.shape[3], w.shape[3], 1) for w in there)
 
 
 def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
@@ -97,62 +104,76 @@ def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
     return cu_seqlens is None and q.shape[1] <= chunk
 
 
-def saved_weights(
-    q: Tensor, cu_seqlens: Tensor | None, weights: Sequence[Tensor], chunk: int, save: bool
-) -> Sequence[Tensor | None]:
-    """Unwritten: the weights at each chunk's start, in the dtype of q; None if not needed."""
-    if not save or one_chunk(q, cu_seqlens, chunk):
-        return (None,) * len(weights)
+def kept_of_chunks(
+    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, weights: Weights, chunk: int, save: bool
+) -> list[Tensor | None]:
+    """Unwritten, in the dtype of q: the weights at each chunk's start, None if not needed; errors
+    of predictions, and the chunks' squares."""
     slots = chunk_slots(q, cu_seqlens, chunk)
-    return [q.new_empty(slots, *w.shape[1:]) for w in weights]
+    starts: list[Tensor | None] = [None] * len(weights)
+    if save and not one_chunk(q, cu_seqlens, chunk):
+        starts = [None if w is None else q.new_empty(slots, *w.shape[1:]) for w in weights]
+    return [*starts, torch.empty_like(v), q.new_empty(slots, q.shape[2], 2, chunk, chunk)]
 
 
-def final_weights(weights: Sequence[Tensor], momentum: bool) -> list[Tensor]:
+def final_weights(weights: Weights, momentum: bool) -> list[Tensor]:
     """Unwritten, but for momenta that nothing changes."""
-    first, second = (w.new_empty(w.shape) for w in weights[:2])
+    w1, w2, *momenta = weights
+    assert w1 is not None
+    assert w2 is not None
+    first, second = w1.new_empty(w1.shape), w2.new_empty(w2.shape)
     if momentum:
-        return [first, second, *(s.new_empty(s.shape) for s in weights[2:])]
-    return [first, second, *(s.contiguous().clone() for s in weights[2:])]
+        return [first, second, first.new_empty(w1.shape), second.new_empty(w2.shape)]
+    pairs = zip(momenta, (w1, w2), strict=True)
+    still = [w.new_zeros(w.shape) if s is None else s.contiguous().clone() for s, w in pairs]
+    return [first, second, *still]
 
 
 def launch_forward(*arguments):
-    """o, the final weights and momenta, and with `save` those at each chunk's start."""
+    """o, the final weights and momenta, and `kept_of_chunks`."""
     *tensors, silu, chunk, save = arguments
     q, v, cu_seqlens, weights = tensors[0], tensors[2], tensors[6], tensors[7:]
     o, final = torch.empty_like(v), final_weights(weights, tensors[5] is not None)
-    saved = saved_weights(q, cu_seqlens, weights, chunk, save)
+    kept = kept_of_chunks(q, v, cu_seqlens, weights, chunk, save)
     problem = _problem(tensors, silu, chunk)
-    kernel = _prepare_forward(problem, shared(weights), saved[0] is not None)
-    kernel((*tensors, o, *final, *saved))
-    return (o, *final, *saved)
+    kernel = _prepare_forward(problem, shared(weights), kept[0] is not None, weights[2] is None)
+    kernel((*tensors, o, *final, *kept))
+    return (o, *final, *kept)
 
 
 def launch_backward(*arguments):
     """Gradients of q, k, v, the three gates (None for one that is not there) and four weights."""
-    *tensors, silu, chunk, d_o, d_final, saved, momenta = arguments
-    q, cu_seqlens, weights = tensors[0], tensors[6], tensors[7:]
+    *tensors, silu, chunk, d_o, d_final, kept, momenta = arguments
+    q, k, _, *gates, cu_seqlens, w1, _, s1, _ = tensors
+    weights = tensors[7:]
+    *starts, errors, squares = kept
     single = one_chunk(q, cu_seqlens, chunk)
     ends = any(d is not None for d in d_final)
     d_weights = weight_gradients(weights, d_final, single and not ends, momenta)
     gradients = gradients_of(*tensors[:6])
     common, momenta = single and shared(weights), momenta or not single
     problem = _problem(tensors, silu, chunk)
-    kernel = _prepare_backward(problem, common, ends or not single, momenta)
-    starts = weights if single else saved
-    kernel((*tensors[:7], *starts, d_o, *d_weights, *gradients))
+    kernel = _prepare_backward(problem, common, ends or not single, momenta, s1 is None)
+    between = q.new_empty(*w1.shape[:2], 2 * w1.shape[3] + chunk, chunk)
+    starts = weights if single else starts
+    sequences = (q, k, errors, squares, *gates, cu_seqlens)
+    kernel((*sequences, *starts, d_o, *d_weights, *gradients, between))
     return (*gradients, *d_weights)
 
 
 def weight_gradients(
-    weights: Sequence[Tensor], d_final: Sequence[Tensor | None], fresh: bool, momenta: bool
+    weights: Weights, d_final: Sequence[Tensor | None], fresh: bool, momenta: bool
 ) -> list[Tensor]:
     """Gradients of the final weights, to become those of the initial ones; unwritten if `fresh`."""
+    w1, w2, *_ = weights
+    assert w1 is not None
+    assert w2 is not None
+    like = (w1, w2, w1, w2)
     if fresh:
         # The kernel moves its pointers to them all: empty, not None.
-        return [w.new_empty(w.shape if i < 2 or momenta else 0) for i, w in enumerate(weights)]
+        return [w.new_empty(w.shape if i < 2 or momenta else 0) for i, w in enumerate(like)]
     return [
-        w.new_zeros(w.shape) if d is None else d.clone()
-        for w, d in zip(weights, d_final, strict=True)
+        w.new_zeros(w.shape) if d is None else d.clone() for w, d in zip(like, d_final, strict=True)
     ]
 
 

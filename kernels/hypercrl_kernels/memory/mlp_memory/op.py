@@ -9,10 +9,10 @@ from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.mlp_memory.launch import (
     final_weights,
     gradients_of,
+    kept_of_chunks,
     launch_backward,
     launch_forward,
     one_chunk,
-    saved_weights,
     shared,
     weight_gradients,
 )
@@ -28,7 +28,7 @@ from hypercrl_kernels.memory.operators import (
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? beta, Tensor? log_momentum, "
-    "Tensor? cu_seqlens, Tensor w1, Tensor w2, Tensor s1, Tensor s2, bool silu, int chunk"
+    "Tensor? cu_seqlens, Tensor w1, Tensor w2, Tensor? s1, Tensor? s2, bool silu, int chunk"
 )
 
 
@@ -36,15 +36,14 @@ mlp_op = torch.library.custom_op(
     "hypercrl::chunk_mlp_memory",
     for_operator(launch_forward),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, bool save) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, bool save) -> ({', '.join(['Tensor'] * 11)})",
 )
 mlp_backward_op = torch.library.custom_op(
     "hypercrl::chunk_mlp_memory_backward",
     for_operator(launch_backward),
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor?[] saved, bool momenta) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, Tensor d_o, Tensor?[] d_final, Tensor?[] kept, bool momenta) -> "
+    f"({', '.join(['Tensor'] * 10)})",
 )
 _run_backward = unless_traced(mlp_backward_op, launch_backward)
 
@@ -54,8 +53,8 @@ _run_backward = unless_traced(mlp_backward_op, launch_backward)
 def _(*arguments):
     *tensors, _, chunk, save = arguments
     weights = tensors[7:]
-    saved = saved_weights(tensors[0], tensors[6], weights, chunk, save)
-    return (torch.empty_like(tensors[2]), *final_weights(weights, tensors[5] is not None), *saved)
+    kept = kept_of_chunks(tensors[0], tensors[2], tensors[6], weights, chunk, save)
+    return (torch.empty_like(tensors[2]), *final_weights(weights, tensors[5] is not None), *kept)
 
 
 @mlp_backward_op.register_fake
@@ -82,7 +81,8 @@ def _backward(ctx, d_o, *d_final):
     d_o = torch.zeros_like(tensors[2]) if d_o is None else d_o
     momenta = tensors[5] is not None and any(ctx.needs_input_grad[9:11])
     found = _run_backward(*tensors, *ctx.options, d_o, list(d_final[:4]), kept, momenta)
-    d_weights = (d if d.numel() else None for d in found[6:])
+    pairs = zip(tensors[7:], found[6:], strict=True)
+    d_weights = (None if w is None or d.numel() == 0 else d for w, d in pairs)
     return (*in_dtypes_of(tensors[:6], found[:6]), None, *d_weights, None, None, None)
 
 
@@ -103,7 +103,10 @@ def mlp_memory_kernels(
     chunk: int,
 ) -> tuple[Tensor, MLPState]:
     """`chunk_mlp_memory` by the kernels."""
-    weights = state if shared(state) else tuple(w.contiguous() for w in state)
+    rests = state.s1 is None and state.s2 is None and one_chunk(q, cu_seqlens, chunk)
+    weights = state if rests else state.in_full()
+    if not shared(weights):
+        weights = [None if w is None else w.contiguous() for w in weights]
     tensors, save = contiguous((q, k, v, log_decay, beta, log_momentum, cu_seqlens))
     save = save or wants_gradient(weights)
     o, *final = _run(*tensors, *weights, silu, chunk, save)
