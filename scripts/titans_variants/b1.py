@@ -1,7 +1,7 @@
 import triton, triton.language as tl
 from hypercrl_kernels.memory.chunks_triton import gate_gradients, gates_of, segment_of, weights_of
-from hypercrl_kernels.memory.mlp_memory.forward_triton import velocity_reads
-from v1 import activate
+from old_forward import velocity_reads
+from v4 import activate
 
 @triton.jit
 def activate_twice(x, SILU: tl.constexpr):

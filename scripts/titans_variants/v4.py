@@ -1,6 +1,6 @@
 import triton, triton.language as tl
 from hypercrl_kernels.memory.chunks_triton import gates_of, last_of, segment_of, weights_of
-from hypercrl_kernels.memory.mlp_memory.forward_triton import chunk_of, velocity_reads
+from old_forward import chunk_of, velocity_reads
 
 @triton.jit
 def activate(x, SILU: tl.constexpr):

@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
@@ -34,6 +35,7 @@ def chunk_mlp_memory(
     activation: Activation = "gelu",
     cu_seqlens: Tensor | None = None,
     chunk: int = 32,
+    unit_keys: bool = False,
 ) -> tuple[Tensor, MLPState]:
     """Learn M(k_t) = v_t by one gradient step per step of the sequence, and read M(q_t).
 
@@ -44,7 +46,7 @@ def chunk_mlp_memory(
         W_t = exp(log_decay_t) W_{t−1} + S_t,   o_t = σ(q_t W₁,t) W₂,t.
 
     Args:
-        q, k: [B, T, H, K]; keys of unit length.
+        q, k: [B, T, H, K]; keys of unit length, unless `unit_keys` brings them to it.
         v: [B, T, H, V].
         initial_state: the memory to start from; `MLPState.fresh` makes it from learned weights.
             One chunk takes less time from momenta that are None than from zeros.
@@ -54,6 +56,7 @@ def chunk_mlp_memory(
         activation: σ.
         cu_seqlens: [N + 1] offsets of N segments that lie one after another in a batch of one.
         chunk: steps whose gradients are taken at the same weights.
+        unit_keys: q and k are brought to length 1 first.
 
     Returns:
         o [B, T, H, V] in the dtype of v, and the final state in the dtype of the initial one.
@@ -80,7 +83,11 @@ def chunk_mlp_memory(
 
         gates = (log_decay, beta, log_momentum)
         silu = activation == "silu"
-        return mlp_memory_kernels(q, k, v, *gates, initial_state, cu_seqlens, silu, chunk)
+        return mlp_memory_kernels(
+            q, k, v, *gates, initial_state, cu_seqlens, silu, chunk, unit_keys
+        )
+    if unit_keys:
+        q, k = normalize(q, dim=-1), normalize(k, dim=-1)
     return mlp_memory_chunks(
         q,
         k,

@@ -16,7 +16,9 @@ from hypercrl_kernels.memory.chunks_triton import gate_gradients, segment_of
 from hypercrl_kernels.memory.mlp_memory.forward_triton import (
     activate,
     chunk_of,
+    lengths,
     normal,
+    outer,
     velocity_reads,
 )
 
@@ -33,9 +35,18 @@ def _activate_twice(x, SILU: tl.constexpr):
     return x * below, below + x * bell, bell * (2.0 - x * x)
 
 
+@triton.jit
+def _before_unit(place, mask, gradient):
+    """The gradient of rows from that of the same at length 1."""
+    x = tl.load(place, mask=mask, other=0.0).to(tl.float32)
+    length = lengths(x)[:, None]
+    x = tl.where(length > 1e-12, x / length, 0.0)
+    return (gradient - tl.sum(x * gradient, 1)[:, None] * x) / length
+
+
 @triton.jit(do_not_specialize=["length"])
 def mlp_walk_back_kernel(
-    q,  # [B, T, H, K]
+    q,  # [B, T, H, K], with UNIT of length 1, as k
     k,  # [B, T, H, K]
     errors,  # [B, T, H, V], E of the forward pass
     squares,  # [slots, H, 2, C, C], its QKᵀ∘G and XHᵀ
@@ -58,6 +69,8 @@ def mlp_walk_back_kernel(
     d_decay,  # [B, T, H] float32
     d_beta,  # [B, T, H] float32
     d_momentum,  # [B, T, H] float32
+    given_q,  # [B, T, H, K]; None without UNIT
+    given_k,  # [B, T, H, K]
     between,  # [N, H, 2 F + C, C], written: X, the gradients of Y and of XHᵀ
     length,
     HEADS: tl.constexpr,
@@ -72,6 +85,7 @@ def mlp_walk_back_kernel(
     STRENGTH: tl.constexpr,
     MOMENTUM: tl.constexpr,
     SILU: tl.constexpr,
+    UNIT: tl.constexpr,  # d_q and d_k are those of the given ones
     SHARED: tl.constexpr,  # all sequences are one chunk that starts from the same weights
     FADES: tl.constexpr,  # something comes after a chunk: d_w1 and so on hold gradients of it
     MOMENTA: tl.constexpr,  # the gradients of s1 and s2 are wanted
@@ -272,10 +286,9 @@ def mlp_walk_back_kernel(
                     if FADES:
                         new = tl.fma(to_first, a_last, new)
                     tl.store(d_w1 + into, new, mask=in_first)
-                    new = tl.dot(tl.trans(d_out), (a[:, None] * x).to(dtype), input_precision=DOT)
-                    new = tl.dot(tl.trans(error), d_p.to(dtype), acc=new, input_precision=DOT)
-                    new = new - tl.dot(tl.trans(half_d_error), half_h, input_precision=DOT)
-                    new = tl.trans(new)
+                    new = outer((a[:, None] * x).to(dtype), d_out, DOT)
+                    new += outer(d_p.to(dtype), error, DOT)
+                    new -= outer(half_h, half_d_error, DOT)
                     if FADES:
                         new = tl.fma(to_second, a_last, new)
                     tl.store(d_w2 + out, new, mask=in_second)
@@ -291,10 +304,13 @@ def mlp_walk_back_kernel(
                             new = tl.fma(to_s1, m_last, tl.fma(to_first, f_last, new))
                         tl.store(d_s1 + into, new, mask=in_first)
                         reads = (f[:, None] * x).to(dtype)
-                        new = tl.trans(tl.dot(tl.trans(d_out), reads, input_precision=DOT))
+                        new = outer(reads, d_out, DOT)
                         if FADES:
                             new = tl.fma(to_s2, m_last, tl.fma(to_second, f_last, new))
                         tl.store(d_s2 + out, new, mask=in_second)
+        if UNIT:
+            d_queries = _before_unit(given_q + narrow, in_keys, d_queries)
+            d_keys = _before_unit(given_k + narrow, in_keys, d_keys)
         tl.store(d_q + narrow, d_queries.to(d_q.dtype.element_ty), mask=in_keys)
         tl.store(d_k + narrow, d_keys.to(d_k.dtype.element_ty), mask=in_keys)
         tl.debug_barrier()

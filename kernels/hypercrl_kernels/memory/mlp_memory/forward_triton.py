@@ -102,6 +102,21 @@ def errors_of(
 
 
 @triton.jit
+def lengths(x):
+    """Of the rows of x, in float32, as of `torch.nn.functional.normalize`."""
+    return tl.maximum(tl.sqrt(tl.sum(x * x, 1)), 1e-12)
+
+
+@triton.jit
+def outer(left, right, DOT: tl.constexpr):
+    """leftᵀ right; in half precision as the transpose of a product that has 64 rows where right is
+    as wide, which is how many an instruction takes."""
+    if DOT == "tf32x3":
+        return tl.dot(tl.trans(left), right, input_precision=DOT)
+    return tl.trans(tl.dot(tl.trans(right), left, input_precision=DOT))
+
+
+@triton.jit
 def _copy(source, target, SIZE: tl.constexpr):
     """SIZE numbers."""
     for start in tl.range(0, SIZE, 1024):
@@ -111,7 +126,7 @@ def _copy(source, target, SIZE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length"])
 def mlp_walk_kernel(
-    q,  # [B, T, H, K]
+    q,  # [B, T, H, K], with UNIT written from the given ones, as k
     k,  # [B, T, H, K]
     v,  # [B, T, H, V]
     log_decay,  # [B, T, H]
@@ -133,6 +148,8 @@ def mlp_walk_kernel(
     saved_s2,  # [slots, H, F, V]
     errors,  # [B, T, H, V], written: E
     squares,  # [slots, H, 2, C, C], written: QKᵀ∘G and XHᵀ
+    given_q,  # [B, T, H, K], of any length; None without UNIT
+    given_k,  # [B, T, H, K]
     length,
     HEADS: tl.constexpr,
     KEYS: tl.constexpr,
@@ -146,6 +163,7 @@ def mlp_walk_kernel(
     STRENGTH: tl.constexpr,
     MOMENTUM: tl.constexpr,
     SILU: tl.constexpr,
+    UNIT: tl.constexpr,
     SHARED: tl.constexpr,  # all sequences start from the same weights
     SAVE: tl.constexpr,
     REST: tl.constexpr,  # each sequence is one chunk without momenta before it: s1, s2 are None
@@ -182,6 +200,16 @@ def mlp_walk_kernel(
                 _copy(s1, final_s1, first_size)
                 _copy(s2, final_s2, second_size)
     for chunk in tl.range(0, tl.cdiv(steps, CHUNK), disable_licm=True):
+        if UNIT:
+            t = chunk * CHUNK + i
+            narrow = ((begin + t) * HEADS + head)[:, None] * KEYS + unit[None, :]
+            in_keys = (t < steps)[:, None] & (unit < KEYS)[None, :]
+            for part in tl.static_range(2):
+                source = tl.load((given_k if part else given_q) + narrow, mask=in_keys, other=0.0)
+                source = source.to(tl.float32)
+                source = (source / lengths(source)[:, None]).to(dtype)
+                tl.store((k if part else q) + narrow, source, mask=in_keys)
+            tl.debug_barrier()  # other threads read them
         places, queries, keys, strength, weights = chunk_of(
             q, k, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
             HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
@@ -242,8 +270,8 @@ def mlp_walk_kernel(
             if MOVING:
                 reads = (f[:, None] * x).to(dtype)
                 result = tl.dot(reads, moving_second, acc=result, input_precision=DOT)
-            # Weights are loaded again, rather than kept in float32 up to here. `fma` keeps what is
-            # loaded out of the product's layout; products with H have 64 rows if transposed.
+            # Weights are loaded again, rather than kept in float32 up to here; `fma` keeps what is
+            # loaded out of the product's layout.
             tl.debug_barrier()
             new = tl.dot(tl.trans(keys), (c[:, None] * u1).to(dtype), input_precision=DOT)
             new = tl.fma(tl.load(w1 + into, mask=in_first, other=0.0), a_last, new)
@@ -256,14 +284,14 @@ def mlp_walk_kernel(
                 if MOVING:
                     new = tl.fma(old, m_last, new)
                 tl.store(final_s1 + into, new, mask=in_first)
-            new = tl.trans(tl.dot(tl.trans(written), h, input_precision=DOT))
+            new = outer(h, written, DOT)
             new = tl.fma(tl.load(w2 + out, mask=in_second, other=0.0), a_last, new)
             if MOVING:
                 old = tl.load(s2 + out, mask=in_second, other=0.0)
                 new = tl.fma(old, f_last, new)
             tl.store(final_w2 + out, new, mask=in_second)
             if MOMENTUM:
-                new = tl.trans(tl.dot(tl.trans(moving), h, input_precision=DOT))
+                new = outer(h, moving, DOT)
                 if MOVING:
                     new = tl.fma(old, m_last, new)
                 tl.store(final_s2 + out, new, mask=in_second)

@@ -32,6 +32,7 @@ class Problem(NamedTuple):
     varlen: bool
     silu: bool
     chunk: int
+    unit: bool
 
     def prepared(self, kernel: Any, **own: bool) -> PreparedKernel:
         """With constants that this kernel alone has."""
@@ -47,6 +48,7 @@ class Problem(NamedTuple):
             "STRENGTH": self.strength,
             "MOMENTUM": self.momentum,
             "SILU": self.silu,
+            "UNIT": self.unit,
             "VARLEN": self.varlen,
             **own,
         }
@@ -54,7 +56,7 @@ class Problem(NamedTuple):
         return PreparedKernel(kernel, (self.segments * self.heads,), constants, options)
 
 
-def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Problem:
+def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int, unit: bool) -> Problem:
     q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *_ = tensors
     assert q is not None
     assert v is not None
@@ -74,6 +76,7 @@ def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Proble
         cu_seqlens is not None,
         silu,
         chunk,
+        unit,
     )
 
 
@@ -105,15 +108,26 @@ def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
 
 
 def kept_of_chunks(
-    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, weights: Weights, chunk: int, save: bool
+    q: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    weights: Weights,
+    chunk: int,
+    unit: bool,
+    save: bool,
 ) -> list[Tensor | None]:
-    """Unwritten, in the dtype of q: the weights at each chunk's start, None if not needed; errors
-    of predictions, and the chunks' squares."""
+    """Unwritten, in the dtype of q: the weights at each chunk's start; the errors of predictions;
+    the chunks' squares; q and k at length 1. None for what is not needed."""
     slots = chunk_slots(q, cu_seqlens, chunk)
     starts: list[Tensor | None] = [None] * len(weights)
     if save and not one_chunk(q, cu_seqlens, chunk):
         starts = [None if w is None else q.new_empty(slots, *w.shape[1:]) for w in weights]
-    return [*starts, torch.empty_like(v), q.new_empty(slots, q.shape[2], 2, chunk, chunk)]
+    squares = q.new_empty(slots, q.shape[2], 2, chunk, chunk)
+    return [*starts, torch.empty_like(v), squares, *_as_q(q, unit)]
+
+
+def _as_q(q: Tensor, wanted: bool) -> list[Tensor | None]:
+    return [torch.empty_like(q), torch.empty_like(q)] if wanted else [None, None]
 
 
 def final_weights(weights: Weights, momentum: bool) -> list[Tensor]:
@@ -131,33 +145,36 @@ def final_weights(weights: Weights, momentum: bool) -> list[Tensor]:
 
 def launch_forward(*arguments):
     """o, the final weights and momenta, and `kept_of_chunks`."""
-    *tensors, silu, chunk, save = arguments
-    q, v, cu_seqlens, weights = tensors[0], tensors[2], tensors[6], tensors[7:]
+    *tensors, silu, chunk, unit, save = arguments
+    q, k, v, *gates, w1, w2, s1, s2 = tensors
+    weights = (w1, w2, s1, s2)
     o, final = torch.empty_like(v), final_weights(weights, tensors[5] is not None)
-    kept = kept_of_chunks(q, v, cu_seqlens, weights, chunk, save)
-    problem = _problem(tensors, silu, chunk)
-    kernel = _prepare_forward(problem, shared(weights), kept[0] is not None, weights[2] is None)
-    kernel((*tensors, o, *final, *kept))
+    kept = kept_of_chunks(q, v, tensors[6], weights, chunk, unit, save)
+    problem = _problem(tensors, silu, chunk, unit)
+    kernel = _prepare_forward(problem, shared(weights), kept[0] is not None, s1 is None)
+    units = (kept[6], kept[7], q, k) if unit else (q, k, None, None)
+    kernel((*units[:2], v, *gates, *weights, o, *final, *kept[:6], *units[2:]))
     return (o, *final, *kept)
 
 
 def launch_backward(*arguments):
     """Gradients of q, k, v, the three gates (None for one that is not there) and four weights."""
-    *tensors, silu, chunk, d_o, d_final, kept, momenta = arguments
+    *tensors, silu, chunk, unit, d_o, d_final, kept, momenta = arguments
     q, k, _, *gates, cu_seqlens, w1, _, s1, _ = tensors
     weights = tensors[7:]
-    *starts, errors, squares = kept
+    *starts, errors, squares, unit_q, unit_k = kept
     single = one_chunk(q, cu_seqlens, chunk)
     ends = any(d is not None for d in d_final)
     d_weights = weight_gradients(weights, d_final, single and not ends, momenta)
     gradients = gradients_of(*tensors[:6])
     common, momenta = single and shared(weights), momenta or not single
-    problem = _problem(tensors, silu, chunk)
+    problem = _problem(tensors, silu, chunk, unit)
     kernel = _prepare_backward(problem, common, ends or not single, momenta, s1 is None)
     between = q.new_empty(*w1.shape[:2], 2 * w1.shape[3] + chunk, chunk)
     starts = weights if single else starts
-    sequences = (q, k, errors, squares, *gates, cu_seqlens)
-    kernel((*sequences, *starts, d_o, *d_weights, *gradients, between))
+    units = (unit_q, unit_k, q, k) if unit else (q, k, None, None)
+    sequences = (*units[:2], errors, squares, *gates, cu_seqlens)
+    kernel((*sequences, *starts, d_o, *d_weights, *gradients, *units[2:], between))
     return (*gradients, *d_weights)
 
 
