@@ -158,11 +158,13 @@ def test_mlp_memories_bring_keys_to_length_one(length, device):
         return CASES["MLP"].slow(x | {"q": q, "k": k}, state, cu_seqlens)
 
     def run(x, state, cu_seqlens):
-        given = (x["q"], x["k"], x["v"], None, x["beta"], None, MLPState(*state), cu_seqlens)
+        """From a projection of all three, as it lies."""
+        q, k, v = torch.stack([x["q"], x["k"], x["v"]], 2).unbind(2)
+        given = (q, k, v, None, x["beta"], None, MLPState(*state), cu_seqlens)
         o, final = mlp_memory_kernels(*given, False, 16, True)
         return o, list(final)
 
-    x, state = make(CASES["MLP"], 1, length, heads=1, keys=5, values=3)
+    x, state = make(CASES["MLP"], 2, length, heads=2, keys=5, values=5)
     x["k"] = 3 * x["k"]
     compare(unit, run, x, state, None, device)
 

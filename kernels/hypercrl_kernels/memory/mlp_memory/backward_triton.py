@@ -36,6 +36,14 @@ def _activate_twice(x, SILU: tl.constexpr):
 
 
 @triton.jit
+def _again(x, place, mask, DOT: tl.constexpr):
+    """x; float32 reads it again, as through a loop it would not fit into shared memory."""
+    if DOT == "tf32x3":
+        return tl.load(place, mask=mask, other=0.0)
+    return x
+
+
+@triton.jit
 def _before_unit(place, mask, gradient):
     """The gradient of rows from that of the same at length 1."""
     x = tl.load(place, mask=mask, other=0.0).to(tl.float32)
@@ -69,7 +77,7 @@ def mlp_walk_back_kernel(
     d_decay,  # [B, T, H] float32
     d_beta,  # [B, T, H] float32
     d_momentum,  # [B, T, H] float32
-    given_q,  # [B, T, H, K]; None without UNIT
+    given_q,  # [B, T, H, K], a step after QK_ROW numbers; None without UNIT
     given_k,  # [B, T, H, K]
     between,  # [N, H, 2 F + C, C], written: X, the gradients of Y and of XHᵀ
     length,
@@ -85,6 +93,7 @@ def mlp_walk_back_kernel(
     STRENGTH: tl.constexpr,
     MOMENTUM: tl.constexpr,
     SILU: tl.constexpr,
+    QK_ROW: tl.constexpr,
     UNIT: tl.constexpr,  # d_q and d_k are those of the given ones
     SHARED: tl.constexpr,  # all sequences are one chunk that starts from the same weights
     FADES: tl.constexpr,  # something comes after a chunk: d_w1 and so on hold gradients of it
@@ -201,7 +210,8 @@ def mlp_walk_back_kernel(
                 z = tl.dot(keys, first, input_precision=DOT)
                 h, slope, bend = _activate_twice(z, SILU)
                 half_h = h.to(dtype)
-                p = tl.dot(error, tl.trans(second), input_precision=DOT)
+                wrong = _again(error, errors + wide, in_values, DOT)
+                p = tl.dot(wrong, tl.trans(second), input_precision=DOT)
                 if turn == 0:
                     u1 = (strength[:, None] * p * slope).to(dtype)
                     from_first = tl.dot(queries, first, input_precision=DOT)
@@ -229,7 +239,8 @@ def mlp_walk_back_kernel(
                 else:
                     x = tl.load(place, mask=there, other=0.0)
                     half_d_y = tl.load(place + CHUNK * HIDDEN, mask=there, other=0.0)
-                d_u1 = tl.dot(tl.trans(scores), half_d_y, input_precision=DOT)
+                reached = _again(scores, square, i[:, None] < CHUNK, DOT)
+                d_u1 = tl.dot(tl.trans(reached), half_d_y, input_precision=DOT)
                 if FADES:
                     to_first = tl.load(d_w1 + into, mask=in_first, other=0.0)
                     to_second = tl.load(d_w2 + out, mask=in_second, other=0.0)
@@ -266,15 +277,20 @@ def mlp_walk_back_kernel(
                                 d_f_last += tl.sum(s_first * to_first)
                                 d_f_last += tl.sum(s_second * to_second)
                 else:
-                    d_h = tl.dot(tl.trans(d_mixing), x, input_precision=DOT)
-                    d_h -= tl.dot(half_d_error, tl.trans(second), input_precision=DOT)
+                    mixed = _again(d_mixing, kept_mixing, i[:, None] < CHUNK, DOT)
+                    d_wrong = _again(half_d_error, d_v + wide, in_values, DOT)
+                    d_h = tl.dot(tl.trans(mixed), x, input_precision=DOT)
+                    d_h -= tl.dot(d_wrong, tl.trans(second), input_precision=DOT)
                     if FADES:
-                        d_h += c[:, None] * tl.dot(u2, tl.trans(half_second), input_precision=DOT)
+                        wrote = (strength[:, None] * wrong.to(tl.float32)).to(dtype)
+                        by_u2 = tl.dot(wrote, tl.trans(half_second), input_precision=DOT)
+                        d_h += c[:, None] * by_u2
                         u1 = strength[:, None] * p * slope
                         u1_c = (c[:, None] * u1).to(dtype)
                         d_keys = tl.dot(u1_c, tl.trans(half_first), acc=d_keys, input_precision=DOT)
                         if MOMENTUM:
-                            d_h += d[:, None] * tl.dot(u2, tl.trans(half_s2), input_precision=DOT)
+                            by_u2 = tl.dot(wrote, tl.trans(half_s2), input_precision=DOT)
+                            d_h += d[:, None] * by_u2
                             u1 = (d[:, None] * u1).to(dtype)
                             d_keys = tl.dot(u1, tl.trans(half_s1), acc=d_keys, input_precision=DOT)
                     d_z = (d_h * slope + strength[:, None] * d_u1 * p * bend).to(dtype)
@@ -286,9 +302,11 @@ def mlp_walk_back_kernel(
                     if FADES:
                         new = tl.fma(to_first, a_last, new)
                     tl.store(d_w1 + into, new, mask=in_first)
-                    new = outer((a[:, None] * x).to(dtype), d_out, DOT)
-                    new += outer(d_p.to(dtype), error, DOT)
-                    new -= outer(half_h, half_d_error, DOT)
+                    d_read_out = _again(d_out, d_o + wide, in_values, DOT)
+                    new = outer((a[:, None] * x).to(dtype), d_read_out, DOT)
+                    new += outer(d_p.to(dtype), _again(error, errors + wide, in_values, DOT), DOT)
+                    d_wrong = _again(half_d_error, d_v + wide, in_values, DOT)
+                    new -= outer(half_h, d_wrong, DOT)
                     if FADES:
                         new = tl.fma(to_second, a_last, new)
                     tl.store(d_w2 + out, new, mask=in_second)
@@ -304,13 +322,14 @@ def mlp_walk_back_kernel(
                             new = tl.fma(to_s1, m_last, tl.fma(to_first, f_last, new))
                         tl.store(d_s1 + into, new, mask=in_first)
                         reads = (f[:, None] * x).to(dtype)
-                        new = outer(reads, d_out, DOT)
+                        new = outer(reads, d_read_out, DOT)
                         if FADES:
                             new = tl.fma(to_s2, m_last, tl.fma(to_second, f_last, new))
                         tl.store(d_s2 + out, new, mask=in_second)
         if UNIT:
-            d_queries = _before_unit(given_q + narrow, in_keys, d_queries)
-            d_keys = _before_unit(given_k + narrow, in_keys, d_keys)
+            given = ((begin + t) * QK_ROW + head * KEYS)[:, None] + unit[None, :]
+            d_queries = _before_unit(given_q + given, in_keys, d_queries)
+            d_keys = _before_unit(given_k + given, in_keys, d_keys)
         tl.store(d_q + narrow, d_queries.to(d_q.dtype.element_ty), mask=in_keys)
         tl.store(d_k + narrow, d_keys.to(d_k.dtype.element_ty), mask=in_keys)
         tl.debug_barrier()

@@ -128,7 +128,7 @@ def _copy(source, target, SIZE: tl.constexpr):
 def mlp_walk_kernel(
     q,  # [B, T, H, K], with UNIT written from the given ones, as k
     k,  # [B, T, H, K]
-    v,  # [B, T, H, V]
+    v,  # [B, T, H, V], a step after V_ROW numbers
     log_decay,  # [B, T, H]
     beta,  # [B, T, H]
     log_momentum,  # [B, T, H]
@@ -148,7 +148,7 @@ def mlp_walk_kernel(
     saved_s2,  # [slots, H, F, V]
     errors,  # [B, T, H, V], written: E
     squares,  # [slots, H, 2, C, C], written: QKᵀ∘G and XHᵀ
-    given_q,  # [B, T, H, K], of any length; None without UNIT
+    given_q,  # [B, T, H, K], a step after QK_ROW numbers; None without UNIT
     given_k,  # [B, T, H, K]
     length,
     HEADS: tl.constexpr,
@@ -163,6 +163,8 @@ def mlp_walk_kernel(
     STRENGTH: tl.constexpr,
     MOMENTUM: tl.constexpr,
     SILU: tl.constexpr,
+    QK_ROW: tl.constexpr,
+    V_ROW: tl.constexpr,
     UNIT: tl.constexpr,
     SHARED: tl.constexpr,  # all sequences start from the same weights
     SAVE: tl.constexpr,
@@ -202,10 +204,11 @@ def mlp_walk_kernel(
     for chunk in tl.range(0, tl.cdiv(steps, CHUNK), disable_licm=True):
         if UNIT:
             t = chunk * CHUNK + i
+            given = ((begin + t) * QK_ROW + head * KEYS)[:, None] + unit[None, :]
             narrow = ((begin + t) * HEADS + head)[:, None] * KEYS + unit[None, :]
             in_keys = (t < steps)[:, None] & (unit < KEYS)[None, :]
             for part in tl.static_range(2):
-                source = tl.load((given_k if part else given_q) + narrow, mask=in_keys, other=0.0)
+                source = tl.load((given_k if part else given_q) + given, mask=in_keys, other=0.0)
                 source = source.to(tl.float32)
                 source = (source / lengths(source)[:, None]).to(dtype)
                 tl.store((k if part else q) + narrow, source, mask=in_keys)
@@ -217,7 +220,8 @@ def mlp_walk_kernel(
         t, inside, at, narrow, wide, in_keys, in_values = places
         a, r, c, d, m, kept, kept_before, moved, read, predict = weights
         f, a_last, f_last, m_last = velocity_reads(a, m, kept, t, inside, CHUNK)
-        targets = tl.load(v + wide, mask=in_values, other=0.0).to(tl.float32)
+        given = ((begin + t) * V_ROW + head * VALUES)[:, None] + value[None, :]
+        targets = tl.load(v + given, mask=in_values, other=0.0).to(tl.float32)
         entry = (slot + chunk) * HEADS + head
         square = squares + entry * (2 * CHUNK * CHUNK) + i[:, None] * CHUNK + i[None, :]
         scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * read

@@ -33,6 +33,8 @@ class Problem(NamedTuple):
     silu: bool
     chunk: int
     unit: bool
+    key_row: int  # numbers from one step of q and k to the next
+    value_row: int
 
     def prepared(self, kernel: Any, **own: bool) -> PreparedKernel:
         """With constants that this kernel alone has."""
@@ -49,6 +51,8 @@ class Problem(NamedTuple):
             "MOMENTUM": self.momentum,
             "SILU": self.silu,
             "UNIT": self.unit,
+            "QK_ROW": self.key_row,
+            "V_ROW": self.value_row,
             "VARLEN": self.varlen,
             **own,
         }
@@ -77,7 +81,19 @@ def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int, unit: boo
         silu,
         chunk,
         unit,
+        _row(q),
+        _row(v),
     )
+
+
+def _row(x: Tensor) -> int:
+    return x.shape[2] * x.shape[3] if x.is_contiguous() else x.stride(1)
+
+
+def in_rows(x: Tensor) -> bool:
+    """Heads lie side by side and steps at equal distances, as in a projection of several."""
+    batch, step, *inner = x.stride()
+    return inner == [x.shape[3], 1] and batch == x.shape[1] * step and step >= x.shape[2] * inner[0]
 
 
 @lru_cache(KEPT)
@@ -123,11 +139,11 @@ def kept_of_chunks(
     if save and not one_chunk(q, cu_seqlens, chunk):
         starts = [None if w is None else q.new_empty(slots, *w.shape[1:]) for w in weights]
     squares = q.new_empty(slots, q.shape[2], 2, chunk, chunk)
-    return [*starts, torch.empty_like(v), squares, *_as_q(q, unit)]
+    return [*starts, v.new_empty(v.shape), squares, *_as_q(q, unit)]
 
 
 def _as_q(q: Tensor, wanted: bool) -> list[Tensor | None]:
-    return [torch.empty_like(q), torch.empty_like(q)] if wanted else [None, None]
+    return [q.new_empty(q.shape), q.new_empty(q.shape)] if wanted else [None, None]
 
 
 def final_weights(weights: Weights, momentum: bool) -> list[Tensor]:
@@ -148,7 +164,7 @@ def launch_forward(*arguments):
     *tensors, silu, chunk, unit, save = arguments
     q, k, v, *gates, w1, w2, s1, s2 = tensors
     weights = (w1, w2, s1, s2)
-    o, final = torch.empty_like(v), final_weights(weights, tensors[5] is not None)
+    o, final = v.new_empty(v.shape), final_weights(weights, tensors[5] is not None)
     kept = kept_of_chunks(q, v, tensors[6], weights, chunk, unit, save)
     problem = _problem(tensors, silu, chunk, unit)
     kernel = _prepare_forward(problem, shared(weights), kept[0] is not None, s1 is None)
@@ -197,4 +213,4 @@ def weight_gradients(
 def gradients_of(q: Tensor, k: Tensor, v: Tensor, *gates: Tensor | None) -> list[Tensor | None]:
     """Unwritten; those of gates in float32."""
     of_gates = [None if g is None else torch.empty_like(g, dtype=torch.float32) for g in gates]
-    return [*[torch.empty_like(x) for x in (q, k, v)], *of_gates]
+    return [*[x.new_empty(x.shape) for x in (q, k, v)], *of_gates]

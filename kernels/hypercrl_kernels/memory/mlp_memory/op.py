@@ -9,6 +9,7 @@ from hypercrl_kernels.derivatives import first_order
 from hypercrl_kernels.memory.mlp_memory.launch import (
     final_weights,
     gradients_of,
+    in_rows,
     kept_of_chunks,
     launch_backward,
     launch_forward,
@@ -53,9 +54,9 @@ _run_backward = unless_traced(mlp_backward_op, launch_backward)
 @for_operator
 def _(*arguments):
     *tensors, _, chunk, unit, save = arguments
-    weights = tensors[7:]
-    kept = kept_of_chunks(tensors[0], tensors[2], tensors[6], weights, chunk, unit, save)
-    return (torch.empty_like(tensors[2]), *final_weights(weights, tensors[5] is not None), *kept)
+    q, v, weights = tensors[0], tensors[2], tensors[7:]
+    kept = kept_of_chunks(q, v, tensors[6], weights, chunk, unit, save)
+    return (v.new_empty(v.shape), *final_weights(weights, tensors[5] is not None), *kept)
 
 
 @mlp_backward_op.register_fake
@@ -109,7 +110,11 @@ def mlp_memory_kernels(
     weights = state if rests else state.in_full()
     if not shared(weights):
         weights = [None if w is None else w.contiguous() for w in weights]
-    tensors, save = contiguous((q, k, v, log_decay, beta, log_momentum, cu_seqlens))
-    save = save or wants_gradient(weights)
+    if not (unit and in_rows(q) and in_rows(k) and q.stride() == k.stride()):
+        q, k = q.contiguous(), k.contiguous()
+    v = v if in_rows(v) else v.contiguous()
+    gates, save = contiguous((log_decay, beta, log_momentum, cu_seqlens))
+    tensors = (q, k, v, *gates)
+    save = save or wants_gradient((q, k, v, *weights))
     o, *final = _run(*tensors, *weights, silu, chunk, unit, save)
     return o, MLPState(*final[:4])
