@@ -34,11 +34,18 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def launched(device, monkeypatch):
-    """The kernels that are launched, which do nothing."""
+    """The kernels that are launched, which do nothing; Triton refuses constants they do not have."""
     from hypercrl_kernels.memory.prepared import PreparedKernel
 
     seen = []
-    monkeypatch.setattr(PreparedKernel, "__call__", lambda self, _: seen.append(self))
+
+    def launch(self, tensors):
+        named = set(self._named) - {"num_warps", "num_stages", "maxnreg"}
+        assert named <= set(self._kernel.arg_names)
+        assert len(tensors) + len(named) == len(self._kernel.arg_names)
+        seen.append(self)
+
+    monkeypatch.setattr(PreparedKernel, "__call__", launch)
     for name in MODULES:
         module = import_module(f"hypercrl_kernels.memory.{name}.api")
         monkeypatch.setattr(module, "runs_as_kernel", lambda *_, **__: True)

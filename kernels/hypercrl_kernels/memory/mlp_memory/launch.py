@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     key_row: int  # numbers from one step of q and k to the next
     value_row: int
 
-    def prepared(self, kernel: Any, **own: bool) -> PreparedKernel:
+    def prepared(self, kernel: Any, **own: int) -> PreparedKernel:
         """With constants that this kernel alone has."""
         # Of float32, more would not fit into shared memory.
         block = 16 if self.dtype == torch.float32 and self.chunk == 64 else 32
@@ -52,7 +52,6 @@ class Problem(NamedTuple):
             "SILU": self.silu,
             "UNIT": self.unit,
             "QK_ROW": self.key_row,
-            "V_ROW": self.value_row,
             "VARLEN": self.varlen,
             **own,
         }
@@ -98,7 +97,8 @@ def in_rows(x: Tensor) -> bool:
 
 @lru_cache(KEPT)
 def _prepare_forward(p: Problem, common: bool, save: bool, rest: bool) -> PreparedKernel:
-    return p.prepared(mlp_walk_kernel, SHARED=common, SAVE=save, REST=rest)
+    row = p.value_row
+    return p.prepared(mlp_walk_kernel, V_ROW=row, SHARED=common, SAVE=save, REST=rest)
 
 
 @lru_cache(KEPT)
