@@ -34,7 +34,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def launched(device, monkeypatch):
-    """The kernels that are launched, which do nothing; Triton refuses constants they do not have."""
+    """The kernels that are launched, which do nothing. Triton refuses constants not theirs."""
     from hypercrl_kernels.memory.prepared import PreparedKernel
 
     seen = []
