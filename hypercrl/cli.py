@@ -171,7 +171,9 @@ def _run_with_hydra(
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
+    from hypercrl.config.compose import composed_once
     from hypercrl.config.help import command_help
+    from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_choices, check_composed, composing, explained
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
@@ -197,7 +199,9 @@ def _run_with_hydra(
         # Hydra prints an account of its own of whatever a job raises.
         try:
             with explained(command, words):
-                check_composed(command, config, HydraConfig.get().overrides.task)
+                given = HydraConfig.get().overrides.task
+                check_composed(command, config, given)
+                check_used([(config, given)])
                 return function(config)
         except UserError as error:
             mistakes.append(error)
@@ -218,7 +222,8 @@ def _run_with_hydra(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
         try:
-            decorate(job)()
+            with composed_once(words):
+                decorate(job)()
         except Exception:  # such as a sweeper's that got no score
             if not mistakes:
                 raise

@@ -1,32 +1,42 @@
 """Time a training step of hnet at 1 to 100 old tasks, beside one with the original's loop.
 
-    python scripts/bench_training.py [--device cpu|cuda] [--kernels] [--out FILE.json]
+    python scripts/bench_training.py [--device cpu|cuda] [--kernels | --rounds] [--out FILE.json]
 
 The hypernetwork is that of the push tasks (10 → [50, 50] → 44,810 weights), batch 100. On CUDA the
 step is one CUDA graph. The peer is the same algorithm with the structure of the original program:
 one head per weight tensor, Δθ parameter by parameter, a rebuild of the network for each old task,
 an optimiser that is not fused. It computes the same gradients, which is checked first.
+
+--rounds: a round of 2000 steps as a run launches them, by the steps of a graph, at 2, 19 and 100
+old tasks. First the weights after 57 steps are compared, which are to be equal bit for bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_collection import experiment
 from bench_timing import Clock, Report, Times, timed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedFunction, CapturedSteps
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import Batch, HnetConfig, make_method
 from hypercrl.methods.hnet import Hnet
+from hypercrl.training.learner import Learner
 
 OLD_TASKS = (1, 2, 4, 19, 100)
+ROUND = 2000
+"""Training steps of a round of the paper's protocol."""
+A_GRAPH = (1, 5, CapturedSteps.AT_ONCE, 40)
+"""Steps of a graph that are tried."""
 MEMBERS = 5
 """Of the ensembles that are timed too, without a peer."""
 
@@ -146,6 +156,47 @@ def captured_step(old_tasks: int, device: torch.device, members: int = 1) -> Cal
     return lambda: captured(batch.obs, batch.action, batch.next_obs)
 
 
+def make_learner(old_tasks: int, device: torch.device, a_graph: int) -> Learner:
+    """A run's learner in the midst of a task, before its first training step in it."""
+    learner = Learner(experiment("push", 1, 1, str(device), ["protocol.replay_capacity=6000"]))
+    for _ in range(old_tasks + 1):
+        learner.begin_task()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(1000):
+        obs = torch.randn(1, 10, generator=generator)
+        action = torch.rand(1, 2, generator=generator) * 2 - 1
+        learner.add(obs, action, obs + 0.1 * action.repeat(1, 5))
+    learner.fit_normalisers()
+    method, steps = learner.method, learner._training_steps
+    assert isinstance(method, Hnet)
+    method.targets.add_(0.01 * torch.randn(method.targets.shape, generator=generator).to(device))
+    if isinstance(steps, CapturedSteps):
+        steps.AT_ONCE = a_graph
+    return learner
+
+
+def bench_rounds(old_tasks: int, device: torch.device, report: Report) -> str:
+    """Times of a step in rounds by turns; a line."""
+    learners = {a_graph: make_learner(old_tasks, device, a_graph) for a_graph in A_GRAPH}
+    for learner in learners.values():
+        learner.train(57, "check")
+    ends = [torch.cat([p.flatten() for p in x.method.parameters()]) for x in learners.values()]
+    assert all(torch.equal(end, ends[0]) for end in ends), "the steps of a graph change the weights"
+    steps, rounds = (ROUND, 5) if device.type == "cuda" else (1, 1)
+    walls: dict[int, list[float]] = {a_graph: [] for a_graph in A_GRAPH}
+    for _ in range(rounds):
+        for a_graph, learner in learners.items():
+            started = time.perf_counter()
+            learner.train(steps, "timed")  # waits for the device at its end
+            walls[a_graph].append(1e6 * (time.perf_counter() - started) / steps)
+    line = f"{old_tasks:4} old"
+    for a_graph in A_GRAPH:
+        times, name = Times.of(walls[a_graph]), f"{a_graph} a graph"
+        report.attempt(f"{old_tasks} old", "round", name, lambda times=times: timed(times))
+        line += f"   {name}: {times.median:6.1f}"
+    return line
+
+
 def list_kernels(old_tasks: int, device: torch.device) -> None:
     """Print what one step launches: on CUDA the kernels of its graph, on a CPU torch's operations.
 
@@ -216,12 +267,19 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file for all rows")
     parser.add_argument("--kernels", action="store_true", help="list what a step launches instead")
+    parser.add_argument("--rounds", action="store_true", help="time a run's rounds instead")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.kernels:
         list_kernels(OLD_TASKS[-2], device)
         return
     clock, report = Clock(device), Report()
+    if arguments.rounds:
+        lines = [bench_rounds(old_tasks, device, report) for old_tasks in (2, 19, 100)]
+        print("\nµs a step of a round", *lines, sep="\n")
+        if arguments.out:
+            report.write(arguments.out, device)
+        return
     for old_tasks in OLD_TASKS:
         bench(old_tasks, clock, report, device)
         if arguments.out:

@@ -29,7 +29,7 @@ from typing import Any
 
 from bench_machine import watched
 from evidence_grid import EvidenceCell, cells, check_patterns
-from evidence_records import FOLDER, kept, packed, read_lines, take
+from evidence_records import FOLDER, kept, names, packed, read_lines, take
 from make_demo import make_demo
 from rich.console import Console
 
@@ -214,7 +214,10 @@ class Keeper:
     def failed(self, cell: Cell) -> None:
         """Of one that was given up why, and the end of what it said."""
         with suppress(OSError):
-            reason = (cell.folder / FAILURE).read_text(encoding="utf-8").strip()
+            if begun(cell):
+                reason = (cell.folder / FAILURE).read_text(encoding="utf-8").strip()
+            else:
+                reason = cell.last_words("hypercrl: ") or "never begun"
             said = cell.log.read_text(encoding="utf-8", errors="replace")[-2000:]
             with open(self.out / "failed.txt", "a", encoding="utf-8") as file:
                 file.write(f"{cell.name}: {reason}\n{said}\n\n")
@@ -257,8 +260,8 @@ def take_files(arguments: argparse.Namespace) -> None:
 
 
 def status(arguments: argparse.Namespace) -> None:
-    """How many cells of each sequence are there."""
-    there = kept(arguments.kept)
+    """How many cells of each sequence are there; the others see whether settings are the grid's."""
+    there = names(arguments.kept)
     every = list(cells())
     for sequence in dict.fromkeys(c.sequence for c in every):
         mine = [c for c in every if c.sequence == sequence]

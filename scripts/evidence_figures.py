@@ -26,6 +26,8 @@ from hypercrl.report.style import INK, MUTED, STYLE, WIDTH, looks
 from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
 LOOKS = looks(METHODS)
+MARKS = "sD^vPX*"
+"""Of other settings, one after another."""
 PANELS = 4
 """Sequences side by side."""
 
@@ -65,10 +67,14 @@ def _point(axes: Axes, row: int, method: str, final: Array) -> None:
     axes.plot([interquartile_mean(final)], [row], "o", color=colour, mfc=face, ms=5)
 
 
-def over_tasks_seen(benchmark: Benchmark) -> Figure:
+def over_tasks_seen(benchmark: Benchmark, others: Mapping[str, Benchmark]) -> Figure:
     """After each task: success on those seen so far, and how their prediction errors have grown.
 
     Of them, those that were evaluated. Bands are 95 % bootstrap intervals of the mean over seeds.
+
+    Args:
+        others: the sequence with other settings, by what they are; a mark each, at the end alone,
+            where all tasks are evaluated.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
@@ -85,12 +91,23 @@ def over_tasks_seen(benchmark: Benchmark) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_xlabel("tasks seen")
         lines = dict(zip(finals, left.get_lines(), strict=True))
+        for name, other in others.items():
+            for method in other.methods:
+                label = method if name == method else f"{method}, {name}"
+                finals[label] = float(np.mean(other.matrices(method, "success")[:, -1]))
+                (lines[label],) = left.plot(
+                    [len(benchmark.tasks)],
+                    [finals[label]],
+                    MARKS[len(lines) % len(MARKS)],
+                    color=LOOKS[method].colour,
+                    ms=6,
+                )
         best_first = sorted(finals, key=lambda method: -finals[method])
         figure.legend(
             [lines[method] for method in best_first],
             [f"{method} {fixed(finals[method])}" for method in best_first],
             loc="outside lower center",
-            ncols=7,
+            ncols=3 if others else 7,
             frameon=False,
         )
     return figure

@@ -44,6 +44,11 @@ DRAWN = (
     "protocol={replay_capacity: 4000, heldout_from: 5}",
 )
 """As many steps in one task as there in four."""
+SELDOM = (
+    "protocol.eval_tasks=1",
+    "protocol.final_episodes=5",
+    "protocol.checkpoint_every=18000",
+)
 WIDTHS = (5, 10, 25, 100)
 """Of both hidden layers of the hypernetwork, beside the shipped 50."""
 ORDERS = 4
@@ -178,12 +183,36 @@ def _twenty(variant: str, methods: tuple[str, ...], *words: str) -> dict[str, Se
     return {f"push20_{variant}": changed}
 
 
+def _hundred(*words: str, methods: tuple[str, ...] = ("hnet",)) -> Sequence:
+    """`push100` with other settings, looked at less often on the way."""
+    base = SEQUENCES["push100"]
+    words = (*base.words, *SELDOM, *words)
+    return replace(base, words=words, methods=methods, threads=2, of="push100")
+
+
 for number in range(1, ORDERS + 1):
     order = random.Random(number).sample(range(1, 21), 20)
     learned = f"protocol.order=[{','.join(map(str, order))}]"
     SEQUENCES |= _twenty(f"order{number}", ("hnet", "finetune"), learned)
 for width in WIDTHS:
     SEQUENCES |= _twenty(f"width{width}", ("hnet",), f"method.hidden=[{width},{width}]")
+KEPT = "method.targets=kept"
+SEQUENCES |= {
+    "push100_single": _hundred(methods=("single",)),
+    "push100_beta0.5": _hundred("method.beta=0.5"),
+    "push100_beta5": _hundred("method.beta=5"),
+    "push100_kept": _hundred(KEPT),
+    "push100_kept_beta0.5": _hundred(KEPT, "method.beta=0.5"),
+    "push100_kept_beta5": _hundred(KEPT, "method.beta=5"),
+    "push100_width100": _hundred("method.hidden=[100,100]"),
+    "push100_width100_kept_beta0.5": _hundred("method.hidden=[100,100]", KEPT, "method.beta=0.5"),
+}
+"""Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width?"""
+
+
+def variants_of(base: str, among: Iterable[str] = SEQUENCES) -> list[str]:
+    """Those that are a sequence with other settings."""
+    return [name for name in among if SEQUENCES[name].of == base]
 
 
 STAGES = (
@@ -194,11 +223,12 @@ STAGES = (
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("cartpole_3000",), ("hnet", "single", "finetune")),
     (("double_integrator_hidden", "double_integrator_blind"), ("hnet",)),
-    (tuple(name for name in SEQUENCES if SEQUENCES[name].of == "push20"), INVERSION),
+    (variants_of("push20"), INVERSION),
     (("door", "push", "push_frame"), REST),
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
+    (variants_of("push100"), ("hnet", "single")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""

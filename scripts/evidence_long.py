@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from evidence_grid import SEQUENCES
+from evidence_grid import METHODS, SEQUENCES, variants_of
 from evidence_records import cell_of
 
 from hypercrl.metrics import Array, error_growth, forgetting, just_trained
@@ -85,19 +85,20 @@ def _learned(matrices: Array) -> Array:
 def used(records: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], Rows] | None:
     """The same of plasticity; None where no run has logged it."""
     rows = []
-    for method in dict.fromkeys(cell_of(record).method for record in records):
-        of_method = [r["plasticity"] for r in records if cell_of(r).method == method and _logged(r)]
+    logged = [record for record in records if _logged(record)]
+    for of in dict.fromkeys((cell_of(r).method, cell_of(r).sequence) for r in logged):
+        mine = [r["plasticity"] for r in logged if (cell_of(r).method, cell_of(r).sequence) == of]
         for network in ("network", "hypernetwork"):
             measures = [f"{network}_dormant", f"{network}_effective_rank"]
-            runs = [run for run in of_method if measures[0] in run]
+            runs = [run for run in mine if measures[0] in run]
             if not runs:
                 continue
             cells = []
             for name in measures:
                 values = np.array([run[name] for run in runs], float).mean(0)
                 cells.append(" ".join(significant(values[i]) for i in _three(len(values))))
-            rows.append([method, network, str(len(runs)), *cells])
-    header = ["", "of the", "seeds", "dormant units", "effective rank"]
+            rows.append([*of, network, str(len(runs)), *cells])
+    header = ["", "", "of the", "seeds", "dormant units", "effective rank"]
     return (USED, header, rows) if rows else None
 
 
@@ -112,12 +113,12 @@ def _three(count: int) -> list[int]:
 
 def variants(base: str, benchmarks: Mapping[str, Benchmark]) -> tuple[str, list[str], Rows] | None:
     """The sequence beside those that are it with other settings; None where none has runs."""
-    names = [name for name in benchmarks if SEQUENCES[name].of == base]
+    names = variants_of(base, benchmarks)
     if not names:
         return None
     methods = {method for name in names for method in benchmarks[name].methods}
     rows = []
-    for method in [m for m in benchmarks[names[0]].methods if m in methods]:
+    for method in [m for m in METHODS if m in methods]:
         for name in (base, *names):
             if name in benchmarks and method in benchmarks[name].methods:
                 rows.append([method, name, *_outcome(benchmarks[name], method)])

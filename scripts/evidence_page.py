@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from evidence_figures import over_tasks_seen, overview
-from evidence_grid import FIRST, METHODS, SEQUENCES
+from evidence_grid import FIRST, METHODS, SEQUENCES, variants_of
 from evidence_long import learned_late, used, variants
 from evidence_records import cell_of, matrix
 
@@ -53,7 +53,8 @@ HEAD = """# The evidence
 
 Who remembers, at what cost? One agent learns the tasks of a sequence one after another and is then
 asked to do all of them. In a sequence all methods have the same environment steps, planner and
-updates, and differ in what they keep.
+updates, and differ in what they keep. [Which method to take](../method_choice.md) follows from it;
+what becomes of [a hundred tasks](many_tasks.md) has a page of its own.
 """
 READ = """## How to read it
 
@@ -241,6 +242,11 @@ def _held(value: float, least: float, sign: int = 1) -> str:
     return text if math.isnan(value) or value >= least - 1e-9 else f"**{text}**"
 
 
+def _hardware(machine: str) -> str:
+    """The GPU alone, or the processor with its threads; one was written as "1 threads"."""
+    return machine.partition(";")[0].replace(", 1 threads", ", 1 thread")
+
+
 def _section(
     name: str,
     benchmarks: Mapping[str, Benchmark],
@@ -248,7 +254,9 @@ def _section(
     images: Path,
 ) -> str:
     benchmark, mine = benchmarks[name], records[name]
-    origin = sorted({f"{r['git']} on {r['machine'].partition(';')[0]}" for r in mine})
+    others = variants_of(name, benchmarks)
+    marked = {other.removeprefix(f"{name}_"): benchmarks[other] for other in others}
+    origin = sorted({f"{r['git']} on {_hardware(r['machine'])}" for r in mine})
     words = " ".join(SEQUENCES[name].words)
     seen = {(r["env_steps"], r["updates"]) for r in mine}
     budget = "; ".join(f"{count(steps)} steps and {count(ups)} updates" for steps, ups in seen)
@@ -258,10 +266,10 @@ def _section(
         f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
-        _pictures(name, benchmark, images),
+        _pictures(name, benchmark, marked, images),
     ]
     long = len(benchmark.tasks) > LONG
-    of_variants = [r for other in benchmarks if SEQUENCES[other].of == name for r in records[other]]
+    of_variants = [r for other in others for r in records[other]]
     for found in (
         learned_late(benchmark) if long else None,
         used([*mine, *of_variants]) if long else None,
@@ -339,10 +347,12 @@ def _against(reference: Array, final: Array) -> str:
     return f"{middle} [{fixed(low)}, {fixed(high)}]"
 
 
-def _pictures(name: str, benchmark: Benchmark, images: Path) -> str:
+def _pictures(
+    name: str, benchmark: Benchmark, others: Mapping[str, Benchmark], images: Path
+) -> str:
     figures = {"success and its costs": ("costs", trade_offs(benchmark))}
     if len(benchmark.tasks) > LONG:
-        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark))
+        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark, others))
     lines = []
     for title, (kind, figure) in figures.items():
         file = images / f"evidence_{name}_{kind}.png"

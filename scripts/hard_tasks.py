@@ -39,6 +39,16 @@ HNET = ("method=hnet",)
 BURSTS = ("exploration.burst_share=0.3",)
 DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+UPDATES = ("protocol.updates=2000",)
+"""A session, as in the paper's own budget."""
+STEADY = ("exploration.planned_std=0.1",)
+GENTLE = ("exploration.random_std=0.35",)
+"""Less noise beside planned actions, in place of 0.25; smaller random ones, in place of 0.8."""
+SHORTER = (
+    *("protocol.robots=32", "protocol.random_steps=2016", "protocol.planned_steps=28000"),
+    *("protocol.eval_every=28000", "protocol.final_episodes=4"),
+)
+"""Of a hopper that is planned for over more steps, in as much time."""
 TWENTY = ("protocol.final_episodes=20",)
 EXPLORING = {
     "5 members": MEMBERS,
@@ -80,6 +90,13 @@ HARD = {
             ),
             "cem, 5 members": (
                 *("planner.samples=300", "planner.horizon=40", "planner.elites=30", *MEMBERS),
+            ),
+            # With true dynamics too it runs, within 60 steps, into a fall that comes after them.
+            "policy, 100 steps, 5 members, penalty, 30,000": (
+                *(*POLICY, "planner.horizon=100", "planner.iterations=2", *PENALTY, *SHORTER),
+            ),
+            "policy, 150 steps, 5 members, penalty, 30,000": (
+                *(*POLICY, "planner.horizon=150", "planner.iterations=2", *PENALTY, *SHORTER),
             ),
         },
         seeds=2,
@@ -131,7 +148,25 @@ HARD = {
     ),
     "knobs": Hard(
         ("env=door5", "method=single", *STANDARD, "protocol.order=[2,4]", *TWENTY),
-        EXPLORING,
+        {
+            **EXPLORING,
+            "5 members, steady": (*MEMBERS, *STEADY),
+            "5 knots, 5 members": (*KNOTS, *MEMBERS),
+            "5 knots, 5 members, penalty, steady, 2000 updates": (
+                *(*KNOTS, *PENALTY, *STEADY, *UPDATES),
+            ),
+            "5 knots, 5 members, steady, 8000 planned steps": (
+                *(*KNOTS, *MEMBERS, *STEADY, "protocol.planned_steps=8000"),
+                "protocol.replay_capacity=10000",
+            ),
+            # Large random actions tear the fingers off a round knob: smaller ones hold it in five
+            # times as many steps.
+            "gentle": GENTLE,
+            "5 members, gentle": (*MEMBERS, *GENTLE),
+            "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
+                *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES),
+            ),
+        },
         seeds=3,
     ),
     "far_slides": Hard(
@@ -219,11 +254,17 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def record(cell: HardCell, folder: Path) -> dict[str, Any]:
-    """Settings of a cell, and what came of it.
+    """Settings of a cell, and what came of it."""
+    return {"cell": cell.name, "words": cell.words(), **came_to(folder)}
+
+
+def came_to(folder: Path) -> dict[str, Any]:
+    """What came of a run, also of one that was cut short.
 
     In "tasks" the evaluation of each task at the end of its own training, where it came to that; in
     "end" those of all tasks after the last one. In "solved" of each task begun its planned
-    episodes in training, in order, 1 for a success and 0 for none.
+    episodes in training, in order, 1 for a success and 0 for none; in "late" the mean return of the
+    last sixteen of these.
     """
     file = folder / "metrics.jsonl"
     metrics = read_lines(file) if file.exists() else []
@@ -234,17 +275,18 @@ def record(cell: HardCell, folder: Path) -> dict[str, Any]:
     last = max((one["env_steps"] for one in evals), default=0)
     ended = (folder / "result.json").exists()
     solved: dict[str, str] = {}
+    returns: dict[str, list[float]] = {}
     for one in metrics:
         if one["kind"] == "episode" and not one["random"]:
             task = str(one["task"])
             solved[task] = solved.get(task, "") + str(int(one["success"]))
+            returns.setdefault(task, []).append(one["return"])
     return {
-        "cell": cell.name,
-        "words": cell.words(),
         "ended": ended,
         "tasks": [_short(own[task]) for task in sorted(own)],
         "end": [_short(one) for one in evals if ended and one["env_steps"] == last],
         "solved": solved,
+        "late": {task: float(f"{mean(own[-16:]):.4g}") for task, own in returns.items()},
     }
 
 

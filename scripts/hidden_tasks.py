@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -139,14 +139,38 @@ HIDDEN = {
 }
 
 LONG = "gru: long windows"
-CAUSES: dict[str, tuple[str, ...]] = {
-    "told: 50 episodes": ("protocol.random_steps=3000",),
-    f"{LONG} and 50 episodes": ("protocol.random_steps=3000",),
-    f"{LONG} and rate 0.001": ("context.learning_rate=0.001",),
-    f"{LONG} and predictions from the end alone": ("context.stride=60",),
-    f"{LONG} and into film": ("context.into=film",),
+THRICE = ("protocol.first_updates=15000", "protocol.updates=1500")
+"""Of the updates on pushes."""
+EPISODES = ("protocol.random_steps=15000", "protocol.replay_capacity=19000")
+"""Of doors: 200 random ones instead of 27."""
+PLANS = ("protocol.planned_steps=12000", "protocol.replay_capacity=14000")
+"""Of doors: 160 planned episodes instead of 53, and more updates with them."""
+CAUSES: dict[str, dict[str, tuple[str, ...]]] = {
+    "frame_hidden": {
+        "told: 50 episodes": ("protocol.random_steps=3000",),
+        "gru: into film": ("context.into=film",),
+        f"{LONG} and 50 episodes": ("protocol.random_steps=3000",),
+        f"{LONG} and rate 0.001": ("context.learning_rate=0.001",),
+        f"{LONG} and predictions from the end alone": ("context.stride=60",),
+        f"{LONG} and into film": ("context.into=film",),
+    },
+    "push_hidden": {
+        "gru: 3 × the updates": THRICE,
+        "gru: 3 × the updates and into film": (*THRICE, "context.into=film"),
+        "told: 3 × the updates": THRICE,
+        "gru: into film": ("context.into=film",),
+    },
+    "door_hidden": {
+        "told: 160 planned episodes": PLANS,
+        "gru: 160 planned episodes": PLANS,
+        "gru: 160 planned episodes and into film": (*PLANS, "context.into=film"),
+        "told: 200 random episodes": EPISODES,
+        "gru: 200 random episodes": EPISODES,
+        "gru: bursts": ("exploration.burst_share=0.3",),
+    },
+    "cheetah_hidden": {},
 }
-"""Each one setting more, on `frame_hidden`: what makes the difference?"""
+"""Each a setting or two more: what makes the difference?"""
 
 
 @dataclass(frozen=True)
@@ -154,7 +178,7 @@ class HiddenCell:
     """One run.
 
     Attributes:
-        model: "told", "none", an encoder, `LONG`, or one of `CAUSES`.
+        model: "told", "none", an encoder, `LONG`, or one of the sequence's `CAUSES`.
     """
 
     sequence: str
@@ -169,6 +193,10 @@ class HiddenCell:
     def told(self) -> bool:
         return self.model.startswith("told")
 
+    @property
+    def remembers(self) -> bool:
+        return not self.told and self.model != "none"
+
     def words(self) -> list[str]:
         """The settings of `hypercrl train`; of one that is given twice, the latter counts."""
         hidden = HIDDEN[self.sequence]
@@ -176,33 +204,40 @@ class HiddenCell:
         own = [] if self.told else [f"memory={self.model.partition(':')[0]}"]
         if self.model.startswith(LONG):
             own.append(f"context.burn_in={hidden.long}")
-        own += CAUSES.get(self.model, ())
-        return [f"env={env}", *COMMON, *hidden.words, *own, f"seed={self.seed}"]
+        own += CAUSES[self.sequence].get(self.model, ())
+        words = that_matter((*COMMON, *hidden.words, *own), self.remembers)
+        return [f"env={env}", *words, f"seed={self.seed}"]
 
     def settings(self, words: Sequence[str]) -> dict[str, str]:
-        """What words say, but for the training of a memory where there is none."""
-        said = dict(word.split("=", 1) for word in words)
-        remembers = not self.told and self.model != "none"
-        return {k: v for k, v in said.items() if remembers or not k.startswith("context.")}
+        """What words say; those of records from before may train a memory where there is none."""
+        return dict(word.split("=", 1) for word in that_matter(words, self.remembers))
+
+
+def that_matter(words: Iterable[str], remembers: bool) -> list[str]:
+    """Without the training of a memory where there is none, which would be refused."""
+    return [word for word in words if remembers or not word.startswith("context.")]
 
 
 def cells(only: str = "*") -> Iterator[HiddenCell]:
     """Those that fit a pattern of `only`, the most wanted first."""
-    longest_first = tuple(reversed(HIDDEN))
-    seeds, frame = range(SEEDS), ("frame_hidden",)
+    longest_first = ("push_hidden", "door_hidden", "cheetah_hidden", "frame_hidden")
+    seeds = range(SEEDS)
+    causes = {sequence: tuple(own) for sequence, own in CAUSES.items()}
+    first = dict.fromkeys(HIDDEN, (*REFERENCES, "gru"))
     stages = (
-        (seeds, longest_first, (*REFERENCES, "gru")),
-        (seeds, longest_first, ENCODERS),
-        (range(1), frame, tuple(CAUSES)),
-        (seeds, longest_first, (LONG,)),
-        (seeds, frame, tuple(CAUSES)),
+        (range(1), first),
+        (range(1), causes),
+        (seeds, first),
+        (seeds, dict.fromkeys(HIDDEN, (LONG,))),
+        (seeds, causes),
+        (seeds, dict.fromkeys(HIDDEN, ENCODERS)),
     )
     every = (
         HiddenCell(sequence, model, seed)
-        for numbers, sequences, models in stages
+        for numbers, models in stages
         for seed in numbers
-        for sequence in sequences
-        for model in models
+        for sequence in longest_first
+        for model in models[sequence]
     )
     return (cell for cell in dict.fromkeys(every) if fits(cell.name, only))
 
@@ -235,8 +270,8 @@ def read_outs(
     ended: Sequence[tuple[HiddenCell, Path]], arguments: argparse.Namespace, end: float
 ) -> dict[str, dict[str, float] | None]:
     """Of the cells with a memory what is read out of them, as far as there is time."""
-    remembering = [(c, folder) for c, folder in ended if not c.told and c.model != "none"]
-    with ProcessPoolExecutor(arguments.workers or cores(), get_context("forkserver")) as pool:
+    remembering = [(c, folder) for c, folder in ended if c.remembers]
+    with ProcessPoolExecutor(cores(), get_context("forkserver")) as pool:
         episodes: dict[str, Episodes] = {}
         for sequence in dict.fromkeys(cell.sequence for cell, _ in remembering):
             words = [*HiddenCell(sequence, "told", UNUSED_SEED).words(), "device=cpu"]
@@ -277,7 +312,7 @@ def record(cell: HiddenCell, folder: Path) -> dict[str, Any]:
 
 def by_model(records: Sequence[Mapping[str, Any]], sequence: str) -> dict[str, list[Any]]:
     """The runs of a sequence, of models in the order of tables; those not measured have none."""
-    models = [*REFERENCES, *ENCODERS, LONG, *(CAUSES if sequence == "frame_hidden" else ())]
+    models = [*REFERENCES, *ENCODERS, LONG, *CAUSES[sequence]]
     of: dict[str, list[Any]] = {model: [] for model in models}
     for one in records:
         own, model, _ = one["cell"].split("/")

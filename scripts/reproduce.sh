@@ -20,6 +20,7 @@ demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
+many_tasks|many_tasks.md|two GPUs, 32 cores|30 minutes (14 of 17 runs took 26)
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
@@ -35,6 +36,7 @@ returns|task_inference.md#tasks-that-come-again|one GPU, 16 cores|5 minutes gues
 hard_tasks|hard_tasks.md|two GPUs, 32 cores|10 minutes guessed, not measured (of one GPU's cells half were done in 5)
 ensembles|members.md|CPU|30 minutes guessed, not measured
 frame_hidden|memories.md|one GPU|30 minutes guessed, not measured
+hidden_sequence|memories.md#one-memory-for-five-tasks|one GPU, 16 cores|8 minutes guessed, not measured (of 21 cells ten ran in 4)
 recall|memories.md|one GPU|6 minutes
 subset|planning_and_training_speed.md|one GPU|10 minutes guessed, not measured
 plans|planning_and_training_speed.md|one GPU|5 minutes guessed, not measured
@@ -48,8 +50,8 @@ soak|soak.md|CPU|hours
 END
 }
 
-evidence_of() { # cells, folder
-  echo "python scripts/evidence.py run --seconds 540 --only '$1' --out $2"
+evidence_of() { # cells, folder, seconds
+  echo "python scripts/evidence.py run --seconds ${3:-540} --only '$1' --out $2"
   echo "python scripts/evidence.py take $2/evidence.jsonl"
   echo "python scripts/evidence.py table"
 }
@@ -73,6 +75,7 @@ commands() { # name, folder of what is made
     twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
     evidence) evidence_of '*' "$out" ;;
     orders_and_widths) evidence_of 'push20_*' "$out" ;;
+    many_tasks) evidence_of 'push100/*,push100_*/*/0' "$out" 1200 ;;
     inversions) evidence_of 'double_integrator/*,complex_ode/*,cartpole/*' "$out" ;;
     videos)
       local agents=push/hnet/0,push_frame/hnet/0,door/hnet/0,push20/hnet/0
@@ -109,6 +112,7 @@ commands() { # name, folder of what is made
     hard_tasks) echo "python scripts/hard_tasks.py --seconds 900 --out $out" ;;
     ensembles) echo "python scripts/calibrate_members.py method=hnet method.members=5 --seeds 3 --out $out/hnet.json" ;;
     frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;
+    hidden_sequence) echo "python scripts/hidden_sequence.py --seconds 540 --out $out" ;;
     recall) echo "hypercrl bench suite=recall memory=all memory.width=16,32,64 steps=1500 device=cuda workers=8 out=$out/recall" ;;
     subset)
       for tasks in null 3 1; do

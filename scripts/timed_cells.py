@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,8 @@ from evidence import gpu_names, time_limit
 from rich.console import Console
 
 from hypercrl.base.cores import cores
-from hypercrl.bench import Cell, LocalWorkers, run_grid
+from hypercrl.base.errors import UserError
+from hypercrl.bench import Cell, LocalWorkers, compose_cells, run_grid
 from hypercrl.bench.mps import served
 from hypercrl.runs.run_folder import FAILURE
 
@@ -48,6 +50,7 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
         device: "cpu": no GPU is looked for.
         workers: cells at a time; None: as many as there are cores.
     """
+    _check(grid)
     names = [] if device == "cpu" else gpu_names(None)
     slots = workers or cores()
     console = Console(width=200)
@@ -62,3 +65,13 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
         if failed.exists() or refused:
             why = failed.read_text(encoding="utf-8") if failed.exists() else refused
             console.print(f"{cell.name}: {why}", markup=False)
+
+
+def _check(grid: Sequence[Cell]) -> None:
+    """End the program where settings of a cell cannot be, before time is spent on the others."""
+    for cell in {cell.but_seed: cell for cell in grid}.values():
+        try:
+            compose_cells([cell])
+        except UserError as error:
+            print(f"{cell.name}: {error}", file=sys.stderr)
+            raise SystemExit(2) from error

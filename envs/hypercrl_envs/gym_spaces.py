@@ -143,6 +143,8 @@ class ActionRange:
             )
         (self.size,) = space.shape
         self._space = space
+        self._low, self._high = space.low.copy(), space.high.copy()
+        self._id = id
         self._bounds: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, action: Tensor) -> Tensor:
@@ -151,6 +153,24 @@ class ActionRange:
         Rounded to the dtype of the environment's actions first.
         """
         return self._executed(action).to(action.dtype)
+
+    def check(self, space: gymnasium.Space) -> None:
+        """See that an environment's actions, in `space` by now, are what they were.
+
+        Raises:
+            TaskFault: they are not: an agent's actions would mean something else than it learned.
+        """
+        same = (
+            isinstance(space, spaces.Box)
+            and np.array_equal(space.low, self._low)
+            and np.array_equal(space.high, self._high)
+        )
+        if not same:
+            raise checked.TaskFault(
+                f"{self._id}: its actions are in {space} now, and were between "
+                f"{self._low.tolist()} and {self._high.tolist()}. Keep action_space as it is, and "
+                "let step do less with the same action."
+            )
 
     def for_environment(self, action: np.ndarray) -> np.ndarray:
         """The same for one action [A], in the dtype of the environment's actions."""
@@ -162,7 +182,7 @@ class ActionRange:
             with torch.inference_mode(False):
                 low, high = (
                     torch.tensor(bound.astype(np.float64), device=action.device)
-                    for bound in (self._space.low, self._space.high)
+                    for bound in (self._low, self._high)
                 )
             self._bounds[action.device] = low, high
         low, high = self._bounds[action.device]

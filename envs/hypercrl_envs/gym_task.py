@@ -16,7 +16,7 @@ from torch import Tensor
 from hypercrl_envs import checked
 from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
-from hypercrl_envs.rendering import RenderingUnavailable, import_triton_first
+from hypercrl_envs.rendering import as_picture, fitted, import_triton_first
 from hypercrl_envs.task import Exploration, PictureOptions, Task
 from hypercrl_envs.task_functions import TaskFunction
 
@@ -136,6 +136,7 @@ class GymTask(Task):
         with checked.calls_into(where):
             returned = self._env.reset(seed=seed)
         obs, _ = checked.reset_result(returned, where)
+        self._executed.check(self._env.action_space)
         self._raw = self._vector(obs, where)
         self._paid, self._says = 0.0, (False, False)
 
@@ -145,6 +146,7 @@ class GymTask(Task):
         with checked.calls_into(where):
             returned = self._env.step(self._executed.for_environment(action))
         obs, self._paid, *ends, _ = checked.step_result(returned, where)
+        self._executed.check(self._env.action_space)
         self._raw = self._vector(obs, where)
         self._says = ends[0], ends[1]
         if ends[0] and not self.ends:
@@ -157,12 +159,19 @@ class GymTask(Task):
         return mujoco_fault(getattr(self._env.unwrapped, "data", None))
 
     def try_out(self) -> None:
-        """Begin two episodes, and call the functions as training will."""
+        """See `Task.try_out`; warn of an environment that its seed does not determine."""
+        super().try_out()
+        first, second = (self.reset(seed=0)[0] for _ in range(2))
+        if not np.array_equal(first, second):
+            warnings.warn(
+                f"{self.caption} begins other episodes with the same seed: its runs cannot be "
+                "repeated. Draw from self.np_random, after super().reset(seed=seed)",
+                stacklevel=2,
+            )
+
+    def _try_functions(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         size = self._vector.size
-        starts = [torch.from_numpy(self.reset(seed=seed)[0])[:size] for seed in (0, 1)]
-        obs, next_obs = torch.stack(starts), torch.stack(starts[::-1])
-        generator = torch.Generator().manual_seed(0)
-        action = self._executed(2 * torch.rand(2, self._executed.size, generator=generator) - 1)
+        obs, action, next_obs = obs[:, :size], self._executed(action), next_obs[:, :size]
         for function in (self._reward, self._termination):
             if function is not None:
                 function.try_out(obs, action, next_obs)
@@ -186,6 +195,8 @@ class GymTask(Task):
             )
         self._begin(int(physics[0]))
         for action in physics[1:].reshape(-1, size):
+            if any(self._says):  # it is not determined by its seed
+                return
             self._advance(action.astype(np.float32))
 
     def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -223,7 +234,9 @@ class GymTask(Task):
         return np.zeros(self.action_space.shape, np.float32)
 
     def render(self) -> np.ndarray:
-        """A picture by the environment, with the nearest of its pixels: [height, width, 3].
+        """A picture by the environment, whole, with the nearest of its pixels: [height, width, 3].
+
+        What another shape of picture leaves free is black.
 
         Raises:
             RuntimeError: the task was not made with `render_mode="rgb_array"`.
@@ -233,13 +246,7 @@ class GymTask(Task):
             raise RuntimeError('make the task with render_mode="rgb_array" to render it')
         with checked.calls_into(f"{self.caption}, render"):
             picture = self._env.render()
-        if not isinstance(picture, np.ndarray):
-            raise RenderingUnavailable(f"{self.caption} gave no picture")
-        rows, columns = (
-            np.arange(wanted) * given // wanted
-            for wanted, given in zip((self.height, self.width), picture.shape[:2], strict=True)
-        )
-        return picture[rows[:, None], columns]
+        return fitted(as_picture(picture, self.caption), self.height, self.width)
 
     def close(self) -> None:
         """Close the environment."""

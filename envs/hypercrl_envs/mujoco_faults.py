@@ -24,7 +24,7 @@ def mujoco_fault(data: object) -> str | None:
     reference configuration; all that is left of it is a warning in `data`, and an observation that
     looks like any other.
     """
-    if not isinstance(data, mujoco.MjData):
+    if not isinstance(data, mujoco.MjData) or not data.warning.number.any():
         return None
     for index, what in _BAD.items():
         warning = data.warning[index]

@@ -81,6 +81,7 @@ class MujocoArm(MujocoSimulator, ArmSimulator):
         self._hand = quaternion_matrix(world.hand)
         self._tip_site = self.model.site(TIP_SITE).id
         self._hand_frame = self.model.site("hand_frame").id
+        self._bodies = {self.model.body(body).name: body for body in range(self.model.nbody)}
         joints = [self.model.joint(name) for name in ARM_JOINTS]
         fingers = [self.model.joint(name) for name in FINGER_JOINTS]
         self._arm_qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -184,8 +185,8 @@ class MujocoArm(MujocoSimulator, ArmSimulator):
         return float(self.data.qpos[self._finger_qpos].mean())
 
     def body_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        body = self.data.body(name)
-        return body.xpos.copy(), body.xmat.reshape(3, 3).copy()
+        body = self._bodies[name]
+        return self.data.xpos[body].copy(), self.data.xmat[body].reshape(3, 3).copy()
 
     def body_velocity(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         velocity = self.data.joint(name).qvel

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from gymnasium.spaces import Box
+
 from hypercrl_envs.cartpole import CartpoleTask
 from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.complex_ode import ComplexOdeTask
@@ -75,10 +77,33 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         if parameter.default is parameter.empty and name not in parameters:
             raise ValueError(f"task {task!r} needs the parameter {name!r}")
     try:
-        return task_class(render_mode=render_mode, **parameters)
+        made = task_class(render_mode=render_mode, **parameters)
     except (TypeError, OverflowError) as error:  # of a text in place of a number, say
         given = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
         raise ValueError(f"task {task!r} cannot be made with {given}: {error}") from error
+    if (fault := _unfit(made)) is not None:
+        made.close()
+        raise ValueError(f"task {task!r}: {fault}")
+    return made
+
+
+def _unfit(task: Task) -> str | None:
+    """Why an agent cannot act in a task that has been made; None: it can."""
+    names = ("observation_space", "action_space", "max_episode_steps", "exploration", "caption")
+    if missing := ", ".join(name for name in names if not hasattr(task, name)):
+        return f"{type(task).__name__} does not set {missing}"
+    for name in ("observation_space", "action_space"):
+        space = getattr(task, name)
+        if not (isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]):
+            return f"its {name} is {space}, and is to be a Box of one dimension"
+    actions, bias = task.action_space, task.exploration
+    if (actions.low != -1).any() or (actions.high != 1).any():
+        return f"its actions are in {actions}, and are to be from -1 to 1: scale them in _advance"
+    if not len(bias.bias_low) == len(bias.bias_high) == actions.shape[0]:
+        return f"its exploration is of {len(bias.bias_low)} actions, of {actions.shape[0]}"
+    if not (isinstance(task.max_episode_steps, int) and task.max_episode_steps >= 1):
+        return f"max_episode_steps is a number of steps from 1 on, not {task.max_episode_steps!r}"
+    return None
 
 
 def task_parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:

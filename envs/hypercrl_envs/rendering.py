@@ -15,7 +15,9 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import mujoco
@@ -75,3 +77,40 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
             "libegl-mesa0), leave MUJOCO_GL unset or set it to egl, and import hypercrl_envs "
             "before mujoco"
         ) from error
+
+
+def as_picture(value: Any, caption: str) -> np.ndarray:
+    """What `render` of a task of others' returned, as uint8 [height, width, 3].
+
+    Shades of grey get three channels, and transparency is left out.
+
+    Args:
+        caption: of the task.
+
+    Raises:
+        RenderingUnavailable: it is no picture.
+    """
+    array = isinstance(value, np.ndarray)
+    if array and value.dtype == np.uint8 and value.size:
+        grey = value[..., None] if value.ndim == 2 else value
+        if grey.ndim == 3 and grey.shape[2] in (1, 3, 4):
+            return np.broadcast_to(grey[..., :3], (*grey.shape[:2], 3))
+    given = f"{value.dtype} {list(value.shape)}" if array else type(value).__name__
+    raise RenderingUnavailable(
+        f"{caption} gave no picture: render returned {given}, and is to return uint8 "
+        "[height, width, 3]"
+    )
+
+
+def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """All of a picture [h, w, 3], as large as fits, in the middle of a black one of that size."""
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    rows, columns = (
+        np.arange(size) * given // size
+        for given in picture.shape[:2]
+        for size in [max(1, round(given * scale))]
+    )
+    whole = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - len(rows)) // 2, (width - len(columns)) // 2
+    whole[top : top + len(rows), left : left + len(columns)] = picture[rows[:, None], columns]
+    return whole

@@ -18,7 +18,7 @@ _CLOSE = 1e-3
 """Of the largest value in a batch: a row alone may differ by so much, for rounding."""
 
 
-class TaskFunction:
+class CheckedFunction:
     """A function of tensors [..., n] to [...], such as a reward, a distance or a termination.
 
     Called as planners call it: batched with any leading dimensions, without gradients. What it
@@ -27,20 +27,15 @@ class TaskFunction:
     another width become those of its first input.
     """
 
-    def __init__(self, path: str, id: str, boolean: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, boolean: bool = False) -> None:
         """
         Args:
-            path: "package.module:function". Modules of the current folder are found too.
-            id: of the environment it belongs to.
+            name: of the function and what it belongs to, for messages.
             boolean: it says yes or no.
-
-        Raises:
-            ValueError: there is no such function.
         """
-        self.path = path
-        self._name = f"{id}: function {path}"
+        self._function = function
+        self._name = name
         self._boolean = boolean
-        self._function = _imported(path)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """
@@ -107,6 +102,23 @@ class TaskFunction:
                 raise TaskFault(
                     f"{self._name} returned a tensor that requires gradients; detach its constants."
                 )
+
+
+class TaskFunction(CheckedFunction):
+    """One that a configuration names."""
+
+    def __init__(self, path: str, id: str, boolean: bool = False) -> None:
+        """
+        Args:
+            path: "package.module:function". Modules of the current folder are found too.
+            id: of the environment it belongs to.
+            boolean: it says yes or no.
+
+        Raises:
+            ValueError: there is no such function.
+        """
+        self.path = path
+        super().__init__(_imported(path), f"{id}: function {path}", boolean)
 
 
 def _with_others_around(starts: Tensor, generator: torch.Generator) -> Tensor:

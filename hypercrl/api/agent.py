@@ -22,6 +22,9 @@ from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl_envs import Task
 
+_ROUNDING = 1e-5
+"""By so much may an action that was scaled to -1 and 1 lie beyond them."""
+
 
 @dataclass(frozen=True)
 class Prediction(Generic[Array]):
@@ -152,11 +155,11 @@ class TrainedAgent:
 
         Args:
             obs: [O] or [B, O] before the step.
-            action: [A] or [B, A] that was executed, whoever chose it.
+            action: [A] or [B, A] that was executed, whoever chose it: from -1 to 1.
             next_obs: [O] or [B, O] after it.
 
         Raises:
-            ValueError: see `act`; or not of one number of robots.
+            ValueError: see `act`; an action beyond -1 to 1; or not of one number of robots.
         """
         sizes = (self.observation_size, self.action_size, self.observation_size)
         names = ("obs", "action", "next_obs")
@@ -165,6 +168,7 @@ class TrainedAgent:
             for name, part, size in zip(names, (obs, action, next_obs), sizes, strict=True)
         ]
         _one_number(names, parts)
+        _within("action", parts[1])
         with self._lock:
             agent = self._agent_of(len(parts[0]))
             agent.observe(*parts)
@@ -188,16 +192,17 @@ class TrainedAgent:
         Args:
             obs: [O] or [B, O] to start from; B is the episode's number of robots where
                 observations tell something about them, else any.
-            actions: [H, A] or [B, H, A], for a horizon H of one's own.
+            actions: [H, A] or [B, H, A], from -1 to 1, for a horizon H of one's own.
             samples: trajectories that the standard deviation of a model with a variance is
                 measured on; 0: none is.
 
         Raises:
-            ValueError: see `act`; or not of one number of robots.
+            ValueError: see `observe`.
         """
         starts, single = batch("obs", obs, self.observation_size)
         controls, _ = batch("actions", actions, None, self.action_size)
         _one_number(("obs", "actions"), (starts, controls))
+        _within("actions", controls)
         with self._lock:
             device = self._experiment.device
             belief = self._belief(self._agent)
@@ -298,3 +303,12 @@ def _one_number(names: tuple[str, ...], parts: list[Tensor] | tuple[Tensor, ...]
     if len({len(part) for part in parts}) > 1:
         there = ", ".join(f"{name} {len(part)}" for name, part in zip(names, parts, strict=True))
         raise ValueError(f"all must be of one number of robots, not {there}")
+
+
+def _within(name: str, actions: Tensor) -> None:
+    """Raise ValueError for what no robot of the task executes."""
+    if (largest := float(actions.abs().max())) > 1 + _ROUNDING:
+        raise ValueError(
+            f"{name} must be from -1 to 1, as act() returns them, not {largest:g}: give what was "
+            "executed, clipped, in halves of the action range"
+        )

@@ -1,8 +1,9 @@
-"""Run a function of tensors as one CUDA graph."""
+"""Run a function of tensors as one CUDA graph, or several calls of it."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class CapturedFunction:
         function: from a fixed number of tensors to a tuple of tensors, with no host
             synchronisation.
         generators: CUDA generators that the function draws from.
+        eager_calls: before the one that captures; none where all has been warmed up elsewhere.
 
     Raises:
         CaptureError: at the call that captures. The generators are as before it, and so where the
@@ -35,9 +37,11 @@ class CapturedFunction:
         self,
         function: Callable[..., tuple[Tensor, ...]],
         generators: Sequence[torch.Generator] = (),
+        eager_calls: int = EAGER_CALLS,
     ) -> None:
         self.function = function
         self.generators = generators
+        self._eager_calls = eager_calls
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
@@ -50,7 +54,7 @@ class CapturedFunction:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         if self._graph is None:
-            if self._calls < self.EAGER_CALLS:
+            if self._calls < self._eager_calls:
                 self._calls += 1
                 return self._eager(inputs)
             self._capture(inputs)
@@ -87,6 +91,52 @@ class CapturedFunction:
                 raise
             raise CaptureError(str(error)) from error
         self._graph = graph
+
+
+class CapturedSteps:
+    """Takes the steps of a loop that waits for nothing, `AT_ONCE` of them in one CUDA graph.
+
+    To launch a graph takes the host as long as a short step takes the device; several steps in one
+    are launched at once. They run in their order on the inputs that they would have alone, and what
+    they draw comes in the same order, so that nothing depends on how many a graph holds. The first
+    steps, and what is left of a loop, are graphs of one step.
+
+    Args:
+        step: of one row of the inputs, see `CapturedFunction`. What it leaves for others than the
+            next step it writes in place: a tensor that it makes is of one of two graphs.
+        generators: CUDA generators that it draws from.
+    """
+
+    AT_ONCE: int = 10
+
+    def __init__(
+        self,
+        step: Callable[[Tensor], tuple[Tensor, ...]],
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self._one = CapturedFunction(step, generators)
+        self._several = CapturedFunction(partial(_in_turn, step), generators, eager_calls=0)
+
+    def __call__(self, rows: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+        """Take the first steps of those that are left, one or more.
+
+        Args:
+            rows: [n, …], n > 0, inputs of the steps that are left.
+
+        Returns:
+            How many it took, and what the last one of them returned, until the next call.
+        """
+        if len(rows) < self.AT_ONCE or not self._one.captured:
+            return 1, self._one(rows[0])
+        return self.AT_ONCE, self._several(rows[: self.AT_ONCE])
+
+
+def _in_turn(step: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[Tensor, ...]:
+    """What the last step returns."""
+    *earlier, last = rows
+    for row in earlier:
+        step(row)
+    return step(last)
 
 
 @contextmanager

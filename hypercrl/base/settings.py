@@ -16,16 +16,30 @@ MOST = 10**9
 """The largest whole number that a setting takes which does not say otherwise."""
 
 
-def setting(default: Any = MISSING, *, help: str = "") -> Any:
-    """A dataclass field that holds any value of its type; MISSING has to be given."""
+def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str = "") -> Any:
+    """A dataclass field that holds any value of its type; MISSING has to be given.
+
+    Args:
+        only_with: all that has to be so, or else the setting has no effect, and who gives it is
+            told. "name" beside it has to be set, that is not 0, null or none; "name=a|b" has to
+            have one of these values; of "name|other" one is enough. A setting, or a group of them,
+            in which a choice is made ("memory") stands for that. What is named is never refused
+            itself: it is what switches the others.
+    """
+    metadata = {"only_with": only_with, "help": help}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def group(factory: Callable[[], Any], *, help: str = "") -> Any:
-    """A dataclass field that holds settings of its own."""
-    return field(default_factory=factory, metadata={"help": help})
+def group(factory: Callable[[], Any], *, only_with: Sequence[str] = (), help: str = "") -> Any:
+    """A dataclass field that holds settings of its own; `only_with` as of `setting`, of all."""
+    return field(default_factory=factory, metadata={"only_with": only_with, "help": help})
+
+
+def unused(default: Any) -> Any:
+    """A field of the base class that has no effect in this one: who gives it is told."""
+    return field(default=default, metadata={"unused": True})
 
 
 def number(
@@ -34,22 +48,31 @@ def number(
     least: float = -inf,
     most: float = inf,
     only_with: Sequence[str] = (),
+    allocated: bool = False,
     help: str = "",
 ) -> Any:
     """A dataclass field that holds a number, or a list of numbers, from `least` to `most`.
 
     Args:
-        only_with: what it has no effect without: the name of a field beside it, which has to be
-            set, that is not 0 or null, or has one of the values that follow.
+        only_with: as of `setting`.
+        allocated: of a memory: so many are allocated, each of `memory.width` numbers at least, and
+            a run that has no room for them is refused before anything is built.
     """
-    limits = {"least": least, "most": most, "only_with": only_with, "help": help}
+    limits = {"least": least, "most": most, "allocated": allocated}
+    limits |= {"only_with": only_with, "help": help}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=limits)
     return field(default=default, metadata=limits)
 
 
 def choice(default: Any, *values: str, only_with: Sequence[str] = (), help: str = "") -> Any:
-    """A dataclass field that holds one of `values`; `only_with` as of `number`."""
+    """A dataclass field that holds one of `values`; `only_with` as of `setting`.
+
+    Raises:
+        ValueError: the default is none of them.
+    """
+    if default is not None and default not in values:
+        raise ValueError(f"the default {default!r} is none of {', '.join(values)}")
     return field(default=default, metadata={"values": values, "only_with": only_with, "help": help})
 
 

@@ -1,7 +1,7 @@
 """A grid of runs, each a process of its own, on this machine or on a cluster."""
 
 from hypercrl.bench.cell import Cell, Status
-from hypercrl.bench.grid import RECALL, TRAINING, Grid, Suite
+from hypercrl.bench.grid import RECALL, TRAINING, Grid, Suite, compose_cells
 from hypercrl.bench.scheduler import run_grid
 from hypercrl.bench.workers import LocalWorkers, Workers
 
@@ -14,5 +14,6 @@ __all__ = [
     "Status",
     "Suite",
     "Workers",
+    "compose_cells",
     "run_grid",
 ]

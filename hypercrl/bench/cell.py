@@ -46,6 +46,11 @@ class Cell:
         """What the run printed, all attempts one after another."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
+    @property
+    def but_seed(self) -> tuple[str, ...]:
+        """The overrides that it shares with itself on other seeds."""
+        return tuple(word for word in self.overrides if not word.startswith("seed="))
+
     def words(self) -> list[str]:
         """The arguments of `hypercrl` that start this run, or go on with what is there of it."""
         if (self.folder / "config.yaml").exists():

@@ -2,9 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
+from hypercrl.config.ignored import check_used, ignored_words
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import TrainConfig, register
@@ -89,7 +90,9 @@ class Grid:
         self.fixed = fixed
         combinations = itertools.product(*axes.values())
         self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
-        self.configs = self._compose_cells()
+        configs = compose_cells(self.cells)
+        self._leave_out(configs)
+        self.configs = list(configs.values())
 
     def _cell(self, values: dict[str, str]) -> Cell:
         moving = (*self.suite.named, *FREE)
@@ -100,24 +103,17 @@ class Grid:
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)
 
-    def _compose_cells(self) -> list[DictConfig]:
-        """Compose, and so check, every configuration that differs in more than its seed."""
-        register()
-        different = {
-            tuple(o for o in cell.overrides if not o.startswith("seed=")): cell.overrides
+    def _leave_out(self, configs: Mapping[tuple[str, ...], DictConfig]) -> None:
+        """Of each cell the settings that have an effect on others alone.
+
+        So memory=none,gru context.windows=8 is one grid.
+        """
+        ignored = {key: ignored_words(config, key) for key, config in configs.items()}
+        self.cells = [
+            replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
             for cell in self.cells
-        }
-        configs = []
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-            for overrides in different.values():
-                with composing(self.suite.command, overrides):
-                    config = compose(self.suite.command, list(overrides))
-                    check_composed(self.suite.command, config, overrides)
-                if self.suite is TRAINING:
-                    check_together(cast(TrainConfig, OmegaConf.to_object(config)))
-                configs.append(config)
-        return configs
+            for unused in [ignored[cell.but_seed]]
+        ]
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -153,6 +149,32 @@ class Grid:
                 )
         elif self.out.is_dir() and any(p.name != LOCK for p in self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no grid. Name another out=.")
+
+
+def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
+    """Compose, and so check, every configuration of cells that differs in more than its seed.
+
+    Returns:
+        They by their settings but the seed.
+
+    Raises:
+        UserError: a setting that does not exist, values that cannot be, or a setting that has no
+            effect on any cell.
+    """
+    register()
+    different = {cell.but_seed: cell for cell in cells}
+    configs = {}
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        for key, cell in different.items():
+            with composing(cell.command, cell.overrides):
+                config = compose(cell.command, list(cell.overrides))
+                check_composed(cell.command, config, cell.overrides)
+            if cell.command == TRAINING.command:
+                check_together(cast(TrainConfig, OmegaConf.to_object(config)))
+            configs[key] = config
+    check_used((config, key) for key, config in configs.items())
+    return configs
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:

@@ -27,6 +27,7 @@ from hypercrl.runs.video import VideoWriter, caption, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl_envs import RenderingUnavailable, Task
+from hypercrl_envs.rendering import as_picture
 
 
 def play(config: DictConfig) -> None:
@@ -130,9 +131,7 @@ class _Stage:
     def picture(self, episode: int) -> np.ndarray:
         success = ", success" if self.info["success"] else ""
         text = f"{self.label}, episode {episode + 1}, step {self.steps}{success}"
-        frame = self.env.render()
-        assert frame is not None
-        return caption(frame, text)
+        return caption(as_picture(self.env.render(), self.env.caption), text)
 
     def outcome(self) -> str:
         success = "success" if self.info["success"] else "no success"

@@ -29,8 +29,6 @@ def train(config: DictConfig) -> float:
     """
     console = Console()
     if config.resume is None:
-        if config.checkpoint is not None:
-            raise UserError("checkpoint= says where resume= goes on: give both, or neither.")
         with begun(config, _run_dir(config)) as run:
             return _finish(run, console)
     _refuse_other_overrides()
@@ -50,6 +48,8 @@ def _finish(run: Run, console: Console) -> float:
         f"{experiment.device} → {escape(str(folder.path))}",
         highlight=False,
     )
+    if caution := experiment.method.caution(tasks):
+        console.print(f"[yellow]note[/]  {escape(caution)}", highlight=False)
     again = f"hypercrl train {in_shell('resume', folder.path)}"
     with continued_with(again), Progress(console, tasks) as progress:
         result = run.finish(progress)

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hypercrl.base.paths import configs_dir
+from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.schema import register
+from hypercrl.config.sources import own_folders
 
 
 def composed(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -24,7 +27,26 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = compose(command, list(overrides))
         check_composed(command, config, overrides)
+        check_used([(config, overrides)])
     return config
+
+
+@contextmanager
+def composed_once(words: Sequence[str]) -> Iterator[None]:
+    """Inside, `hydra.main` composes a command's settings once.
+
+    It does so twice, first to see whether they say hydra.mode. Only the words of a command and the
+    user's own files can: where neither do, the mode is that of the command line.
+    """
+    if own_folders() or any("hydra" in word for word in words):
+        yield
+        return
+    get_mode = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: None  # which is what it finds
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode
 
 
 @contextmanager

@@ -95,8 +95,7 @@ def check_choices(command: str, words: Iterable[str]) -> None:
 
 
 def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are,
-    settings that would be ignored.
+    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are.
 
     Args:
         command: of `hypercrl`.
@@ -112,31 +111,8 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     for key in {f.name for f in fields(schema)} - set(config):
         raise UserError(f"{key} cannot be taken away.")
     given = keys_of(overrides)
-    for key in sorted(given):
-        _check_used(config, key)
     if not config.get("resume") and given & {"protocol.num_tasks", "protocol.blur"}:
         _check_tasks(config, given)
-
-
-def _check_used(config: DictConfig, key: str) -> None:
-    """Raise UserError where a setting has no effect, see `only_with` of `number`."""
-    group, dot, name = key.rpartition(".")
-    node = OmegaConf.select(config, group) if group else config
-    schema: Any = OmegaConf.get_type(node)
-    if not is_dataclass(schema):
-        return
-    needed = {f.name: f.metadata.get("only_with") for f in fields(schema)}.get(name)
-    if not needed:
-        return
-    switch, *values = f"{group}{dot}{needed[0]}", *needed[1:]
-    found = node[needed[0]]
-    if found in values if values else found:
-        return
-    what = f"{switch}={' or '.join(values)}" if values else switch
-    shown = "null" if found is None else found
-    raise UserError(
-        f"{key} has no effect with {switch}={shown}: give {what} beside it, or leave it out."
-    )
 
 
 def _check_tasks(config: DictConfig, given: Container[str]) -> None:

@@ -16,6 +16,13 @@ from hypercrl.methods import MethodConfig
 from hypercrl.planning import PlannerConfig
 
 LARGEST_SEED = 2**63 - 1
+LEARNED = ("planner.dynamics=model",)
+"""What settings of learning go with: with a simulator's dynamics nothing is learned."""
+
+MOST_EPISODES = 10_000
+"""Of one evaluation, which has a robot for each of them and can only be begun anew."""
+PLAYED = ("format=minari", "source=rollout")
+"""What settings of an export's episodes go with."""
 
 
 @dataclass
@@ -50,6 +57,7 @@ class ProtocolConfig:
     robots: int = number(
         1,
         least=1,
+        most=1024,
         help="robots of the task that act at once, on a GPU 16 are quick; "
         "a step is one of one robot",
     )
@@ -76,15 +84,20 @@ class ProtocolConfig:
         least=0,
         help="old tasks, drawn each time, evaluated before the end of the run; null is all",
     )
-    eval_episodes: int = number(5, least=1, help="episodes a task in these evaluations")
+    eval_episodes: int = number(
+        5, least=1, most=MOST_EPISODES, help="episodes a task in these evaluations"
+    )
     final_episodes: int = number(
-        10, least=1, help="episodes a task in the evaluation at a task's end"
+        10, least=1, most=MOST_EPISODES, help="episodes a task in the evaluation at a task's end"
     )
     prediction_horizon: int = number(
         10, least=1, help="open-loop steps that the prediction error is measured over"
     )
     heldout_episodes: int = number(
-        10, least=1, help="random episodes a task for the prediction error, never trained on"
+        10,
+        least=1,
+        most=MOST_EPISODES,
+        help="random episodes a task for the prediction error, never trained on",
     )
     heldout_from: int = number(
         0, least=0, help="first step of these episodes at which a prediction may begin"
@@ -110,29 +123,42 @@ class TrainConfig:
 
     preset: str = setting(help="how long, and how the planner searches")
     env: EnvConfig = setting(help="the task sequence")
-    method: MethodConfig = setting(help="how parameters survive a change of task")
-    dynamics: DynamicsConfig = group(DynamicsConfig, help="the main network")
-    memory: MemoryConfig = setting(help="what the agent remembers of its episode")
+    method: MethodConfig = setting(
+        only_with=LEARNED, help="how parameters survive a change of task"
+    )
+    dynamics: DynamicsConfig = group(DynamicsConfig, only_with=LEARNED, help="the main network")
+    memory: MemoryConfig = setting(
+        only_with=LEARNED, help="what the agent remembers of its episode"
+    )
     context: ContextConfig = group(
-        ContextConfig, help="how a memory is trained, and how its context reaches the dynamics"
+        ContextConfig,
+        only_with=("memory|context.always",),
+        help="how a memory is trained, and how its context reaches the dynamics",
     )
     task_id: str = choice(
         "given",
         "given",
         "inferred",
+        only_with=LEARNED,
         help="whether the agent is told the task and its boundaries, or infers them",
     )
     inference: InferenceConfig = group(
-        InferenceConfig, help="when the agent infers a change; with task_id=inferred"
+        InferenceConfig,
+        only_with=("task_id=inferred",),
+        help="when the agent infers a change; with task_id=inferred",
     )
     planner: PlannerConfig = setting(help="how action sequences are searched")
     exploration: ExplorationConfig = group(
-        ExplorationConfig, help="noise; deviations are in units of half the action range"
+        ExplorationConfig,
+        only_with=LEARNED,
+        help="noise; deviations are in units of half the action range",
     )
     protocol: ProtocolConfig = group(
         ProtocolConfig, help="what every method is given alike; counts are per task"
     )
-    replay: ReplayConfig = group(ReplayConfig, help="what the replay begins with")
+    replay: ReplayConfig = group(
+        ReplayConfig, only_with=LEARNED, help="what the replay begins with"
+    )
     seed: int = number(
         0,
         least=0,
@@ -162,7 +188,7 @@ class TrainConfig:
         help="folder of a run to go on with; only device=, checkpoint= and trust= beside it",
     )
     checkpoint: str | None = setting(
-        None, help="which one of that run's; left out, the newest sound one"
+        None, only_with=("resume",), help="which one of that run's; left out, the newest sound one"
     )
     trust: bool = setting(
         False, help="resume: import code that the run names, though a stranger wrote it"
@@ -210,14 +236,21 @@ class ExportConfig:
         "rollout",
         "rollout",
         "replay",
+        only_with=("format=minari",),
         help="of episodes: played by the agent now, or what the replay held at the task's end",
     )
-    episodes: int = number(10, least=1, help="how many to play")
+    episodes: int = number(10, least=1, only_with=PLAYED, help="how many to play")
     part: str = choice(
-        "act", "act", "dynamics", help="of a model: the whole of acting, or the dynamics alone"
+        "act",
+        "act",
+        "dynamics",
+        only_with=("format=torch_export|onnx",),
+        help="of a model: the whole of acting, or the dynamics alone",
     )
     checkpoint: str = setting("latest", help="name of a checkpoint of the run")
-    seed: int = number(0, least=0, help="of the start states and the planner's noise")
+    seed: int = number(
+        0, least=0, only_with=PLAYED, help="of the start states and the planner's noise"
+    )
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """A dynamics model conditioned on the context that a memory makes of the robot's transitions."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
@@ -29,7 +31,17 @@ class ContextConfig:
         help="what takes the context in: first layer, all hidden layers, or hypernetwork",
     )
     protect: str = choice(
-        "freeze", "freeze", "none", help="freeze encoder and FiLM after the first task, or not"
+        "freeze",
+        "freeze",
+        "distil",
+        "none",
+        help="after the first task: freeze encoder and FiLM, hold old predictions, or neither",
+    )
+    distil: float = number(
+        10.0,
+        least=0,
+        only_with=("protect=distil",),
+        help="weight of what old networks predict otherwise, beside the loss of the next step",
     )
     learning_rate: float = number(1e-3, least=0, help="of encoder and FiLM")
     burn_in: int = number(
@@ -81,6 +93,9 @@ class ContextModel(DynamicsModel):
         self.embedding_inputs = conditioning.embedding_inputs
         self.memory_rate = config.learning_rate
         self.context_config = config
+        if config.protect == "distil":
+            self.old_encoder = deepcopy(encoder).requires_grad_(False)
+            self.old_conditioning = deepcopy(conditioning).requires_grad_(False)
 
     def memory_parameters(self) -> list[nn.Parameter]:
         return [*self.encoder.parameters(), *self.conditioning.parameters()]
@@ -94,6 +109,19 @@ class ContextModel(DynamicsModel):
         for parameter in self.memory_parameters():
             parameter.requires_grad_(not frozen)
 
+    @property
+    def distils(self) -> bool:
+        """Whether `loss` is to be given the networks of old tasks."""
+        return self.context_config.protect == "distil"
+
+    @torch.no_grad()
+    def begin_task(self) -> None:
+        """Keep encoder and conditioning as the old tasks had them, if these are to be held."""
+        if self.distils:
+            old = [*self.old_encoder.parameters(), *self.old_conditioning.parameters()]
+            for kept, own in zip(old, self.memory_parameters(), strict=True):
+                kept.copy_(own)
+
     def tokens(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """[..., O], [..., A], [..., O] → [..., O + A + O]: a transition as an encoder reads it."""
         change = self.target_normaliser(next_obs - obs)
@@ -101,16 +129,23 @@ class ContextModel(DynamicsModel):
 
     def contexts(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """Windows [N, L, …] → [N, L + 1, C]: the context before and after each transition."""
-        after, _ = self.encoder.encode(self.tokens(obs, action, next_obs))
-        return torch.cat([torch.zeros_like(after[:, :1]), after], 1)
+        return _contexts(self.encoder, self.tokens(obs, action, next_obs))
 
-    def loss(self, weights: Tensor, batch: Batch, layout: MLPLayout | None = None) -> Tensor:
+    def loss(
+        self,
+        weights: Tensor,
+        batch: Batch,
+        layout: MLPLayout | None = None,
+        old: Sequence[Layers] = (),
+    ) -> Tensor:
         """Loss of windows [N, L, …], summed over the windows: truncated back-propagation over L.
 
         The next step's loss, the mean over all positions, each with the context of what came before
         it; plus the mean loss of `horizon` steps open loop, as a planner rolls the model out, from
         every `stride`-th position with the context of that moment. With weights [N, P] written for
         each window at the end of its burn-in, what counts are the steps after it.
+
+        With networks of old tasks, what is to be distilled comes in addition, see `_drift`.
         """
         obs, action, next_obs = batch.obs, batch.action, batch.next_obs
         layers = (layout or self.layout).split(weights)
@@ -135,7 +170,28 @@ class ContextModel(DynamicsModel):
         network = self.conditioning.network(layers, context[:, None])
         ahead = self._open_loop(network, state, actions, reached) * (len(obs) / len(state))
         auxiliary = len(obs) * self.encoder.auxiliary_loss()
-        return next_step + ahead + auxiliary + self.spread()
+        total = next_step + ahead + auxiliary + self.spread()
+        if not old:
+            return total
+        return total + self.context_config.distil * self._drift(old, batch, before)
+
+    def _drift(self, old: Sequence[Layers], batch: Batch, contexts: Tensor) -> Tensor:
+        """How far old networks' predictions have moved with the memory, on the present windows.
+
+        The squared distance of what each network puts out with the present contexts [N, L, C] from
+        what it puts out with the memory of before this task; the mean over networks, positions and
+        outputs, summed over the windows. So no data of old tasks are kept: Li and Hoiem, "Learning
+        without forgetting", ECCV 2016, in which outputs are those of old heads. What no old network
+        reads of a context is free to change.
+        """
+        obs, action, next_obs = batch.obs, batch.action, batch.next_obs
+        inputs = self.inputs(obs, action)
+        with torch.no_grad():
+            tokens = self.tokens(obs[:, :-1], action[:, :-1], next_obs[:, :-1])
+            earlier = _contexts(self.old_encoder, tokens)
+            wanted = [self.old_conditioning.network(w, earlier)(inputs) for w in old]
+        found = [self.conditioning.network(w, contexts)(inputs) for w in old]
+        return len(obs) * F.mse_loss(torch.stack(found), torch.stack(wanted))
 
     def _open_loop(
         self, network: Network, state: Tensor, actions: Tensor, reached: Tensor
@@ -172,6 +228,12 @@ class ContextModel(DynamicsModel):
         folded = super().planning_layers(self.conditioning.fold(layers, context), task)
         # One robot's network is shared by all its particles, which is what plain layers are for.
         return _of_one(folded) if len(context) == 1 else folded
+
+
+def _contexts(encoder: MemoryEncoder, tokens: Tensor) -> Tensor:
+    """[N, T, X] → [N, T + 1, C]: of nothing, and after each token."""
+    after, _ = encoder.encode(tokens)
+    return torch.cat([torch.zeros_like(after[:, :1]), after], 1)
 
 
 def _of_one(folded: PlanningLayers) -> PlanningLayers:

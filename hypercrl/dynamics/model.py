@@ -165,7 +165,10 @@ class DynamicsModel(nn.Module):
         return []
 
     def protect(self, tasks: int) -> None:
-        """Task number `tasks` begins: hold what of the memory the old ones rely on."""
+        """Task number `tasks` is in training: hold what of the memory the old ones rely on."""
+
+    def begin_task(self) -> None:
+        """A new task begins: take note of what is to be held of the memory."""
 
     @torch.no_grad()
     def planning_layers(

@@ -19,6 +19,7 @@ from hypercrl.memory.titans import (
     TitansMALConfig,
 )
 from hypercrl.memory.transformer import Transformer, TransformerConfig
+from hypercrl.memory.trial import tried_out
 
 _OWN: dict[str, tuple[type, type[MemoryConfig]]] = {
     "none": (NoMemory, NoMemoryConfig),
@@ -44,9 +45,13 @@ def make_memory(config: MemoryConfig, input_size: int, generator: torch.Generato
         generator: CPU generator of all initial parameters.
 
     Raises:
-        ValueError: settings that do not fit together, named.
+        ValueError: settings that do not fit together, named; or an encoder of somebody else's that
+            does something else in control than in training.
     """
-    return MEMORIES[config.name][0](input_size, config, generator)
+    kind = MEMORIES[config.name][0]
+    if config.name in MEMORIES:
+        return kind(input_size, config, generator)
+    return tried_out(lambda drawn: kind(input_size, config, drawn), config.name, generator)
 
 
 __all__ = ["MEMORIES", "MemoryConfig", "MemoryEncoder", "State", "make_memory"]

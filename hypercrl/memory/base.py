@@ -19,9 +19,11 @@ class MemoryConfig:
 
     name: str = setting(help="set by memory=NAME")
     width: int = number(64, least=1, help="of each layer, divided among the heads")
-    layers: int = number(2, least=1, help="how many there are, one after another")
+    layers: int = number(2, least=1, most=100, help="how many there are, one after another")
     heads: int = number(2, least=1, help="memories of a layer, side by side; not of gru and hgrn")
-    context: int = number(32, least=1, help="width of what is handed on to the dynamics")
+    context: int = number(
+        32, least=1, allocated=True, help="width of what is handed on to the dynamics"
+    )
 
 
 class MemoryEncoder(nn.Module, ABC):

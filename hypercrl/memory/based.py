@@ -23,7 +23,9 @@ class BasedConfig(MemoryConfig):
 
     name: str = "based"
     features: int = number(16, least=1, most=64, help="d, width of q and k of a head")
-    window: int = number(16, least=1, help="transitions that sliding attention sees")
+    window: int = number(
+        16, least=1, allocated=True, help="transitions that sliding attention sees"
+    )
 
 
 class TaylorLayer(MemoryLayer):

@@ -26,7 +26,9 @@ class DeltaNetConfig(MemoryConfig):
     negative_eigenvalues: bool = setting(
         False, help="double β, so that a write can turn what it finds"
     )
-    writes: int = number(1, least=1, help="corrections a transition, one after another")
+    writes: int = number(
+        1, least=1, allocated=True, help="corrections a transition, one after another"
+    )
 
 
 class DeltaNetLayer(MemoryLayer):

@@ -23,7 +23,7 @@ class GLAConfig(MemoryConfig):
     """Settings of its decay."""
 
     name: str = "gla"
-    rank: int = number(16, least=1, help="of the decay's projection")
+    rank: int = number(16, least=1, allocated=True, help="of the decay's projection")
 
 
 class VectorDecayLayer(MemoryLayer):

@@ -10,6 +10,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from hypercrl.base.settings import unused
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
 from hypercrl.memory.blocks import linear
 
@@ -19,6 +20,7 @@ class GRUConfig(MemoryConfig):
     """`heads` does not matter."""
 
     name: str = "gru"
+    heads: int = unused(2)
 
 
 class GRU(MemoryEncoder):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypercrl.base.settings import unused
 from hypercrl.memory.base import MemoryConfig, State
 from hypercrl.memory.blocks import HeadOutput, linear
 from hypercrl.memory.stack import MemoryLayer, MemoryStack
@@ -21,6 +22,7 @@ class HGRNConfig(MemoryConfig):
     """`heads` does not matter."""
 
     name: str = "hgrn"
+    heads: int = unused(2)
 
 
 class ForgetBounds(nn.Module):

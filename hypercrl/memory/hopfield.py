@@ -39,17 +39,19 @@ class HopfieldConfig(MemoryConfig):
     window: int = number(
         256,
         least=1,
-        only_with=("form", "hopfield", "pooling", "both"),
+        allocated=True,
+        only_with=("form=hopfield|pooling|both",),
         help="transitions that are stored",
     )
-    updates: int = number(2, least=1, help="steps of a retrieval")
+    updates: int = number(2, least=1, most=100, help="steps of a retrieval")
     beta: float | None = number(
         None, least=0, help="β, inverse temperature; null is (width / heads)^-½"
     )
     patterns: int = number(
         32,
         least=1,
-        only_with=("form", "layer", "both"),
+        allocated=True,
+        only_with=("form=layer|both",),
         help="learned patterns of form=layer and form=both",
     )
 

@@ -49,11 +49,11 @@ class HybridConfig(MemoryConfig):
     """Which layers, and how many of each."""
 
     name: str = "hybrid"
-    layers: int = number(4, least=1)
+    layers: int = number(4, least=1, most=100)
     linear: str = choice("gated_deltanet", *LINEAR, help="family of the linear layers")
     settings: Any = setting(None, help="of that family, such as {rows: 8} of sse")
     ratio: int = number(3, least=1, help="linear layers before each layer of attention")
-    window: int = number(256, least=1, help="transitions that attention keeps")
+    window: int = number(256, least=1, allocated=True, help="transitions that attention keeps")
 
 
 class Hybrid(MemoryStack):

@@ -20,7 +20,7 @@ class KDAConfig(DeltaNetConfig):
     """As DeltaNet's, and that of its decay."""
 
     name: str = "kda"
-    rank: int = number(16, least=1, help="of the decay's projection")
+    rank: int = number(16, least=1, allocated=True, help="of the decay's projection")
 
 
 class KeyDecayGate(nn.Module):

@@ -27,7 +27,7 @@ class MoMConfig(MemoryConfig):
     """
 
     name: str = "mom"
-    memories: int = number(4, least=2, help="memories beside the shared one")
+    memories: int = number(4, least=2, allocated=True, help="memories beside the shared one")
     selected: int = number(2, least=1, help="memories that a step writes and reads")
     convolution: str = choice(
         "input", "input", "routed", help="over all steps, or over those of each memory"

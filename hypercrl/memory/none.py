@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypercrl.base.settings import unused
 from hypercrl.memory.base import MemoryConfig, MemoryEncoder, State
 
 
@@ -13,6 +14,10 @@ class NoMemoryConfig(MemoryConfig):
     """Nothing to set; widths do not matter."""
 
     name: str = "none"
+    width: int = unused(64)
+    layers: int = unused(2)
+    heads: int = unused(2)
+    context: int = unused(32)
 
 
 class NoMemory(MemoryEncoder):

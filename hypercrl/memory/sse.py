@@ -23,7 +23,9 @@ class SSEConfig(GLAConfig):
     """Partitions of the state, and how steps are routed to them and to their rows."""
 
     name: str = "sse"
-    partitions: int = number(4, least=2, help="parts of the state beside the one always on")
+    partitions: int = number(
+        4, least=2, allocated=True, help="parts of the state beside the one always on"
+    )
     selected: int = number(1, least=1, help="parts that a step writes and reads")
     rows: int = number(4, least=0, help="rows of a part that a step writes; 0: no softmax, all")
     balance: float = number(0.01, least=0, help="weight of the loss that evens the routing")

@@ -22,14 +22,19 @@ class TitansConfig(MemoryConfig):
     """Settings of all three."""
 
     inner: str = choice("linear", "linear", "mlp", help="form of the memory: a matrix or an MLP")
-    persistent: int = number(4, least=1, help="learned tokens before the first transition")
+    persistent: int = number(
+        4, least=1, allocated=True, help="learned tokens before the first transition"
+    )
     window: int = number(
-        16, least=1, help="transitions that attention sees; of titans_mac a segment"
+        16,
+        least=1,
+        allocated=True,
+        help="transitions that attention sees; of titans_mac a segment",
     )
     chunk: int = number(
         1,
         least=1,
-        only_with=("inner", "mlp"),
+        only_with=("inner=mlp",),
         help="steps whose gradients are taken at the same weights; of inner=mlp",
     )
 

@@ -15,7 +15,7 @@ class TransformerConfig(MemoryConfig):
     """What is kept."""
 
     name: str = "transformer"
-    window: int = number(256, least=1, help="transitions that are kept")
+    window: int = number(256, least=1, allocated=True, help="transitions that are kept")
 
 
 class Transformer(MemoryStack):

@@ -85,6 +85,11 @@ def _kind(name: str, model: DynamicsModel) -> type[Method]:
     if not isinstance(model, ContextModel):
         return kind
     into = model.context_config.into
+    if into == "hypernetwork" and model.distils:
+        raise UserError(
+            "context.into=hypernetwork writes a network for every window, so that old tasks have "
+            "none to distil from, and R holds what is written: use context.protect=freeze or none."
+        )
     if kind is Hnet and into == "hypernetwork":
         return HnetContext
     if into not in kind.conditionings:

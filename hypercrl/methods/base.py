@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.base.settings import number, setting
 from hypercrl.dynamics import DynamicsModel, MLPLayout
+from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.layout import hidden_layers
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch, tensor_bytes
@@ -91,6 +92,7 @@ class Method(nn.Module, ABC):
         """Prepare for a new task: new parameters, new optimisers."""
         self._add_task()
         self.tasks += 1
+        self.model.begin_task()
         self.model.protect(self.tasks)
         self.optimisers = self._new_optimisers()
 
@@ -168,11 +170,22 @@ class Method(nn.Module, ABC):
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
         layout = self.layout(self.tasks - 1)
+        if isinstance(self.model, ContextModel) and self.model.distils:
+            return self.model.loss(weights, batch, layout, self._old_layers())
         return self.model.loss(weights, batch, layout)
+
+    @torch.no_grad()
+    def _old_layers(self) -> list[Layers]:
+        """Of each old task as its network is now, without gradients."""
+        return [self.layers(task) for task in range(self.tasks - 1)]
 
     def _batch_size(self, batch: Batch) -> int:
         """N, transitions or windows that a network is trained on in a step."""
         return len(batch) if self.members == 1 else batch.obs.shape[1]
+
+    def caution(self, tasks: int) -> str | None:  # noqa: ARG002
+        """What its user should know before so many tasks are learned; None: nothing."""
+        return None
 
     def memory_bytes(self) -> int:
         """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""

@@ -22,7 +22,10 @@ class CoresetConfig(MethodConfig):
         None, least=1, help="transitions kept of each old task; null keeps all"
     )
     capacity: int | None = number(
-        None, least=1, help="transitions kept of all old tasks together; null is no limit"
+        None,
+        least=1,
+        only_with=("equal_bytes=false",),
+        help="transitions kept of all old tasks together; null is no limit",
     )
     equal_bytes: bool = setting(False, help="capacity is what fits into the bytes hnet keeps")
     selection: str = choice("random", *SELECTIONS, help="how the kept ones are chosen")

@@ -22,10 +22,17 @@ class EWCConfig(MethodConfig):
 
     strength: float = number(10.0, least=0, help="λ of the penalty")
     fisher_samples: int = number(
-        1000, least=1, help="transitions that the Fisher information is the mean over"
+        1000,
+        least=1,
+        most=1_000_000,
+        help="transitions that the Fisher information is the mean over",
     )
     decay: float = number(
-        1.0, least=0, most=1, help="of old Fisher information at a task's end; online_ewc alone"
+        1.0,
+        least=0,
+        most=1,
+        only_with=("name=online_ewc",),
+        help="of old Fisher information at a task's end; online_ewc alone",
     )
 
 

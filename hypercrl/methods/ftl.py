@@ -15,7 +15,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from hypercrl.base.settings import number
+from hypercrl.base.settings import number, unused
 from hypercrl.dynamics import MLPLayout
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.replay.transitions import Batch
@@ -29,6 +29,8 @@ class FTLConfig(MethodConfig):
     Without an embedding there is one model for whatever comes, and no label is needed.
     """
 
+    learning_rate: float = unused(1e-3)
+    clip_norm: float = unused(5.0)
     features: int = number(1000, least=1, help="how many random features there are")
     active: float = number(
         0.1, least=0.001, most=0.999, help="share of the features that is active at a time"

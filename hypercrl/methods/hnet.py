@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hypercrl.base.settings import choice, number
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, Hypernetwork
+from hypercrl.dynamics.model import Layers
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.methods.clipping import clip_and_step
 from hypercrl.methods.hnet_fused import fused_step, why_not_fused
@@ -30,7 +31,17 @@ class HnetConfig(MethodConfig):
 
     beta: float = number(0.05, least=0, help="β, strength of the regulariser R")
     regularised_tasks: int | None = number(
-        None, least=1, help="old tasks, drawn at every step, that R is the mean over; null: all"
+        None,
+        least=1,
+        only_with=("beta",),
+        help="old tasks, drawn at every step, that R is the mean over; null: all",
+    )
+    targets: str = choice(
+        "renewed",
+        "renewed",
+        "kept",
+        only_with=("beta",),
+        help="what R holds: outputs as the present task found them, or as their own left them",
     )
     l1: float = number(0.0, least=0, help="weight of the written weights' absolute values")
     embedding_size: int = number(10, least=1, help="width of a task embedding")
@@ -41,7 +52,9 @@ class HnetConfig(MethodConfig):
     chunk_size: int | None = number(
         None, least=1, help="weights that are written at a time; null writes all at once"
     )
-    chunk_embedding_size: int = number(20, least=1, help="width of a chunk's embedding")
+    chunk_embedding_size: int = number(
+        20, least=1, only_with=("chunk_size",), help="width of a chunk's embedding"
+    )
 
 
 class Hnet(Method):
@@ -51,8 +64,8 @@ class Hnet(Method):
     R like any others, t M of them in place of t.
 
     While task t is learned, R = (1/t) Σ_{j<t} ‖W*_j − h(e_j, θ + Δθ)‖² holds the outputs for old
-    embeddings at the values W*_j they had when t began; Δθ is the step that Adam is about to take.
-    The embedding follows the task loss alone.
+    embeddings at the values W*_j they had when t began, or with `targets=kept` when j ended; Δθ is
+    the step that Adam is about to take. The embedding follows the task loss alone.
     """
 
     ensembles = True
@@ -76,8 +89,21 @@ class Hnet(Method):
         self.embeddings = nn.ParameterList()
         self.register_buffer("targets", torch.empty(0, model.layout.numel))
 
+    def caution(self, tasks: int) -> str | None:
+        """See `Method`: networks of more tasks than the last layer has inputs lie too near."""
+        config = self.config
+        if config.chunk_size is not None or not config.hidden or tasks <= config.hidden[-1]:
+            return None
+        return (
+            f"{tasks} tasks and method.hidden={config.hidden}: hypernetworks narrower than there "
+            "are tasks forget (docs/results/many_tasks.md). A width of as many as tasks, with "
+            "method.targets=kept and method.beta=0.5, held a hundred."
+        )
+
     def begin_task(self) -> None:
         old = self._old_outputs().detach() if self.tasks else None
+        if old is not None and self.config.targets == "kept":
+            old[: len(self.targets)] = self.targets
         super().begin_task()
         if old is not None:
             self.targets.copy_(old)
@@ -96,6 +122,10 @@ class Hnet(Method):
     def _weights(self, task: int) -> Tensor:
         written = self.hypernetwork(_rows([self.embeddings[task]]))
         return written[0] if self.members == 1 else written
+
+    def _old_layers(self) -> list[Layers]:
+        """Those that they are held at."""
+        return [self.model.layout.split(weights) for weights in self.targets]
 
     @torch.no_grad()
     def activations(self, task: int, batch: Batch) -> dict[str, list[Tensor]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypercrl.base.errors import UserError
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.model import PlanningLayers
 from hypercrl.methods.hnet import Hnet
@@ -33,6 +34,12 @@ class HnetContext(Hnet):
 
     def _prepare(self) -> None:
         super()._prepare()
+        if self.config.targets == "kept":
+            raise UserError(
+                "method.targets=kept keeps what was written for a task, and with "
+                "context.into=hypernetwork that differs from window to window: use "
+                "method.targets=renewed, or context.into=input or film."
+            )
         self.targets = self.targets[:, :0]
         self.register_buffer("reference", self.hypernetwork.theta.detach().clone())
         # Per task the mean of its contexts and of their squares.

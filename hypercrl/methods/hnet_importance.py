@@ -48,7 +48,10 @@ class HnetFisherConfig(HnetConfig):
     """Settings of hnet, and of how many transitions the Fisher information is the mean."""
 
     fisher_samples: int = number(
-        1000, least=1, help="transitions that the Fisher information is the mean over"
+        1000,
+        least=1,
+        most=1_000_000,
+        help="transitions that the Fisher information is the mean over",
     )
 
 

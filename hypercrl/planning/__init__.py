@@ -19,6 +19,7 @@ from hypercrl.planning.planner import (
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
 from hypercrl.planning.risk import expected_returns
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
+from hypercrl.planning.trial import try_out
 
 _OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -32,8 +33,17 @@ PLANNERS = Table("planners", "planner", Planner, PlannerConfig, _OWN)
 
 
 def make_planner(config: PlannerConfig, low: Tensor, high: Tensor) -> Planner:
-    """The planner that the config names, for actions between low and high, [A]."""
-    return PLANNERS[config.name][0](config, low, high)
+    """The planner that the config names, for actions between low and high, [A].
+
+    Raises:
+        ValueError: settings that do not fit together; or a planner of somebody else's that samples
+            or fits what cannot be.
+    """
+    planner = PLANNERS[config.name][0](config, low, high)
+    # What policies are searched through is known later.
+    if config.name not in PLANNERS and not planner.follows:
+        try_out(planner, config.name)
+    return planner
 
 
 __all__ = [

@@ -49,7 +49,9 @@ class PlannerConfig:
     name: str = setting(help="set by planner=NAME")
     samples: int = number(200, least=1, help="action sequences tried in an iteration")
     horizon: int = number(20, least=1, help="steps of a sequence")
-    iterations: int = number(3, least=1, help="times that the Gaussian is refitted in a search")
+    iterations: int = number(
+        3, least=1, most=1000, help="times that the Gaussian is refitted in a search"
+    )
     elites: int = number(20, least=1, help="the best samples, which it is refitted to")
     std: float = number(0.7, least=0, help="standard deviation that a search begins with")
     min_std: float = number(0.05, least=0, help="least standard deviation after a refit")
@@ -101,13 +103,13 @@ class PlannerConfig:
         0.4,
         least=0.001,
         most=1,
-        only_with=("risk", "cvar"),
+        only_with=("risk=cvar",),
         help="cvar: share of the worst that it is the mean over",
     )
     risk_beta: float = number(
         1.0,
         least=0,
-        only_with=("risk", "penalty"),
+        only_with=("risk=penalty",),
         help="penalty: standard deviations taken off the mean",
     )
     watch: bool = setting(

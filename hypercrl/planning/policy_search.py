@@ -30,7 +30,7 @@ class PolicySearchConfig(PlannerConfig):
     name: str = "policy"
     samples: int = number(100, least=1, help="policies tried in an iteration")
     horizon: int = number(60, least=1, help="steps for which a policy is followed")
-    iterations: int = number(2, least=1)
+    iterations: int = number(2, least=1, most=1000)
     elites: int = number(10, least=1)
     std: float = number(1.0, least=0)
 

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Space
+from torch import Tensor
 
 from hypercrl.base.errors import UserError
 from hypercrl.replay.transitions import Batch
+
+_ROUNDING = 1e-5
+"""By so much may an action of float32 lie beyond a bound, relative to half of the range."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,17 @@ def _buffer(minari: ModuleType, episode: Episode) -> Any:
 def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batch]:
     """The transitions of each episode of a dataset, on the CPU.
 
+    Actions are those of an agent, from -1 to 1: mapped from the bounds of the dataset's action
+    space, as `hypercrl_envs.gym_spaces.ActionRange` maps an agent's to them. Without bounds they
+    are taken as they are.
+
     Args:
         path: of the dataset's folder, or its id in Minari's own folder.
         obs_size, action_size: O and A that its observations and actions are to have.
 
     Raises:
         UserError: minari is not installed, there is no dataset or none in it, or one that has not
-            T + 1 finite observations [O] and T actions [A] from -1 to 1.
+            T + 1 finite observations [O] and T actions [A] within bounds.
     """
     minari = _minari()
     folder = Path(path)
@@ -115,10 +123,11 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
         raise UserError(f"{path} cannot be read as a dataset of Minari: {error}") from error
     if not episodes:
         raise UserError(f"{path} has no episodes in it.")
-    return [_batch(e, obs_size, action_size, f"{path}, episode {e.id}") for e in episodes]
+    space = dataset.action_space
+    return [_batch(e, obs_size, action_size, space, f"{path}, episode {e.id}") for e in episodes]
 
 
-def _batch(episode: Any, obs_size: int, action_size: int, where: str) -> Batch:
+def _batch(episode: Any, obs_size: int, action_size: int, action_space: Space, where: str) -> Batch:
     try:
         obs = torch.as_tensor(np.asarray(episode.observations), dtype=torch.float32)
         action = torch.as_tensor(np.asarray(episode.actions), dtype=torch.float32)
@@ -133,12 +142,31 @@ def _batch(episode: Any, obs_size: int, action_size: int, where: str) -> Batch:
         )
     if not (obs.isfinite().all() and action.isfinite().all()):
         raise UserError(f"{where} has numbers that are not finite.")
-    if action.abs().max() > 1:
+    return Batch(obs[:-1], agents_actions(action, action_space, where), obs[1:])
+
+
+def agents_actions(action: Tensor, space: Space, where: str) -> Tensor:
+    """Actions [T, A] of an environment as those of an agent: -1 and 1 are the bounds of `space`.
+
+    Args:
+        space: in which they were recorded; without bounds they are an agent's already.
+        where: names them in messages.
+
+    Raises:
+        UserError: they are out of these bounds.
+    """
+    own = action.double()
+    low, high = -torch.ones(action.shape[1]), torch.ones(action.shape[1])
+    if isinstance(space, Box) and np.isfinite([space.low, space.high]).all():
+        low, high = (torch.tensor(b.astype(np.float64)) for b in (space.low, space.high))
+        free = high > low
+        own = torch.where(free, (2 * own - low - high) / torch.where(free, high - low, 1.0), 0.0)
+    if own.abs().max() > 1 + _ROUNDING:
         raise UserError(
-            f"{where} has actions up to {float(action.abs().max()):g}; those of a task are from -1 "
-            "to 1, so scale them by the bounds of the environment."
+            f"{where} has actions from {float(action.min()):g} to {float(action.max()):g}, beyond "
+            f"the bounds {low.tolist()} to {high.tolist()} of its action space."
         )
-    return Batch(obs[:-1], action, obs[1:])
+    return own.clamp(-1, 1).float()
 
 
 def _minari() -> ModuleType:

@@ -1,5 +1,6 @@
 """The acting half of the loop: robots of one task act, and what they live through is learned."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -225,3 +226,17 @@ class Actor:
         agent.plan_seconds = seconds.tolist()
         if "belief" in state:  # not before the first planned step
             self.inform(state["belief"])
+        self._leave_what_cannot_be_restored()
+
+    def _leave_what_cannot_be_restored(self) -> None:
+        """Begin another episode where a simulator is not determined by its seed and actions.
+
+        Else a transition would lead from where it was then to where it goes from here.
+        """
+        if lost := self._robots.elsewhere(self.obs):
+            warnings.warn(
+                "an episode cannot be gone on with, as its environment does not come to the same "
+                "state by the same seed and actions: another one is begun",
+                stacklevel=2,
+            )
+            self._begin_episodes(lost, self._robots.begin_anew(lost, 0.0))

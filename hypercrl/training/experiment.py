@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -69,8 +70,8 @@ class Experiment:
             UserError: there is no such task.
         """
         count = len(self.sequence)
-        if not 1 <= number <= count:
-            raise UserError(f"task={number}: this run has the tasks 1 to {count}.")
+        if not (isinstance(number, Integral) and 1 <= number <= count):
+            raise UserError(f"task={number!r}: this run has the tasks 1 to {count}.")
         return number - 1
 
     def untrained(self, task: int) -> str | None:

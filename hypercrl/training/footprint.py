@@ -1,6 +1,7 @@
 """What a run needs of memory at least, and what there is, looked at before anything is built."""
 
 from contextlib import suppress
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -19,18 +20,6 @@ from hypercrl_envs import TaskFault, TaskSequence
 _FLOAT = 4
 _TRAINED = 4 * _FLOAT
 """Bytes of a parameter: its value, its gradient, and the two moments of Adam."""
-
-_COUNTS = (
-    "context",
-    "rank",
-    "writes",
-    "patterns",
-    "persistent",
-    "window",
-    "memories",
-    "partitions",
-)
-"""Settings of memories that count what is allocated, each of `memory.width` numbers or more."""
 
 ON_A_GPU = 2**30
 """Bytes that a process holds of a GPU beside what it computes with: context, kernels, libraries."""
@@ -96,9 +85,10 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
 
 def _counted(prefix: str, memory: MemoryConfig) -> dict[str, int]:
     """What a memory has so and so many of, each as wide as a layer at least."""
-    counts = {name: getattr(memory, name, 0) for name in _COUNTS}
     return {
-        f"{prefix}.{name}": _FLOAT * memory.width * count for name, count in counts.items() if count
+        f"{prefix}.{f.name}": _FLOAT * memory.width * getattr(memory, f.name)
+        for f in fields(memory)
+        if f.metadata.get("allocated")
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.cuda_graph import CapturedSteps
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
@@ -58,20 +58,20 @@ class Learner:
         self.round: Tensor | None = None
         self.report: dict[str, Tensor] = {}
         self.weights: Tensor
-        self._training_step: Callable[[Tensor], tuple[Tensor, ...]]
+        self._training_steps: Callable[[Tensor], tuple[int, tuple[Tensor, ...]]]
         self.prepare()
 
     def prepare(self) -> None:
-        """Make a training step of the method as it is now; on CUDA one graph."""
+        """Make training steps of the method as it is now; on CUDA several are one graph."""
         method, slots = self.method, self.replay.capacity
         if method.members > 1:
             seed = derive_seed(self.streams.seed, "bootstrap", method.tasks)
             generator = torch.Generator().manual_seed(seed)
             weights = bootstrap_weights(method.members, slots, generator)
             self.weights = weights.to(self.device)
-        self._training_step = self._step_on_slots
+        self._training_steps = lambda slots: (1, self._step_on_slots(slots[0]))
         if self.device.type == "cuda":
-            self._training_step = CapturedFunction(self._step_on_slots, [self.method.sampler])
+            self._training_steps = CapturedSteps(self._step_on_slots, [self.method.sampler])
 
     def begin_task(self) -> None:
         """What comes now is a task of its own."""
@@ -107,7 +107,8 @@ class Learner:
         Args:
             steps: how many.
             caption: of the task, for the message.
-            pause: called before each step, where `state` can be saved and gone on from.
+            pause: called before each step, on CUDA before each graph of several, where `state` can
+                be saved and gone on from.
 
         Raises:
             UserError: there is no window for a memory in the replay.
@@ -117,9 +118,9 @@ class Learner:
             self.round = self._draw_batches(steps, caption)
         while len(self.round):
             pause()
-            report = self._training_step(self.round[0])
+            taken, report = self._training_steps(self.round)
             self.report = dict(zip(STEP_REPORT, report, strict=True))
-            self.round = self.round[1:]
+            self.round = self.round[taken:]
             if self.first_loss is None:
                 self.first_loss = float(report[0])
         self.round = None

@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,11 @@ def of_matrices(matrix: dict[str, list[list[float]]]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {d.name: d.version for d in importlib.metadata.distributions()}
-    found = {name: installed[name] for name in PACKAGES if name in installed}
-    return {"python": platform.python_version(), **found}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]:
@@ -159,7 +162,8 @@ def git_revision() -> str:
 
 def machine(device: torch.device) -> str:
     """Processor, threads and, if used, the GPU."""
-    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cpu = f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
     return f"{torch.cuda.get_device_name(device)}; {cpu}" if device.type == "cuda" else cpu
 
 

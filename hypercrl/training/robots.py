@@ -1,11 +1,12 @@
 """The robots that act in a task in training, some of them still in the task before."""
 
 from collections.abc import Sequence
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hypercrl.base.saved import same_type
 from hypercrl_envs import Fleet
@@ -90,6 +91,12 @@ class Robots:
             if len(self._lingers) * self.worlds != len(robots):
                 raise ValueError(f"lingers is of {len(self._lingers)} robots")
         self._call(robots, [methodcaller("set_state", one) for one in states])
+
+    def elsewhere(self, obs: Tensor) -> list[int]:
+        """Places whose robot does not observe what it did, obs [N, O], as its state was taken."""
+        robots = self._acting(range(len(self)))
+        seen = self._call(robots, [attrgetter("observation")] * len(robots))
+        return [place for place, own in enumerate(seen) if not np.array_equal(own, obs[place])]
 
     def _draw(self, places: Sequence[int], lingering: float) -> None:
         if self.worlds > 1:

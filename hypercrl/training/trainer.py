@@ -2,15 +2,13 @@
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from importlib import import_module
-from math import isfinite, nan
+from math import isfinite
 from typing import Any
 
-from hypercrl import metrics
 from hypercrl.agent.task_inference import Change, Decision
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
@@ -22,11 +20,10 @@ from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen as chosen_trackers
 from hypercrl.training.actor import Actor
-from hypercrl.training.evaluation import Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner
-from hypercrl.training.plasticity import plasticity
+from hypercrl.training.measurements import Measurements
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
@@ -66,9 +63,17 @@ class Trainer:
         several = self.protocol.robots > 1
         self.fleet = self.evaluator.fleet if several else LocalFleet(self.sequence)
         self.interruption = Interruption()
-        self.scores: list[Score] = []
         self.position = Position()
         self.tallies = Tallies()
+        self.measured = Measurements(
+            experiment,
+            self.evaluator,
+            self.learner,
+            self.schedule,
+            self.tallies,
+            self._log,
+            progress,
+        )
         self.actor: Actor
         self.recorded: dict[int, list[Batch]] = {}
 
@@ -256,7 +261,7 @@ class Trainer:
     def _evaluate_untrained(self) -> None:
         first = not self.tallies.matrix["success"]
         if first and self._random_ends:
-            self._evaluate_row(self.protocol.eval_episodes)
+            self.measured.row(self.position, self.protocol.eval_episodes)
 
     def _learn(self) -> None:
         """The round of training steps that is due, or the rest of one that was begun."""
@@ -266,8 +271,9 @@ class Trainer:
             self._update(updates)
 
     def _evaluate_so_far(self) -> None:
-        if self.schedule.evaluates(self.position.step):
-            self._evaluate_among(self.position.task + 1, self.protocol.eval_episodes)
+        position = self.position
+        if self.schedule.evaluates(position.step):
+            self.measured.among(position, position.task + 1, self.protocol.eval_episodes)
 
     def _consolidate(self) -> None:
         """The method's end of a task, which may take minutes and is saved before: a signal breaks
@@ -288,9 +294,9 @@ class Trainer:
 
     def _evaluate_trained(self) -> None:
         if self.position.step == self.schedule.steps:
-            self._evaluate_row(self.protocol.final_episodes)
-            self._log_forgetting(self.position.task + 1)
-            self._log_plasticity()
+            self.measured.row(self.position, self.protocol.final_episodes)
+            self.measured.log_forgetting(self.position.task + 1)
+            self.measured.log_plasticity()
 
     def _update(self, updates: int) -> None:
         """Train on the replay, then plan with the new weights."""
@@ -332,55 +338,6 @@ class Trainer:
     def _last_good(self) -> str:
         return f"Last good checkpoint: {self.folder.checkpoint_path(LATEST)}."
 
-    def _evaluate_row(self, episodes: int) -> None:
-        """One row of every matrix, tasks to come included; NaN where nothing is measured."""
-        count = len(self.sequence)
-        scores = self._evaluate_among(count, episodes)
-        for name, rows in self.tallies.matrix.items():
-            values = {task: getattr(score, name) for task, score in scores.items()}
-            rows.append([values.get(task, nan) for task in range(count)])
-
-    def _evaluate_among(self, count: int, episodes: int) -> dict[int, Score]:
-        """Scores of the first `count` tasks, or of a sample of them; where this was saved in its
-        midst, of the rest anew."""
-        task, env_steps = self.position.task, self.position.env_steps
-        last = env_steps == self.schedule.steps * len(self.sequence)
-        if last or not self.tallies.matrix["success"]:
-            tasks = list(range(count))
-        else:
-            # Drawn by the step alone: all seeds and methods are measured on the same tasks.
-            tasks = self.schedule.evaluated(task, count, seed=env_steps)
-        while rest := tasks[len(self.scores) :]:
-            self._evaluate(rest[: self.evaluator.at_once], episodes)
-        scores, self.scores = self.scores, []
-        return dict(zip(tasks, scores, strict=True))
-
-    def _log_forgetting(self, trained: int) -> None:
-        """Average performance and forgetting over the tasks trained so far."""
-        for name in ("success", "episode_return"):
-            so_far = [row[:trained] for row in self.tallies.matrix[name]]
-            values = {"average": metrics.average_performance(so_far)}
-            if trained > 1:
-                values["forgetting"] = metrics.forgetting(so_far)
-            self._log(f"continual_{name.removeprefix('episode_')}", **values)
-
-    def _log_plasticity(self) -> None:
-        """Where labels say which task it is that was just learned."""
-        given = self.experiment.config.task_id == "given"
-        if given and (values := plasticity(self.method, self.learner.replay)):
-            self._log("plasticity", **values)
-
-    def _evaluate(self, tasks: Sequence[int], episodes: int) -> None:
-        believe = {task: partial(self.labels.belief, task) for task in tasks}
-        with self.tallies.timed("evaluation"):
-            scores = self.evaluator.evaluate(believe, episodes, key=self.position.env_steps)
-        for task, score in zip(tasks, scores, strict=True):
-            values = asdict(score)
-            values["return"] = values.pop("episode_return")
-            self._log("eval", on=task + 1, **values)
-            self.progress.show_score(task, score.success)
-        self.scores += scores
-
     def _end_task(self, task: int) -> None:
         self.actor.close()
         tallies = self.tallies
@@ -411,7 +368,7 @@ class Trainer:
             within = {"actor": self.actor.state()}
         return {
             "position": asdict(self.position),
-            "scores": [asdict(score) for score in self.scores],
+            "scores": self.measured.state(),
             "method": self.method.state(),
             "learner": self.learner.state(),
             "streams": self.experiment.streams.state(),
@@ -424,8 +381,7 @@ class Trainer:
     def _load_state(self, state: dict[str, Any]) -> None:
         size = len(self.sequence), self.schedule.steps, len(self._stages())
         self.position = Position.of(state["position"], *size)
-        scores = same_type("scores", state["scores"], list[Score])
-        self.scores = [Score(**score) for score in scores]
+        self.measured.load_state(state["scores"])
         self.experiment.load_agent(state)
         self.learner.load_state(state["learner"])
         self.experiment.streams.load_state(state["streams"], self.experiment.device)

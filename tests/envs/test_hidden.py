@@ -235,6 +235,8 @@ def test_a_told_cheetah_observes_the_body_that_it_has_now():
         "door_hidden_told",
         "cheetah_hidden",
         "cheetah_hidden_told",
+        "five_hidden",
+        "five_hidden_told",
     ],
 )
 def test_the_sequences_can_be_made(name):

@@ -39,6 +39,15 @@ def no_report() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut() -> Iterator[None]:
+    """What a process has written outlives it: to wait for the disk guards against a power cut,
+    which nothing here makes. Tests of what is brought to disk, and when, look for themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture
 def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """But here it does."""

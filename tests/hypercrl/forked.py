@@ -10,6 +10,7 @@ import torch
 
 from hypercrl.cli import main
 from hypercrl.training.trainer import Trainer
+from hypercrl_envs.blocks import BlockTask
 
 _FORKS = multiprocessing.get_context("forkserver")
 # torch imports the second with the first optimiser, in a second and a half.
@@ -38,8 +39,12 @@ def _call(function: Callable[..., object], arguments: tuple, said: Connection, t
     function(*arguments)
 
 
-def train_and_die(number: int, step: int, words: tuple[str, ...]) -> None:
-    """`hypercrl train WORDS`, which gets that signal before its environment step `step` + 1."""
+def train_and_die(number: int, step: int, words: tuple[str, ...], episode: int = 60) -> None:
+    """`hypercrl train WORDS`, which gets that signal before its environment step `step` + 1.
+
+    Episodes of pushing have `episode` steps.
+    """
+    BlockTask.max_episode_steps = episode
     steps, act = iter(range(step)), Trainer._act
 
     def act_or_die(self: Trainer, planned: bool) -> None:

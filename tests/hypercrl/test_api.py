@@ -419,6 +419,11 @@ def test_waiting_for_another_thread_counts_in_a_deadline(runs):
         (lambda a: a.act(np.zeros((2, 10))), r"of 1 robots, not 2; reset\(\) begins another"),
         (lambda a: a.observe(np.zeros(10), np.zeros(3), np.zeros(10)), r"action must be \[2\]"),
         (lambda a: a.observe(np.zeros(10), np.zeros((2, 2)), np.zeros(10)), "one number of robots"),
+        (
+            lambda a: a.observe(np.zeros(10), [0, -3], np.zeros(10)),
+            r"action must be from -1 to 1.*3",
+        ),
+        (lambda a: a.predict(np.zeros(10), [[0, 1.5]]), r"actions must be from -1 to 1.*1.5"),
         (lambda a: a.predict(np.zeros(10), np.zeros(2)), r"actions must be \[any, 2\]"),
         (lambda a: a.predict(np.zeros((2, 10)), np.zeros((2, 4, 2))), "of 1 robots, not 2"),
     ],
@@ -433,13 +438,20 @@ def test_arrays_of_another_size_are_refused_and_change_nothing(runs, call, messa
     assert np.array_equal(agent.act(obs), untouched.act(obs))
 
 
+def test_actions_may_be_rounded_where_they_were_scaled(runs):
+    agent = hypercrl.load(runs / "memory")
+    over = np.full((1, 2), np.nextafter(np.float32(1), np.float32(2)))
+    assert np.isfinite(agent.predict(np.zeros(10), over).states).all()
+
+
 def test_what_cannot_be_loaded_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="There is no run at"):
         hypercrl.load(tmp_path / "none")
     with pytest.raises(UserError, match="task=3: this run has the tasks 1 to 2"):
         hypercrl.load(runs / "variance", task=3)
-    with pytest.raises(UserError, match="task=0"):
-        hypercrl.load(runs / "variance", task=0)
+    for task in (0, 1.0, "1"):
+        with pytest.raises(UserError, match=f"task={task!r}: this run has"):
+            hypercrl.load(runs / "variance", task=task)  # type: ignore[reportArgumentType]
     with pytest.raises(UserError, match="after_task_1, after_task_2, latest"):
         hypercrl.load(runs / "variance", checkpoint="after_task_9")
     with pytest.raises(UserError, match="device=tpu"):

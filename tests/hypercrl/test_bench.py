@@ -369,8 +369,9 @@ def test_a_run_whose_gpu_lets_it_down_says_so_and_is_tried_once_more(tmp_path, m
 def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys):
     """One of two runs is killed at a checkpoint; the grid goes on with it to the same result."""
     straight, out = tmp_path / "straight", tmp_path / "grid"
-    main(["train", "method=finetune", "seed=1", *SMALL, f"run_dir={straight}"])
-    words = ["method=finetune", "seed=0,1", *SMALL]
+    small = ("protocol.num_tasks=1", *SMALL)
+    main(["train", "method=finetune", "seed=1", *small, f"run_dir={straight}"])
+    words = ["method=finetune", "seed=0,1", *small]
     grid = Grid(words, out)
     with grid.claim():
         pass
@@ -397,7 +398,7 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     )
     for key in ("scores", "success", "prediction_error", "updates"):
         assert got[key] == wanted[key]
-    assert victim.progress() == (2, 180)
+    assert victim.progress() == (1, 90)
     assert "2 done" in progress_table(board, Console()).title
     capsys.readouterr()
     main(["bench", *words, f"out={out}"])
@@ -540,3 +541,15 @@ def test_a_narrow_table_cuts_no_header(tmp_path):
     assert "…" not in said
     for word in ("cell", "status", "attempt", "task", "steps", "seconds", "last", "trouble"):
         assert word in said
+
+
+def test_a_setting_is_left_to_the_cells_that_it_has_an_effect_on(tmp_path):
+    words = ["memory=none,gru", "context.windows=4,8", "seed=0,1"]
+    cells = Grid([*words, *SMALL], tmp_path).cells
+    given = {cell.name: [w for w in cell.overrides if "windows" in w] for cell in cells}
+    assert len(given) == 8
+    assert given["1-context.windows=8-memory=none"] == []
+    assert given["1-context.windows=8-memory=gru"] == ["context.windows=8"]
+    for words in (["memory=none,gru", "inference.window=4"], ["memory=none", "context.windows=8"]):
+        with pytest.raises(UserError, match="has no effect with"):
+            Grid([*words, *SMALL], tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
@@ -93,6 +94,27 @@ def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_settings_are_composed_once_unless_a_file_of_the_users_may_say_the_mode(
+    tmp_path, monkeypatch
+):
+    def composed_in_all(words):
+        """How often, for a command that is refused as soon as its settings are there."""
+        count, compose = [], Hydra.compose_config
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Hydra, "compose_config", lambda *a, **k: count.append(1) or compose(*a, **k)
+            )
+            with pytest.raises(SystemExit):
+                main(["play", *words])
+        return len(count)
+
+    monkeypatch.chdir(tmp_path)
+    assert composed_in_all(["episodes=1"]) == 1
+    assert composed_in_all(["hydra.mode=RUN"]) == 2
+    (tmp_path / "configs").mkdir()
+    assert composed_in_all(["episodes=1"]) == 2
+
+
 def message(capsys, *words):
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -127,12 +149,24 @@ def message(capsys, *words):
         ("planner.std=inf", "planner.std must be a finite number, not inf."),
         ("planner.std=1e400", "planner.std must be a finite number, not inf."),
         ("exploration.planned_std=nan", "exploration.planned_std must be a finite number"),
+        (
+            "memory=hopfield memory.updates=100000000",
+            "memory.updates must be at most 100, not 10",
+        ),
+        ("memory=gru memory.width=1 memory.layers=1000000", "memory.layers must be at most 100,"),
+        ("planner.iterations=100000000", "planner.iterations must be at most 1000, not 100000000."),
+        ("protocol.heldout_episodes=100000000", "protocol.heldout_episodes must be at most 10000"),
+        (
+            "method=ewc method.fisher_samples=100000000",
+            "fisher_samples must be at most 1e+06",
+        ),
         ("planner.samples=1000000000000", "planner.samples must be at most 1e+09, not 10000000000"),
         (f"seed={10**400}", "seed must be at most 9.22337e+18, not a number of 401 digits."),
     ],
 )
 def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys):
-    assert says in message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", word)
+    words = [word] if word.startswith("env") else word.split()
+    assert says in message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -167,6 +201,33 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
             "memory=titans_mal memory.chunk=4",
             "has no effect with memory.inner=linear: give memory.in",
         ),
+        (
+            "inference.window=50",
+            "inference.window has no effect with task_id=given: give task_id=inferred beside it, "
+            "or leave it out.",
+        ),
+        (
+            "context.windows=8",
+            "context.windows has no effect with memory=none and context.always=false: give memory "
+            "or context.always beside it, or leave it out.",
+        ),
+        ("memory=gru context.distil=5", "with context.protect=freeze: give context.protect=distil"),
+        ("method=hnet method.beta=0 method.targets=kept", "with method.beta=0.0: give method.b"),
+        ("'context={always: false, stride: 2}'", "context.stride has no effect with memory=none"),
+        ("memory.width=8", "memory.width has no effect with memory=none: leave it out."),
+        ("memory=gru memory.heads=1", "memory.heads has no effect with memory=gru: leave it out."),
+        ("method=ftl method.clip_norm=1", "method.clip_norm has no effect with method=ftl: leave"),
+        ("method=ewc method.decay=0.5", "with method=ewc: give method=online_ewc beside it"),
+        ("method=hnet method.chunk_embedding_size=5", "with method.chunk_size=null: give method.c"),
+        (
+            "method=coreset_bytes method.capacity=5",
+            "with method.equal_bytes=true: give method.equal_bytes=false",
+        ),
+        (
+            "planner.dynamics=simulator",
+            "method has no effect with planner.dynamics=simulator: give planner.dynamics=model",
+        ),
+        ("checkpoint=after_task_1", "checkpoint has no effect with resume=null: give resume besi"),
         ("protocol.blur=5", "protocol.blur=5 has no effect on one task"),
         ("protocol.num_tasks=null protocol.order=[2] protocol.blur=5", "has no effect on one task"),
     ],
@@ -185,6 +246,13 @@ def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsy
         ("planner.risk=cvar", "planner.risk_alpha=0.2"),
         ("memory=hopfield", "memory.form=both", "memory.window=5", "memory.patterns=5"),
         ("protocol.num_tasks=2", "protocol.blur=5"),
+        ("task_id=inferred", "inference.window=5"),
+        ("memory=gru", "context.windows=8"),
+        ("context.always=true", "context.windows=8"),
+        ("context.always=false",),
+        ("method=online_ewc", "method.decay=0.5"),
+        ("method=chunked_hnet", "method.chunk_embedding_size=5"),
+        ("method=coreset_bytes", "method.equal_bytes=false", "method.capacity=5"),
     ],
 )
 def test_a_setting_that_has_an_effect_is_taken(words):

@@ -242,6 +242,11 @@ def test_a_second_task_reads_the_frozen_memory_and_the_first_is_kept(name, into)
         assert kept < first + 0.25
 
 
+def test_what_differs_from_window_to_window_cannot_be_kept():
+    with pytest.raises(UserError, match="targets=renewed"):
+        make("hnet", make_model("hypernetwork"), targets="kept")
+
+
 def test_frozen_is_frozen_and_free_is_free():
     for protect in ("freeze", "none"):
         method = make("single", make_model("film", protect=protect))
@@ -256,8 +261,9 @@ def test_frozen_is_frozen_and_free_is_free():
         assert (error(method, 0) == kept) == (protect == "freeze")
 
 
-def test_frozen_stays_frozen_when_loaded():
-    method, again = (make("hnet", make_model(), **SETTINGS["hnet"]) for _ in range(2))
+@pytest.mark.parametrize("protect", ["freeze", "distil"])
+def test_what_protects_a_memory_is_there_when_loaded(protect):
+    method, again = (make("hnet", make_model(protect=protect), **SETTINGS["hnet"]) for _ in "12")
     train(method, 0, updates=3)
     train(method, 1, updates=3)
     # A copy, as of a checkpoint: an optimiser takes over the tensors that it is given.
@@ -267,6 +273,67 @@ def test_frozen_stays_frozen_when_loaded():
         m.training_step(batch)
     for (key, a), b in zip(method.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+@pytest.mark.parametrize("into", ["input", "film"])
+def test_what_is_distilled_from_its_definition(into):
+    """Of two old networks, one transition at a time, with the memory of before and of now."""
+    model = make_model(into, protect="distil", distil=3.0)
+    method = make("single", model).double()
+    for _ in range(3):
+        method.begin_task()
+    method.double()
+    before = copy.deepcopy(model)
+    g = torch.Generator().manual_seed(5)
+    for parameter in model.memory_parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=g)
+    batch = windows(1, 3)
+    batch = Batch(batch.obs.double(), batch.action.double(), batch.next_obs.double())
+    total = 0.0
+    for n, old in itertools.product(range(3), range(2)):
+        states = [m.encoder.initial(1) for m in (before, model)]
+        for t in range(LENGTH):
+            obs, action, next_obs = (p[n, t] for p in (batch.obs, batch.action, batch.next_obs))
+            x = model.inputs(obs, action)[None, None]
+            was, now = (
+                m.conditioning.network(method.layers(old), m.encoder.read(s)[None])(x)
+                for m, s in zip((before, model), states, strict=True)
+            )
+            total += (was - now).square().mean().item() / LENGTH / 2
+            token = model.tokens(obs, action, next_obs)[None]
+            states = [
+                m.encoder.step(s, token) for m, s in zip((before, model), states, strict=True)
+            ]
+    own = model.loss(method.weights(2), batch)
+    with_old = method._task_loss(method.weights(2), batch)
+    assert total > 1e-3
+    assert (with_old - own).item() == pytest.approx(3 * total, rel=1e-6)
+
+
+def test_a_distilled_memory_learns_on_and_old_networks_predict_as_before():
+    """As far from forgetting as a frozen one, and unlike that one it moves."""
+    learned, first = trained("single", "film")
+    kept, second, moved = {}, {}, {}
+    for protect in ("distil", "none"):
+        method = make("single", make_model("film", protect=protect))
+        state = copy.deepcopy(learned.state())
+        state["tensors"] = {**method.state_dict(), **state["tensors"]}
+        method.load_state(state)
+        train(method, 1, updates=120)
+        kept[protect], second[protect] = error(method, 0), error(method, 1)
+        pairs = zip(
+            learned.model.memory_parameters(), method.model.memory_parameters(), strict=True
+        )
+        moved[protect] = max(float((a - b).abs().max()) for a, b in pairs)
+    assert kept["none"] > first + 0.2
+    assert kept["distil"] < first + 0.05
+    assert second["distil"] < 0.4
+    assert moved["distil"] > 0.01
+
+
+def test_networks_written_for_a_window_have_nothing_to_be_distilled():
+    with pytest.raises(UserError, match=r"context\.into=hypernetwork .* context\.protect=freeze"):
+        make("hnet", make_model("hypernetwork", protect="distil"))
 
 
 def test_without_its_regulariser_a_hypernetwork_of_contexts_forgets():

@@ -8,16 +8,18 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.replay import Replay
-from hypercrl.replay.datasets import Episode, read_dataset, write_dataset
+from hypercrl.replay.datasets import Episode, agents_actions, read_dataset, write_dataset
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.training.open_run import open_run
 from hypercrl.training.recorded import env_spec, from_replay, rolled_out
 from hypercrl_envs import make_task
+from hypercrl_envs.gym_spaces import ActionRange
 
 SETTINGS = [
     "train",
@@ -116,8 +118,8 @@ def episodes(count: int = 2, steps: int = 3, actions: float = 1.0) -> list[Episo
     ]
 
 
-def write(path: Path, recorded: list[Episode]) -> Path:
-    spaces = make_task("push").observation_space, make_task("push").action_space
+def write(path: Path, recorded: list[Episode], bound: float = 1.0) -> Path:
+    spaces = make_task("push").observation_space, Box(-bound, bound, (2,))
     write_dataset(path, recorded, *spaces, None, {"algorithm_name": "none"})
     return path
 
@@ -143,6 +145,8 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(batch.obs, recorded[1].obs[:-1])
         np.testing.assert_array_equal(batch.next_obs, recorded[1].obs[1:])
     assert [p.name for p in Path("folder").iterdir()] == ["mine-v0"]
+    stronger = write(Path("stronger-v0"), recorded, bound=4.0)
+    assert torch.equal(read_dataset(stronger, 10, 2)[0].action, torch.full((3, 2), 0.25))
     with pytest.raises(UserError, match="exists already"):
         write(Path("folder/mine-v0"), recorded)
 
@@ -152,7 +156,7 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("recorded", "sizes", "message"),
     [
         (episodes(), (9, 2), r"observations \[4, 10\].*needs \[4, 9\] and \[3, 2\]"),
-        (episodes(actions=2.0), (10, 2), "actions up to 2"),
+        (episodes(actions=2.0), (10, 2), r"actions from 2 to 2, beyond the bounds \[-1.0, -1.0\]"),
         (episodes(actions=np.nan), (10, 2), "not finite"),
         ([], (10, 2), "no episodes"),
     ],
@@ -160,6 +164,21 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, recorded, sizes, message):
     with pytest.raises(UserError, match=message):
         read_dataset(write(tmp_path / "mine", recorded), *sizes)
+
+
+def test_actions_of_an_environment_become_those_that_its_task_maps_to_them():
+    """An environment within ±0.4 takes 1 for 0.4, and a dataset of it says 0.4."""
+    space = Box(np.array([-0.4, 0.0, 3.0]), np.array([0.4, 5.0, 3.0]), dtype=np.float64)
+    given = torch.from_numpy(np.stack([space.low, space.high, [0.1, 1.0, 3.0]])).float()
+    wanted = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0], [0.25, -0.6, 0.0]])
+    got = agents_actions(given, space, "mine")
+    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(ActionRange(space, "mine")(got), given)
+    unbounded = Box(-np.inf, np.inf, (3,))
+    assert torch.equal(agents_actions(wanted, unbounded, "mine"), wanted)
+    for where in (space, unbounded):
+        with pytest.raises(UserError, match=r"mine has actions from .* to 5.5, beyond the bounds"):
+            agents_actions(given + 0.5, where, "mine")
 
 
 @pytest.mark.extra("minari")

@@ -169,6 +169,20 @@ def test_what_would_not_end_is_not_begun(evidence, tmp_path):
     assert workers(1, needed - 10).room(cell)
 
 
+def test_of_a_cell_that_ended_before_its_folder_was_there_it_is_told_why(evidence, tmp_path):
+    from hypercrl.bench import Cell
+
+    refused, waits = (Cell(f"push/{name}/0", (), tmp_path / name) for name in ("hnet", "ewc"))
+    refused.log.write_text("hypercrl: method.beta must be a number\n", "utf-8")
+    arguments = SimpleNamespace(out=tmp_path, commit=None, agents="")
+    keep = evidence.Keeper(arguments, {}, evidence.Usual([]))
+    keep.failed(refused)
+    keep.failed(waits)
+    told = (tmp_path / "failed.txt").read_text("utf-8")
+    assert told.startswith("push/hnet/0: hypercrl: method.beta must be a number\n")
+    assert "ewc" not in told
+
+
 def record_of(grid, name="push/single/0", **changes):
     sequence, method, _ = name.split("/")
     rows = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
@@ -330,11 +344,33 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
     assert found[2][0] == ["hnet", *late, "1.0 KiB", "1.50"]
     of_networks = used(records)
     assert of_networks is not None
-    assert of_networks[2] == [["hnet", "network", "1", "0.00 1.00 1.90", "0.00 10.0 19.0"]]
+    assert of_networks[2] == [
+        ["hnet", "push20", "network", "1", "0.00 1.00 1.90", "0.00 10.0 19.0"]
+    ]
     assert used(records[1:]) is None
     text, _, (alone,) = learned_late(evidence_page.benchmark_of("push20", records[:1]))
     assert "single" not in text
     assert alone[1:6] == ["1.00", "1.00", "1.00", "0.60", "2.00 2.00 2.00 2.00"]
+
+
+def test_variants_of_a_sequence_stand_beside_it_by_method(evidence):
+    import evidence_page
+    from evidence_long import variants
+
+    names = ("push20/hnet/0", "push20_order1/finetune/0", "push20_width5/hnet/0")
+    records = {name: kept_record(name, learned(20)) for name in names}
+    benchmarks = {
+        name.split("/")[0]: evidence_page.benchmark_of(name.split("/")[0], [record])
+        for name, record in records.items()
+    }
+    found = variants("push20", benchmarks)
+    assert found is not None
+    rows = [row[:3] for row in found[2]]
+    assert rows == [
+        ["hnet", "push20", "1"],
+        ["hnet", "push20_width5", "1"],
+        ["finetune", "push20_order1", "1"],
+    ]
 
 
 def test_orders_are_permutations_and_inversions_are_of_900_steps(evidence):

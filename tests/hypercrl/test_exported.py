@@ -1,6 +1,9 @@
 """Exported programs act as the agent does that they were made of."""
 
 import importlib
+import itertools
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +43,30 @@ RUNS = {
     "knots": ["env=push", "method=single", "planner.knots=3", "planner.global_share=0.2"],
     "ending": ["method=pnn", f"env.tasks=[{PENDULUM}, {PENDULUM}]"],
 }
+PUSH = ["env=push", "method=finetune"]
 FORMS = [
     ("torch_export", "pt2"),
     pytest.param("onnx", "onnx", marks=pytest.mark.extra("onnxruntime", "onnxscript")),
 ]
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / request.param
-    main([*TINY, *RUNS[request.param], f"run_dir={path}"])
-    return path
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains with these words, once."""
+    folder, count = tmp_path_factory.mktemp("runs"), itertools.count()
+
+    @cache
+    def train(*words: str) -> Path:
+        path = folder / str(next(count))
+        main([*TINY, *words, f"run_dir={path}"])
+        return path
+
+    return train
+
+
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest, trained: Callable[..., Path]) -> Path:
+    return trained(*RUNS[request.param])
 
 
 def runs_a_file(path: Path):
@@ -109,10 +125,9 @@ def test_predicts_as_the_model_does(run: Path, tmp_path: Path, form: str, suffix
         assert len(got) == 1 + experiment.model.probabilistic
 
 
-def test_deviations_are_those_of_the_model(tmp_path: Path):
-    run = tmp_path / "run"
-    main([*TINY, *RUNS["probabilistic"], f"run_dir={run}"])
-    experiment, out = open_run(run, "cpu"), tmp_path / "model.pt2"
+def test_deviations_are_those_of_the_model(tmp_path: Path, trained: Callable[..., Path]):
+    experiment = open_run(trained(*RUNS["probabilistic"]), "cpu")
+    out = tmp_path / "model.pt2"
     exported.export_dynamics(experiment, 1, out, "torch_export")
     obs, action = torch.randn(5, 20), torch.rand(5, 6)
     mean, std = runs_a_file(out)(obs, action)
@@ -122,10 +137,11 @@ def test_deviations_are_those_of_the_model(tmp_path: Path):
     torch.testing.assert_close(std, (logvar / 2).exp(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_program_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run = tmp_path / "run"
-    main([*TINY, *RUNS["hnet"], f"run_dir={run}"])
-    experiment, out = open_run(run, "cpu"), tmp_path / "out" / "act.pt2"
+def test_a_program_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Callable[..., Path]
+):
+    experiment = open_run(trained(*RUNS["hnet"]), "cpu")
+    out = tmp_path / "out" / "act.pt2"
     experiment.config.planner.dynamics = "simulator"
     with pytest.raises(UserError, match="no model"):
         exported.export_act(experiment, 0, out, "torch_export")
@@ -142,16 +158,21 @@ def test_a_program_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("words", "out", "message"),
     [
-        (["memory=gru", "context={burn_in: 4, horizon: 2}"], "act.pt2", "with a memory"),
-        (["planner.sampled=true", "dynamics.probabilistic=true"], "act.pt2", "part=dynamics"),
-        (["planner=policy", "planner.horizon=8"], "act.pt2", "part=dynamics"),
-        ([], "act.onnx", "must end in .pt2"),
+        ([*PUSH, "memory=gru", "context={burn_in: 4, horizon: 2}"], "act.pt2", "with a memory"),
+        (
+            [*PUSH, "planner.sampled=true", "dynamics.probabilistic=true"],
+            "act.pt2",
+            "part=dynamics",
+        ),
+        ([*PUSH, "planner=policy", "planner.horizon=8"], "act.pt2", "part=dynamics"),
+        (RUNS["hnet"], "act.onnx", "must end in .pt2"),
     ],
 )
-def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys, words, out, message):
-    run = tmp_path / "run"
-    main([*TINY, "env=push", "method=finetune", *words, f"run_dir={run}"])
+def test_what_cannot_be_exported_is_said(
+    tmp_path: Path, capsys, trained: Callable[..., Path], words, out, message
+):
+    run = trained(*words)
     with pytest.raises(SystemExit):
         main(["export", f"run={run}", "format=torch_export", f"out={tmp_path / out}"])
     assert message in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert not list(tmp_path.iterdir())

@@ -100,7 +100,7 @@ def test_a_model_that_diverges_to_finite_numbers_is_said(tmp_path, capsys):
     assert load_checkpoint(latest)["learner"]["first_loss"] is None  # from before
 
 
-def test_the_current_folder_is_importable(tmp_path, monkeypatch):
+def test_the_current_folder_is_importable(tmp_path, monkeypatch, capsys):
     """In the command as in the cells of a grid, which are processes of their own."""
     (tmp_path / "own_rewards.py").write_text(
         "def paid(obs, action, next_obs):\n    return -next_obs.square().sum(-1)\n"
@@ -119,17 +119,12 @@ def test_the_current_folder_is_importable(tmp_path, monkeypatch):
             patch.setattr(sys, "path", list(sys.path))
             main(command)
         sys.modules.pop("own_rewards", None)
-    elsewhere = subprocess.run(
-        [*program, "play", f"run={run}"],
-        cwd=run,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert elsewhere.returncode == 2
-    assert "or call the command from the folder in which it lies" in elsewhere.stderr
+    monkeypatch.chdir(run)
+    assert str(tmp_path) not in sys.path
+    with pytest.raises(SystemExit) as elsewhere:
+        main(["play", f"run={run}"])
+    assert elsewhere.value.code == 2
+    assert "or call the command from the folder in which it lies" in capsys.readouterr().err
     assert (tmp_path / "grid" / "cells").is_dir()
 
 

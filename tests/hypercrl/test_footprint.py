@@ -1,21 +1,26 @@
 """What cannot fit is refused before anything is built, and what fits is not."""
 
 import shlex
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_command_line import TINY, message
 
-from hypercrl.base.paths import configs_dir
-from hypercrl.config.schema import register
+from hypercrl.base.settings import number
+from hypercrl.config.compose import composed
 from hypercrl.dynamics import DynamicsModel
+from hypercrl.memory import MemoryConfig
 from hypercrl.methods import make_method
 from hypercrl.replay import Replay
 from hypercrl.training.footprint import free_bytes, least_bytes
 
 CPU = torch.device("cpu")
+
+
+def train_config(*words):
+    return OmegaConf.to_object(composed("train", words))
 
 
 @pytest.mark.parametrize(
@@ -39,11 +44,21 @@ def test_sizes_that_cannot_fit_are_named(word, key, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_memory_of_others_says_what_it_allocates():
+    @dataclass
+    class Slots(MemoryConfig):
+        name: str = "own:Slots"
+        slots: int = number(7, allocated=True)
+        turns: int = number(3)
+
+    needs = least_bytes(replace(train_config("memory=gru"), memory=Slots(width=10)), 20, 7)
+    assert needs["memory.slots"] == 4 * 10 * 7
+    assert "memory.turns" not in needs
+
+
 @pytest.mark.parametrize("method", ["hnet", "chunked_hnet", "single", "ewc", "ftl"])
 def test_bounds_are_below_what_is_really_allocated(method):
-    register()
-    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        config = OmegaConf.to_object(compose("train", [f"method={method}"]))
+    config = train_config(f"method={method}")
     needs = least_bytes(config, 20, 7)
     hidden = config.dynamics.hidden
     made = make_method(

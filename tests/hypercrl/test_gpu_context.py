@@ -17,11 +17,11 @@ from hypercrl.methods import METHODS, Batch, make_method
 pytestmark = pytest.mark.gpu
 
 
-def make_model(memory, into="input"):
+def make_model(memory, into="input", protect="freeze"):
     g = torch.Generator().manual_seed(0)
     encoder = make_memory(MEMORIES[memory][1](name=memory), 6, g)
     conditioning = make_conditioning(into, encoder.context_size, [32, 32])
-    config = ContextConfig(into=into, burn_in=6, horizon=4)
+    config = ContextConfig(into=into, burn_in=6, horizon=4, protect=protect)
     return ContextModel(2, 2, [32, 32], False, encoder, conditioning, config)
 
 
@@ -36,10 +36,16 @@ def windows(seed, count, length=10):
 
 @pytest.mark.parametrize("memory", ["gru", "gated_deltanet"])
 @pytest.mark.parametrize(
-    ("name", "into"), [("finetune", "film"), ("hnet", "input"), ("hnet", "hypernetwork")]
+    ("name", "into", "protect"),
+    [
+        ("finetune", "film", "distil"),
+        ("hnet", "input", "freeze"),
+        ("hnet", "input", "distil"),
+        ("hnet", "hypernetwork", "freeze"),
+    ],
 )
-def test_captured_training_steps_are_the_eager_ones(name, into, memory):
-    model = make_model(memory, into)
+def test_captured_training_steps_are_the_eager_ones(name, into, protect, memory):
+    model = make_model(memory, into, protect)
     config = METHODS[name][1](name, 1e-3, 5.0)
     eager, graph = (
         make_method(

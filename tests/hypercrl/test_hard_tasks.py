@@ -22,6 +22,18 @@ def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cell_whose_settings_cannot_be_is_found_before_any_begins(tmp_path, capsys, monkeypatch):
+    words = ["hard_tasks.py", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    words += ["--device", "cpu", "--only", "slide/as it is/0,hopper/policy/0"]
+    monkeypatch.setattr(sys, "argv", [*words, "protocol.robots=16", "protocol.random_steps=2001"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "hopper/policy/0: protocol.robots=16 robots act at once" in said
+    assert not (tmp_path / "work").exists()
+
+
 def logged(folder, *rows):
     folder.mkdir(exist_ok=True)
     lines = [json.dumps(row) + "\n" for row in rows]
@@ -59,7 +71,8 @@ def test_only_what_was_trained_to_its_end_counts(tmp_path):
 
 def test_episodes_in_training_are_counted_task_by_task(tmp_path):
     def episode(task, random, success):
-        return {"kind": "episode", "task": task, "random": random, "success": success}
+        outcome = {"success": success, "return": 100.0 if random else 3.0 * success}
+        return {"kind": "episode", "task": task, "random": random, **outcome}
 
     rows = [episode(1, True, True), episode(1, False, False), episode(1, False, True)]
     evaluation = {"return": 9.0, "prediction_error": 0.1, **evaluated(60, 1, 1, 1.0)}
@@ -68,6 +81,7 @@ def test_episodes_in_training_are_counted_task_by_task(tmp_path):
     logged(tmp_path, *rows)
     one = record(HardCell("door", "as it is", 0), tmp_path)
     assert one["solved"] == {"1": "01", "2": "0"}
+    assert one["late"] == {"1": 1.5, "2": 0.0}
     before_they_were_kept = {k: v for k, v in one.items() if k != "solved"}
     found = table([one, {**one, "solved": {"1": "0000"}}, before_they_were_kept])
     assert list(found.columns[-1].cells) == ["0.25, 0.00"]

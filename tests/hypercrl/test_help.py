@@ -45,6 +45,20 @@ def test_every_setting_has_a_meaning_of_one_line(schema):
         assert not text.endswith("."), text
 
 
+@pytest.mark.parametrize("schema", schemas())
+def test_what_a_setting_goes_with_is_beside_it_and_has_such_values(schema):
+    beside = {f.name: f.metadata.get("values") for f in fields(schema)}
+    for f in fields(schema):
+        for needed in f.metadata.get("only_with", ()):
+            names, _, values = needed.partition("=")
+            for path in names.split("|"):
+                name = path.partition(".")[0]
+                assert name in beside, f"{schema.__name__}.{f.name} goes with {name}"
+                assert path != f.name, f"{schema.__name__}.{f.name} goes with itself"
+                if values and beside[name]:
+                    assert set(values.split("|")) <= set(beside[name]), needed
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_80_columns_and_names_no_schema(capsys, command):
     text = page(capsys, command, "--help")
@@ -124,6 +138,11 @@ def test_version(capsys):
 )
 def test_limits_in_words(field, text):
     assert limits(field) == text
+
+
+def test_a_default_is_one_of_the_choices():
+    with pytest.raises(ValueError, match="'a' is none of b, c"):
+        choice("a", "b", "c")
 
 
 def test_a_setting_without_a_meaning_shows_its_limits():

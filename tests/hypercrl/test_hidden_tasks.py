@@ -74,9 +74,11 @@ def test_contexts_are_read_after_so_many_transitions():
 def test_the_grid_is_made_of_settings_that_there_are():
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names)
-    assert len(names) == SEEDS * (len(HIDDEN) * (3 + len(ENCODERS)) + len(CAUSES))
-    every = [word for words in CAUSES.values() for word in words]
+    causes = [(sequence, model) for sequence, own in CAUSES.items() for model in own]
+    assert len(names) == SEEDS * (len(HIDDEN) * (3 + len(ENCODERS)) + len(causes))
+    every = [word for sequence, model in causes for word in CAUSES[sequence][model]]
     composed("train", [*HiddenCell("frame_hidden", "gru", 0).words(), *every])
+    assert not HiddenCell("door_hidden", "told: 200 random episodes", 0).remembers
     for cell in cells("*/told/0,*/gru/0"):
         config = composed("train", cell.words())
         assert config.seed == 0
@@ -134,7 +136,9 @@ def test_errors_are_over_what_all_see_and_tables_against_what_is_told(tmp_path, 
         take([new])
     text = page.read_text()
     assert "| gru | 1 | 0.60 | 0.75 |" in text
-    assert "Not measured: none, gated_deltanet, gla, sse, hgrn2, gru: long windows." in text
+    assert (
+        "Not measured: none, gated_deltanet, gla, sse, hgrn2, gru: long windows, gru: 3 ×" in text
+    )
     assert "what stood here" not in text
     assert text.endswith("after\n")
     with pytest.raises(ValueError, match="frame_hidden"):

@@ -19,6 +19,7 @@ from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.evaluation import Episodes, Evaluator
 from hypercrl.training.learner import Learner
+from hypercrl.training.measurements import Measurements
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs import make_task
 from hypercrl_envs.blocks import BlockTask
@@ -79,7 +80,7 @@ MOMENTS = {
     "inside it": (EWC, "_consolidate", 1),
     "an evaluation after a task": (Evaluator, "prediction_error", 4),
     "the end of the last task": (EWC, "end_task", 2),
-    "the last record": (Trainer, "_log_forgetting", 2),
+    "the last record": (Measurements, "log_forgetting", 2),
 }
 
 

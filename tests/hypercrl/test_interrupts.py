@@ -81,8 +81,9 @@ def test_a_grid_says_its_own_command(tmp_path):
 
 
 def test_a_replay_has_nothing_to_go_on_with(tmp_path):
+    tiny = ("preset=smoke", "device=cpu", "protocol.num_tasks=1", "protocol.final_episodes=1")
     oracle = ("planner.dynamics=simulator", "planner.samples=2", "planner.elites=1")
-    main(["train", *TINY, *oracle, "protocol.final_episodes=1", f"run_dir={tmp_path / 'run'}"])
+    main(["train", *tiny, *oracle, f"run_dir={tmp_path / 'run'}"])
     words = ["play", "run=run", "episodes=100000"]
     code, written = interrupted(words, signal.SIGINT, b"episode 1", tmp_path)
     assert code == 130

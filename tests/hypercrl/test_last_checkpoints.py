@@ -136,7 +136,9 @@ def test_another_one_may_be_named_and_becomes_the_latest(run, ended, train_and_s
 
 @pytest.mark.parametrize("words", [("checkpoint=after_task_1",), ("checkpoint=none", "seed=3")])
 def test_a_checkpoint_is_named_beside_resume(words, run, tmp_path, capsys):
-    assert "give both" in refused(capsys, f"run_dir={tmp_path / 'new'}", "checkpoint=latest")
+    assert "give resume beside it" in refused(
+        capsys, f"run_dir={tmp_path / 'new'}", "checkpoint=latest"
+    )
     assert "there are: after_task_1, latest" in refused(capsys, f"resume={run}", "checkpoint=x")
 
 

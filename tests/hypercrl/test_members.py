@@ -171,6 +171,18 @@ def test_the_fused_step_is_that_of_autograd(monkeypatch, settings, probabilistic
         assert reports[0]["gradient_norm"] > 0.5  # so that it is clipped
 
 
+def test_kept_targets_are_of_all_members_when_their_task_ended():
+    method = make("hnet", members=2, beta=0.0, targets="kept")
+    ended = []
+    for task in range(3):
+        method.begin_task()
+        for step in range(10):
+            method.training_step(drawn(task % 2, step, method.members))
+        ended.append(method.weights(task).detach().clone())
+    method.begin_task()
+    torch.testing.assert_close(method.targets, torch.cat(ended), rtol=0, atol=1e-6)
+
+
 def test_a_random_subset_of_old_tasks_is_of_all_their_members():
     method = make("hnet", members=3, regularised_tasks=2)
     for _ in range(5):

@@ -146,6 +146,28 @@ def test_a_random_subset_of_old_tasks_is_regularised_and_its_mean_is_the_whole()
     assert reports[9] == pytest.approx(reports[None])
 
 
+def test_targets_are_what_is_written_now_or_what_was_when_a_task_ended():
+    for targets in ("renewed", "kept"):
+        method = make("hnet", beta=1e-4, targets=targets)  # held too weakly to stay
+        ended = []
+        for task in range(3):
+            train(method, task % 2, steps=20)
+            ended.append(method.weights(task).detach().clone())
+        now = torch.stack([method.weights(task).detach() for task in range(3)])
+        method.begin_task()
+        held = torch.stack(ended) if targets == "kept" else now
+        assert not torch.allclose(now[:2], torch.stack(ended[:2]), atol=1e-4)
+        torch.testing.assert_close(method.targets, held, rtol=0, atol=1e-6)
+
+
+def test_more_tasks_than_a_hypernetwork_is_wide_are_cautioned_against():
+    narrow = make("hnet", hidden=[50, 8])
+    assert narrow.caution(8) is None
+    assert "9 tasks and method.hidden=[50, 8]" in (narrow.caution(9) or "")
+    assert make("chunked_hnet").caution(1000) is None
+    assert make("single").caution(1000) is None
+
+
 def test_without_its_regulariser_a_hypernetwork_forgets():
     errors = []
     for beta in (0.0, 1.0):

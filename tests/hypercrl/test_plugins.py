@@ -431,13 +431,15 @@ def test_the_shipped_folder_beside_the_user_is_no_second_one(monkeypatch):
     assert own_folders() == []
 
 
-def test_a_grid_runs_what_is_plugged_in(here, site):
+def test_a_grid_runs_what_is_plugged_in(plugged, site, monkeypatch):
     """Cells are processes that find the package, the module beside the user and the folder."""
+    here = plugged
     (here / "mine.py").write_text(MINE)
     write(here / "settings", "env/frictions.yaml", FRICTIONS)
+    folders = (site, ROOT, ROOT / "envs", ROOT / "kernels")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     words = ("bench", "--config-dir", "settings", *TINY, "env=frictions", "workers=1", "out=grid")
-    done = hypercrl(here, *words, "method=mine:Mine", "planner=momentum", path=[site])
-    assert done.returncode == 0, done.stdout + done.stderr
+    main([*words, "method=mine:Mine", "planner=momentum"])
     run = here / "grid/cells/frictions-mine_Mine"
     assert (run / "result.json").exists()
     needs = json.loads((run / "needs.json").read_text())

@@ -15,6 +15,7 @@ from hypercrl.cli import main
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl_envs.blocks import BlockTask
 
 SMALL = (
     "preset=smoke",
@@ -127,7 +128,7 @@ def test_exploration_differs_between_tasks(hnet_run):
 KILLED_IN_EVERY_TEST = ("hnet", "derpp", "ftl_task")
 WITH_A_MEMORY = (
     ("memory=gru", "method=hnet", "context.into=hypernetwork"),
-    ("memory=gru", "method=finetune", "context.into=film", "context.protect=none"),
+    ("memory=gru", "method=finetune", "context.into=film", "context.protect=distil"),
 )
 SHORT = (
     "protocol.random_steps=30",
@@ -137,6 +138,7 @@ SHORT = (
     "protocol.checkpoint_every=12",
     "protocol.final_episodes=1",
 )
+EPISODE = 30
 A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
 
 
@@ -179,14 +181,16 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
     ],
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
-def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
+def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path, monkeypatch):
+    # Evaluation is most of a run; two episodes in a task, so that one ends in its midst.
+    monkeypatch.setattr(BlockTask, "max_episode_steps", EPISODE)
     small = SMALL[:4] if "hnet" in "".join(settings) else (*SMALL[:2], SMALL[3])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (*SHORT, *settings, "seed=3")
     wanted = train(straight, *settings, small=small)
     step = random.SystemRandom().randrange(1, 120)
     words = (*small, *settings, f"run_dir={killed}")
-    code, _ = ended(train_and_die, signal.SIGKILL, step, words)
+    code, _ = ended(train_and_die, signal.SIGKILL, step, words, EPISODE)
     assert code == -signal.SIGKILL
     assert not (killed / "result.json").exists()
     main(["train", f"resume={killed}"])

@@ -1,0 +1,97 @@
+"""Settings that were given and would be ignored: each says what it goes with, where it is declared.
+
+The marks are `only_with` and `unused` of hypercrl.base.settings. Defaults, presets and files may
+hold such settings, for they are made for several choices.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hypercrl.base.errors import UserError
+from hypercrl.config.overrides import keys_of
+
+UNSET = ("null", "none", "false", "0", "0.0", "[]")
+"""Values of a switch that is off."""
+
+
+def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
+    """Refuse a setting that has no effect on anything.
+
+    Args:
+        composed: a configuration and the settings that were given for it, KEY=VALUE; or those of
+            all cells of a grid, in which it is enough that a setting has an effect on one.
+
+    Raises:
+        UserError: names the setting and what it goes with.
+    """
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for config, words in composed:
+        for key in _given(words):
+            reasons[key].append(_why_ignored(config, key))
+    for _, said in sorted(reasons.items()):
+        if all(said):
+            raise UserError(said[0])
+
+
+def ignored_words(config: DictConfig, words: Sequence[str]) -> set[str]:
+    """The words, KEY=VALUE, that set what has no effect on this configuration.
+
+    Raises:
+        UserError: of what is in one word, KEY={...}, a part has an effect and a part has none.
+    """
+    ignored = {w for w in words if all(_why_ignored(config, key) for key in _given([w]))}
+    check_used([(config, [w for w in words if w not in ignored])])
+    return ignored
+
+
+def _why_ignored(config: DictConfig, key: str) -> str:
+    """What makes a setting, or a group that it is in, meaningless; empty where nothing does."""
+    for node, path, metadata in _levels(config, key):
+        if metadata.get("unused"):
+            return f"{key} has no effect with {path.rstrip('.')}={node.name}: leave it out."
+        for needed in metadata.get("only_with", ()):
+            names, _, values = needed.partition("=")
+            switches = {f"{path}{name}": _chosen(node, name) for name in names.split("|")}
+            wanted = values.split("|") if values else []
+            met = (v in wanted if wanted else v not in UNSET for v in switches.values())
+            if key in switches or any(met):
+                continue
+            given = " and ".join(f"{_plain(name)}={value}" for name, value in switches.items())
+            give = " or ".join(map(_plain, switches))
+            give += f"={' or '.join(wanted)}" if wanted else ""
+            return f"{key} has no effect with {given}: give {give} beside it, or leave it out."
+    return ""
+
+
+def _given(words: Iterable[str]) -> set[str]:
+    """Keys of the words, of groups with settings of their own among them these alone."""
+    keys = keys_of(words)
+    return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
+
+
+def _levels(config: DictConfig, key: str) -> Iterator[tuple[DictConfig, str, Mapping[str, Any]]]:
+    """From the outermost group inward: the node, its path, and the marks of what is named in it."""
+    node, path = config, ""
+    for name in key.split("."):
+        schema: Any = OmegaConf.get_type(node)
+        if not (isinstance(node, DictConfig) and is_dataclass(schema)):
+            return
+        yield node, path, {f.name: f.metadata for f in fields(schema)}.get(name, {})
+        node, path = node.get(name), f"{path}{name}."
+
+
+def _chosen(node: DictConfig, name: str) -> str:
+    """A setting's value as one would give it, of a group that of its choice."""
+    value = OmegaConf.select(node, name)
+    value = value.name if isinstance(value, DictConfig) else value
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+    )
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".name")

@@ -1,0 +1,67 @@
+"""A look at a planner of somebody else's before anything is planned with it."""
+
+import torch
+from torch import Tensor
+
+from hypercrl.planning.planner import Planner
+from hypercrl.planning.search import Search
+
+
+def try_out(planner: Planner, name: str) -> None:
+    """Search once for two robots, for actions near zero.
+
+    Args:
+        name: that it was chosen by, for messages.
+
+    Raises:
+        ValueError: samples of another shape, not finite or beyond the bounds, a `fit` that returns
+            no such search, or what it raised.
+    """
+    from hypercrl_envs.checked import told
+
+    generator = torch.Generator(planner.low.device).manual_seed(0)
+    start = planner.initial(2)
+    shape = tuple(start[:, 0].shape)
+    faults: list[str] = []
+
+    def evaluate(actions: Tensor) -> Tensor:
+        if (fault := _fault(planner, actions, shape)) is not None:
+            faults.append(f"sample {fault}")
+        return -actions.square().sum((2, 3))
+
+    try:
+        found = planner._search(evaluate, start, generator, None, None)
+    except Exception as error:
+        raise ValueError(
+            f"planner={name}: {faults[0] if faults else f'trying it {told(error)}'}"
+        ) from error
+    if not faults:
+        faults += _faults_of_fit(found, shape)
+    if faults:
+        raise ValueError(f"planner={name}: {faults[0]}")
+
+
+def _fault(planner: Planner, actions: Tensor, shape: tuple[int, ...]) -> str | None:
+    robots, *sequence = shape
+    if actions.dim() != 4 or [len(actions), *actions.shape[2:]] != [robots, *sequence]:
+        wanted = f"({robots}, K, {', '.join(map(str, sequence))})"
+        return f"returned {tuple(actions.shape)} where [B, K, H, A] is {wanted}"
+    if not bool(actions.isfinite().all()):
+        return "returned numbers that are not finite"
+    if not bool(((actions >= planner.low) & (actions <= planner.high)).all()):
+        return (
+            "returned actions beyond the bounds, which nothing executes; end it with "
+            ".clamp(self.low, self.high)"
+        )
+    return None
+
+
+def _faults_of_fit(found: Search, shape: tuple[int, ...]) -> list[str]:
+    parts = {"mean": found.mean, "std": found.std, "best": found.best}
+    return [
+        f"fit made {part} {tuple(value.shape)} where [B, H, A] is {shape}"
+        if tuple(value.shape) != shape
+        else f"fit made a {part} that is not finite"
+        for part, value in parts.items()
+        if tuple(value.shape) != shape or not bool(value.isfinite().all())
+    ]

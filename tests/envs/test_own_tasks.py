@@ -1,0 +1,147 @@
+"""A task of somebody's own: what its functions may return, and what is refused before a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hypercrl_envs import Exploration, Task, TaskFault, TaskSequence, make_task
+
+Box = gymnasium.spaces.Box
+GOAL = torch.tensor([0.5, 0.0])
+
+
+class Point(Task):
+    """A point in the plane that is moved by its actions."""
+
+    max_episode_steps = 30
+    caption = "point"
+    action_space = Box(-1.0, 1.0, (2,), np.float32)
+    observation_space = Box(-9.0, 9.0, (2,), np.float32)
+    exploration = Exploration((0.0, 0.0), (0.0, 0.0))
+
+    def _reset_simulation(self) -> None:
+        self.x = self.np_random.uniform(-0.1, 0.1, 2).astype(np.float32)
+
+    def _advance(self, action: np.ndarray) -> None:
+        self.x += 0.1 * action
+
+    def _observe(self) -> np.ndarray:
+        return self.x.copy()
+
+    def _get_physics(self) -> np.ndarray:
+        return self.x.copy()
+
+    def _set_physics(self, physics: np.ndarray) -> None:
+        self.x = physics.astype(np.float32)
+
+    def reward(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        return self.goal_distance(obs) - self.goal_distance(next_obs)
+
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(obs - GOAL, dim=-1)
+
+    def success(self, obs: Tensor) -> Tensor:
+        return self.goal_distance(obs) < 0.05
+
+    def scripted_action(self, obs: np.ndarray) -> np.ndarray:
+        return np.clip((GOAL.numpy() - obs) / 0.1, -1.0, 1.0)
+
+    def render(self) -> np.ndarray:
+        return np.zeros((self.height, self.width, 3), np.uint8)
+
+
+class InPlace(Point):
+    """Its observations are one array, which every step writes into."""
+
+    def _observe(self) -> np.ndarray:
+        return self.x
+
+
+class Wide(Point):
+    """It observes numbers of twice the width."""
+
+    def _observe(self) -> np.ndarray:
+        return self.x.astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", [InPlace, Wide])
+def test_any_array_that_a_task_observes_is_paid_for_alike(kind):
+    task, same = (make_task(f"{__name__}:{name}") for name in ("Point", kind.__name__))
+    for each in (task, same):
+        each.reset(seed=0)
+    for _ in range(3):
+        (obs, paid, *_), (seen, got, *_) = (each.step(np.ones(2)) for each in (task, same))
+        np.testing.assert_array_equal(obs, seen)
+        assert seen.dtype == np.float32
+        assert paid == got != 0.0
+    same.set_state(same.get_state())
+    assert same.step(np.ones(2))[1] == task.step(np.ones(2))[1]
+
+
+def numbers(obs: Tensor) -> Any:
+    return (obs - GOAL).norm(dim=-1).numpy()
+
+
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "whole batch": ("reward", lambda s, a, n: -(n - GOAL).norm(), r"reward returned shape \(\) "),
+    "first row": ("reward", lambda s, a, n: n[0] - s[0], r"reward returned shape \(2,\)"),
+    "column": ("reward", lambda s, a, n: n[..., :1], r"reward returned shape \(8, 1\)"),
+    "array": ("reward", lambda s, a, n: numbers(n), "reward returned no tensor"),
+    "yes or no": ("reward", lambda s, a, n: n[..., 0] > 0, "reward returned torch.bool"),
+    "random": ("reward", lambda s, a, n: torch.rand(n.shape[:-1]), "reward .*draws random numbers"),
+    "writes": ("reward", lambda s, a, n: n.sub_(GOAL).sum(-1), "reward writes into its inputs"),
+    "raises": ("reward", lambda s, a, n: n[..., 7], "reward raised IndexError"),
+    "distance": ("goal_distance", numbers, "goal_distance returned no tensor"),
+    "success": ("success", lambda obs: bool((obs > 0).all()), "success returned no tensor"),
+    "ends": ("terminated", lambda s, a, n: (n > 1).any(), r"terminated returned shape \(\)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_functions_of_a_task_are_tried_before_any_step(case, monkeypatch):
+    name, function, message = WRONG[case]
+    function.__name__ = name
+    monkeypatch.setattr(Point, name, staticmethod(function))
+    monkeypatch.setattr(Point, "ends", name == "terminated")
+    with pytest.raises(TaskFault, match=f"^point: {message}"):
+        TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+def fails(*_: Any) -> Any:
+    raise KeyError("joint")
+
+
+@pytest.mark.parametrize("name", ["_reset_simulation", "_advance", "_observe"])
+def test_what_a_simulation_raises_is_a_fault(name, monkeypatch):
+    task = Point()
+    task.reset(seed=0)
+    monkeypatch.setattr(Point, name, fails)
+    with pytest.raises(TaskFault, match=r"^point, .*raised KeyError: 'joint'"):
+        task.reset() if name == "_reset_simulation" else task.step(np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("action_space", Box(-3.0, 3.0, (2,)), "from -1 to 1"),
+        ("action_space", gymnasium.spaces.Discrete(3), "action_space is Discrete"),
+        ("observation_space", Box(0, 1, (2, 2)), "is to be a Box of one dimension"),
+        ("observation_space", gymnasium.spaces.Dict(), "observation_space is Dict"),
+        ("exploration", Exploration((0.0,), (0.0,)), "exploration is of 1 actions, of 2"),
+        ("max_episode_steps", 0, "from 1 on, not 0"),
+        ("caption", None, "does not set caption"),
+    ],
+)
+def test_tasks_that_an_agent_cannot_act_in_are_refused(name, value, message, monkeypatch):
+    if value is None:
+        monkeypatch.delattr(Point, name)
+    else:
+        monkeypatch.setattr(Point, name, value)
+    with pytest.raises(ValueError, match=f"task 1: task '.*Point': .*{message}"):
+        TaskSequence([{"task": f"{__name__}:Point"}], "own")
