@@ -139,7 +139,7 @@ def titans(x: Inputs) -> Any:
         linear(x["sequence"], x["gates"]).view(batch, length, 3, 4).unbind(2)
     )
     return ops.chunk_mlp_memory(
-        normalize(q, dim=-1), normalize(k, dim=-1), v,
+        q, k, v, unit_keys=True,
         initial_state=ops.MLPState.fresh(x["w1"], x["w2"], batch),
         log_decay=logsigmoid(log_decay + 4), beta=0.1 * beta.sigmoid(),
         log_momentum=logsigmoid(log_momentum), chunk=64,

@@ -204,7 +204,8 @@ class MLPMemory(NeuralMemory):
 
     def _fresh(self, batch: int) -> State:
         state = MLPState.fresh(self.w1.mT, self.w2.mT, batch)
-        return {name: x.contiguous() for name, x in state._asdict().items()}
+        full = zip(MLPState._fields, state.in_full(), strict=True)
+        return {name: x.contiguous() for name, x in full}
 
     def _sequence(self, qkv: Sequences, gates: Gates, state: State) -> tuple[Tensor, State]:
         o, after = chunk_mlp_memory(

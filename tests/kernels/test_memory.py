@@ -12,6 +12,7 @@ from memory_cases import (
     memory_case,
     relative,
 )
+from torch.nn.functional import normalize
 
 import hypercrl_kernels as ops
 
@@ -108,6 +109,21 @@ def test_mlp_steps_take_the_gradient_at_the_present_weights(name, monkeypatch):
     case = CASES[name]
     x, state = make(case, 2, 5)
     check_steps(case, x, state, *case.slow(x, state, None))
+
+
+def test_mlp_memories_at_rest_and_keys_of_any_length():
+    x, (w1, w2, *_) = make(CASES["MLP, all gates"], 2, 9)
+    gates = {n: x[n] for n in ("log_decay", "beta", "log_momentum")}
+    still = ops.MLPState(w1, w2, torch.zeros_like(w1), torch.zeros_like(w2))
+    unit = [normalize(x[n], dim=-1) for n in "qk"]
+    wanted = ops.chunk_mlp_memory(*unit, x["v"], initial_state=still, **gates)
+    rests = ops.MLPState(w1, w2)
+    got = ops.chunk_mlp_memory(
+        2 * x["q"], 3 * x["k"], x["v"], initial_state=rests, **gates, unit_keys=True
+    )
+    torch.testing.assert_close(got, wanted)
+    with pytest.raises(ValueError, match="writes s1 in place"):
+        ops.mlp_memory_step(*(x[n][:, 0] for n in "qkv"), state=rests)
 
 
 def check_steps(case, x, state, o, final):

@@ -11,6 +11,7 @@ from memory_cases import CASES, SEQUENCES, make
 from test_memory_properties import MODULES
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hypercrl_kernels import MLPState, chunk_mlp_memory
 from hypercrl_kernels.memory.arguments import Layout, once_for_each
 
 NAMES = ["linear attention", "DeltaNet", "gated DeltaNet", "Titans", "GLA", "KDA", "HGRN"]
@@ -33,11 +34,18 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def launched(device, monkeypatch):
-    """The kernels that are launched, which do nothing."""
+    """The kernels that are launched, which do nothing. Triton refuses constants not theirs."""
     from hypercrl_kernels.memory.prepared import PreparedKernel
 
     seen = []
-    monkeypatch.setattr(PreparedKernel, "__call__", lambda self, _: seen.append(self))
+
+    def launch(self, tensors):
+        named = set(self._named) - {"num_warps", "num_stages", "maxnreg"}
+        assert named <= set(self._kernel.arg_names)
+        assert len(tensors) + len(named) == len(self._kernel.arg_names)
+        seen.append(self)
+
+    monkeypatch.setattr(PreparedKernel, "__call__", launch)
     for name in MODULES:
         module = import_module(f"hypercrl_kernels.memory.{name}.api")
         monkeypatch.setattr(module, "runs_as_kernel", lambda *_, **__: True)
@@ -64,6 +72,23 @@ def test_both_passes_are_kernels_alone(name, length, launched, device):
     if length > 64:
         others["MLP, all gates"] = ["new_zeros"] * 4  # the gradients of the final weights
     assert (forward.seen, backward.seen) == ([], others.get(name, []))
+
+
+def test_a_fresh_mlp_memory_is_two_kernels_alone(launched, device):
+    """Its momenta are nowhere written, and its keys are brought to length 1 on the way."""
+    x, state = make(CASES["MLP, all gates"], 2, 16, keys=64, values=64)
+    x = {n: t.half() if n in SEQUENCES else t.float() for n, t in x.items()}
+    x = {n: t.to(device).requires_grad_() for n, t in x.items()}
+    w1, w2 = (w[0].float().to(device) for w in state[:2])
+    gates = {n: t for n, t in x.items() if n not in "qkv"}
+    with Operations() as seen:
+        start = MLPState.fresh(w1, w2, 2)
+        o, _ = chunk_mlp_memory(
+            x["q"], x["k"], x["v"], initial_state=start, **gates, chunk=16, unit_keys=True
+        )
+        torch.autograd.grad(o, [*x.values()], torch.empty_like(o))
+    assert len(launched) == 2
+    assert set(seen.seen) <= {"expand"}
 
 
 def test_a_check_is_made_once_for_each_layout():

@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hypercrl_kernels.memory.arguments import (
     MAX_KEYS,
@@ -34,6 +35,7 @@ def chunk_mlp_memory(
     activation: Activation = "gelu",
     cu_seqlens: Tensor | None = None,
     chunk: int = 32,
+    unit_keys: bool = False,
 ) -> tuple[Tensor, MLPState]:
     """Learn M(k_t) = v_t by one gradient step per step of the sequence, and read M(q_t).
 
@@ -44,15 +46,17 @@ def chunk_mlp_memory(
         W_t = exp(log_decay_t) W_{t−1} + S_t,   o_t = σ(q_t W₁,t) W₂,t.
 
     Args:
-        q, k: [B, T, H, K]; keys of unit length.
+        q, k: [B, T, H, K]; keys of unit length, unless `unit_keys` brings them to it.
         v: [B, T, H, V].
         initial_state: the memory to start from; `MLPState.fresh` makes it from learned weights.
+            One chunk takes less time from momenta that are None than from zeros.
         log_decay: [B, T, H], ≤ 0; log(1 − α) of the paper. None: nothing is forgotten.
         beta: [B, T, H], step size; θ of the paper. None: 1.
         log_momentum: [B, T, H], ≤ 0; log η of the paper. None: no momentum.
         activation: σ.
         cu_seqlens: [N + 1] offsets of N segments that lie one after another in a batch of one.
         chunk: steps whose gradients are taken at the same weights.
+        unit_keys: q and k are brought to length 1 first.
 
     Returns:
         o [B, T, H, V] in the dtype of v, and the final state in the dtype of the initial one.
@@ -79,7 +83,11 @@ def chunk_mlp_memory(
 
         gates = (log_decay, beta, log_momentum)
         silu = activation == "silu"
-        return mlp_memory_kernels(q, k, v, *gates, initial_state, cu_seqlens, silu, chunk)
+        return mlp_memory_kernels(
+            q, k, v, *gates, initial_state, cu_seqlens, silu, chunk, unit_keys
+        )
+    if unit_keys:
+        q, k = normalize(q, dim=-1), normalize(k, dim=-1)
     return mlp_memory_chunks(
         q,
         k,
@@ -105,8 +113,8 @@ def _look(
     cu_seqlens: Layout | None,
     w1: Layout,
     w2: Layout,
-    s1: Layout,
-    s2: Layout,
+    s1: Layout | None,
+    s2: Layout | None,
     activation: str,
     chunk: int,
 ) -> str | None:
@@ -120,7 +128,8 @@ def _look(
     keys, values = q.shape[-1], v.shape[-1]
     sizes = {"N": count, "H": heads, "K": keys, "V": values, "F": hidden}
     for part, letters in (("w1", "NHKF"), ("s1", "NHKF"), ("w2", "NHFV"), ("s2", "NHFV")):
-        check_shape(name, f"initial_state.{part}", state[part], letters, **sizes)
+        if state[part] is not None:
+            check_shape(name, f"initial_state.{part}", state[part], letters, **sizes)
     if activation not in get_args(Activation):
         raise ValueError(f"{name} knows activation 'gelu' and 'silu', not {activation!r}")
     if chunk < 1:
@@ -129,6 +138,6 @@ def _look(
         return f"keys or values are wider than {MAX_KEYS}"
     if chunk not in (16, 32, 64):
         return f"chunks of {chunk}, not 16, 32 or 64"
-    if {s.dtype for s in state.values()} != {torch.float32}:
+    if {s.dtype for s in state.values() if s is not None} != {torch.float32}:
         return f"its state is {w1.dtype}, not torch.float32"
     return None

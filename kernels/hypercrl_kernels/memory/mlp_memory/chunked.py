@@ -49,7 +49,7 @@ def _chunks(
 ) -> tuple[Tensor, MLPState]:
     batch, length, heads, _ = q.shape
     if length == 0:
-        return v.clone(), MLPState(*(s.clone() for s in state))
+        return v.clone(), MLPState(*(s.clone() for s in state.in_full()))
     cut = Cut(length, min(chunk, length), state.w1.dtype)
     queries, keys, values = (cut.rows(x) for x in (q, k, v))
     if beta is None:
@@ -69,7 +69,7 @@ def _chunks(
     one = torch.ones_like(strength[..., 0])
     start = one if w.start is None else w.start
 
-    w1, w2, s1, s2 = (s.flatten(0, 1) for s in state)
+    w1, w2, s1, s2 = (s.flatten(0, 1) for s in state.in_full())
     outputs = []
     for n in range(cut.chunks):
         a = start[n, ..., None]

@@ -2,8 +2,10 @@
 
 The weights and momenta of one memory are too many for registers. They stay in device memory,
 mostly in L2, and hidden units pass through in blocks: once for the prediction errors E of a chunk,
-once for its reads and the new weights. With W at the start of a chunk, the row vectors and G of
-`weights_of`, ∘ elementwise and row vectors scaling rows:
+once for its reads and the new weights. What a loop over them multiplies from the left is written
+and read again first: loaded operands stay in shared memory, computed ones would take registers that
+are not there. The backward pass reads what was written. With W at the start of a chunk, the row
+vectors and G of `weights_of`, ∘ elementwise and row vectors scaling rows:
 
     Z = K W₁, H = σ(Z), E = V − H W₂, U₂ = β E, U₁ = β (E W₂ᵀ)∘σ'(Z),
     Y = a QW₁ + f QS₁ + (QKᵀ∘G) U₁, X = σ(Y), O = a XW₂ + f XS₂ + (XHᵀ∘G) U₂,
@@ -26,23 +28,33 @@ def activate(x, SILU: tl.constexpr):
     if SILU:
         gate = tl.sigmoid(x)
         return x * gate, gate * (1.0 + x * (1.0 - gate))
-    # The normal distribution by Abramowitz and Stegun, 7.1.26, to 1e-7: a third of what erf takes,
-    # as it shares its exponential with the slope.
-    bell = tl.exp(-0.5 * x * x)
-    t = 1.0 / (1.0 + 0.23164187 * tl.abs(x))
-    tail = t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
-    tail = 0.5 * bell * t * (0.254829592 + tail)
-    below = tl.where(x < 0.0, tail, 1.0 - tail)
-    return x * below, below + 0.3989422804014327 * x * bell
+    below, bell = normal(x)
+    return x * below, below + x * bell
+
+
+@triton.jit
+def normal(x):
+    """The normal distribution Φ(x), to 1e-7, and its density.
+
+    Abramowitz and Stegun, 7.1.26: a third of what erf takes, as it shares its exponential with the
+    density. A reciprocal is a root of a square, which takes one instruction where 1/x takes eight,
+    and exp2 one where exp takes four.
+    """
+    bell = tl.exp2(-0.7213475204444817 * x * x)
+    away = 1.0 + 0.23164187 * tl.abs(x)
+    t = tl.rsqrt(away * away)
+    tail = t * (-0.142248368 + t * (0.7107068705 + t * (-0.7265760135 + t * 0.5307027145)))
+    tail = bell * t * (0.127414796 + tail)
+    return tl.where(x < 0.0, tail, 1.0 - tail), 0.3989422804014327 * bell
 
 
 @triton.jit
 def chunk_of(
-    q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+    q, k, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
     HEADS: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr, CHUNK: tl.constexpr,
     DECAY: tl.constexpr, STRENGTH: tl.constexpr, MOMENTUM: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """Sequences of a chunk, and what its gates make of the weights."""
+    """Queries and keys of a chunk, and what its gates make of the weights."""
     t = chunk * CHUNK + tl.arange(0, CHUNK)
     inside = t < steps
     at = (begin + t) * HEADS + head
@@ -52,14 +64,13 @@ def chunk_of(
     in_values = inside[:, None] & (value < VALUES)[None, :]
     queries = tl.load(q + narrow, mask=in_keys, other=0.0)
     keys = tl.load(k + narrow, mask=in_keys, other=0.0)
-    targets = tl.load(v + wide, mask=in_values, other=0.0).to(tl.float32)
     decay, _, momentum, strength = gates_of(
         log_decay, beta, log_momentum, at, t, inside,
         HEADS, CHUNK, DECAY, STRENGTH, MOMENTUM, False,
     )  # fmt: skip
     weights = weights_of(decay, decay, momentum, t, inside, CHUNK, DECAY, MOMENTUM, True, DOT)
     places = (t, inside, at, narrow, wide, in_keys, in_values)
-    return places, queries, keys, targets, strength, weights
+    return places, queries, keys, strength, weights
 
 
 @triton.jit
@@ -77,6 +88,7 @@ def errors_of(
 ):  # fmt: skip
     """E = V − σ(K W₁) W₂, the hidden units in blocks."""
     dtype = keys.dtype
+    predicted = tl.zeros(targets.shape, tl.float32)
     for start in tl.range(0, HIDDEN, BLOCK, disable_licm=True):
         hidden = start + tl.arange(0, BLOCK)
         exists = hidden < HIDDEN
@@ -85,8 +97,23 @@ def errors_of(
         first = tl.load(w1 + into, mask=(unit < KEYS)[:, None] & exists[None, :], other=0.0)
         second = tl.load(w2 + out, mask=exists[:, None] & (value < VALUES)[None, :], other=0.0)
         h = activate(tl.dot(keys, first.to(dtype), input_precision=DOT), SILU)[0]
-        targets -= tl.dot(h.to(dtype), second.to(dtype), input_precision=DOT)
-    return targets
+        predicted = tl.dot(h.to(dtype), second.to(dtype), acc=predicted, input_precision=DOT)
+    return targets - predicted
+
+
+@triton.jit
+def lengths(x):
+    """Of the rows of x, in float32, as of `torch.nn.functional.normalize`."""
+    return tl.maximum(tl.sqrt(tl.sum(x * x, 1)), 1e-12)
+
+
+@triton.jit
+def outer(left, right, DOT: tl.constexpr):
+    """leftᵀ right; in half precision as the transpose of a product that has 64 rows where right is
+    as wide, which is how many an instruction takes."""
+    if DOT == "tf32x3":
+        return tl.dot(tl.trans(left), right, input_precision=DOT)
+    return tl.trans(tl.dot(tl.trans(right), left, input_precision=DOT))
 
 
 @triton.jit
@@ -99,9 +126,9 @@ def _copy(source, target, SIZE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length"])
 def mlp_walk_kernel(
-    q,  # [B, T, H, K]
+    q,  # [B, T, H, K], with UNIT written from the given ones, as k
     k,  # [B, T, H, K]
-    v,  # [B, T, H, V]
+    v,  # [B, T, H, V], a step after V_ROW numbers
     log_decay,  # [B, T, H]
     beta,  # [B, T, H]
     log_momentum,  # [B, T, H]
@@ -119,6 +146,10 @@ def mlp_walk_kernel(
     saved_w2,  # [slots, H, F, V]
     saved_s1,  # [slots, H, K, F]
     saved_s2,  # [slots, H, F, V]
+    errors,  # [B, T, H, V], written: E
+    squares,  # [slots, H, 2, C, C], written: QKᵀ∘G and XHᵀ
+    given_q,  # [B, T, H, K], a step after QK_ROW numbers; None without UNIT
+    given_k,  # [B, T, H, K]
     length,
     HEADS: tl.constexpr,
     KEYS: tl.constexpr,
@@ -132,26 +163,33 @@ def mlp_walk_kernel(
     STRENGTH: tl.constexpr,
     MOMENTUM: tl.constexpr,
     SILU: tl.constexpr,
+    QK_ROW: tl.constexpr,
+    V_ROW: tl.constexpr,
+    UNIT: tl.constexpr,
     SHARED: tl.constexpr,  # all sequences start from the same weights
     SAVE: tl.constexpr,
+    REST: tl.constexpr,  # each sequence is one chunk without momenta before it: s1, s2 are None
     VARLEN: tl.constexpr,
     DOT: tl.constexpr,
 ):
+    MOVING: tl.constexpr = MOMENTUM and not REST
     dtype = q.dtype.element_ty
     index = tl.program_id(0).to(tl.int64)
     head = tl.program_id(0) % HEADS
     begin, steps, slot = segment_of(cu_seqlens, index // HEADS, length, CHUNK, VARLEN)
     unit = tl.arange(0, WIDTH)
     value = tl.arange(0, OUT)
+    i = tl.arange(0, CHUNK)
     first_size: tl.constexpr = KEYS * HIDDEN
     second_size: tl.constexpr = HIDDEN * VALUES
     start_index = index
     if SHARED:
         start_index = head.to(tl.int64)
     w1 += start_index * first_size
-    s1 += start_index * first_size
     w2 += start_index * second_size
-    s2 += start_index * second_size
+    if MOVING:
+        s1 += start_index * first_size
+        s2 += start_index * second_size
     final_w1 += index * first_size
     final_s1 += index * first_size
     final_w2 += index * second_size
@@ -160,29 +198,49 @@ def mlp_walk_kernel(
         if steps == 0:
             _copy(w1, final_w1, first_size)
             _copy(w2, final_w2, second_size)
-            if MOMENTUM:
+            if MOVING:
                 _copy(s1, final_s1, first_size)
                 _copy(s2, final_s2, second_size)
     for chunk in tl.range(0, tl.cdiv(steps, CHUNK), disable_licm=True):
-        places, queries, keys, targets, strength, weights = chunk_of(
-            q, k, v, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
+        if UNIT:
+            t = chunk * CHUNK + i
+            given = ((begin + t) * QK_ROW + head * KEYS)[:, None] + unit[None, :]
+            narrow = ((begin + t) * HEADS + head)[:, None] * KEYS + unit[None, :]
+            in_keys = (t < steps)[:, None] & (unit < KEYS)[None, :]
+            for part in tl.static_range(2):
+                source = tl.load((given_k if part else given_q) + given, mask=in_keys, other=0.0)
+                source = source.to(tl.float32)
+                source = (source / lengths(source)[:, None]).to(dtype)
+                tl.store((k if part else q) + narrow, source, mask=in_keys)
+            tl.debug_barrier()  # other threads read them
+        places, queries, keys, strength, weights = chunk_of(
+            q, k, log_decay, beta, log_momentum, begin, steps, chunk, head, unit, value,
             HEADS, KEYS, VALUES, CHUNK, DECAY, STRENGTH, MOMENTUM, DOT,
         )  # fmt: skip
         t, inside, at, narrow, wide, in_keys, in_values = places
         a, r, c, d, m, kept, kept_before, moved, read, predict = weights
         f, a_last, f_last, m_last = velocity_reads(a, m, kept, t, inside, CHUNK)
+        given = ((begin + t) * V_ROW + head * VALUES)[:, None] + value[None, :]
+        targets = tl.load(v + given, mask=in_values, other=0.0).to(tl.float32)
+        entry = (slot + chunk) * HEADS + head
+        square = squares + entry * (2 * CHUNK * CHUNK) + i[:, None] * CHUNK + i[None, :]
         scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * read
-        scores = scores.to(dtype)
+        tl.store(square, scores.to(dtype))
+        read = read.to(dtype)  # through the loop, half the registers
         error = errors_of(
             keys, targets, w1, w2, unit, value, KEYS, VALUES, HIDDEN, BLOCK, SILU, DOT
         )
-        tl.debug_barrier()  # the old weights are read before new ones are written
-        u2 = (strength[:, None] * error).to(dtype)
-        error = error.to(dtype)
-        carried = tl.trans((c[:, None] * keys).to(dtype))
+        tl.store(errors + wide, error.to(dtype), mask=in_values)
+        u2 = strength[:, None] * error
+        written = (c[:, None] * u2).to(dtype)
+        moving = (d[:, None] * u2).to(dtype)
+        u2 = u2.to(dtype)
+        # Old weights are read before new ones are written, and other threads read E and the square.
+        tl.debug_barrier()
+        error = tl.load(errors + wide, mask=in_values, other=0.0)
+        scores = tl.load(square)
         mixing = tl.zeros([CHUNK, CHUNK], tl.float32)
         result = tl.zeros([CHUNK, OUT], tl.float32)
-        entry = (slot + chunk) * HEADS + head
         for start in tl.range(0, HIDDEN, BLOCK, disable_licm=True):
             hidden = start + tl.arange(0, BLOCK)
             exists = hidden < HIDDEN
@@ -190,52 +248,65 @@ def mlp_walk_kernel(
             out = hidden[:, None] * VALUES + value[None, :]
             in_first = (unit < KEYS)[:, None] & exists[None, :]
             in_second = exists[:, None] & (value < VALUES)[None, :]
-            first = tl.load(w1 + into, mask=in_first, other=0.0)
-            second = tl.load(w2 + out, mask=in_second, other=0.0)
-            first_half = first.to(dtype)
-            second_half = second.to(dtype)
-            h, slope = activate(tl.dot(keys, first_half, input_precision=DOT), SILU)
-            h = h.to(dtype)
-            u1 = tl.dot(error, tl.trans(second_half), input_precision=DOT)
-            u1 = (strength[:, None] * u1 * slope).to(dtype)
-            y = a[:, None] * tl.dot(queries, first_half, input_precision=DOT)
-            y += tl.dot(scores, u1, input_precision=DOT)
+            first = tl.load(w1 + into, mask=in_first, other=0.0).to(dtype)
+            second = tl.load(w2 + out, mask=in_second, other=0.0).to(dtype)
             if SAVE:
-                tl.store(saved_w1 + entry * first_size + into, first_half, mask=in_first)
-                tl.store(saved_w2 + entry * second_size + out, second_half, mask=in_second)
-            new_first = a_last * first + tl.dot(carried, u1, input_precision=DOT)
-            new_second = a_last * second
-            if MOMENTUM:
-                first = tl.load(s1 + into, mask=in_first, other=0.0)
-                second = tl.load(s2 + out, mask=in_second, other=0.0)
-                first_half = first.to(dtype)
-                y += f[:, None] * tl.dot(queries, first_half, input_precision=DOT)
+                tl.store(saved_w1 + entry * first_size + into, first, mask=in_first)
+                tl.store(saved_w2 + entry * second_size + out, second, mask=in_second)
+            h, slope = activate(tl.dot(keys, first, input_precision=DOT), SILU)
+            h = h.to(dtype)
+            u1 = tl.dot(error, tl.trans(second), input_precision=DOT)
+            u1 = strength[:, None] * u1 * slope
+            y = a[:, None] * tl.dot(queries, first, input_precision=DOT)
+            if MOVING:
+                first = tl.load(s1 + into, mask=in_first, other=0.0).to(dtype)
+                moving_second = tl.load(s2 + out, mask=in_second, other=0.0).to(dtype)
+                y += f[:, None] * tl.dot(queries, first, input_precision=DOT)
                 if SAVE:
-                    half = second.to(dtype)
-                    tl.store(saved_s1 + entry * first_size + into, first_half, mask=in_first)
+                    half = moving_second
+                    tl.store(saved_s1 + entry * first_size + into, first, mask=in_first)
                     tl.store(saved_s2 + entry * second_size + out, half, mask=in_second)
-                new_first += f_last * first
-                new_second += f_last * second
-            x = activate(y, SILU)[0].to(dtype)
-            mixing += tl.dot(x, tl.trans(h), input_precision=DOT)
-            result += a[:, None] * tl.dot(x, second_half, input_precision=DOT)
-            written = tl.trans((c[:, None] * h).to(dtype))
-            new_second += tl.dot(written, u2, input_precision=DOT)
-            tl.store(final_w1 + into, new_first, mask=in_first)
-            tl.store(final_w2 + out, new_second, mask=in_second)
+            y = tl.dot(scores, u1.to(dtype), acc=y, input_precision=DOT)
+            x = activate(y, SILU)[0]
+            mixing = tl.dot(x.to(dtype), tl.trans(h), acc=mixing, input_precision=DOT)
+            reads = (a[:, None] * x).to(dtype)
+            result = tl.dot(reads, second, acc=result, input_precision=DOT)
+            if MOVING:
+                reads = (f[:, None] * x).to(dtype)
+                result = tl.dot(reads, moving_second, acc=result, input_precision=DOT)
+            # Weights are loaded again, rather than kept in float32 up to here; `fma` keeps what is
+            # loaded out of the product's layout.
+            tl.debug_barrier()
+            new = tl.dot(tl.trans(keys), (c[:, None] * u1).to(dtype), input_precision=DOT)
+            new = tl.fma(tl.load(w1 + into, mask=in_first, other=0.0), a_last, new)
+            if MOVING:
+                old = tl.load(s1 + into, mask=in_first, other=0.0)
+                new = tl.fma(old, f_last, new)
+            tl.store(final_w1 + into, new, mask=in_first)
             if MOMENTUM:
-                result += f[:, None] * tl.dot(x, second.to(dtype), input_precision=DOT)
-                moving = tl.trans((d[:, None] * keys).to(dtype))
-                first = m_last * first + tl.dot(moving, u1, input_precision=DOT)
-                written = tl.trans((d[:, None] * h).to(dtype))
-                second = m_last * second + tl.dot(written, u2, input_precision=DOT)
-                tl.store(final_s1 + into, first, mask=in_first)
-                tl.store(final_s2 + out, second, mask=in_second)
-        result += tl.dot((mixing * read).to(dtype), u2, input_precision=DOT)
+                new = tl.dot(tl.trans(keys), (d[:, None] * u1).to(dtype), input_precision=DOT)
+                if MOVING:
+                    new = tl.fma(old, m_last, new)
+                tl.store(final_s1 + into, new, mask=in_first)
+            new = outer(h, written, DOT)
+            new = tl.fma(tl.load(w2 + out, mask=in_second, other=0.0), a_last, new)
+            if MOVING:
+                old = tl.load(s2 + out, mask=in_second, other=0.0)
+                new = tl.fma(old, f_last, new)
+            tl.store(final_w2 + out, new, mask=in_second)
+            if MOMENTUM:
+                new = outer(h, moving, DOT)
+                if MOVING:
+                    new = tl.fma(old, m_last, new)
+                tl.store(final_s2 + out, new, mask=in_second)
+        tl.store(square + CHUNK * CHUNK, mixing.to(dtype))
+        mixing = (mixing * read.to(tl.float32)).to(dtype)
+        result = tl.dot(mixing, u2, acc=result, input_precision=DOT)
         tl.store(o + wide, result.to(o.dtype.element_ty), mask=in_values)
         w1 = final_w1
         w2 = final_w2
-        s1 = final_s1
-        s2 = final_s2
+        if MOVING:
+            s1 = final_s1
+            s2 = final_s2
         # The next chunk's threads read weights that other threads of this program wrote.
         tl.debug_barrier()

@@ -32,8 +32,11 @@ class Problem(NamedTuple):
     varlen: bool
     silu: bool
     chunk: int
+    unit: bool
+    key_row: int  # numbers from one step of q and k to the next
+    value_row: int
 
-    def prepared(self, kernel: Any, **own: bool) -> PreparedKernel:
+    def prepared(self, kernel: Any, **own: int) -> PreparedKernel:
         """With constants that this kernel alone has."""
         # Of float32, more would not fit into shared memory.
         block = 16 if self.dtype == torch.float32 and self.chunk == 64 else 32
@@ -47,6 +50,8 @@ class Problem(NamedTuple):
             "STRENGTH": self.strength,
             "MOMENTUM": self.momentum,
             "SILU": self.silu,
+            "UNIT": self.unit,
+            "QK_ROW": self.key_row,
             "VARLEN": self.varlen,
             **own,
         }
@@ -54,7 +59,7 @@ class Problem(NamedTuple):
         return PreparedKernel(kernel, (self.segments * self.heads,), constants, options)
 
 
-def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Problem:
+def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int, unit: bool) -> Problem:
     q, _, v, log_decay, beta, log_momentum, cu_seqlens, w1, *_ = tensors
     assert q is not None
     assert v is not None
@@ -74,22 +79,43 @@ def _problem(tensors: Sequence[Tensor | None], silu: bool, chunk: int) -> Proble
         cu_seqlens is not None,
         silu,
         chunk,
+        unit,
+        _row(q),
+        _row(v),
     )
 
 
-@lru_cache(KEPT)
-def _prepare_forward(p: Problem, common: bool, save: bool) -> PreparedKernel:
-    return p.prepared(mlp_walk_kernel, SHARED=common, SAVE=save)
+def _row(x: Tensor) -> int:
+    return x.shape[2] * x.shape[3] if x.is_contiguous() else x.stride(1)
+
+
+def in_rows(x: Tensor) -> bool:
+    """Heads lie side by side and steps at equal distances, as in a projection of several."""
+    batch, step, *inner = x.stride()
+    return inner == [x.shape[3], 1] and batch == x.shape[1] * step and step >= x.shape[2] * inner[0]
 
 
 @lru_cache(KEPT)
-def _prepare_backward(p: Problem, common: bool, fades: bool, momenta: bool) -> PreparedKernel:
-    return p.prepared(mlp_walk_back_kernel, SHARED=common, FADES=fades, MOMENTA=momenta)
+def _prepare_forward(p: Problem, common: bool, save: bool, rest: bool) -> PreparedKernel:
+    row = p.value_row
+    return p.prepared(mlp_walk_kernel, V_ROW=row, SHARED=common, SAVE=save, REST=rest)
 
 
-def shared(weights: Sequence[Tensor]) -> bool:
+@lru_cache(KEPT)
+def _prepare_backward(
+    p: Problem, common: bool, fades: bool, momenta: bool, rest: bool
+) -> PreparedKernel:
+    return p.prepared(mlp_walk_back_kernel, SHARED=common, FADES=fades, MOMENTA=momenta, REST=rest)
+
+
+Weights = Sequence[Tensor | None]
+"""w1, w2, s1, s2; None for momenta of a single chunk that are zero."""
+
+
+def shared(weights: Weights) -> bool:
     """All sequences start from the same weights, which lie in memory once."""
-    return all(w.stride() == (0, w.shape[2] * w.shape[3], w.shape[3], 1) for w in weights)
+    there = [w for w in weights if w is not None]
+    return all(w.stride() == (0, w.shape[2] * w.shape[3], w.shape[3], 1) for w in there)
 
 
 def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
@@ -97,66 +123,94 @@ def one_chunk(q: Tensor, cu_seqlens: Tensor | None, chunk: int) -> bool:
     return cu_seqlens is None and q.shape[1] <= chunk
 
 
-def saved_weights(
-    q: Tensor, cu_seqlens: Tensor | None, weights: Sequence[Tensor], chunk: int, save: bool
-) -> Sequence[Tensor | None]:
-    """Unwritten: the weights at each chunk's start, in the dtype of q; None if not needed."""
-    if not save or one_chunk(q, cu_seqlens, chunk):
-        return (None,) * len(weights)
+def kept_of_chunks(
+    q: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    weights: Weights,
+    chunk: int,
+    unit: bool,
+    save: bool,
+) -> list[Tensor | None]:
+    """Unwritten, in the dtype of q: the weights at each chunk's start; the errors of predictions;
+    the chunks' squares; q and k at length 1. None for what is not needed."""
     slots = chunk_slots(q, cu_seqlens, chunk)
-    return [q.new_empty(slots, *w.shape[1:]) for w in weights]
+    starts: list[Tensor | None] = [None] * len(weights)
+    if save and not one_chunk(q, cu_seqlens, chunk):
+        starts = [None if w is None else q.new_empty(slots, *w.shape[1:]) for w in weights]
+    squares = q.new_empty(slots, q.shape[2], 2, chunk, chunk)
+    return [*starts, v.new_empty(v.shape), squares, *_as_q(q, unit)]
 
 
-def final_weights(weights: Sequence[Tensor], momentum: bool) -> list[Tensor]:
+def _as_q(q: Tensor, wanted: bool) -> list[Tensor | None]:
+    return [q.new_empty(q.shape), q.new_empty(q.shape)] if wanted else [None, None]
+
+
+def final_weights(weights: Weights, momentum: bool) -> list[Tensor]:
     """Unwritten, but for momenta that nothing changes."""
-    first, second = (w.new_empty(w.shape) for w in weights[:2])
+    w1, w2, *momenta = weights
+    assert w1 is not None
+    assert w2 is not None
+    first, second = w1.new_empty(w1.shape), w2.new_empty(w2.shape)
     if momentum:
-        return [first, second, *(s.new_empty(s.shape) for s in weights[2:])]
-    return [first, second, *(s.contiguous().clone() for s in weights[2:])]
+        return [first, second, first.new_empty(w1.shape), second.new_empty(w2.shape)]
+    pairs = zip(momenta, (w1, w2), strict=True)
+    still = [w.new_zeros(w.shape) if s is None else s.contiguous().clone() for s, w in pairs]
+    return [first, second, *still]
 
 
 def launch_forward(*arguments):
-    """o, the final weights and momenta, and with `save` those at each chunk's start."""
-    *tensors, silu, chunk, save = arguments
-    q, v, cu_seqlens, weights = tensors[0], tensors[2], tensors[6], tensors[7:]
-    o, final = torch.empty_like(v), final_weights(weights, tensors[5] is not None)
-    saved = saved_weights(q, cu_seqlens, weights, chunk, save)
-    problem = _problem(tensors, silu, chunk)
-    kernel = _prepare_forward(problem, shared(weights), saved[0] is not None)
-    kernel((*tensors, o, *final, *saved))
-    return (o, *final, *saved)
+    """o, the final weights and momenta, and `kept_of_chunks`."""
+    *tensors, silu, chunk, unit, save = arguments
+    q, k, v, *gates, w1, w2, s1, s2 = tensors
+    weights = (w1, w2, s1, s2)
+    o, final = v.new_empty(v.shape), final_weights(weights, tensors[5] is not None)
+    kept = kept_of_chunks(q, v, tensors[6], weights, chunk, unit, save)
+    problem = _problem(tensors, silu, chunk, unit)
+    kernel = _prepare_forward(problem, shared(weights), kept[0] is not None, s1 is None)
+    units = (kept[6], kept[7], q, k) if unit else (q, k, None, None)
+    kernel((*units[:2], v, *gates, *weights, o, *final, *kept[:6], *units[2:]))
+    return (o, *final, *kept)
 
 
 def launch_backward(*arguments):
     """Gradients of q, k, v, the three gates (None for one that is not there) and four weights."""
-    *tensors, silu, chunk, d_o, d_final, saved, momenta = arguments
-    q, cu_seqlens, weights = tensors[0], tensors[6], tensors[7:]
+    *tensors, silu, chunk, unit, d_o, d_final, kept, momenta = arguments
+    q, k, _, *gates, cu_seqlens, w1, _, s1, _ = tensors
+    weights = tensors[7:]
+    *starts, errors, squares, unit_q, unit_k = kept
     single = one_chunk(q, cu_seqlens, chunk)
     ends = any(d is not None for d in d_final)
     d_weights = weight_gradients(weights, d_final, single and not ends, momenta)
     gradients = gradients_of(*tensors[:6])
     common, momenta = single and shared(weights), momenta or not single
-    problem = _problem(tensors, silu, chunk)
-    kernel = _prepare_backward(problem, common, ends or not single, momenta)
-    starts = weights if single else saved
-    kernel((*tensors[:7], *starts, d_o, *d_weights, *gradients))
+    problem = _problem(tensors, silu, chunk, unit)
+    kernel = _prepare_backward(problem, common, ends or not single, momenta, s1 is None)
+    between = q.new_empty(*w1.shape[:2], 2 * w1.shape[3] + chunk, chunk)
+    starts = weights if single else starts
+    units = (unit_q, unit_k, q, k) if unit else (q, k, None, None)
+    sequences = (*units[:2], errors, squares, *gates, cu_seqlens)
+    kernel((*sequences, *starts, d_o, *d_weights, *gradients, *units[2:], between))
     return (*gradients, *d_weights)
 
 
 def weight_gradients(
-    weights: Sequence[Tensor], d_final: Sequence[Tensor | None], fresh: bool, momenta: bool
+    weights: Weights, d_final: Sequence[Tensor | None], fresh: bool, momenta: bool
 ) -> list[Tensor]:
     """Gradients of the final weights, to become those of the initial ones; unwritten if `fresh`."""
+    w1, w2, *_ = weights
+    assert w1 is not None
+    assert w2 is not None
+    like = (w1, w2, w1, w2)
     if fresh:
         # The kernel moves its pointers to them all: empty, not None.
-        return [w.new_empty(w.shape if i < 2 or momenta else 0) for i, w in enumerate(weights)]
+        return [w.new_empty(w.shape if i < 2 or momenta else 0) for i, w in enumerate(like)]
     return [
-        w.new_zeros(w.shape) if d is None else d.clone()
-        for w, d in zip(weights, d_final, strict=True)
+        w.new_zeros(w.shape) if d is None else d.clone() for w, d in zip(like, d_final, strict=True)
     ]
 
 
 def gradients_of(q: Tensor, k: Tensor, v: Tensor, *gates: Tensor | None) -> list[Tensor | None]:
     """Unwritten; those of gates in float32."""
     of_gates = [None if g is None else torch.empty_like(g, dtype=torch.float32) for g in gates]
-    return [*[torch.empty_like(x) for x in (q, k, v)], *of_gates]
+    return [*[x.new_empty(x.shape) for x in (q, k, v)], *of_gates]

@@ -19,18 +19,29 @@ class MLPState(NamedTuple):
     Attributes:
         w1, s1: [N, H, K, F].
         w2, s2: [N, H, F, V].
+
+    Momenta may be None where a memory starts, for one at rest: they are zero. Those that come out
+    never are.
     """
 
     w1: Tensor
     w2: Tensor
-    s1: Tensor
-    s2: Tensor
+    s1: Tensor | None = None
+    s2: Tensor | None = None
 
     @classmethod
     def fresh(cls, w1: Tensor, w2: Tensor, count: int) -> MLPState:
         """`count` memories at rest, all of the same w1 [H, K, F] and w2 [H, F, V], not copied."""
-        weights = (w1, w2, torch.zeros_like(w1), torch.zeros_like(w2))
-        return cls(*(w.expand(count, *w.shape) for w in weights))
+        return cls(*(w.expand(count, *w.shape) for w in (w1, w2)))
+
+    def in_full(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four; momenta at rest are zeros, which lie in memory once if the weights do."""
+        w1, w2, s1, s2 = self
+        return w1, w2, _zeros(w1) if s1 is None else s1, _zeros(w2) if s2 is None else s2
+
+
+def _zeros(w: Tensor) -> Tensor:
+    return torch.zeros_like(w[:1] if w.stride(0) == 0 else w).expand(w.shape)
 
 
 def mlp_memory_recurrence(
@@ -51,7 +62,7 @@ def mlp_memory_recurrence(
     if cu_seqlens is not None:
         outputs, states = [], []
         for i, at in enumerate(segments(cu_seqlens)):
-            own = MLPState(*(s[i : i + 1] for s in state))
+            own = MLPState(*(s[i : i + 1] for s in state.in_full()))
             named = zip(("log_decay", "beta", "log_momentum"), gates, strict=True)
             part = {name: None if gate is None else gate[:, at] for name, gate in named}
             o, own = mlp_memory_recurrence(
@@ -62,7 +73,7 @@ def mlp_memory_recurrence(
                 chunk=chunk,
             )
             outputs.append(o)
-            states.append(own)
+            states.append(own.in_full())
         return torch.cat(outputs, 1), MLPState(*(torch.cat(s) for s in zip(*states, strict=True)))
 
     sigma = gelu if activation == "gelu" else silu
@@ -72,7 +83,8 @@ def mlp_memory_recurrence(
         return 0.5 * (torch.einsum("bhf,bhfv->bhv", hidden, w2) - value).square().sum()
 
     dtype = state.w1.dtype
-    weights, momenta = state[:2], state[2:]
+    w1, w2, *momenta = state.in_full()
+    weights = [w1, w2]
     start, outputs = weights, []
     for t in range(q.shape[1]):
         read, key, value = (x[:, t].to(dtype) for x in (q, k, v))

@@ -192,7 +192,7 @@ def mlp_memory_step(
     Args:
         q, k: [B, H, K].
         v: [B, H, V].
-        state: weights and momenta, written in place.
+        state: weights and momenta, none of which may be None, written in place.
         log_decay, beta, log_momentum: [B, H].
 
     Returns:
@@ -206,16 +206,20 @@ def mlp_memory_step(
     sizes = {"B": q.shape[0], "H": q.shape[1], "K": q.shape[2], "V": v.shape[2]}
     sizes["F"] = state.w1.shape[-1]
     for field, letters in (("w1", "BHKF"), ("w2", "BHFV"), ("s1", "BHKF"), ("s2", "BHFV")):
-        check_shape(name, field, getattr(state, field), letters, **sizes)
+        part = getattr(state, field)
+        if part is None:
+            raise ValueError(f"{name} writes {field} in place: give zeros instead of None")
+        check_shape(name, field, part, letters, **sizes)
     for gate, x in (("log_decay", log_decay), ("beta", beta), ("log_momentum", log_momentum)):
         if x is not None:
             check_shape(name, gate, x, "BH", **sizes)
     check_log_gates(name, log_decay=log_decay, log_momentum=log_momentum)
-    if step_as_kernel(name, *state):
+    full = state.in_full()
+    if step_as_kernel(name, *full):
         from hypercrl_kernels.memory.steps.launch import launch_mlp_step
 
         gates = (log_decay, beta, log_momentum)
-        return launch_mlp_step(q, k, v, *gates, state, activation == "silu")
+        return launch_mlp_step(q, k, v, *gates, full, activation == "silu")
     return mlp_memory_step_reference(q, k, v, log_decay, beta, log_momentum, state, activation)
 
 

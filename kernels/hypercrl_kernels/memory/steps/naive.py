@@ -100,7 +100,7 @@ def mlp_memory_step_reference(
         activation=activation,
         chunk=1,
     )
-    for kept, new in zip(state, final, strict=True):
+    for kept, new in zip(state.in_full(), final.in_full(), strict=True):
         kept.copy_(new)
     return o[:, 0]
 
