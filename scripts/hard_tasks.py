@@ -50,6 +50,17 @@ SHORTER = (
 )
 """Of a hopper that is planned for over more steps, in as much time."""
 TWENTY = ("protocol.final_episodes=20",)
+SMOOTH = (*KNOTS, *PENALTY)
+FARTHER = {
+    "5 knots, 5 members, penalty": SMOOTH,
+    "5 knots, 5 members, penalty, horizon 30": (*SMOOTH, "planner.horizon=30"),
+    "5 knots, 5 members, penalty, horizon 40": (*SMOOTH, "planner.horizon=40"),
+}
+"""Slides that take longer than a plan looks ahead cannot be planned for."""
+JOINTS = (
+    *("env=cheetah_joints", "method=single", "preset=quick", "protocol.robots=8"),
+    *("protocol.eval_every=14000", "protocol.checkpoint_every=5000", *TWENTY),
+)
 EXPLORING = {
     "5 members": MEMBERS,
     "5 members, bursts": (*MEMBERS, *BURSTS),
@@ -102,11 +113,7 @@ HARD = {
         seeds=2,
     ),
     "cheetah_joints": Hard(
-        (
-            *("env=cheetah_joints", "method=single", "preset=quick", "protocol.num_tasks=3"),
-            *("protocol.robots=8", "protocol.eval_every=14000", "protocol.checkpoint_every=5000"),
-            "protocol.final_episodes=20",
-        ),
+        (*JOINTS, "protocol.num_tasks=3"),
         {
             "as it is": (),
             "500 samples": ("planner.samples=500", "planner.elites=20"),
@@ -114,8 +121,14 @@ HARD = {
             "5 members, penalty, 200 samples, horizon 20": (
                 *("planner.samples=200", "planner.elites=20", "planner.horizon=20", *PENALTY),
             ),
+            "5 members, 600 updates": (*MEMBERS, "protocol.updates=600"),
         },
-        seeds=2,
+        seeds=3,
+    ),
+    "more_joints": Hard(
+        (*JOINTS, "protocol.order=[4,5]"),
+        {"5 members": MEMBERS, "5 members, 600 updates": (*MEMBERS, "protocol.updates=600")},
+        seeds=3,
     ),
     "door5": Hard(
         ("env=door5", "method=single", *STANDARD, "protocol.final_episodes=20"),
@@ -171,7 +184,12 @@ HARD = {
     ),
     "far_slides": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.order=[3,5]", *TWENTY),
-        EXPLORING,
+        {**EXPLORING, **FARTHER},
+        seeds=3,
+    ),
+    "near_slides": Hard(
+        ("env=slide", "method=single", *STANDARD, "protocol.order=[1,2,4]", *TWENTY),
+        FARTHER,
         seeds=3,
     ),
     "slide": Hard(
@@ -300,7 +318,7 @@ def _short(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(records: Sequence[Mapping[str, Any]]) -> Table:
     """One row a variant: of each task the mean over the seeds that came so far."""
-    rows = Table("sequence", "variant", "seeds", "success", "return", "error")
+    rows = Table("sequence", "variant", "seeds", "success", "return", "error", "pace, m/s")
     for title in ("worst, mean", "at the end", "while learned: mean, least"):
         rows.add_column(title)
     by_variant: dict[str, list[Mapping[str, Any]]] = {}
@@ -312,12 +330,13 @@ def table(records: Sequence[Mapping[str, Any]]) -> Table:
         tasks = [[r["tasks"][t] for r in runs if len(r["tasks"]) > t] for t in range(most)]
 
         def means(key: str, form: str, tasks: list[list[Any]] = tasks) -> str:
-            values = ([one[key] for one in task if one[key] is not None] for task in tasks)
+            values = ([one[key] for one in task if one.get(key) is not None] for task in tasks)
             return " ".join(format(mean(own), form) if own else "–" for own in values)
 
         ends = [one for run in runs for one in run["end"]]
         seeds = f"{sum(bool(one['ended']) for one in runs)}/{len(runs)}"
-        shown = (means("success", ".2f"), means("return", ".0f"), means("prediction_error", ".2g"))
+        forms = {"success": ".2f", "return": ".0f", "prediction_error": ".2g", "pace": ".2f"}
+        shown = (means(key, form) for key, form in forms.items())
         overall = (_overall(each) for each in ([one for task in tasks for one in task], ends))
         rows.add_row(sequence, variant, seeds, *shown, *overall, _while_learned(runs))
     return rows

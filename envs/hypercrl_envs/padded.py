@@ -63,6 +63,9 @@ class PaddedTask(Task):
     def success(self, obs: Tensor) -> Tensor:
         return self._task.success(obs[..., : self._observations])
 
+    def figures(self, obs: Tensor) -> dict[str, Tensor]:
+        return self._task.figures(obs[..., : self._observations])
+
     def scripted_action(self, obs: np.ndarray) -> np.ndarray:
         action = self._task.scripted_action(obs[: self._observations])
         return np.pad(action, (0, self.action_space.shape[0] - self._actions))

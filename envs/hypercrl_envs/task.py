@@ -155,6 +155,13 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def success(self, obs: Tensor) -> Tensor:
         """Whether the state counts as solved: [..., O] → bool [...]."""
 
+    def figures(self, obs: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """What else says how well it goes: names of figures → [..., O] → [...], in SI units.
+
+        An evaluation logs of each its mean over the second half of an episode.
+        """
+        return {}
+
     @abstractmethod
     def scripted_action(self, obs: np.ndarray) -> np.ndarray:
         """Action [A] of a hand-written solution that knows the hidden parameters, for obs [O]."""

@@ -4,7 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -32,14 +32,27 @@ HELDOUT_DRAWS = 20
 """Times the held-out episodes: so many are drawn at most to find that many long ones."""
 
 
+Figures = Callable[[Tensor], dict[str, Tensor]]
+"""`Task.figures`."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """Means over the episodes of one evaluation; success and distance at the last step."""
+    """Means over the episodes of one evaluation; success and distance at the last step.
+
+    Attributes:
+        figures: the task's own, over the second half of each episode.
+    """
 
     episode_return: float
     success: float
     goal_distance: float
     prediction_error: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+QUANTITIES = tuple(each.name for each in fields(Score) if each.type is float)
+"""Of a score, what every task has: each fills a matrix of a result."""
 
 
 class Evaluator:
@@ -120,7 +133,8 @@ class Evaluator:
         for (task, belief), episode in zip(beliefs.items(), played, strict=True):
             if belief.changes:
                 belief = believe[task](self.heldout_episodes)
-            scores.append(Score(*episode.means(), self.prediction_error(task, belief)))
+            error = self.prediction_error(task, belief)
+            scores.append(Score(*episode.means(), error, episode.figures()))
         self._keep(list(believe))
         return scores
 
@@ -145,14 +159,14 @@ class Evaluator:
             played = self._episodes(agent, fleet, robots, task, key)
             self._play([played])
         error = 0.0 if model == task else float("nan")
-        return Score(*played.means(), prediction_error=error)
+        return Score(*played.means(), error, played.figures())
 
     def _episodes(
         self, agent: Agent, fleet: Fleet, robots: Sequence[int], task: int, key: int
     ) -> "Episodes":
         agent.generator.manual_seed(derive_seed(self.seed, "evaluation", task, key))
         seeds = [derive_seed(self.seed, "evaluation start", task, e) for e in range(len(robots))]
-        return Episodes(agent, fleet, robots, seeds)
+        return Episodes(agent, fleet, robots, seeds, fleet.task(task).figures)
 
     def _play(self, played: Sequence["Episodes"]) -> None:
         """All of them to their ends: while the robots in half of the tasks move, plans are made for
@@ -277,10 +291,16 @@ class Episodes:
         fleet: that the robots belong to.
         robots: one for each episode.
         seeds: of their start states.
+        figures: the task's.
     """
 
     def __init__(
-        self, agent: Agent, fleet: Fleet, robots: Sequence[int], seeds: Sequence[int]
+        self,
+        agent: Agent,
+        fleet: Fleet,
+        robots: Sequence[int],
+        seeds: Sequence[int],
+        figures: Figures = lambda _: {},
     ) -> None:
         self.agent = agent
         self.fleet = fleet
@@ -288,6 +308,9 @@ class Episodes:
         self.returns = np.zeros(len(robots))
         self.infos: list[dict[str, Any]] = [{} for _ in robots]
         self.going = list(range(len(robots)))
+        self.lengths = [0 for _ in robots]
+        self._figures_of = figures
+        self._figures: dict[str, list[np.ndarray]] = {}
         agent.reset()
         self._results = fleet.start(robots, [methodcaller("reset", seed=seed) for seed in seeds])
         self._obs = np.zeros(0)
@@ -318,10 +341,14 @@ class Episodes:
         ):
             self._obs[e] = obs
             self.returns[e] += reward
+            self.lengths[e] += 1
             if terminated or truncated:
                 self.infos[e] = info
                 ended.append(e)
-        self.agent.observe(before, actions, torch.from_numpy(self._obs))
+        after = torch.from_numpy(self._obs)
+        for name, values in self._figures_of(after).items():
+            self._figures.setdefault(name, []).append(values.numpy().copy())
+        self.agent.observe(before, actions, after)
         self.going = [e for e in self.going if e not in ended]
 
     def means(self) -> tuple[float, float, float]:
@@ -331,6 +358,14 @@ class Episodes:
             float(np.mean([info["success"] for info in self.infos])),
             float(np.mean([info["goal_distance"] for info in self.infos])),
         )
+
+    def figures(self) -> dict[str, float]:
+        """Of each figure the mean over episodes of its mean over the second half of the steps."""
+        found = {}
+        for name, steps in self._figures.items():
+            each = zip(np.stack(steps, axis=1), self.lengths, strict=True)
+            found[name] = float(np.mean([own[n // 2 : n].mean() for own, n in each]))
+        return found
 
 
 def open_loop_errors(

@@ -85,6 +85,7 @@ class Measurements:
         for task, score in zip(tasks, scores, strict=True):
             values = asdict(score)
             values["return"] = values.pop("episode_return")
+            values |= values.pop("figures")
             self.log("eval", on=task + 1, **values)
             self.progress.show_score(task, score.success)
         self.scores += scores

@@ -1,11 +1,10 @@
 """The upper bound of a learned model: the same planner on the same tasks with true dynamics."""
 
 import time
-from dataclasses import fields
 from typing import Any
 
 from hypercrl.base.progress import Progress
-from hypercrl.training.evaluation import Score
+from hypercrl.training.evaluation import QUANTITIES, Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.result import about, of_matrices
 
@@ -34,7 +33,7 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
     finally:
         evaluator.close()
     seconds = time.perf_counter() - started
-    row = {f.name: [getattr(score, f.name) for score in scores] for f in fields(Score)}
+    row = {name: [getattr(score, name) for score in scores] for name in QUANTITIES}
     return {
         **about(experiment),
         "method": NAME,

@@ -9,11 +9,11 @@ from typing import Any, get_args, get_type_hints
 from hypercrl.agent.task_inference import Decision
 from hypercrl.base.saved import same_type
 from hypercrl.training.durations import Durations
-from hypercrl.training.evaluation import Score
+from hypercrl.training.evaluation import QUANTITIES
 
 
 def _empty_matrices() -> dict[str, list[list[float]]]:
-    return {quantity.name: [] for quantity in fields(Score)}
+    return {name: [] for name in QUANTITIES}
 
 
 @dataclass
@@ -23,7 +23,8 @@ class Tallies:
     A field is made of JSON values, or a dataclass of them, or a list of a dataclass.
 
     Attributes:
-        matrix: of every quantity of a `Score`, a row of all tasks before the first and after each.
+        matrix: of each of the `QUANTITIES` of a `Score`, a row of all tasks before the first and
+            after each.
         memory_bytes: kept at the end of each task, replay included.
         training_seconds: of the updates in each task.
         seconds: by what they were spent on.

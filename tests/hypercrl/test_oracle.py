@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from hypercrl.agent.agent import oracle_agent
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
 from hypercrl.planning import CEMConfig, make_planner
-from hypercrl.training.evaluation import Evaluator
+from hypercrl.training.evaluation import Episodes, Evaluator
 from hypercrl_envs import LocalFleet, TaskSequence
+from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
@@ -49,6 +51,31 @@ def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_oth
     assert np.isnan(other_body.prediction_error)
     assert other_body.episode_return > 20
     assert other_motors.episode_return < -20
+
+
+def test_pace_is_the_way_of_the_second_half_of_an_episode_by_its_time(monkeypatch):
+    monkeypatch.setattr(CheetahTask, "max_episode_steps", 11)
+    tasks = [{"task": "cheetah"}, {"task": "cheetah", "told": True}]
+    fleet = LocalFleet(TaskSequence(tasks, "two", pad=True))
+    robots = fleet.make(0, 2)  # padded
+    planner = make_planner(
+        CEMConfig(samples=4, elites=2, horizon=2, iterations=1), -torch.ones(6), torch.ones(6)
+    )
+    own = [fleet.tasks[robot] for robot in robots]
+    agent = oracle_agent(planner, fleet.sequence, 0, own)
+    episodes = Episodes(agent, fleet, robots, [0, 1], fleet.task(0).figures)
+    ways = []
+    episodes.plan()
+    while episodes.going:
+        ways.append([task.get_state()["physics"][1] for task in own])
+        episodes.move()
+        episodes.plan()
+    ways.append([task.get_state()["physics"][1] for task in own])
+    fleet.close()
+    assert len(ways) == 12
+    paces = (np.array(ways[-1]) - ways[5]) / (6 * CONTROL_PERIOD)
+    assert abs(paces.mean()) > 0.01
+    assert episodes.figures() == {"pace": pytest.approx(paces.mean(), rel=1e-4)}
 
 
 @pytest.mark.parametrize(
