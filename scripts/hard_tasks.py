@@ -54,6 +54,9 @@ SMOOTH = (*KNOTS, *PENALTY)
 FARTHER = {
     "5 knots, 5 members, penalty": SMOOTH,
     "5 knots, 5 members, penalty, horizon 30": (*SMOOTH, "planner.horizon=30"),
+    "5 knots, 5 members, penalty, horizon 30, 2000 updates": (
+        *(*SMOOTH, "planner.horizon=30", *UPDATES),
+    ),
     "5 knots, 5 members, penalty, horizon 40": (*SMOOTH, "planner.horizon=40"),
 }
 """Slides that take longer than a plan looks ahead cannot be planned for."""
