@@ -52,7 +52,7 @@ SHORTER = (
 TWENTY = ("protocol.final_episodes=20",)
 SMOOTH = (*KNOTS, *PENALTY)
 FARTHER = {
-    "5 knots, 5 members, penalty": SMOOTH,
+    "5 knots, 5 members, penalty, horizon 20": (*SMOOTH, "planner.horizon=20"),
     "5 knots, 5 members, penalty, horizon 30": (*SMOOTH, "planner.horizon=30"),
     "5 knots, 5 members, penalty, horizon 30, 2000 updates": (
         *(*SMOOTH, "planner.horizon=30", *UPDATES),
