@@ -42,6 +42,19 @@ class PictureOptions(TypedDict, total=False):
     camera: str
 
 
+TAKEN = {
+    "kind",
+    "env_steps",
+    "task",
+    "on",
+    "return",
+    "success",
+    "goal_distance",
+    "prediction_error",
+}
+"""Names in the record of an evaluation, which `Task.figures` cannot have."""
+
+
 class Move(NamedTuple):
     """What `Task.move` returns: obs [O], reward, and whether the episode has ended, and how."""
 
@@ -158,7 +171,8 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def figures(self, obs: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """What else says how well it goes: names of figures → [..., O] → [...], in SI units.
 
-        An evaluation logs of each its mean over the second half of an episode.
+        An evaluation logs of each its mean over the second half of its episodes, under its name,
+        which is none of `TAKEN`.
         """
         return {}
 
@@ -219,6 +233,22 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         for function, boolean, inputs in functions:
             name = f"{self.caption}: {function.__name__}"
             CheckedFunction(function, name, boolean).try_out(*inputs)
+        self._try_figures(obs)
+
+    def _try_figures(self, obs: Tensor) -> None:
+        where = f"{self.caption}: figures"
+        with checked.calls_into(where):
+            figures = self.figures(obs)
+        if not isinstance(figures, dict):
+            raise checked.TaskFault(f"{where} returned no dict, but {checked.shown(figures)}.")
+        if taken := sorted(set(figures) & TAKEN):
+            raise checked.TaskFault(
+                f"{where}: {taken[0]!r} is what evaluations log anyway; rename it."
+            )
+        for name in figures:
+            CheckedFunction(lambda x, name=name: self.figures(x)[name], f"{where}: {name}").try_out(
+                obs
+            )
 
     @abstractmethod
     def render(self) -> np.ndarray | None:  # type: ignore[reportIncompatibleMethodOverride]

@@ -145,3 +145,21 @@ def test_tasks_that_an_agent_cannot_act_in_are_refused(name, value, message, mon
         monkeypatch.setattr(Point, name, value)
     with pytest.raises(ValueError, match=f"task 1: task '.*Point': .*{message}"):
         TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        (lambda obs: obs[..., 0], "figures returned no dict"),
+        (lambda obs: {"success": obs[..., 0]}, "figures: 'success' is what evaluations log anyway"),
+        (lambda obs: {"speed": obs[..., 0].mean()}, r"figures: speed returned shape \(\)"),
+        (lambda obs: {"speed": obs[..., 9]}, "figures raised IndexError"),
+    ],
+)
+def test_figures_that_cannot_be_logged_are_refused(figures, says):
+    task = Point()
+    task.figures = lambda obs: {"x": obs[..., 0]}
+    task.try_out()
+    task.figures = figures
+    with pytest.raises(TaskFault, match=says):
+        task.try_out()

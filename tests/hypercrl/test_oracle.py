@@ -11,10 +11,11 @@ from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
 from hypercrl.config.compose import composed
 from hypercrl.planning import CEMConfig, make_planner
-from hypercrl.training.evaluation import Episodes, Evaluator
+from hypercrl.training.evaluation import QUANTITIES, Episodes, Evaluator
 from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
 from hypercrl_envs.slide import GRAVITY, SlideTask
+from hypercrl_envs.task import TAKEN
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
@@ -77,6 +78,7 @@ def test_pace_is_the_way_of_the_second_half_of_an_episode_by_its_time(monkeypatc
     assert len(ways) == 12
     paces = (np.array(ways[-1]) - ways[5]) / (6 * CONTROL_PERIOD)
     assert abs(paces.mean()) > 0.01
+    assert {*QUANTITIES, "return"} - {"episode_return"} <= TAKEN
     assert episodes.figures() == {"pace": pytest.approx(paces.mean(), rel=1e-4)}
 
 
