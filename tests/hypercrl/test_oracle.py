@@ -9,12 +9,10 @@ import torch
 from hypercrl.agent.agent import oracle_agent
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
-from hypercrl.config.compose import composed
 from hypercrl.planning import CEMConfig, make_planner
 from hypercrl.training.evaluation import QUANTITIES, Episodes, Evaluator
 from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
-from hypercrl_envs.slide import GRAVITY, SlideTask
 from hypercrl_envs.task import TAKEN
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
@@ -92,15 +90,3 @@ def test_tasks_without_such_a_simulator_are_refused(env, tmp_path, capsys):
     assert exit_.value.code == 2
     assert "cannot be rolled out by its simulator" in capsys.readouterr().err
     assert not path.exists()
-
-
-@pytest.mark.parametrize("preset", ["quick", "standard", "paper"])
-def test_plans_look_beyond_the_longest_slide(preset):
-    # Thrown to stop at the goal a block slides for t = √(2 d / (μ g)). Of a reward that is linear
-    # in the distance, a throw that goes ε too far gains ε t / 2 on the way; within a horizon T it
-    # costs ε (T − t).
-    config = composed("train", ["env=slide", f"preset={preset}", "run_dir=x"])
-    way = SlideTask.goal[0] - SlideTask.start[0]
-    least = min(task["friction"] for task in config.env.tasks)
-    longest = (2 * way / (least * GRAVITY)) ** 0.5
-    assert config.planner.horizon / SlideTask.control_rate > 1.5 * longest
