@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Fleet(ABC):
         width: robots that are really stepped at the same time.
 
     Example:
-        >>> robots = fleet.make(task=0, count=3)
+        >>> robots = fleet.make(task=0, processes=range(3))
         >>> obs = [obs for obs, _ in fleet.start(robots, [methodcaller("reset", seed=0)] * 3)()]
         >>> results = fleet.step(robots, actions)
         >>> [(obs, reward, terminated, truncated, info), ...] = results()
@@ -62,8 +62,11 @@ class Fleet(ABC):
             self._kinds.pop(index).close()
 
     @abstractmethod
-    def make(self, task: int, count: int) -> list[int]:
-        """So many new robots in task `task` (from 0).
+    def make(self, task: int, processes: Sequence[int]) -> list[int]:
+        """New robots in task `task` (from 0).
+
+        Args:
+            processes: the number of each one's process, counted round the `width` that there are.
 
         Raises:
             TaskFault: they cannot be made.
@@ -114,9 +117,9 @@ class LocalFleet(Fleet):
         self.tasks: dict[int, Task] = {}
         self._made = 0
 
-    def make(self, task: int, count: int) -> list[int]:
-        robots = list(range(self._made, self._made + count))
-        self._made += count
+    def make(self, task: int, processes: Sequence[int]) -> list[int]:
+        robots = list(range(self._made, self._made + len(processes)))
+        self._made += len(robots)
         for robot in robots:
             self.tasks[robot] = self.sequence.make(task)
         return robots
@@ -140,7 +143,7 @@ class LocalFleet(Fleet):
 
 
 class SpreadFleet(Fleet):
-    """Robots dealt round several processes, which are started here and end with this one.
+    """Robots in several processes, which are started here and end with this one.
 
     Their own processes rather than those of `multiprocessing`: these would import the user's main
     module once more, and run it where it is not guarded.
@@ -157,6 +160,7 @@ class SpreadFleet(Fleet):
         super().__init__(sequence)
         self.width = processes
         self._workers = [_Worker(sequence, number > 0) for number in range(processes)]
+        self._homes: dict[int, int] = {}
         self._made = 0
 
     @property
@@ -167,9 +171,11 @@ class SpreadFleet(Fleet):
     def bytes(self) -> int:
         return sum(worker.channel.bytes for worker in self._workers)
 
-    def make(self, task: int, count: int) -> list[int]:
-        robots = list(range(self._made, self._made + count))
-        self._made += count
+    def make(self, task: int, processes: Sequence[int]) -> list[int]:
+        robots = list(range(self._made, self._made + len(processes)))
+        self._made += len(robots)
+        for robot, process in zip(robots, processes, strict=True):
+            self._homes[robot] = process % self.width
         self._ask("make", robots, lambda places: [task] * len(places))()
         return robots
 
@@ -177,10 +183,13 @@ class SpreadFleet(Fleet):
         return self._ask("call", robots, lambda places: [calls[place] for place in places])
 
     def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
-        return self._ask("step", robots, lambda places: actions[places])
+        actions = np.asarray(actions, np.float32)
+        return self._ask("step", robots, lambda places: actions[places].tobytes())
 
     def dismiss(self, robots: Sequence[int]) -> None:
         self._ask("close", robots, lambda places: [None] * len(places))()
+        for robot in robots:
+            del self._homes[robot]
 
     def close(self) -> None:
         for worker in self._workers:
@@ -194,7 +203,7 @@ class SpreadFleet(Fleet):
         """Send each process its share, by places among the robots; answers come in their order."""
         shares: dict[int, list[int]] = {}
         for place, robot in enumerate(robots):
-            shares.setdefault(robot % self.width, []).append(place)
+            shares.setdefault(self._homes[robot], []).append(place)
         asked: list[tuple[_Worker, list[int], int]] = []
         for number, places in shares.items():
             worker, own = self._workers[number], [robots[place] for place in places]
@@ -204,7 +213,7 @@ class SpreadFleet(Fleet):
             found: list[Any] = [None] * len(robots)
             for worker, places, ticket in asked:
                 answer = worker.answer(ticket)
-                rows = zip(*answer, strict=True) if verb == "step" else answer
+                rows = _stepped(answer, len(places)) if verb == "step" else answer
                 for place, row in zip(places, rows, strict=True):
                     found[place] = row
             return found
@@ -223,6 +232,12 @@ def step_together(tasks: Sequence[Task], actions: np.ndarray) -> tuple[Any, ...]
     over = [move.terminated or move.truncated for move in moves]
     infos = [task.info() if ended else {} for task, ended in zip(tasks, over, strict=True)]
     return np.stack(obs), *rest, infos
+
+
+def _stepped(answer: tuple[Any, ...], count: int) -> Iterator[tuple[Any, ...]]:
+    """What each of so many robots that share a process came to."""
+    obs, *rest = answer
+    return zip(np.frombuffer(obs, np.float32).reshape(count, -1), *rest, strict=True)
 
 
 class _Worker:
