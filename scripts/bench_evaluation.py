@@ -18,7 +18,6 @@ graphs captured. With --pinned every process stays on a core of its own, as one 
 """
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from bench_collection import begun, experiment, processor_seconds
+from bench_collection import begun, experiment, pin, processor_seconds
 
 from hypercrl.base.cores import cores
 from hypercrl.base.strict_json import write_json
@@ -104,13 +103,6 @@ def watch(evaluator: Evaluator, timer: Timer) -> None:
 def others_seconds(fleet: SpreadFleet, robots: list[int]) -> float:
     """What all processes of these robots have taken of processors so far."""
     return sum(dict(fleet.start(robots, [processor_seconds] * len(robots))()).values())
-
-
-def pin(fleet: SpreadFleet) -> None:
-    """Keep every process of a fleet on a core of its own, as far as there are some."""
-    own = sorted(os.sched_getaffinity(0))
-    for number, worker in enumerate(fleet._workers):
-        os.sched_setaffinity(worker._process.pid, {own[number % len(own)]})
 
 
 class Measured:

@@ -201,6 +201,8 @@ def test_a_process_that_is_killed_is_a_fault_and_close_leaves_none(here):
     robots = fleet.make(0, range(2))
     processes = fleet.start(robots, [pid] * 2)()
     assert len({*processes, os.getpid()}) == 3
+    others = fleet.make(0, [1, 1, 2])  # counted round
+    assert fleet.start(others, [pid] * 3)() == [processes[1], processes[1], processes[0]]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(processes[0], number)
     assert fleet.start(robots, [pid] * 2)() == processes, "who trains decides when to end"
