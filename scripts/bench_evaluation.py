@@ -96,8 +96,10 @@ def watch(evaluator: Evaluator, timer: Timer) -> None:
         return lambda *given: timer.waiting("plans", begin(*given))
 
     evaluator._play = timed_play  # type: ignore[reportAttributeAccessIssue]
-    fleet.start = lambda *given: timer.waiting("simulators", start(*given))
-    fleet.step = lambda *given: timer.waiting("simulators", step(*given))
+    vars(fleet).update(
+        start=lambda *given: timer.waiting("simulators", start(*given)),
+        step=lambda *given: timer.waiting("simulators", step(*given)),
+    )
 
 
 def others_seconds(fleet: SpreadFleet, robots: list[int]) -> float:
