@@ -1,11 +1,11 @@
 """Steps a second that robots collect, planned for and stored, by how many act at once.
 
     python scripts/bench_collection.py [--env push] [--robots 1 2 4 8 16] [--simulators N]
-        [--pinned] [--device cuda] [--steps 2000] [--out FILE.json]
+        [--device cuda] [--steps 2000] [--out FILE.json]
 
 The planner is that of `preset=paper`, the model an untrained one. With one robot it is stepped in
 this process, as in training. First it is checked that robots in other processes move as robots in
-this one do. With --pinned every process stays on a core of its own.
+this one do.
 """
 
 import argparse
@@ -74,25 +74,14 @@ def moved(env: str, processes: int) -> torch.Tensor:
         return begun(parts, fleet).obs
 
 
-def pin(fleet: Fleet) -> None:
-    """Keep every process of a fleet on a core of its own, as far as there are some."""
-    own = sorted(os.sched_getaffinity(0))
-    for number, worker in enumerate(fleet._workers if isinstance(fleet, SpreadFleet) else ()):
-        os.sched_setaffinity(worker._process.pid, {own[number % len(own)]})
-
-
 def messages(fleet: Fleet) -> tuple[int, int]:
     """Between this process and others so far, and their bytes."""
     return (fleet.messages, fleet.bytes) if isinstance(fleet, SpreadFleet) else (0, 0)
 
 
-def measure(
-    env: str, robots: int, processes: int, device: str, steps: int, pinned: bool
-) -> dict[str, Any]:
+def measure(env: str, robots: int, processes: int, device: str, steps: int) -> dict[str, Any]:
     parts = experiment(env, robots, 1 if robots == 1 else processes, device)
     with closing(parts.fleet()) as fleet:
-        if pinned:
-            pin(fleet)
         actor = begun(parts, fleet)
         for _ in range(30):
             step(actor, planned=True)
@@ -120,7 +109,6 @@ def main() -> None:
     parser.add_argument("--env", default="push")
     parser.add_argument("--robots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--simulators", type=int, default=cores())
-    parser.add_argument("--pinned", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path)
@@ -131,8 +119,7 @@ def main() -> None:
     rows = []
     for robots in given.robots:
         processes = min(robots, given.simulators)
-        sizes = given.env, robots, processes, given.device, given.steps, given.pinned
-        rows.append(row := measure(*sizes))
+        rows.append(row := measure(given.env, robots, processes, given.device, given.steps))
         ratio = row["steps_per_second"] / rows[0]["steps_per_second"]
         print(*(f"{k} {v:.3g}" for k, v in row.items()), f"ratio {ratio:.2f}", sep="  ", flush=True)
     if given.out:

@@ -1,20 +1,16 @@
 """Rounds a second of an evaluation: every robot of every task planned for and stepped once.
 
-    python scripts/bench_evaluation.py [--env push] [--sizes 5x10 5x5 3x5] [--simulators 16]
-        [--pinned] [--device cuda] [--times 3] [--out FILE.json]
+    python scripts/bench_evaluation.py [--env push] [--sizes 5x10 5x5] [--ahead 2 8]
+        [--simulators 16] [--device cuda] [--times 3] [--out FILE.json]
 
 A size is tasks × episodes. The planner is that of `preset=paper`, the model an untrained one. Ways,
-by turns on the same processes:
-
-- robots dealt round the processes, one after the other, or those of one task beside one another
-- half of the tasks planned for while the robots in the others move, or two at most
-
-The last way is that of a run. All must come to the same scores. A round's time is split into
-waiting for plans, waiting for simulators, and the rest, which is this process's own work. Also of a
-round: messages in both directions and their bytes, milliseconds of a processor that this process
-takes and that all others take together. Timed apart: `processes`, until all have started, and
-`first`, an evaluation for which kernels are compiled, held-out episodes drawn, robots made and
-graphs captured. With --pinned every process stays on a core of its own, as one more look.
+by turns on the same processes: so many tasks at most are planned for while the robots in the others
+move, and no more than half of them, see `PLANS_AHEAD`. All must come to the same scores. A round's
+time is split into waiting for plans, waiting for simulators, and the rest, which is this process's
+own work. Also of a round: messages in both directions and their bytes, milliseconds of a processor
+that this process takes and that all others take together. Timed apart: `processes`, until all have
+started, and `first`, an evaluation for which kernels are compiled, held-out episodes drawn, robots
+made and graphs captured.
 """
 
 import argparse
@@ -28,32 +24,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from bench_collection import begun, experiment, pin, processor_seconds
+from bench_collection import begun, experiment, processor_seconds
 
 from hypercrl.base.cores import cores
 from hypercrl.base.strict_json import write_json
 from hypercrl.training import evaluation
-from hypercrl.training.evaluation import Episodes, Evaluator, Score, neighbours
+from hypercrl.training.evaluation import Episodes, Evaluator, Score
 from hypercrl_envs import LocalFleet, SpreadFleet
-
-Deal = Callable[[int, int, int], list[list[int]]]
-
-
-def dealt_round(tasks: int, episodes: int, processes: int) -> list[list[int]]:
-    """As `neighbours`, but every robot is in the process after that of the one before."""
-    return [
-        [(task * episodes + episode) % processes for episode in range(episodes)]
-        for task in range(tasks)
-    ]
-
-
-WAYS: dict[str, tuple[Deal, int]] = {
-    "dealt round, half": (dealt_round, evaluation.TASKS_AT_ONCE),
-    "dealt round, two": (dealt_round, 2),
-    "neighbours, half": (neighbours, evaluation.TASKS_AT_ONCE),
-    "neighbours, two": (neighbours, 2),
-}
-"""Where robots are, and for how many tasks plans are made ahead."""
 
 
 class Timer:
@@ -110,22 +87,20 @@ def others_seconds(fleet: SpreadFleet, robots: list[int]) -> float:
 class Measured:
     """One way to evaluate tasks in so many episodes each, and what it has taken so far."""
 
-    def __init__(self, evaluator: Evaluator, way: str, believe: dict[int, Any], episodes: int):
-        self.evaluator, self.way, self.believe = evaluator, way, believe
+    def __init__(self, evaluator: Evaluator, ahead: int, believe: dict[int, Any], episodes: int):
+        self.evaluator, self.ahead, self.believe = evaluator, ahead, believe
         self.episodes = episodes
         self.timer = Timer()
         self.spent: Counter[str] = Counter()
         self.rounds = 0
         self.scores: list[Score] = []
-        deal, ahead = WAYS[way]
-        self.ways = patch.multiple(evaluation, neighbours=deal, PLANS_AHEAD=ahead)
 
     def evaluate(self, timer: Timer, one_each: list[int]) -> None:
         fleet = self.evaluator.fleet
         assert isinstance(fleet, SpreadFleet)
         timer.seconds.clear()
         before = self._counted(fleet, one_each)
-        with self.ways:
+        with patch.object(evaluation, "PLANS_AHEAD", self.ahead):
             self.scores = self.evaluator.evaluate(self.believe, self.episodes, key=0)
         self.spent.update(self._counted(fleet, one_each))
         self.spent.subtract(before)
@@ -147,7 +122,7 @@ class Measured:
         waited = each["plans"] + each["simulators"]
         return {
             "size": f"{len(self.believe)}x{self.episodes}",
-            "way": self.way,
+            "ahead": self.ahead,
             "rounds_per_second": 1 / each["rounds"],
             "round_ms": 1e3 * each["rounds"],
             "waiting_for_plans_ms": 1e3 * each["plans"],
@@ -168,16 +143,14 @@ def measure(given: argparse.Namespace, processes: int) -> Iterator[dict[str, Any
         begun(parts, local)
     with closing(SpreadFleet(parts.sequence, processes)) as fleet:
         started = time.perf_counter()
-        one_each = fleet.make(0, range(processes))
+        one_each = fleet.make(0, processes)
         seconds = {"processes_s": time.perf_counter() - started}
-        if given.pinned:
-            pin(fleet)
         evaluator, timer = parts.evaluator(fleet=fleet), Timer()
         watch(evaluator, timer)
         for size in given.sizes:
             tasks, episodes = map(int, size.split("x"))
             believe = {task: partial(parts.labels.belief, task) for task in range(tasks)}
-            ways = [Measured(evaluator, way, believe, episodes) for way in given.ways]
+            ways = [Measured(evaluator, way, believe, episodes) for way in given.ahead]
             for way in ways:  # robots, graphs and what they compile
                 started = time.perf_counter()
                 way.evaluate(timer, one_each)
@@ -189,17 +162,15 @@ def measure(given: argparse.Namespace, processes: int) -> Iterator[dict[str, Any
                     way.evaluate(timer, one_each)
             assert all(way.scores == ways[0].scores for way in ways), "the scores differ"
             for way in ways:
-                pinned = {"pinned": True} if given.pinned else {}
-                yield {"processes": processes, **pinned, **way.row(), **seconds}
+                yield {"processes": processes, **way.row(), **seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", default="push")
-    parser.add_argument("--sizes", nargs="+", default=["5x10", "5x5", "3x5"])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--sizes", nargs="+", default=["5x10", "5x5"])
+    parser.add_argument("--ahead", type=int, nargs="+", default=[evaluation.PLANS_AHEAD, 8])
     parser.add_argument("--simulators", type=int, nargs="+", default=[min(16, cores())])
-    parser.add_argument("--pinned", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--words", nargs="*", default=[], help="further settings, KEY=VALUE")

@@ -10,7 +10,7 @@ the other, each part in a process of its own, by the build's own script if it ha
   each task after the last one; here with sixteen robots, as with one
 - step: a training step of hnet at 1 to 100 old tasks, in a graph (bench_training.py)
 - plan: plans of push, door, cheetah, and of 64 pushes in one call (bench_planner.py)
-- evaluate: rounds a second of evaluations, by where robots are (bench_evaluation.py)
+- evaluate: rounds a second of evaluations, by how many plans are ahead (bench_evaluation.py)
 - collect: steps a second of 1 to 16 robots, planned for and stored (bench_collection.py); as often
   as --turns says, by turns
 
@@ -150,7 +150,7 @@ def evaluated_rows(build: Build, out: Path, seconds: float, variant: str) -> Ite
         yield Row(build.name, "evaluate", "rounds", "rounds/s", None, variant, failed)
         return
     for row in json.loads(file.read_text())["rows"]:
-        name = f"{row.get('size', '5x10')} {row['way']}"
+        name = f"{row['size']}, {row['ahead']} ahead" if "size" in row else row["way"]
         yield Row(build.name, "evaluate", name, "rounds/s", row["rounds_per_second"], variant)
 
 

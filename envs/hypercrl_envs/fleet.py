@@ -38,7 +38,7 @@ class Fleet(ABC):
         width: robots that are really stepped at the same time.
 
     Example:
-        >>> robots = fleet.make(task=0, processes=range(3))
+        >>> robots = fleet.make(task=0, count=3)
         >>> obs = [obs for obs, _ in fleet.start(robots, [methodcaller("reset", seed=0)] * 3)()]
         >>> results = fleet.step(robots, actions)
         >>> [(obs, reward, terminated, truncated, info), ...] = results()
@@ -62,11 +62,8 @@ class Fleet(ABC):
             self._kinds.pop(index).close()
 
     @abstractmethod
-    def make(self, task: int, processes: Sequence[int]) -> list[int]:
-        """New robots in task `task` (from 0).
-
-        Args:
-            processes: the number of each one's process, counted round the `width` that there are.
+    def make(self, task: int, count: int) -> list[int]:
+        """So many new robots in task `task` (from 0).
 
         Raises:
             TaskFault: they cannot be made.
@@ -117,9 +114,9 @@ class LocalFleet(Fleet):
         self.tasks: dict[int, Task] = {}
         self._made = 0
 
-    def make(self, task: int, processes: Sequence[int]) -> list[int]:
-        robots = list(range(self._made, self._made + len(processes)))
-        self._made += len(robots)
+    def make(self, task: int, count: int) -> list[int]:
+        robots = list(range(self._made, self._made + count))
+        self._made += count
         for robot in robots:
             self.tasks[robot] = self.sequence.make(task)
         return robots
@@ -143,7 +140,7 @@ class LocalFleet(Fleet):
 
 
 class SpreadFleet(Fleet):
-    """Robots in several processes, which are started here and end with this one.
+    """Robots dealt round several processes, which are started here and end with this one.
 
     Their own processes rather than those of `multiprocessing`: these would import the user's main
     module once more, and run it where it is not guarded.
@@ -160,7 +157,6 @@ class SpreadFleet(Fleet):
         super().__init__(sequence)
         self.width = processes
         self._workers = [_Worker(sequence, number > 0) for number in range(processes)]
-        self._homes: dict[int, int] = {}
         self._made = 0
 
     @property
@@ -171,11 +167,9 @@ class SpreadFleet(Fleet):
     def bytes(self) -> int:
         return sum(worker.channel.bytes for worker in self._workers)
 
-    def make(self, task: int, processes: Sequence[int]) -> list[int]:
-        robots = list(range(self._made, self._made + len(processes)))
-        self._made += len(robots)
-        for robot, process in zip(robots, processes, strict=True):
-            self._homes[robot] = process % self.width
+    def make(self, task: int, count: int) -> list[int]:
+        robots = list(range(self._made, self._made + count))
+        self._made += count
         self._ask("make", robots, lambda places: [task] * len(places))()
         return robots
 
@@ -188,8 +182,6 @@ class SpreadFleet(Fleet):
 
     def dismiss(self, robots: Sequence[int]) -> None:
         self._ask("close", robots, lambda places: [None] * len(places))()
-        for robot in robots:
-            del self._homes[robot]
 
     def close(self) -> None:
         for worker in self._workers:
@@ -203,7 +195,7 @@ class SpreadFleet(Fleet):
         """Send each process its share, by places among the robots; answers come in their order."""
         shares: dict[int, list[int]] = {}
         for place, robot in enumerate(robots):
-            shares.setdefault(self._homes[robot], []).append(place)
+            shares.setdefault(robot % self.width, []).append(place)
         asked: list[tuple[_Worker, list[int], int]] = []
         for number, places in shares.items():
             worker, own = self._workers[number], [robots[place] for place in places]

@@ -1,7 +1,7 @@
 """How good a model and its plans are on a task: episodes, and error over k steps."""
 
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ TASKS_AT_ONCE = 8
 """Of an evaluation that goes on in other processes; it is saved when all of these are done."""
 
 PLANS_AHEAD = 2
-"""Tasks at most whose plans are under way or wait for their robots to be moved."""
+"""Tasks at most whose plans are under way or wait for their robots to be moved: the fewer, the more
+robots move at a time, and with one the plan would be waited for."""
 
 TASKS_KEPT = 32
 """Whose robots and agents, on CUDA with their graphs, wait for the next evaluation."""
@@ -86,7 +87,7 @@ class Evaluator:
         self.device = planner.low.device
         self.plan_seconds = Durations()
         self.pause: Callable[[], None] = lambda: None
-        self._robots: dict[int, dict[int, list[int]]] = {}  # by task and process
+        self._robots: dict[int, list[int]] = {}
         self._agents: dict[tuple[int, int], Agent] = {}
         self._heldout: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -113,11 +114,10 @@ class Evaluator:
         """
         beliefs: dict[int, Belief] = {}
         played: list[Episodes] = []
-        shares = neighbours(len(believe), episodes, self.fleet.width)
-        for (task, belief), processes in zip(believe.items(), shares, strict=True):
+        for task, belief in believe.items():
             agent, beliefs[task] = self._agent(task, episodes), belief(episodes)
             agent.believe(beliefs[task])
-            robots = self._of(task, processes)
+            robots = self._of(task, episodes)
             played.append(self._episodes(agent, self.fleet, robots, task, key))
         self._play(played)
         scores = []
@@ -143,7 +143,7 @@ class Evaluator:
         model = task if imagined is None else imagined
         sequence = self.fleet.sequence
         with closing(LocalFleet(sequence)) as fleet:  # plans look into the robots' simulators
-            robots = fleet.make(task, [0] * episodes)
+            robots = fleet.make(task, episodes)
             tasks = [fleet.tasks[robot] for robot in robots]
             agent = oracle_agent(self.planner, sequence, model, tasks)
             played = self._episodes(agent, fleet, robots, task, key)
@@ -160,7 +160,7 @@ class Evaluator:
 
     def _play(self, played: Sequence["Episodes"]) -> None:
         """All of them to their ends: while the robots in most of the tasks move, plans are made for
-        those in another one or two."""
+        those in one or two others."""
         moving, planned = deque(played), deque["Episodes"]()
         while moving or planned:
             self.pause()
@@ -206,24 +206,16 @@ class Evaluator:
             self._robots[task] = self._robots.pop(task)
         while len(self._robots) > max(TASKS_KEPT, len(latest)):
             task = next(iter(self._robots))
-            for robots in self._robots.pop(task).values():
-                self.fleet.dismiss(robots)
+            self.fleet.dismiss(self._robots.pop(task))
             self.fleet.forget(task)
             self._agents = {key: own for key, own in self._agents.items() if key[0] != task}
 
-    def _of(self, task: int, processes: Sequence[int]) -> list[int]:
-        """A robot in this task for each of these numbers, in the process of that number."""
-        made = self._robots.setdefault(task, {})
-        wanted = Counter(processes)
-        lacking = [
-            process
-            for process, count in wanted.items()
-            for _ in range(count - len(made.setdefault(process, [])))
-        ]
-        for process, robot in zip(lacking, self.fleet.make(task, lacking), strict=True):
-            made[process].append(robot)
-        taken = {process: iter(made[process]) for process in wanted}
-        return [next(taken[process]) for process in processes]
+    def _of(self, task: int, count: int) -> list[int]:
+        """So many robots in this task."""
+        made = self._robots.setdefault(task, [])
+        if len(made) < count:
+            made += self.fleet.make(task, count - len(made))
+        return made[:count]
 
     def _agent(self, task: int, robots: int) -> Agent:
         if (task, robots) not in self._agents:
@@ -266,7 +258,7 @@ class Evaluator:
             self.pause()
             now = [seeds.pop(0) for _ in range(min(wanted - len(found), self.fleet.width))]
             calls = [partial(random_episode, config=self.exploration, seed=seed) for seed in now]
-            for episode in self.fleet.start(self._of(task, range(len(calls))), calls)():
+            for episode in self.fleet.start(self._of(task, len(calls)), calls)():
                 (found if len(episode[1]) >= needed else short).append(episode)
         if not found:
             longest = max(len(actions) for _, actions in short)
@@ -343,20 +335,6 @@ class Episodes:
             float(np.mean([info["success"] for info in self.infos])),
             float(np.mean([info["goal_distance"] for info in self.infos])),
         )
-
-
-def neighbours(tasks: int, episodes: int, processes: int) -> list[list[int]]:
-    """The process of each episode's robot, [tasks][episodes]: equal shares, of one task if it may
-    be.
-
-    Robots that share a task and a process share a message, and the first one's step leaves its code
-    in the processor's cache for the others.
-    """
-    robots = tasks * episodes
-    return [
-        [(task * episodes + episode) * processes // robots for episode in range(episodes)]
-        for task in range(tasks)
-    ]
 
 
 def open_loop_errors(

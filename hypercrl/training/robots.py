@@ -31,7 +31,7 @@ class Robots:
         self.fleet = fleet
         self.generator = generator
         tasks = [task, task - 1] if blurred and task else [task]
-        self._worlds = [fleet.make(each, range(count)) for each in tasks]
+        self._worlds = [fleet.make(each, count) for each in tasks]
         self._lingers = [False] * count
 
     def __len__(self) -> int:

@@ -1,6 +1,5 @@
 """Whose robots are planned for in an evaluation while those in other tasks move."""
 
-from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from hypercrl.training.durations import Durations
-from hypercrl.training.evaluation import Evaluator, neighbours
+from hypercrl.training.evaluation import Evaluator
 
 
 class Played:
@@ -71,16 +70,3 @@ def test_most_tasks_move_while_one_or_two_others_are_planned_for(tasks):
     # Whoever is waited for is one of these; the others go on meanwhile.
     assert waiting_for_robots == {max(tasks - 1, 2)}
     assert waiting_for_plans == {min(tasks - 1, 2)}
-
-
-@pytest.mark.parametrize("tasks", [1, 3, 5, 8])
-@pytest.mark.parametrize("processes", [1, 4, 7, 16])
-def test_processes_have_equal_shares_and_few_have_robots_of_two_tasks(tasks, processes):
-    shares = neighbours(tasks, 10, processes)
-    robots = Counter(process for share in shares for process in share)
-    assert sum(robots.values()) == 10 * tasks
-    assert set(robots) <= set(range(processes))
-    assert len(robots) == min(processes, 10 * tasks)
-    assert max(robots.values()) - min(robots.values()) <= 1
-    messages = sum(len(set(share)) for share in shares)
-    assert messages <= len(robots) + tasks - 1
