@@ -1,6 +1,7 @@
 """This build beside an older one on the same machine: check, then time, then one table.
 
-    python scripts/bench_speed.py [--before TREE] [--parts run step plan collect] --out FOLDER
+    python scripts/bench_speed.py [--before TREE] [--parts run step plan evaluate collect]
+                                  [--turns 1] --out FOLDER
 
 TREE is the older build's source, as `git archive COMMIT` gives it. The builds are timed one after
 the other, each part in a process of its own, by the build's own script if it has one:
@@ -9,7 +10,9 @@ the other, each part in a process of its own, by the build's own script if it ha
   each task after the last one; here with sixteen robots, as with one
 - step: a training step of hnet at 1 to 100 old tasks, in a graph (bench_training.py)
 - plan: plans of push, door, cheetah, and of 64 pushes in one call (bench_planner.py)
-- collect: steps a second of 1 to 16 robots, planned for and stored (bench_collection.py)
+- evaluate: rounds a second of evaluations, by how many plans are ahead (bench_evaluation.py)
+- collect: steps a second of 1 to 16 robots, planned for and stored (bench_collection.py); as often
+  as --turns says, by turns
 
 What matters most comes first, and all of it ends within --limit seconds: what ends late, or is not
 begun for want of time, is a row that says so. FOLDER/speed.json has all rows as they come. With
@@ -53,7 +56,9 @@ JOBS = (
     ("this", "run", "16 robots"),
     ("before", "run", "one robot"),
     *((build, part, "") for part in ("step", "plan") for build in ("before", "this")),
+    ("this", "evaluate", ""),
     *((build, "collect", "") for build in ("this", "before")),
+    ("before", "evaluate", ""),
     ("this", "run", "one robot"),
 )
 """What is measured, the most important first. The run alone took 57, 158 and 120 s on an H200."""
@@ -135,17 +140,31 @@ def _timed_row(row: dict[str, Any], part: str, build: Build) -> Row:
     return Row(build.name, part, name, "ms", 1e-3 * row["median_us"])
 
 
-def collected_rows(build: Build, out: Path, seconds: float) -> Iterator[Row]:
+def evaluated_rows(build: Build, out: Path, seconds: float, variant: str) -> Iterator[Row]:
+    file = out / f"evaluate_{build.name}.json"
+    words = ("planner.samples=16", "planner.elites=4", "planner.iterations=1")
+    small = ("--simulators", "2", "--words", *words)
+    sizes = ("--times", "2", *(() if build.device == "cuda" else small))
+    failed = build.script("bench_evaluation.py", "--out", str(file), *sizes, seconds=seconds)
+    if failed:
+        yield Row(build.name, "evaluate", "rounds", "rounds/s", None, variant, failed)
+        return
+    for row in json.loads(file.read_text())["rows"]:
+        name = f"{row['size']}, {row['ahead']} ahead" if "size" in row else row["way"]
+        yield Row(build.name, "evaluate", name, "rounds/s", row["rounds_per_second"], variant)
+
+
+def collected_rows(build: Build, out: Path, seconds: float, variant: str) -> Iterator[Row]:
     file = out / f"collect_{build.name}.json"
     small = ("--robots", "1", "2", "--steps", "1")
-    sizes = ("--robots", "1", "8", "16") if build.device == "cuda" else small
+    sizes = ("--robots", "1", "16") if build.device == "cuda" else small
     failed = build.script("bench_collection.py", "--out", str(file), *sizes, seconds=seconds)
     if failed:
-        yield Row(build.name, "collect", "robots", "steps/s", None, failed=failed)
+        yield Row(build.name, "collect", "robots", "steps/s", None, variant, failed)
         return
     for row in json.loads(file.read_text())["rows"]:
         name = f"{row['robots']} robots"
-        yield Row(build.name, "collect", name, "steps/s", row["steps_per_second"])
+        yield Row(build.name, "collect", name, "steps/s", row["steps_per_second"], variant)
 
 
 def run_rows(build: Build, out: Path, seconds: float, variant: str) -> Iterator[Row]:
@@ -171,19 +190,32 @@ def run_rows(build: Build, out: Path, seconds: float, variant: str) -> Iterator[
 
 
 def measured(
-    builds: Sequence[Build], parts: Sequence[str], out: Path, limit: float
+    builds: Sequence[Build], parts: Sequence[str], out: Path, limit: float, turns: int = 1
 ) -> Iterator[Row]:
     by_name = {build.name: build for build in builds}
-    for name, part, variant in JOBS:
+    for name, part, variant in jobs(turns):
         if part not in parts or name not in by_name:
             continue
         build = by_name[name]
         if part == "run":
             yield from run_rows(build, out, limit, variant)
         elif part == "collect":
-            yield from collected_rows(build, out, limit)
+            yield from collected_rows(build, out, limit, variant)
+        elif part == "evaluate":
+            yield from evaluated_rows(build, out, limit, variant)
         else:
             yield from graph_rows(build, part, out, limit)
+
+
+def jobs(turns: int) -> Iterator[tuple[str, str, str]]:
+    """Those of collect as often as there are turns; whoever was last begins."""
+    collects = [job for job in JOBS if job[1] == "collect"]
+    for job in JOBS:
+        yield job
+        if job == collects[-1]:
+            for turn in range(2, turns + 1):
+                for name, part, _ in collects[:: 1 if turn % 2 else -1]:
+                    yield name, part, f"turn {turn}"
 
 
 def show(rows: Sequence[Row]) -> Iterator[str]:
@@ -239,8 +271,9 @@ def _cell(row: Row | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", type=Path, help="the older build's tree")
-    every = ["run", "step", "plan", "collect"]
+    every = ["run", "step", "plan", "evaluate", "collect"]
     parser.add_argument("--parts", nargs="+", default=every, choices=every)
+    parser.add_argument("--turns", type=int, default=1, help="of collect")
     parser.add_argument("--device", default="cuda", choices=TIMED)
     parser.add_argument("--seconds", type=float, default=240.0, help="at most, for each process")
     parser.add_argument("--limit", type=float, default=570.0, help="seconds, for everything")
@@ -258,7 +291,7 @@ def main() -> None:
     about = {"git": git_revision(), "before": str(given.before) if given.before else None}
     about |= {"machine": machine(torch.device(given.device)), "torch": torch.__version__}
     rows: list[Row] = []
-    for row in measured(builds, given.parts, out, given.seconds):
+    for row in measured(builds, given.parts, out, given.seconds, given.turns):
         rows.append(row)
         said = row.failed or row.value
         name = " ".join(filter(None, (row.build, row.part, row.variant, row.what)))

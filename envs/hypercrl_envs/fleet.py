@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,7 +177,8 @@ class SpreadFleet(Fleet):
         return self._ask("call", robots, lambda places: [calls[place] for place in places])
 
     def step(self, robots: Sequence[int], actions: np.ndarray) -> Results:
-        return self._ask("step", robots, lambda places: actions[places])
+        actions = np.asarray(actions, np.float32)
+        return self._ask("step", robots, lambda places: actions[places].tobytes())
 
     def dismiss(self, robots: Sequence[int]) -> None:
         self._ask("close", robots, lambda places: [None] * len(places))()
@@ -204,7 +205,7 @@ class SpreadFleet(Fleet):
             found: list[Any] = [None] * len(robots)
             for worker, places, ticket in asked:
                 answer = worker.answer(ticket)
-                rows = zip(*answer, strict=True) if verb == "step" else answer
+                rows = _stepped(answer, len(places)) if verb == "step" else answer
                 for place, row in zip(places, rows, strict=True):
                     found[place] = row
             return found
@@ -223,6 +224,12 @@ def step_together(tasks: Sequence[Task], actions: np.ndarray) -> tuple[Any, ...]
     over = [move.terminated or move.truncated for move in moves]
     infos = [task.info() if ended else {} for task, ended in zip(tasks, over, strict=True)]
     return np.stack(obs), *rest, infos
+
+
+def _stepped(answer: tuple[Any, ...], count: int) -> Iterator[tuple[Any, ...]]:
+    """What each of so many robots that share a process came to."""
+    obs, *rest = answer
+    return zip(np.frombuffer(obs, np.float32).reshape(count, -1), *rest, strict=True)
 
 
 class _Worker:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 
 from hypercrl_envs.channel import Channel
@@ -49,7 +50,10 @@ def _answer(
     verb: str, robots: Sequence[int], share: Any, sequence: TaskSequence, tasks: dict[int, Task]
 ) -> Any:
     if verb == "step":
-        return step_together([tasks[robot] for robot in robots], share)
+        # As bytes, which are packed and unpacked in a fraction of the time of arrays.
+        actions = np.frombuffer(share, np.float32).reshape(len(robots), -1)
+        obs, *rest = step_together([tasks[robot] for robot in robots], actions)
+        return obs.tobytes(), *rest
     answers = []
     for robot, what in zip(robots, share, strict=True):
         if verb == "call":

@@ -25,6 +25,10 @@ from hypercrl_envs import Fleet, LocalFleet
 TASKS_AT_ONCE = 8
 """Of an evaluation that goes on in other processes; it is saved when all of these are done."""
 
+PLANS_AHEAD = 2
+"""Tasks at most whose plans are under way or wait for their robots to be moved: the fewer, the more
+robots move at a time, and with one the plan would be waited for."""
+
 TASKS_KEPT = 32
 """Whose robots and agents, on CUDA with their graphs, wait for the next evaluation."""
 
@@ -169,13 +173,13 @@ class Evaluator:
         return Episodes(agent, fleet, robots, seeds, fleet.task(task).figures)
 
     def _play(self, played: Sequence["Episodes"]) -> None:
-        """All of them to their ends: while the robots in half of the tasks move, plans are made for
-        those in the other half."""
+        """All of them to their ends: while the robots in most of the tasks move, plans are made for
+        those in one or two others."""
         moving, planned = deque(played), deque["Episodes"]()
         while moving or planned:
             self.pause()
             for _ in range(2 * (len(moving) + len(planned))):  # a plan and a step of each
-                if len(moving) > len(planned):
+                if len(moving) > len(planned) and len(planned) < PLANS_AHEAD:
                     episodes = moving.popleft()
                     episodes.plan()
                     if episodes.going:

@@ -49,6 +49,19 @@ def test_nothing_begins_when_time_is_up(tmp_path):
     assert time.monotonic() - begun < 5
 
 
+def test_collection_is_measured_by_turns_and_whoever_was_last_begins():
+    found = [(build, variant) for build, part, variant in bench_speed.jobs(3) if part == "collect"]
+    assert found == [
+        ("this", ""),
+        ("before", ""),
+        ("before", "turn 2"),
+        ("this", "turn 2"),
+        ("this", "turn 3"),
+        ("before", "turn 3"),
+    ]
+    assert tuple(bench_speed.jobs(1)) == bench_speed.JOBS
+
+
 def test_rows_of_a_script_are_read_though_it_ends_late(tmp_path):
     times = {"part": "wall", "variant": "ours, eager", "median_us": 250.0}
     rows = [

@@ -62,11 +62,11 @@ def test_each_task_is_played_to_its_end_with_a_pause_in_every_round(lengths):
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 5, 8])
-def test_half_of_the_tasks_move_while_the_others_are_planned_for(tasks):
+def test_most_tasks_move_while_one_or_two_others_are_planned_for(tasks):
     seen, _ = played([20] * tasks)
     settled = seen[4 * tasks : -4 * tasks]
     waiting_for_robots = {moves for what, _, moves in settled if what == "plan"}
     waiting_for_plans = {planned for what, planned, _ in settled if what == "move"}
     # Whoever is waited for is one of these; the others go on meanwhile.
-    assert waiting_for_robots == {tasks // 2 + 1}
-    assert waiting_for_plans == {tasks - tasks // 2}
+    assert waiting_for_robots == {max(tasks - 1, 2)}
+    assert waiting_for_plans == {min(tasks - 1, 2)}

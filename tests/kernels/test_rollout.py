@@ -72,6 +72,24 @@ def test_bf16_on_a_cpu_keeps_three_digits_of_the_way_moved(own_weights):
     assert torch.equal(rollout(prepare_layers(layers, "bf16"), state, controls), rounded)
 
 
+def test_bf16_on_a_cpu_is_the_plain_product_and_relu_of_each_layer_to_the_bit():
+    sizes = [5, 32, 32, 32, 3]
+    state, controls = random_start(2, 9, 4, sizes)
+    layers = prepare_layers(random_layers(sizes, None, torch.float32), "bf16")
+    assert isinstance(layers, list)
+    *hidden, (last, offset) = layers
+    now, wanted = state.repeat_interleave(9, 0), []
+    for control in controls.flatten(0, 1).unbind(1):
+        x = torch.cat([now, control], 1)
+        for weight, bias in hidden:
+            x = torch.addmm(bias, x.to(weight.dtype), weight.mT).relu()
+        now = now + torch.addmm(offset[:, None], last, x.to(last.dtype).mT).mT
+        wanted.append(now)
+    got = rollout(layers, state, controls).flatten(0, 1)
+    assert torch.equal(got[:, 1:], torch.stack(wanted, 1))
+    assert last.dtype == hidden[1][0].dtype == torch.bfloat16
+
+
 def test_one_robot_does_not_depend_on_another():
     layers = random_layers([5, 8, 3], dtype=torch.float32)
     state, controls = torch.randn(2, 3), torch.randn(2, 4, 6, 2)
