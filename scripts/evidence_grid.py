@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 FIRST = ("hnet", "multitask", "single", "coreset", "coreset_bytes", "finetune")
-REST = ("hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
+REST = ("lora", "hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
 METHODS = (*FIRST, *REST)
 INVERSION = ("hnet", "finetune")
 
@@ -208,6 +208,8 @@ SEQUENCES |= {
     "push100_width100_beta0.5": _hundred("method.hidden=[100,100]", "method.beta=0.5"),
     "push100_width100_beta5": _hundred("method.hidden=[100,100]", "method.beta=5"),
     "push100_width100_kept_beta0.5": _hundred("method.hidden=[100,100]", KEPT, "method.beta=0.5"),
+    "push100_lora4": _hundred("method.rank=4", methods=("lora",)),
+    "push100_lora16": _hundred("method.rank=16", methods=("lora",)),
     "push100_chunked200_beta0.05": _hundred(
         "method.hidden=[200,200]", "method.beta=0.05", methods=("chunked_hnet",)
     ),
@@ -234,7 +236,7 @@ STAGES = (
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
-    (variants_of("push100"), ("hnet", "single", "chunked_hnet")),
+    (variants_of("push100"), ("hnet", "single", "chunked_hnet", "lora")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""
