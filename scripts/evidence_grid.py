@@ -143,6 +143,15 @@ SEQUENCES = {
         seconds=300.0,
         of="door",
     ),
+    # Of these is what comes with the package (`push_demo`), and so they are small.
+    "push_small": Sequence(
+        "push",
+        ("preset=quick", "dynamics.hidden=[100,100]", "protocol.num_tasks=3"),
+        tasks=3,
+        methods=("hnet",),
+        seeds=3,
+        of="push",
+    ),
     # Four inversions of the Actuator Inversion Benchmark, one after another.
     **{
         env: Sequence(env, INVERTED, tasks=4, methods=INVERSION, seconds=120.0)
@@ -227,6 +236,7 @@ STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
+    (("push_small",), ("hnet",)),
     (("push20",), FIRST),
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("cartpole_3000",), ("hnet", "single", "finetune")),
