@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 FIRST = ("hnet", "multitask", "single", "coreset", "coreset_bytes", "finetune")
-REST = ("hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
+REST = ("lora", "hnet_replay", "chunked_hnet", "packnet", "ewc", "derpp", "reservoir", "ftl")
 METHODS = (*FIRST, *REST)
 INVERSION = ("hnet", "finetune")
 
@@ -143,6 +143,15 @@ SEQUENCES = {
         seconds=300.0,
         of="door",
     ),
+    # Of these is what comes with the package (`push_demo`), and so they are small.
+    "push_small": Sequence(
+        "push",
+        ("preset=quick", "dynamics.hidden=[100,100]", "protocol.num_tasks=3"),
+        tasks=3,
+        methods=("hnet",),
+        seeds=3,
+        of="push",
+    ),
     # Four inversions of the Actuator Inversion Benchmark, one after another.
     **{
         env: Sequence(env, INVERTED, tasks=4, methods=INVERSION, seconds=120.0)
@@ -208,6 +217,8 @@ SEQUENCES |= {
     "push100_width100_beta0.5": _hundred("method.hidden=[100,100]", "method.beta=0.5"),
     "push100_width100_beta5": _hundred("method.hidden=[100,100]", "method.beta=5"),
     "push100_width100_kept_beta0.5": _hundred("method.hidden=[100,100]", KEPT, "method.beta=0.5"),
+    "push100_lora4": _hundred("method.rank=4", methods=("lora",)),
+    "push100_lora16": _hundred("method.rank=16", methods=("lora",)),
     "push100_chunked200_beta0.05": _hundred(
         "method.hidden=[200,200]", "method.beta=0.05", methods=("chunked_hnet",)
     ),
@@ -225,6 +236,7 @@ STAGES = (
     (("door", "push", "push_frame"), FIRST),
     (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
+    (("push_small",), ("hnet",)),
     (("push20",), FIRST),
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("cartpole_3000",), ("hnet", "single", "finetune")),
@@ -234,7 +246,7 @@ STAGES = (
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
-    (variants_of("push100"), ("hnet", "single", "chunked_hnet")),
+    (variants_of("push100"), ("hnet", "single", "chunked_hnet", "lora")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""

@@ -79,6 +79,7 @@ KEEPS = {
     "coreset": "as few transitions a task as the original's",
     "coreset_bytes": "transitions, as many bytes as hnet's parameters",
     "finetune": "one network, nothing else",
+    "lora": "the first task's network, and a change of low rank a task; no data",
     "hnet_replay": "hnet, and transitions",
     "chunked_hnet": "a smaller hypernetwork that writes in chunks; no data",
     "packnet": "one network, its weights shared out among tasks; no data",

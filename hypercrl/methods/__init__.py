@@ -17,6 +17,7 @@ from hypercrl.methods.hnet import Hnet, HnetConfig
 from hypercrl.methods.hnet_context import HnetContext
 from hypercrl.methods.hnet_importance import HnetFisher, HnetFisherConfig, HnetSI, HnetSIConfig
 from hypercrl.methods.hnet_replay import HnetReplay, HnetReplayConfig
+from hypercrl.methods.lora import Lora, LoraConfig
 from hypercrl.methods.packnet import PackNet, PackNetConfig
 from hypercrl.methods.pnn import PNN
 from hypercrl.methods.reservoir import Reservoir, ReservoirConfig
@@ -31,6 +32,7 @@ _OWN: dict[str, tuple[type[Method], type[MethodConfig]]] = {
     "hnet_si": (HnetSI, HnetSIConfig),
     "hnet_fisher": (HnetFisher, HnetFisherConfig),
     "single": (Single, MethodConfig),
+    "lora": (Lora, LoraConfig),
     "finetune": (Finetune, MethodConfig),
     "multitask": (CoresetMethod, CoresetConfig),
     "coreset": (CoresetMethod, CoresetConfig),

@@ -58,6 +58,7 @@ PAIRS = [
     ("finetune", "input"),
     ("finetune", "film"),
     ("single", "film"),
+    ("lora", "film"),
     ("si", "input"),
     ("pnn", "input"),
     ("hnet", "input"),

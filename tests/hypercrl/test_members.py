@@ -27,7 +27,7 @@ from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
 from hypercrl_envs.blocks import BlockTask
 from hypercrl_kernels import GaussianLayers, LinearPolicies, follow, rollout
 
-ENSEMBLES = ["hnet", "chunked_hnet", "single", "finetune", "multitask"]  # one of each class
+ENSEMBLES = ["hnet", "chunked_hnet", "single", "lora", "finetune", "multitask"]  # one of each class
 SMALL = (*FEW_STEPS, "env=push", "protocol.num_tasks=2", "seed=2")
 
 

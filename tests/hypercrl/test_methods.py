@@ -28,7 +28,7 @@ SETTINGS = {
     "online_ewc": {"strength": 100.0},
     "si": {"strength": 3.0},
 }
-FORGET_NOTHING = ("single", "pnn", "packnet")
+FORGET_NOTHING = ("single", "lora", "pnn", "packnet")
 ONE_MODEL_FOR_ALL = ("ftl",)
 NO_LOG_VARIANCE = ("ftl", "ftl_task")
 
@@ -395,6 +395,8 @@ def test_memory_in_bytes():
     theta = sum(p.numel() for p in hnet.hypernetwork.parameters())
     assert found == [4 * (theta + t * 4 + (t - 1) * MAIN) for t in (1, 2, 3)]
     assert bytes_after_tasks("single")[1] == [4 * t * MAIN for t in (1, 2, 3)]
+    change = 2 * (4 + 24) + 24 + 2 * (24 + 2) + 2  # A, B and a shift of both layers
+    assert bytes_after_tasks("lora", rank=2)[1] == [4 * (MAIN + t * change) for t in (0, 1, 2)]
     heads = [4 * (4 * 24 + 24 + t * HEAD) for t in (1, 2, 3)]
     assert bytes_after_tasks("finetune")[1] == heads
     with_rows = [b + t * 50 * 4 * ROW + 8 * t for t, b in enumerate(heads, 1)]
@@ -421,6 +423,28 @@ def test_equal_bytes_means_no_more_than_hnet(name):
     network = sum(p.numel() for p in method.network.parameters())
     spare = hnet.memory_bytes() - 4 * 10 - 4 * network - rows * 4 * (ROW + extra)
     assert 0 <= spare < 4 * (ROW + extra)
+
+
+def test_lora_changes_the_first_network_by_matrices_of_its_rank():
+    method = make("lora", rank=1)
+    train(method, 0, 20)
+    first = method.weights(0).detach().clone()
+    method.begin_task()
+    assert torch.equal(method.weights(1), first), "a task begins with the first one's network"
+    method.end_task(linear_system(1, 4))
+    train(method, 2, 20)
+    assert torch.equal(method.weights(0), first)
+    split = method.model.layout.split
+    pairs = zip(split(first), split(method.weights(2).detach()), strict=True)
+    for number, ((w, b), (changed, shifted)) in enumerate(pairs):
+        values = torch.linalg.svdvals((changed - w).double())
+        assert values[0] > 1e-3
+        assert values[1] < 1e-6 * values[0]
+        change = method.changes[1]
+        wanted = w + torch.outer(change.up[number][:, 0], change.down[number][0])
+        torch.testing.assert_close(changed, wanted)
+        torch.testing.assert_close(shifted, b + change.shift[number])
+        assert not torch.equal(b, shifted)
 
 
 def test_pnn_is_the_papers_recurrence():
