@@ -31,7 +31,7 @@ def _doubled(block, inverse, unit, LAST: tl.constexpr, DOT: tl.constexpr):
 
 
 @triton.jit
-def inverse_of(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
+def inverse_of(lower, t, CHUNK: tl.constexpr, SIGNED: tl.constexpr, DOT: tl.constexpr):
     """T = (I + lower)⁻¹: first the blocks of 16 rows on its diagonal, as a batch, then all of it.
 
     Each begins with inverted blocks of n rows and doubles them. That is as exact as forward
@@ -52,7 +52,7 @@ def inverse_of(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
     inverse = tl.reshape(tl.where(own, inverse[:, :, None, :], 0.0), [CHUNK, CHUNK])
     unit = tl.where(t[:, None] == t[None, :], 1.0, 0.0)
     for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4)):
-        inverse = _doubled(lower, inverse, unit, True, DOT)
+        inverse = _doubled(lower, inverse, unit, SIGNED, DOT)
     return inverse
 
 
@@ -78,6 +78,7 @@ def inverse_scores_kernel(
     BEFORE: tl.constexpr,  # the error before decay, else after
     VARLEN: tl.constexpr,
     WHOLE: tl.constexpr,  # all chunks are, so that no row needs a mask
+    SIGNED: tl.constexpr,
     SEARCH: tl.constexpr,  # binary digits of the number of segments
     DOT: tl.constexpr,
 ):
@@ -118,7 +119,8 @@ def inverse_scores_kernel(
         queries = tl.load(q + first * KEYS + by_key, mask=mask, other=0.0)
         score = tl.dot(queries, tl.trans(keys), input_precision=DOT)
         if DECAY:
-            score *= decays(high, low, high, low, now, DOT == "tf32x3")
+            kept = decays(high, low, high, low, now, DOT == "tf32x3")
+            score *= kept
         else:
             score = tl.where(now, score, 0.0)
         score *= (scale * strength)[None, :]
@@ -126,10 +128,13 @@ def inverse_scores_kernel(
         tl.store(to, score.to(scores.dtype.element_ty))
     lower = tl.dot(keys, tl.trans(keys), input_precision=DOT)
     if DECAY:
-        lower *= decays(before, low_before, high, low, earlier, DOT == "tf32x3")
+        if BEFORE or scores is None:
+            lower *= decays(before, low_before, high, low, earlier, DOT == "tf32x3")
+        else:
+            lower = tl.where(earlier, lower * kept, 0.0)
     else:
         lower = tl.where(earlier, lower, 0.0)
     if STRENGTH:
         lower *= strength[None, :]
-    found = inverse_of(lower, i, CHUNK, INVERT)
+    found = inverse_of(lower, i, CHUNK, SIGNED, INVERT)
     tl.store(inverse + index * (CHUNK * CHUNK) + square, found.to(inverse.dtype.element_ty))

@@ -85,6 +85,7 @@ def prepared(p: Problem, way: Way, save: bool, ends: bool):
         "SAVE": save,
         "ENDS": ends,
         "GIVEN": way.scores == "before",
+        "SIGNED": True,
     }
     block = min(way.block, split_launch._block(p, split.walk))
     chunks, walks = (p.slots(CHUNK) * p.heads,), (blocks(p.values, block), p.segments * p.heads)
