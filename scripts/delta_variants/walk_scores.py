@@ -107,6 +107,7 @@ def walk_scores_kernel(
     DOT: tl.constexpr,
 ):
     dtype = q.dtype.element_ty
+    LATE: tl.constexpr = GIVEN and WIDTH > 64
     segment, head, begin, steps, slot = sequence_of(
         tl.program_id(1), cu_seqlens, length, HEADS, CHUNK, VARLEN
     )
@@ -149,11 +150,13 @@ def walk_scores_kernel(
                 once = square + tl.program_id(0) * (CHUNK * CHUNK) < CHUNK * CHUNK
                 tl.store(scores + index * CHUNK * CHUNK + square, score, mask=once)
         old = memory.to(dtype)
-        if SAVE:
+        if SAVE and not LATE:
             tl.store(states + index * size + place, old, mask=in_state)
         if GIVEN:
             out = (scale * a)[:, None] * tl.dot(queries, old, input_precision=DOT)
         right = known - r[:, None] * tl.dot(keys, old, input_precision=DOT)
+        if SAVE and LATE:  # not while a product holds the state in shared memory, too
+            tl.store(states + index * size + place, old, mask=in_state)
         error = solved(solve, right.to(dtype), PARTS, False, DOT)
         if SAVE:
             here_now = errors + first * VALUES + by_value
