@@ -20,10 +20,14 @@ def split(monkeypatch):
     def filled(*arguments):
         return [x if x is None else x.fill_(torch.nan) for x in unwritten(*arguments)]
 
-    launch = Launch(split_launch.CHUNK, 4, block=16)
-    every = split_launch.Split(128, launch, launch, launch, launch)
+    def use(once: bool) -> None:
+        launch = Launch(split_launch.CHUNK, 4, block=16)
+        every = split_launch.Split(128, launch, launch, launch, launch, once)
+        monkeypatch.setattr(split_launch, "choose_split", lambda *_: every)
+
     monkeypatch.setattr(split_launch, "unwritten", filled)
-    monkeypatch.setattr(split_launch, "choose_split", lambda *_: every)
+    use(once=True)
+    return use
 
 
 def check(name, x, state, cu_seqlens, device):
@@ -35,6 +39,12 @@ def check(name, x, state, cu_seqlens, device):
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_the_recurrence(name, device):
     """Keys, values and the last chunk end within a block."""
+    check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=18), None, device)
+
+
+@pytest.mark.parametrize("name", ["gated DeltaNet", "error before decay"])
+def test_gradients_in_two_loops(name, device, split):
+    split(once=False)
     check(name, *make(CASES[name], 1, 70, heads=1, keys=20, values=18), None, device)
 
 
