@@ -57,8 +57,9 @@ def capacity(labelled: Mapping[str, Records]) -> Figure:
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         ranks, success, errors = figure.subplots(1, 3)
         for label, records in settings.items():
-            used = np.array([r["plasticity"][RANK] for r in records])
-            ranks.plot(np.arange(1, used.shape[1] + 1), used.mean(0), color=LOOKS[label].colour)
+            if used := _used(records):
+                middle = np.mean(used, 0)
+                ranks.plot(np.arange(1, len(middle) + 1), middle, color=LOOKS[label].colour)
             _band(success, label, _final(records))
             _band(errors, label, np.log(_error_at_the_end(records)), np.exp)
         for width in sorted({_width(records) for records in settings.values()}):
@@ -94,6 +95,12 @@ def _what(label: str, records: Records) -> str:
     shipped = f"as it ships: width {_width(records)}, β {records[0]['settings']['method.beta']:g}"
     seeds = f"{len(records)} seeds" if len(records) > 1 else "one seed"
     return f"{_final(records).mean():.2f}: {label.partition(', ')[2] or shipped} ({seeds})"
+
+
+def _used(records: Records) -> list[list[float]]:
+    """Effective ranks after each task, of the runs that have logged them."""
+    logged = [record.get("plasticity", {}) for record in records]
+    return [measures[RANK] for measures in logged if RANK in measures]
 
 
 def _width(records: Records) -> int:
@@ -140,7 +147,7 @@ def _row(label: str, records: Records) -> list[str]:
     if len(final) >= SEEDS_FOR_INTERVAL:
         low, high = mean_interval(final.mean(1), np.random.default_rng(0))
         interval = f" [{fixed(low)}, {fixed(high)}]"
-    ranks = [r["plasticity"][RANK][-1] for r in records if RANK in r["plasticity"]]
+    ranks = [ranks[-1] for ranks in _used(records)]
     return [
         label,
         str(len(records)),

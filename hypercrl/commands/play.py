@@ -221,7 +221,7 @@ def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.nd
     if title is None:
         return tiles
     solved = sum(bool(stage.info["success"]) for stage in stages)
-    return headed(tiles, title, f"{solved} of {len(stages)} solved")
+    return headed(tiles, title, solved, len(stages))
 
 
 def search_report(searches: Sequence[Tensor]) -> str:

@@ -83,13 +83,15 @@ def framed(frame: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def headed(frame: np.ndarray, title: str, count: str) -> np.ndarray:
-    """The frame below a dark strip with the title at the left, and a count at the right of it, or
-    below it where it is too long."""
+def headed(frame: np.ndarray, title: str, solved: int, of: int) -> np.ndarray:
+    """The frame below a dark strip with the title at the left, and how many of how many are solved
+    at the right of it, or below it where it is too long; as high whatever their number."""
     width = frame.shape[1]
     size = max(11, width // 24)
     lines = _lines(title, _font(size), width - size)
-    beside = len(lines) == 1 and _font(size).getlength(f"{title}  {count}") < width - size
+    longest = f"{title}  {of} of {of} solved"
+    beside = len(lines) == 1 and _font(size).getlength(longest) < width - size
+    count = f"{solved} of {of} solved"
     lines = lines if beside else [*lines, count]
     height = _strip(lines, size) // 2 * 2  # of even height, as films are
     strip = Image.new("RGB", (width, height), (20, 24, 32))

@@ -97,11 +97,14 @@ def test_what_is_solved_is_framed_and_counted():
     assert (green[0] == GREEN).all()
     assert (green[:, -1] == GREEN).all()
     np.testing.assert_array_equal(green[4:-4, 4:-4], black[4:-4, 4:-4])
-    beside, below = (headed(black, title, "1 of 2 solved") for title in ("A", "A " * 40))
+    beside, below = (headed(black, title, 1, 2) for title in ("A", "A " * 40))
     assert below.shape[0] > beside.shape[0] > 30
     assert beside.shape[0] % 2 == below.shape[0] % 2 == 0
     np.testing.assert_array_equal(beside[-30:], black)
     strip = beside[:-30].max(axis=2)
+    for letters in range(30):  # as high, however many are solved
+        few, many = (headed(black, "A" * letters, solved, 25) for solved in (1, 25))
+        assert few.shape == many.shape
     assert (strip[:, :20] > 128).any()
     assert (strip[:, -20:] > 128).any()
 
