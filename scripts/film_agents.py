@@ -9,11 +9,13 @@ For scripts: film_scripted.py.
 """
 
 import argparse
-import tarfile
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from make_demo import unpacked
+
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main as hypercrl
 
 
@@ -29,11 +31,8 @@ def film(archive: Path, out: Path, size: int, settings: Sequence[str]) -> Path:
     video = out / f"{archive.name.removesuffix('.tar.gz')}.mp4"
     if video.exists():
         return video
-    with TemporaryDirectory() as folder:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-        (config,) = Path(folder).glob("*/config.yaml")
-        words = (f"run={config.parent}", "tiled=true", "episodes=1", f"size={size}")
+    with unpacked(archive) as run:
+        words = (f"run={run}", "tiled=true", "episodes=1", f"size={size}")
         hypercrl(["play", *words, *settings, f"video={video.resolve()}"])
     return video
 
@@ -46,8 +45,11 @@ def main() -> None:
     parser.add_argument("--play", nargs="+", default=[], help="settings of hypercrl play")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for archive in arguments.archives:
-        print(film(archive, arguments.out, arguments.size, arguments.play))
+    try:
+        for archive in arguments.archives:
+            print(film(archive, arguments.out, arguments.size, arguments.play))
+    except UserError as error:
+        sys.exit(f"film_agents: {error}")
 
 
 if __name__ == "__main__":

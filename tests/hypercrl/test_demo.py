@@ -4,6 +4,9 @@ import hashlib
 import json
 import re
 import shutil
+import sys
+import tarfile
+from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
@@ -19,6 +22,7 @@ from hypercrl.runs.demos import DEMOS, demo_names
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.open_run import open_run
 from hypercrl_envs.blocks import BlockTask
+from scripts.make_demo import main as make_demo_as_a_script
 from scripts.make_demo import make_demo
 
 DEMO = "push_demo"
@@ -163,6 +167,24 @@ def test_an_agent_alone_acts_as_the_run_it_was_made_of_bit_for_bit(trained, tmp_
     full, slim = (method.state_dict() for method in methods)
     assert full.keys() == slim.keys()
     assert all(torch.equal(full[name], slim[name]) for name in full)
+
+
+def test_an_agent_that_came_back_as_an_archive_becomes_a_demo(tmp_path, monkeypatch):
+    with tarfile.open("agent.tar.gz", "w:gz") as tar:
+        tar.add(DEMOS / DEMO, "push_small_hnet_0")
+    monkeypatch.setattr(sys, "argv", ["make_demo.py", "agent.tar.gz", "mine"])
+    make_demo_as_a_script()
+    mine, shipped = contents(tmp_path / "mine"), contents(DEMOS / DEMO)
+    assert mine.keys() == shipped.keys()
+    written = {path for path in mine if mine[path] == shipped[path]}
+    assert written >= {Path("result.json"), Path("metrics.jsonl")}  # others are written anew
+    agents = [hypercrl.load(name, task=3, seed=0) for name in (tmp_path / "mine", DEMO)]
+    obs, _ = agents[0].make_env().reset(seed=0)
+    np.testing.assert_array_equal(*(agent.act(obs) for agent in agents))
+    with tarfile.open("agent.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(SystemExit, match="is to hold one run, and holds 0"):
+        make_demo_as_a_script()
 
 
 @pytest.mark.parametrize("trained", ["hnet"], indirect=True)
