@@ -180,7 +180,8 @@ def test_an_agent_that_came_back_as_an_archive_becomes_a_demo(tmp_path, monkeypa
     assert written >= {Path("result.json"), Path("metrics.jsonl")}  # others are written anew
     agents = [hypercrl.load(name, task=3, seed=0) for name in (tmp_path / "mine", DEMO)]
     obs, _ = agents[0].make_env().reset(seed=0)
-    np.testing.assert_array_equal(*(agent.act(obs) for agent in agents))
+    mine_acts, shipped_acts = (agent.act(obs) for agent in agents)
+    np.testing.assert_array_equal(mine_acts, shipped_acts)
     with tarfile.open("agent.tar.gz", "w:gz"):
         pass
     with pytest.raises(SystemExit, match="is to hold one run, and holds 0"):
