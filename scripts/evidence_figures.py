@@ -27,7 +27,10 @@ from hypercrl.report.formats import fixed
 from hypercrl.report.style import INK, MUTED, STYLE, WIDTH, Look, looks
 from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
-OTHERS = ("#6a3d9a", "#8c510a", "#b2182b", "#7fbf7b", "#1b7837", "#bf812d", "#35978f")
+OTHERS = (
+    *("#9970ab", "#8c510a", "#b2182b", "#7fbf7b", "#1b7837", "#bf812d", "#35978f", "#c51b7d"),
+    *("#542788", "#6a3d9a", "#4d4d4d"),
+)
 """Colours of a method's other settings, by their place among those of the sequence."""
 LOOKS = looks(METHODS) | {
     SEQUENCES[name].label(method): Look(OTHERS[place % len(OTHERS)], "-")

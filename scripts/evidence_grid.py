@@ -228,9 +228,18 @@ SEQUENCES |= {
     "push100_kept_beta0.5": _hundred("targets kept, β 0.5", KEPT, FIRM),
     "push100_kept_beta5": _hundred("targets kept, β 5", KEPT, FIRMER),
     "push100_width100": _hundred("width 100", WIDE),
+    "push100_width100_beta0.5": _hundred("width 100, β 0.5", WIDE, FIRM),
+    "push100_width100_beta5": _hundred("width 100, β 5", WIDE, FIRMER),
     "push100_width100_kept_beta0.5": _hundred("width 100, targets kept, β 0.5", WIDE, KEPT, FIRM),
+    "push100_chunked200_beta0.05": _hundred(
+        "width 200, β 0.05",
+        "method.hidden=[200,200]",
+        "method.beta=0.05",
+        methods=("chunked_hnet",),
+    ),
 }
-"""Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width?"""
+"""Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width? And
+does one that writes in chunks, and is a tenth as large, hold a hundred tasks?"""
 
 
 def variants_of(base: str, among: Iterable[str] = SEQUENCES) -> list[str]:
@@ -252,7 +261,7 @@ STAGES = (
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
-    (variants_of("push100"), ("hnet", "single")),
+    (variants_of("push100"), ("hnet", "single", "chunked_hnet")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""

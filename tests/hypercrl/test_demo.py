@@ -81,6 +81,20 @@ def test_the_demo_is_small_and_names_no_code():
     assert ":" not in json.dumps(config, separators=("", ""))
 
 
+def test_the_demo_is_a_run_of_the_evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    from evidence_grid import EvidenceCell
+    from evidence_records import FOLDER, packed, read_lines
+
+    header, *records = read_lines(FOLDER / "push_small.jsonl")
+    seed = read_stored(DEMOS / DEMO / "config.yaml", trust=False)["seed"]
+    cell = EvidenceCell("push_small", "hnet", seed)
+    (kept,) = (record for record in records if record["cell"] == cell.name)
+    shipped = packed(cell, DEMOS / DEMO, kept["git"])
+    assert shipped == {**kept, "settings": {**header["settings"], **kept["settings"]}}
+    assert shipped["success"][-1] == [1.0, 1.0, 1.0]
+
+
 def test_the_demo_plays_all_its_tasks_to_success_and_films_them(tmp_path, capsys):
     main(["play", f"run={DEMO}", "size=64"])
     *lines, said = capsys.readouterr().out.splitlines()
