@@ -4,6 +4,7 @@ python scripts/animate_video.py videos/push_quick.mp4 docs/images/push_quick.web
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,12 @@ GAP = 12
 def animate(
     videos: Sequence[Path], picture: Path, seconds: float, hold: float, width: int, quality: int
 ) -> None:
-    """Write the beginning of the videos, which are alike in rate, length and height; the last
-    picture stays for `hold` seconds."""
+    """Write the beginning of the videos, which are alike in length and height; the last picture
+    stays for `hold` seconds."""
     rate = iio.immeta(videos[0])["fps"]
     films = [iio.imread(video)[: round(seconds * rate)] for video in videos]
+    if len({film.shape[:2] for film in films}) > 1:
+        sys.exit("animate_video: the videos are not alike in their length and height.")
     frames = [Image.fromarray(beside(each)) for each in zip(*films, strict=True)]
     size = (width, round(width * frames[0].height / frames[0].width))
     first, *others = (frame.resize(size, Image.Resampling.LANCZOS) for frame in frames)

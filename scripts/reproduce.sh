@@ -82,7 +82,7 @@ commands() { # name, folder of what is made
       agents=push100/hnet/1,push100_width100_kept_beta0.5/hnet/1
       echo "python scripts/evidence.py --kept $out/none run --seconds 1500 --only $agents --agents $agents --out $out"
       echo "python scripts/film_agents.py $out/$first.tar.gz $shown \"title='As it ships, after task 100'\""
-      echo "python scripts/film_agents.py $out/$second.tar.gz $shown \"title='Wider and held, after task 100'\""
+      echo "python scripts/film_agents.py $out/$second.tar.gz $shown \"title='Wider, held, after task 100'\""
       echo "python scripts/animate_video.py $out/$first.mp4 $out/$second.mp4 $out/push100.webp --seconds 6 --hold 3 --width 972" ;;
     inversions) evidence_of 'double_integrator/*,complex_ode/*,cartpole/*' "$out" ;;
     videos)
