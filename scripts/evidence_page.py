@@ -43,6 +43,8 @@ from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 from hypercrl.report.trade_offs import trade_offs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+COMPARED = 3
+"""Methods from which on a figure of their costs says more than the table."""
 LONG = 10
 """Tasks beyond which success is drawn over tasks seen, and not listed task by task."""
 MANY = "push100"
@@ -384,7 +386,9 @@ def _pictures(
     labelled: Mapping[str, Sequence[Mapping[str, Any]]],
     images: Path,
 ) -> str:
-    figures = {"success and its costs": ("costs", trade_offs(benchmark, LOOKS))}
+    figures = {}
+    if len(benchmark.methods) >= COMPARED:
+        figures["success and its costs"] = ("costs", trade_offs(benchmark, LOOKS))
     if len(benchmark.tasks) > LONG:
         figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark))
     if name == MANY:
@@ -394,7 +398,7 @@ def _pictures(
         file = images / f"evidence_{name}_{kind}.png"
         write_atomically(file, to_png(figure))
         lines.append(f"![{name}: {title}](../images/{file.name})")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
