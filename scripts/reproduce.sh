@@ -16,7 +16,7 @@ tables() {
 paper|../results.md#the-papers-protocol|one GPU|25 minutes (six runs of four)
 standard|evidence.md|one GPU|5 minutes guessed, not measured
 quick|../results.md#the-quick-preset|CPU, two cores|70 minutes (ten runs of seven)
-demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
+demo|../results.md#the-demo|one GPU|1 minute (three runs side by side, half a minute each)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
@@ -70,7 +70,7 @@ commands() { # name, folder of what is made
     quick) echo "hypercrl bench preset=quick env=push method=hnet,finetune 'seed=range(5)' device=cpu threads=2 workers=1 out=$out/quick" ;;
     demo)
       local seeds=push_small/hnet/0,push_small/hnet/1,push_small/hnet/2
-      echo "python scripts/evidence.py --kept $out/none run --device cpu --seconds 3600 --only 'push_small/*' --agents $seeds --out $out"
+      echo "python scripts/evidence.py --kept $out/none run --only 'push_small/*' --agents $seeds --out $out"
       echo "python scripts/make_demo.py $out/push_small_hnet_0.tar.gz $out/push_demo" ;;
     twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
     evidence) evidence_of '*' "$out" ;;
