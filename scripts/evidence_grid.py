@@ -71,6 +71,8 @@ class Sequence:
             ended.
         needs: a module without which it cannot run.
         of: the sequence that this one is a variant of, in whose section it is shown.
+        said: what it has other than that one, in the words of figures; empty where methods are as
+            they are there.
     """
 
     env: str
@@ -83,6 +85,11 @@ class Sequence:
     seconds: float = 150.0
     needs: str = "mujoco"
     of: str = ""
+    said: str = ""
+
+    def label(self, method: str) -> str:
+        """What a method of it is called beside those of the sequence that it is a variant of."""
+        return f"{method}, {self.said}" if self.said else method
 
 
 SEQUENCES = {
@@ -134,6 +141,7 @@ SEQUENCES = {
         seeds=3,
         seconds=300.0,
         of="push",
+        said="2000 updates a session",
     ),
     "door_2000": Sequence(
         "door",
@@ -142,6 +150,7 @@ SEQUENCES = {
         seeds=3,
         seconds=300.0,
         of="door",
+        said="2000 updates a session",
     ),
     # Of these is what comes with the package (`push_demo`), and so they are small.
     "push_small": Sequence(
@@ -151,6 +160,7 @@ SEQUENCES = {
         methods=("hnet",),
         seeds=3,
         of="push",
+        said="networks of 100, 100, three tasks",
     ),
     # Four inversions of the Actuator Inversion Benchmark, one after another.
     **{
@@ -165,6 +175,7 @@ SEQUENCES = {
         seeds=3,
         seconds=150.0,
         of="cartpole",
+        said="3000 steps",
     ),
     # The same inversions in one task, drawn for every episode: with a memory, and without.
     "double_integrator_hidden": Sequence(
@@ -181,46 +192,52 @@ SEQUENCES = {
         methods=("hnet",),
         seconds=120.0,
         of="double_integrator_hidden",
+        said="no memory",
     ),
 }
 
 
-def _twenty(variant: str, methods: tuple[str, ...], *words: str) -> dict[str, Sequence]:
+def _twenty(said: str, methods: tuple[str, ...], *words: str) -> dict[str, Sequence]:
     """`push20` with other settings."""
     base = SEQUENCES["push20"]
-    changed = replace(base, words=(*base.words, *words), methods=methods, seeds=2, of="push20")
-    return {f"push20_{variant}": changed}
+    words = (*base.words, *words)
+    changed = replace(base, words=words, methods=methods, seeds=2, of="push20", said=said)
+    return {f"push20_{said.replace(' ', '')}": changed}
 
 
-def _hundred(*words: str, methods: tuple[str, ...] = ("hnet",)) -> Sequence:
+def _hundred(said: str, *words: str, methods: tuple[str, ...] = ("hnet",)) -> Sequence:
     """`push100` with other settings, looked at less often on the way."""
     base = SEQUENCES["push100"]
     words = (*base.words, *SELDOM, *words)
-    return replace(base, words=words, methods=methods, threads=2, of="push100")
+    return replace(base, words=words, methods=methods, threads=2, of="push100", said=said)
 
 
 for number in range(1, ORDERS + 1):
     order = random.Random(number).sample(range(1, 21), 20)
     learned = f"protocol.order=[{','.join(map(str, order))}]"
-    SEQUENCES |= _twenty(f"order{number}", ("hnet", "finetune"), learned)
+    SEQUENCES |= _twenty(f"order {number}", ("hnet", "finetune"), learned)
 for width in WIDTHS:
-    SEQUENCES |= _twenty(f"width{width}", ("hnet",), f"method.hidden=[{width},{width}]")
-KEPT = "method.targets=kept"
+    SEQUENCES |= _twenty(f"width {width}", ("hnet",), f"method.hidden=[{width},{width}]")
+KEPT, WIDE = "method.targets=kept", "method.hidden=[100,100]"
+FIRM, FIRMER = "method.beta=0.5", "method.beta=5"
 SEQUENCES |= {
-    "push100_single": _hundred(methods=("single",)),
-    "push100_beta0.5": _hundred("method.beta=0.5"),
-    "push100_beta5": _hundred("method.beta=5"),
-    "push100_kept": _hundred(KEPT),
-    "push100_kept_beta0.5": _hundred(KEPT, "method.beta=0.5"),
-    "push100_kept_beta5": _hundred(KEPT, "method.beta=5"),
-    "push100_width100": _hundred("method.hidden=[100,100]"),
-    "push100_width100_beta0.5": _hundred("method.hidden=[100,100]", "method.beta=0.5"),
-    "push100_width100_beta5": _hundred("method.hidden=[100,100]", "method.beta=5"),
-    "push100_width100_kept_beta0.5": _hundred("method.hidden=[100,100]", KEPT, "method.beta=0.5"),
-    "push100_lora4": _hundred("method.rank=4", methods=("lora",)),
-    "push100_lora16": _hundred("method.rank=16", methods=("lora",)),
+    "push100_single": _hundred("", methods=("single",)),
+    "push100_beta0.5": _hundred("β 0.5", FIRM),
+    "push100_beta5": _hundred("β 5", FIRMER),
+    "push100_kept": _hundred("targets kept", KEPT),
+    "push100_kept_beta0.5": _hundred("targets kept, β 0.5", KEPT, FIRM),
+    "push100_kept_beta5": _hundred("targets kept, β 5", KEPT, FIRMER),
+    "push100_width100": _hundred("width 100", WIDE),
+    "push100_width100_beta0.5": _hundred("width 100, β 0.5", WIDE, FIRM),
+    "push100_width100_beta5": _hundred("width 100, β 5", WIDE, FIRMER),
+    "push100_width100_kept_beta0.5": _hundred("width 100, targets kept, β 0.5", WIDE, KEPT, FIRM),
+    "push100_lora4": _hundred("rank 4", "method.rank=4", methods=("lora",)),
+    "push100_lora16": _hundred("rank 16", "method.rank=16", methods=("lora",)),
     "push100_chunked200_beta0.05": _hundred(
-        "method.hidden=[200,200]", "method.beta=0.05", methods=("chunked_hnet",)
+        "width 200, β 0.05",
+        "method.hidden=[200,200]",
+        "method.beta=0.05",
+        methods=("chunked_hnet",),
     ),
 }
 """Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width? And

@@ -123,10 +123,17 @@ def variants(base: str, benchmarks: Mapping[str, Benchmark]) -> tuple[str, list[
             if name in benchmarks and method in benchmarks[name].methods:
                 rows.append([method, name, *_outcome(benchmarks[name], method)])
     words = {name: set(SEQUENCES[name].words) - set(SEQUENCES[base].words) for name in names}
-    differ = "; ".join(f"`{name}`: `{' '.join(sorted(words[name]))}`" for name in names)
+    alike = set.intersection(*words.values()) if len(names) > 1 else set()
+    said = {"all of them": _in_code(alike)}
+    said |= {f"`{n}`": _in_code(words[n] - alike) or SEQUENCES[n].said for n in names}
+    differ = "; ".join(f"{name}: {what}" for name, what in said.items() if what)
     header = ["", "", "seeds", "least success of a task", "mean", "forgetting"]
     header += ["error", "growth a task", "kept"]
     return VARIANTS.format(differ=differ), header, rows
+
+
+def _in_code(words: set[str]) -> str:
+    return f"`{' '.join(sorted(words))}`" if words else ""
 
 
 def _outcome(benchmark: Benchmark, method: str) -> list[str]:

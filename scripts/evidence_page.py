@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_figures import over_tasks_seen, overview
+from evidence_capacity import by_label, capacity, write_table
+from evidence_figures import LOOKS, in_order, over_tasks_seen, overview
 from evidence_grid import FIRST, METHODS, SEQUENCES, variants_of
 from evidence_long import learned_late, used, variants
 from evidence_records import cell_of, matrix
@@ -41,8 +43,12 @@ from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 from hypercrl.report.trade_offs import trade_offs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+COMPARED = 3
+"""Methods from which on a figure of their costs says more than the table."""
 LONG = 10
 """Tasks beyond which success is drawn over tasks seen, and not listed task by task."""
+MANY = "push100"
+"""Which docs/results/many_tasks.md is about."""
 AGAINST = "hnet"
 AHEAD_ON = ("door", "push20")
 """Where it is to be ahead of the original's coreset."""
@@ -106,18 +112,40 @@ def write_page(records: Mapping[str, Mapping[str, Any]], docs: Path = DOCS) -> P
     }
     benchmarks = {name: benchmark_of(name, mine) for name, mine in by_sequence.items() if mine}
     own = {name: each for name, each in benchmarks.items() if not SEQUENCES[name].of}
-    parts = [HEAD, _in_short(own, docs / "images"), _targets(own)]
+    whole = {name: with_variants(name, benchmarks) for name in own}
+    parts = [HEAD, _in_short(own, whole, docs / "images"), _targets(whole)]
     for name in own:
-        parts.append(_section(name, benchmarks, by_sequence, docs / "images"))
+        parts.append(_section(name, benchmarks, whole[name], by_sequence, docs / "images"))
+    if MANY in own:
+        write_table(docs / "results" / "many_tasks.md", by_label(MANY, by_sequence))
     parts += [READ, _cells_done(records)]
     page = docs / "results" / "evidence.md"
     write_atomically(page, ("\n".join(parts).rstrip() + "\n").encode())
     return page
 
 
-def _in_short(benchmarks: Mapping[str, Benchmark], images: Path) -> str:
+def with_variants(name: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:
+    """A long sequence, and beside its methods those of its variants that have seeds enough."""
+    base = benchmarks[name]
+    if len(base.tasks) <= LONG:
+        return base
+    more = [
+        replace(run, method=SEQUENCES[other].label(method))
+        for other in variants_of(name, benchmarks)
+        for method, runs in benchmarks[other].methods.items()
+        if len(runs) >= SEEDS_FOR_INTERVAL
+        for run in runs
+    ]
+    order = in_order([run.method for run in (*base.runs, *more)])
+    ordered = sorted((*base.runs, *more), key=lambda run: (order.index(run.method), run.seed))
+    return replace(base, runs=tuple(ordered))
+
+
+def _in_short(
+    own: Mapping[str, Benchmark], benchmarks: Mapping[str, Benchmark], images: Path
+) -> str:
     """The answer first: how far each is behind the best, and what it keeps for that."""
-    methods = [m for m in METHODS if any(m in b.methods for b in benchmarks.values())]
+    methods = in_order(m for b in benchmarks.values() for m in b.methods)
     success = {
         name: {m: benchmark.matrices(m, "success")[:, -1] for m in benchmark.methods}
         for name, benchmark in benchmarks.items()
@@ -129,7 +157,7 @@ def _in_short(benchmarks: Mapping[str, Benchmark], images: Path) -> str:
         for m in methods
         if compared and all(m in of for of in compared.values())
     }
-    longest = max(benchmarks.values(), key=lambda b: (len(b.methods) > 3, len(b.tasks)))
+    longest = max(own.values(), key=lambda b: (len(b.methods) > 3, len(b.tasks)))
 
     def cell(name: str, method: str) -> str:
         if method not in success[name]:
@@ -145,7 +173,8 @@ def _in_short(benchmarks: Mapping[str, Benchmark], images: Path) -> str:
 
     several = {name: b for name, b in benchmarks.items() if len(b.methods) > 2}
     write_atomically(images / "evidence_overview.png", to_png(overview(several)))
-    rows = [[m, KEEPS[m], kept(m), *(cell(name, m) for name in benchmarks)] for m in methods]
+    keeps = {m: KEEPS.get(m, "the same with other settings") for m in methods}
+    rows = [[m, keeps[m], kept(m), *(cell(name, m) for name in benchmarks)] for m in methods]
     header = ["", "keeps", f"after {len(longest.tasks)} tasks"]
     header += [f"{name}, {len(b.tasks)} tasks" for name, b in benchmarks.items()]
     ranks = ", ".join(f"{m} {fixed(gap)}" for m, gap in sorted(behind.items(), key=_second))
@@ -210,19 +239,23 @@ def _cells_done(records: Mapping[str, Mapping[str, Any]]) -> str:
 def _targets(benchmarks: Mapping[str, Benchmark]) -> str:
     """What hnet was to reach, where there are runs of it; a cell is bold where it did not."""
     rows = []
-    for name, benchmark in benchmarks.items():
+    ours_in = [
+        (name, benchmark, method)
+        for name, benchmark in benchmarks.items()
+        for method in benchmark.methods
+        if method.split(",")[0] == AGAINST
+    ]
+    for name, benchmark, method in ours_in:
         success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
-        if AGAINST not in success:
-            continue
-        ours = success[AGAINST]
+        ours = success[method]
         behind = {m: float(x[:, -1].mean() - ours[:, -1].mean()) for m, x in success.items()}
         normalised = math.nan
         if benchmark.normalise is not None:
-            scores = benchmark.normalise(benchmark.matrices(AGAINST, "scores"))
+            scores = benchmark.normalise(benchmark.matrices(method, "scores"))
             normalised = float(scores[:, -1].mean())
         rows.append(
             [
-                name,
+                ", ".join([name, *method.split(", ")[1:]]),
                 str(len(ours)),
                 _held(float(ours[:, -1].mean(0).min()), 0.95),
                 _held(normalised, 0.95),
@@ -251,12 +284,12 @@ def _hardware(machine: str) -> str:
 def _section(
     name: str,
     benchmarks: Mapping[str, Benchmark],
+    whole: Benchmark,
     records: Mapping[str, Sequence[Mapping[str, Any]]],
     images: Path,
 ) -> str:
     benchmark, mine = benchmarks[name], records[name]
     others = variants_of(name, benchmarks)
-    marked = {other.removeprefix(f"{name}_"): benchmarks[other] for other in others}
     origin = sorted({f"{r['git']} on {_hardware(r['machine'])}" for r in mine})
     words = " ".join(SEQUENCES[name].words)
     seen = {(r["env_steps"], r["updates"]) for r in mine}
@@ -267,7 +300,7 @@ def _section(
         f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
-        _pictures(name, benchmark, marked, images),
+        _pictures(name, whole, by_label(name, records), images),
     ]
     long = len(benchmark.tasks) > LONG
     of_variants = [r for other in others for r in records[other]]
@@ -349,17 +382,24 @@ def _against(reference: Array, final: Array) -> str:
 
 
 def _pictures(
-    name: str, benchmark: Benchmark, others: Mapping[str, Benchmark], images: Path
+    name: str,
+    benchmark: Benchmark,
+    labelled: Mapping[str, Sequence[Mapping[str, Any]]],
+    images: Path,
 ) -> str:
-    figures = {"success and its costs": ("costs", trade_offs(benchmark))}
+    figures = {}
+    if len(benchmark.methods) >= COMPARED:
+        figures["success and its costs"] = ("costs", trade_offs(benchmark, LOOKS))
     if len(benchmark.tasks) > LONG:
-        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark, others))
+        figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark))
+    if name == MANY:
+        figures["what width, hold and targets do"] = ("settings", capacity(labelled))
     lines = []
     for title, (kind, figure) in figures.items():
         file = images / f"evidence_{name}_{kind}.png"
         write_atomically(file, to_png(figure))
         lines.append(f"![{name}: {title}](../images/{file.name})")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

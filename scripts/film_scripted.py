@@ -39,8 +39,11 @@ def film(sequence: TaskSequence, video: Path, size: int, seed: int, every: int) 
                             caption(
                                 np.asarray(task.render()),
                                 task.caption + ", success" * info["success"],
+                                str(number),
                             )
-                            for task, (_, info) in zip(tasks, states, strict=True)
+                            for number, (task, (_, info)) in enumerate(
+                                zip(tasks, states, strict=True), start=1
+                            )
                         ]
                     )
                 )

@@ -1,7 +1,9 @@
 """What playing and loading a finished run need of it, as a folder to give away.
 
-python scripts/make_demo.py runs/mine hypercrl/demos/push_demo
+    python scripts/make_demo.py runs/mine hypercrl/demos/push_demo
+    python scripts/make_demo.py OUT/push_small_hnet_2.tar.gz hypercrl/demos/push_demo
 
+The second is an agent that came back from `scripts/evidence.py run --agents`.
 Kept are the configuration, the result with its records, and of the latest checkpoint the agent:
 weights, normalisers, what the method keeps of old tasks, but no replay, no moments of optimisers
 and no random states. The agent acts as before, bit for bit; training cannot go on from it.
@@ -9,8 +11,11 @@ and no random states. The agent acts as before, bit for bit; training cannot go 
 
 import argparse
 import sys
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,6 +26,25 @@ from hypercrl.base.strict_json import from_json
 from hypercrl.config.stored import read_stored
 from hypercrl.runs.lock import LOCK
 from hypercrl.runs.run_folder import LATEST, RunFolder
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """The one run, or agent alone, of a .tar.gz, in a folder that is gone behind the block.
+
+    Raises:
+        UserError: there is none in it, or more.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(f"{archive} cannot be unpacked: {error}") from error
+        configs = list(Path(folder).glob("*/config.yaml"))
+        if len(configs) != 1:
+            raise UserError(f"{archive} is to hold one run, and holds {len(configs)}.")
+        yield configs[0].parent
 
 
 def make_demo(run: Path, out: Path) -> int:
@@ -51,11 +75,13 @@ def agent_alone(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run that has ended")
+    parser.add_argument("run", type=Path, help="a run that has ended; its folder, or a .tar.gz")
     parser.add_argument("out", type=Path, help="folder to write, not there yet")
     arguments = parser.parse_args()
     try:
-        size = make_demo(arguments.run, arguments.out)
+        given = arguments.run
+        with unpacked(given) if given.is_file() else nullcontext(given) as run:
+            size = make_demo(run, arguments.out)
     except UserError as error:
         sys.exit(f"make_demo: {error}")
     print(f"{arguments.out}: {size / 1e6:.2f} MB")

@@ -16,11 +16,12 @@ tables() {
 paper|../results.md#the-papers-protocol|one GPU|25 minutes (six runs of four)
 standard|evidence.md|one GPU|5 minutes guessed, not measured
 quick|../results.md#the-quick-preset|CPU, two cores|70 minutes (ten runs of seven)
-demo|../results.md#the-demo|CPU, one thread|12 minutes (three runs of four)
+demo|../results.md#the-demo|one GPU|1 minute (three runs side by side, half a minute each)
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
-many_tasks|many_tasks.md|two GPUs, 32 cores|30 minutes (14 of 17 runs took 26)
+many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (14 of 19 runs took 26)
+film_many_tasks|many_tasks.md|one GPU, then CPU|30 minutes guessed, not measured
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
@@ -68,14 +69,21 @@ commands() { # name, folder of what is made
     standard) echo "python scripts/evidence.py run --only 'push_2000/*,door_2000/*,push/hnet/*,door/hnet/*' --out $out" ;;
     quick) echo "hypercrl bench preset=quick env=push method=hnet,finetune 'seed=range(5)' device=cpu threads=2 workers=1 out=$out/quick" ;;
     demo)
-      for seed in 0 1 2; do
-        echo "hypercrl train env=push method=hnet preset=quick device=cpu threads=1 'dynamics.hidden=[100,100]' seed=$seed run_dir=$out/demo_$seed"
-      done
-      echo "python scripts/make_demo.py $out/demo_2 $out/push_demo" ;;
+      local seeds=push_small/hnet/0,push_small/hnet/1,push_small/hnet/2
+      echo "python scripts/evidence.py --kept $out/none run --only 'push_small/*' --agents $seeds --out $out"
+      echo "python scripts/make_demo.py $out/push_small_hnet_0.tar.gz $out/push_demo" ;;
     twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
     evidence) evidence_of '*' "$out" ;;
     orders_and_widths) evidence_of 'push20_*' "$out" ;;
-    many_tasks) evidence_of 'push100/*,push100_*/*/0' "$out" 1200 ;;
+    many_tasks) evidence_of 'push100/*,push100_single/*,push100_width100_kept_beta0.5/*,push100_kept*/*/0,push100_width100/*/0' "$out" 2400 ;;
+    film_many_tasks)
+      local first=push100_hnet_1 second=push100_width100_kept_beta0.5_hnet_1 shown agents
+      shown="--out $out --size 96 --play 'tasks=[$(seq -s, 4 4 100)]'"
+      agents=push100/hnet/1,push100_width100_kept_beta0.5/hnet/1
+      echo "python scripts/evidence.py --kept $out/none run --seconds 1500 --only $agents --agents $agents --out $out"
+      echo "python scripts/film_agents.py $out/$first.tar.gz $shown \"title='As it ships, after task 100'\""
+      echo "python scripts/film_agents.py $out/$second.tar.gz $shown \"title='Wider, held, after task 100'\""
+      echo "python scripts/animate_video.py $out/$first.mp4 $out/$second.mp4 $out/push100.webp --seconds 6 --hold 3 --width 972" ;;
     inversions) evidence_of 'double_integrator/*,complex_ode/*,cartpole/*' "$out" ;;
     videos)
       local agents=push/hnet/0,push_frame/hnet/0,door/hnet/0,push20/hnet/0

@@ -23,7 +23,7 @@ from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import PlayConfig
 from hypercrl.planning.search import medians
 from hypercrl.runs.demos import find_run, is_demo
-from hypercrl.runs.video import VideoWriter, caption, tile
+from hypercrl.runs.video import VideoWriter, caption, framed, headed, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl_envs import RenderingUnavailable, Task
@@ -50,8 +50,7 @@ def play(config: DictConfig) -> None:
     experiment = open_run(
         Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
     )
-    task = experiment.index(settings.task)
-    tasks = range(len(experiment.sequence)) if settings.tiled else [task]
+    tasks = _tasks(experiment, settings)
     console = Console()
     for task in tasks:
         if instead := experiment.untrained(task):
@@ -67,6 +66,21 @@ def play(config: DictConfig) -> None:
     except RenderingUnavailable as error:
         raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
+
+
+def _tasks(experiment: Experiment, settings: PlayConfig) -> Sequence[int]:
+    """Those to play, from 0.
+
+    Raises:
+        UserError: there is no such task, none is left, or one is named twice.
+    """
+    if not settings.tiled:
+        return [experiment.index(settings.task)]
+    if settings.tasks is None:
+        return range(len(experiment.sequence))
+    if not settings.tasks or len(set(settings.tasks)) < len(settings.tasks):
+        raise UserError(f"tasks={settings.tasks} is to name one task at least, and none twice.")
+    return [experiment.index(number) for number in settings.tasks]
 
 
 def _show(settings: PlayConfig, given: set[str]) -> None:
@@ -88,6 +102,7 @@ class _Stage:
     env: Task
     agent: Agent
     label: str
+    short: str
     obs: np.ndarray = field(init=False)
     info: dict[str, Any] = field(init=False)
     total: float = 0.0
@@ -129,9 +144,12 @@ class _Stage:
         self.steps += 1
 
     def picture(self, episode: int) -> np.ndarray:
+        """Of this moment: framed where the task is solved, with as much beside it as it has room
+        for."""
         success = ", success" if self.info["success"] else ""
         text = f"{self.label}, episode {episode + 1}, step {self.steps}{success}"
-        return caption(as_picture(self.env.render(), self.env.caption), text)
+        frame = caption(as_picture(self.env.render(), self.env.caption), text, self.short)
+        return framed(frame) if self.info["success"] else frame
 
     def outcome(self) -> str:
         success = "success" if self.info["success"] else "no success"
@@ -151,7 +169,8 @@ def _stage(experiment: Experiment, settings: PlayConfig, task: int) -> _Stage:
     else:
         agent = experiment.agent(task, env, watch=settings.watch)
     agent.generator.manual_seed(settings.seed)
-    return _Stage(env, agent, f"task {task + 1}/{len(experiment.sequence)}: {env.caption}")
+    label = f"task {task + 1}/{len(experiment.sequence)}: {env.caption}"
+    return _Stage(env, agent, label, f"{task + 1}")
 
 
 def _frame_rate(stages: Sequence[_Stage]) -> float:
@@ -177,7 +196,7 @@ def _run_episodes(
             for stage in stages:
                 stage.advance(frame / rate)
             if writer is not None:
-                writer.add(tile([stage.picture(episode) for stage in stages]))
+                writer.add(_picture(stages, episode, settings.title))
             if all(stage.over for stage in stages):
                 break
         for stage in stages:
@@ -194,6 +213,15 @@ def _run_episodes(
                 soft_wrap=True,
             )
         stage.env.close()
+
+
+def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.ndarray:
+    """All tasks side by side, and above them the title with the number of those that are solved."""
+    tiles = tile([stage.picture(episode) for stage in stages])
+    if title is None:
+        return tiles
+    solved = sum(bool(stage.info["success"]) for stage in stages)
+    return headed(tiles, title, solved, len(stages))
 
 
 def search_report(searches: Sequence[Tensor]) -> str:

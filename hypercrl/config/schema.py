@@ -202,6 +202,12 @@ class PlayConfig:
     run: str = setting(help="the run's folder")
     task: int = setting(1, help="which task of the sequence, from 1")
     tiled: bool = setting(False, help="show all tasks side by side instead")
+    tasks: list[int] | None = number(
+        None,
+        least=1,
+        only_with=("tiled",),
+        help="tasks to show side by side, by their numbers from 1; null is all of them",
+    )
     realtime: bool = setting(
         False, help="at the task's control rate, with a count of the deadlines that were met"
     )
@@ -212,6 +218,11 @@ class PlayConfig:
     trust: bool = setting(False, help="import code that the run names, though a stranger wrote it")
     episodes: int = number(3, least=1, help="how many are played")
     video: str | None = setting(None, help="file to write, .mp4; null draws nothing")
+    title: str | None = setting(
+        None,
+        only_with=("video",),
+        help="words above the picture, and how many tasks are solved at that moment",
+    )
     seed: int = number(0, least=0, most=LARGEST_SEED, help="of start states and of the planner")
     device: str = setting("cpu", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     size: int = number(480, least=64, most=4096, help="width and height of a task, pixels")

@@ -1,6 +1,6 @@
 """What a method's success costs: against bytes kept and against seconds of training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,6 +18,7 @@ from hypercrl.report.style import (
     PALETTE,
     STYLE,
     WIDTH,
+    Look,
     log_scale,
     looks,
 )
@@ -25,11 +26,16 @@ from hypercrl.report.style import (
 MARKERS = "os^D"
 
 
-def trade_offs(benchmark: Benchmark) -> Figure:
+def trade_offs(benchmark: Benchmark, look: Mapping[str, Look] | None = None) -> Figure:
     """Interquartile mean of success at the end against two costs, a point for each method.
 
     Bars are 95 % bootstrap intervals over seeds × tasks. Left and up is better.
+
+    Args:
+        benchmark: the runs.
+        look: of each method, where other figures show it too; the methods' own otherwise.
     """
+    look = look or looks(tuple(benchmark.methods))
     costs: tuple[tuple[str, Callable[[Result], float], Sequence[float], Callable], ...] = (
         ("bytes kept after the last task", lambda r: r.memory_bytes[-1], OCTAVES, size),
         ("time of training", lambda r: sum(r.training_seconds), CLOCK, duration),
@@ -39,20 +45,31 @@ def trade_offs(benchmark: Benchmark) -> Figure:
         for axes, (name, cost, round_numbers, write) in zip(
             figure.subplots(1, 2, sharey=True), costs, strict=True
         ):
-            shown = _panel(axes, benchmark, cost)
+            shown = _panel(axes, benchmark, cost, look)
             log_scale(axes, shown, round_numbers, write)
             axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel(name)
         figure.axes[0].set_ylabel("success at the end (IQM)", color=INK)
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False
+        )
     return figure
 
 
-def _panel(axes: Axes, benchmark: Benchmark, cost: Callable[[Result], float]) -> list[float]:
+def _columns(labels: Sequence[str]) -> int:
+    """Of a legend as wide as the figure: seven of names of methods, fewer of longer words."""
+    return max(1, min(7, 112 // max(16, *map(len, labels)))) if labels else 1
+
+
+def _panel(
+    axes: Axes,
+    benchmark: Benchmark,
+    cost: Callable[[Result], float],
+    look: Mapping[str, Look],
+) -> list[float]:
     """Draws a point for each method; their costs."""
     shown: list[float] = []
-    look = looks(tuple(benchmark.methods))
     for index, method in enumerate(benchmark.methods):
         final = benchmark.matrices(method, "success")[:, -1]
         costs = [cost(result) for result in benchmark.results(method)]

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -12,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Pillow's own font has no superscripts; matplotlib ships one that has.
 _FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+GREEN = (46, 190, 92)
+"""Of what is solved."""
 
 
 class VideoWriter:
@@ -46,22 +49,65 @@ class VideoWriter:
             self._partial.unlink(missing_ok=True)
 
 
-def caption(frame: np.ndarray, text: str) -> np.ndarray:
+def caption(frame: np.ndarray, text: str, short: str) -> np.ndarray:
     """The frame with a text on a dark strip along its upper edge, on as many lines as it takes.
 
-    What tasks are about is mostly further down.
+    What tasks are about is mostly further down. Where the strip would hide more than a third of the
+    picture, it has `short` on it.
     """
-    width = frame.shape[1]
+    height, width = frame.shape[:2]
     size = max(11, width // 32)
-    font = ImageFont.truetype(_FONT, size)
+    font = _font(size)
     lines = _lines(text, font, width - 2 * size)
-    strip = round(size * (1.25 * len(lines) + 0.75))
+    if _strip(lines, size) > height / 3:
+        lines = [short]
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, 0, width, strip), fill=(20, 24, 32, 200))
+    draw.rectangle((0, 0, width, _strip(lines, size)), fill=(20, 24, 32, 200))
     for number, line in enumerate(lines):
         draw.text((size, size * (0.4 + 1.25 * number)), line, fill=(255, 255, 255), font=font)
     return np.asarray(image)
+
+
+def _strip(lines: Sequence[str], size: int) -> int:
+    """Height in pixels of so many lines in letters of that size, with room around them."""
+    return round(size * (1.25 * len(lines) + 0.75))
+
+
+def framed(frame: np.ndarray) -> np.ndarray:
+    """The frame with a green edge."""
+    image = Image.fromarray(frame)
+    height, width = frame.shape[:2]
+    edge = max(2, width // 48)
+    ImageDraw.Draw(image).rectangle((0, 0, width - 1, height - 1), outline=GREEN, width=edge)
+    return np.asarray(image)
+
+
+def headed(frame: np.ndarray, title: str, solved: int, of: int) -> np.ndarray:
+    """The frame below a dark strip with the title at the left, and how many of how many are solved
+    at the right of it, or below it where it is too long; as high whatever their number."""
+    width = frame.shape[1]
+    size = max(11, width // 24)
+    lines = _lines(title, _font(size), width - size)
+    longest = f"{title}  {of} of {of} solved"
+    beside = len(lines) == 1 and _font(size).getlength(longest) < width - size
+    count = f"{solved} of {of} solved"
+    lines = lines if beside else [*lines, count]
+    height = _strip(lines, size) // 2 * 2  # of even height, as films are
+    strip = Image.new("RGB", (width, height), (20, 24, 32))
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        place = size // 2, size * (0.4 + 1.25 * number)
+        draw.text(place, line, fill=(255, 255, 255), font=_font(size))
+    if beside:
+        place = width - size // 2, size * 0.4
+        draw.text(place, count, fill=(255, 255, 255), font=_font(size), anchor="ra")
+    return np.concatenate([np.asarray(strip), frame])
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(_FONT, size)
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:

@@ -4,6 +4,9 @@ import hashlib
 import json
 import re
 import shutil
+import sys
+import tarfile
+from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
@@ -19,6 +22,7 @@ from hypercrl.runs.demos import DEMOS, demo_names
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.open_run import open_run
 from hypercrl_envs.blocks import BlockTask
+from scripts.make_demo import main as make_demo_as_a_script
 from scripts.make_demo import make_demo
 
 DEMO = "push_demo"
@@ -75,6 +79,20 @@ def test_the_demo_is_small_and_names_no_code():
     # Nothing that would need trust, of which there is none on the machine of another user.
     config = read_stored(DEMOS / DEMO / "config.yaml", trust=False)
     assert ":" not in json.dumps(config, separators=("", ""))
+
+
+def test_the_demo_is_a_run_of_the_evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    from evidence_grid import EvidenceCell
+    from evidence_records import FOLDER, packed, read_lines
+
+    header, *records = read_lines(FOLDER / "push_small.jsonl")
+    seed = read_stored(DEMOS / DEMO / "config.yaml", trust=False)["seed"]
+    cell = EvidenceCell("push_small", "hnet", seed)
+    (kept,) = (record for record in records if record["cell"] == cell.name)
+    shipped = packed(cell, DEMOS / DEMO, kept["git"])
+    assert shipped == {**kept, "settings": {**header["settings"], **kept["settings"]}}
+    assert shipped["success"][-1] == [1.0, 1.0, 1.0]
 
 
 def test_the_demo_plays_all_its_tasks_to_success_and_films_them(tmp_path, capsys):
@@ -163,6 +181,25 @@ def test_an_agent_alone_acts_as_the_run_it_was_made_of_bit_for_bit(trained, tmp_
     full, slim = (method.state_dict() for method in methods)
     assert full.keys() == slim.keys()
     assert all(torch.equal(full[name], slim[name]) for name in full)
+
+
+def test_an_agent_that_came_back_as_an_archive_becomes_a_demo(tmp_path, monkeypatch):
+    with tarfile.open("agent.tar.gz", "w:gz") as tar:
+        tar.add(DEMOS / DEMO, "push_small_hnet_0")
+    monkeypatch.setattr(sys, "argv", ["make_demo.py", "agent.tar.gz", "mine"])
+    make_demo_as_a_script()
+    mine, shipped = contents(tmp_path / "mine"), contents(DEMOS / DEMO)
+    assert mine.keys() == shipped.keys()
+    written = {path for path in mine if mine[path] == shipped[path]}
+    assert written >= {Path("result.json"), Path("metrics.jsonl")}  # others are written anew
+    agents = [hypercrl.load(name, task=3, seed=0) for name in (tmp_path / "mine", DEMO)]
+    obs, _ = agents[0].make_env().reset(seed=0)
+    mine_acts, shipped_acts = (agent.act(obs) for agent in agents)
+    np.testing.assert_array_equal(mine_acts, shipped_acts)
+    with tarfile.open("agent.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(SystemExit, match="is to hold one run, and holds 0"):
+        make_demo_as_a_script()
 
 
 @pytest.mark.parametrize("trained", ["hnet"], indirect=True)

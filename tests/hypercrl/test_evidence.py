@@ -253,7 +253,6 @@ def learned(tasks, late=1.0):
 
 
 def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch):
-    import evidence_figures
     import evidence_page
 
     monkeypatch.setattr(evidence_page, "FIRST", ("hnet", "single"))
@@ -297,10 +296,64 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     assert evidence_page._held(-0.04, -0.03, sign=-1) == "**0.04**"
     for figure in ("push_costs", "overview"):
         assert (tmp_path / "images" / f"evidence_{figure}.png").stat().st_size > 1000
-    seen = evidence_figures.on_seen(
-        np.array([[np.nan] * 3, [1, 0, np.nan], [0.5, np.nan, 0], [0, 1, 1]])
-    )
-    np.testing.assert_allclose(seen, [1.0, 0.5, 2 / 3])
+
+
+def test_of_a_sample_of_old_tasks_success_on_all_is_reckoned(evidence):
+    """The newest task, which is always evaluated, counts as one of all that are learned."""
+    from evidence_figures import on_seen
+
+    nan = np.nan
+    seen = on_seen(np.array([[nan] * 3, [1, 0, nan], [0.5, 1, 0], [0, nan, 1]]))
+    np.testing.assert_allclose(seen, [1.0, 0.75, 1 / 3])
+
+
+def test_long_curves_are_drawn_by_tenths(evidence):
+    from evidence_figures import tenths
+
+    stages, means = tenths(np.arange(100.0)[None])
+    np.testing.assert_allclose(stages, 5.5 + 10 * np.arange(10))
+    np.testing.assert_allclose(means, [4.5 + 10 * np.arange(10)])
+    stages, means = tenths(np.array([[1.0, 2.0]]))
+    np.testing.assert_array_equal(stages, [1, 2])
+    np.testing.assert_array_equal(means, [[1.0, 2.0]])
+
+
+def test_of_many_tasks_variants_with_three_seeds_stand_beside_the_methods(evidence, tmp_path):
+    import evidence_capacity
+    import evidence_page
+
+    more = {"plasticity": {evidence_capacity.RANK: [float(j) for j in range(100)]}}
+    names = [f"push100/hnet/{seed}" for seed in range(3)]
+    names += [f"push100_width100_kept_beta0.5/hnet/{seed}" for seed in range(3)]
+    names += ["push100_kept/hnet/0", "push100_single/single/0"]
+    errors = [[1.0] * 100] * 101
+    records = {n: kept_record(n, learned(100, 0.5 * ("width" in n)), errors, **more) for n in names}
+    del records["push100_single/single/0"]["plasticity"]
+    by = {n.split("/")[0]: [] for n in names}
+    for name, record in records.items():
+        by[name.split("/")[0]].append(record)
+    benchmarks = {name: evidence_page.benchmark_of(name, mine) for name, mine in by.items()}
+    wide = "hnet, width 100, targets kept, β 0.5"
+    assert list(evidence_page.with_variants("push100", benchmarks).methods) == ["hnet", wide]
+    labelled = evidence_capacity.by_label("push100", by)
+    assert list(labelled) == ["hnet", "hnet, targets kept", wide, "single"]
+    page = tmp_path / "many_tasks.md"
+    page.write_text(f"before\n{evidence_capacity.BEGIN}old\n{evidence_capacity.END} after\n")
+    evidence_capacity.write_table(page, labelled)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(" after\n")
+    assert "old" not in text
+    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in text.splitlines()[4:-2]}
+    assert rows[wide][:3] == [" 3 ", " 0.99 [0.99, 0.99] ", " 0.98 1.00 1.00 1.00 "]
+    assert rows["single"][:2] == [" 1 ", " 0.99 "]
+    assert rows["hnet"][7] == " 99 of 50 "
+    assert rows[wide][7] == " 99 of 100 "
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="has no <!-- made by"):
+        evidence_capacity.write_table(page, labelled)
+    (*_, last) = evidence_capacity.capacity(labelled).axes[1].get_lines()
+    assert last.get_ydata()[0] == pytest.approx(0.95)
 
 
 def test_what_was_never_learned_is_not_called_forgotten(evidence):

@@ -160,10 +160,19 @@ def test_targets_are_what_is_written_now_or_what_was_when_a_task_ended():
         torch.testing.assert_close(method.targets, held, rtol=0, atol=1e-6)
 
 
-def test_more_tasks_than_a_hypernetwork_is_wide_are_cautioned_against():
-    narrow = make("hnet", hidden=[50, 8])
-    assert narrow.caution(8) is None
-    assert "9 tasks and method.hidden=[50, 8]" in (narrow.caution(9) or "")
+def test_more_tasks_than_a_hypernetwork_holds_are_cautioned_against():
+    """As measured: half as many as it is wide, and with kept targets and a firm hold as many."""
+    narrow = make("hnet", hidden=[50, 8], beta=0.05)
+    assert narrow.caution(4) is None
+    assert "forgets some of 5 tasks. Give method.targets=kept method.beta=0.5 for" in (
+        narrow.caution(5) or ""
+    )
+    assert "method.hidden=[9,9] method.targets=kept method.beta=0.5" in (narrow.caution(9) or "")
+    held = make("hnet", hidden=[50, 8], targets="kept", beta=0.5)
+    assert held.caution(8) is None
+    assert "Give method.hidden=[9,9] for" in (held.caution(9) or "")
+    weak = make("hnet", hidden=[50, 8], beta=0.05, targets="kept")
+    assert "Give method.beta=0.5 for" in (weak.caution(8) or "")
     assert make("chunked_hnet").caution(1000) is None
     assert make("single").caution(1000) is None
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hypercrl.cli import main
-from hypercrl.runs.video import caption, tile
+from hypercrl.runs.video import GREEN, caption, framed, headed, tile
+from hypercrl_envs.cheetah import CheetahTask
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
@@ -62,6 +63,52 @@ def test_one_task_and_all_of_them_are_not_shown_at_once(run, capsys):
     assert "tiled=true shows all tasks and task= one of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["tiled=true", "tasks=[1,3]"], "task=3: this run has the tasks 1 to 2"),
+        (["tiled=true", "tasks=[2,2]"], "tasks=[2, 2] is to name one task at least, and"),
+        (["tiled=true", "tasks=[]"], "tasks=[] is to name one task at least"),
+        (["tasks=[1,2]"], "tasks has no effect with tiled=false"),
+        (["title=all"], "title has no effect with video=null"),
+    ],
+)
+def test_tasks_to_show_are_those_of_the_run(run, capsys, settings, message):
+    with pytest.raises(SystemExit) as ended:
+        main(["play", f"run={run}", *settings])
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_some_tasks_are_shown_in_the_order_given_below_a_title(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(CheetahTask, "max_episode_steps", 20)
+    video = tmp_path / "out.mp4"
+    shown = ["tiled=true", "tasks=[2,1]", "size=64", "title=Both of them", f"video={video}"]
+    main(["play", f"run={run}", "episodes=1", *shown])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == ["2/2:", "1/2:"]
+    height, width = imageio.imread(video).shape[1:3]
+    assert (height > 64, width) == (True, 2 * 64)
+
+
+def test_what_is_solved_is_framed_and_counted():
+    black = np.zeros((30, 200, 3), np.uint8)
+    green = framed(black)
+    assert (green[0] == GREEN).all()
+    assert (green[:, -1] == GREEN).all()
+    np.testing.assert_array_equal(green[4:-4, 4:-4], black[4:-4, 4:-4])
+    beside, below = (headed(black, title, 1, 2) for title in ("A", "A " * 40))
+    assert below.shape[0] > beside.shape[0] > 30
+    assert beside.shape[0] % 2 == below.shape[0] % 2 == 0
+    np.testing.assert_array_equal(beside[-30:], black)
+    strip = beside[:-30].max(axis=2)
+    for letters in range(30):  # as high, however many are solved
+        few, many = (headed(black, "A" * letters, solved, 25) for solved in (1, 25))
+        assert few.shape == many.shape
+    assert (strip[:, :20] > 128).any()
+    assert (strip[:, -20:] > 128).any()
+
+
 @pytest.mark.parametrize(("task", "unit"), [("{task: push}", " m"), (MEASURED, "")])
 def test_a_distance_has_the_unit_of_its_task(tmp_path, capsys, task, unit):
     short = ["protocol.planned_steps=0", "protocol.final_episodes=1", "dynamics.hidden=[8]"]
@@ -95,11 +142,11 @@ def test_tiles_are_a_row_or_about_a_square(count, rows, columns):
 
 
 def test_letters_of_a_long_caption_stay_as_large_as_those_of_a_short_one():
-    frame = np.zeros((240, 160, 3), np.uint8)
+    frame = np.zeros((480, 160, 3), np.uint8)
 
     def heights(text: str) -> list[int]:
         """Of its lines, in pixels."""
-        ink = caption(frame, text).max(axis=(1, 2)) > 128
+        ink = caption(frame, text, "").max(axis=(1, 2)) > 128
         edges = np.flatnonzero(np.diff(np.concatenate([[0], ink, [0]])))
         return (edges[1::2] - edges[::2]).tolist()
 
@@ -107,3 +154,10 @@ def test_letters_of_a_long_caption_stay_as_large_as_those_of_a_short_one():
     long = heights(" ".join(["Task, by"] * 10))
     assert (len(short), len(long) > 2) == (1, True)
     assert set(long) == set(short)
+
+
+def test_a_caption_that_would_hide_the_picture_gives_way_to_the_short_one():
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    long = caption(frame, "Task, by and by " * 10, "7")
+    np.testing.assert_array_equal(long, caption(frame, "7", "7"))
+    np.testing.assert_array_equal(long[24:], frame[24:])
