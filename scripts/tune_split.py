@@ -42,7 +42,7 @@ LAUNCHES = {  # of which kernel: values at once, warps, stages, registers
         (32, 4, 1, None), (32, 4, 2, None), (32, 4, 1, 168),
     ],
     "gradients": [
-        (64, 8, 1, None), (64, 8, 2, None), (64, 8, 3, None), (32, 8, 1, None), (32, 8, 2, None),
+        (64, 8, 1, None), (64, 8, 2, None), (32, 8, 1, None), (32, 8, 2, None),
         (64, 8, 1, 128), (32, 8, 2, 128), (128, 8, 1, None), (64, 4, 1, None),
     ],
 }  # fmt: skip

@@ -105,7 +105,7 @@ def delta_forward_kernel(
             tl.store(states + index * KEYS * VALUES + place, old, mask=in_state)
         scores, alike = _pairs(queries, keys, gate, t, LEVELS, DOT, SOLVE)
         lower = strength[:, None] * alike
-        rest = inverse_of(lower, t, CHUNK, False, INVERT)
+        rest = inverse_of(lower, t, CHUNK, INVERT)
         since = _decay(t[:, None] >= t[None, :], gate, DOT)
         until = _decay(t[:, None] < t[None, :], gate, DOT)
         seen = tl.dot((keys * since).to(dtype), old, input_precision=DOT)

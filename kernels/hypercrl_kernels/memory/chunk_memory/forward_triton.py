@@ -106,7 +106,7 @@ def forward_kernel(
         if ERROR >= 2:
             lower = tl.dot(keys, tl.trans(keys), input_precision=SOLVE) * predict
             lower *= strength[:, None]
-            rest = inverse_of(lower, t, CHUNK, False, INVERT)
+            rest = inverse_of(lower, t, CHUNK, INVERT)
 
         right = right.to(tl.float32)
         out = tl.zeros([CHUNK, BLOCK], tl.float32)

@@ -44,7 +44,6 @@ def gradients_kernel(
     WIDTH: tl.constexpr,
     VALUES: tl.constexpr,
     BLOCK: tl.constexpr,  # of values, taken at once
-    ONCE: tl.constexpr,  # all products with values in one loop, else those of states read again
     CHUNK: tl.constexpr,
     DECAY: tl.constexpr,
     STRENGTH: tl.constexpr,
@@ -74,15 +73,9 @@ def gradients_kernel(
     state = index * KEYS * VALUES
 
     # Through what is read and what is predicted inside the chunk.
-    if ONCE:
-        keys = tl.load(k + first * KEYS + by_key, mask=in_keys, other=0.0)
-        queries = tl.load(q + first * KEYS + by_key, mask=in_keys, other=0.0)
     written = tl.zeros([CHUNK, CHUNK], tl.float32)
     corrected = written
     from_start = tl.zeros([CHUNK, WIDTH], tl.float32)
-    to_end = from_start
-    predicts = from_start
-    fades = tl.zeros([WIDTH], tl.float32)
     for v in tl.range(0, VALUES, BLOCK):
         mask = inside[:, None] & (v + value < VALUES)[None, :]
         in_state = (unit < KEYS)[:, None] & (v + value < VALUES)[None, :]
@@ -93,19 +86,12 @@ def gradients_kernel(
         written = tl.dot(d_out, tl.trans(error), acc=written, input_precision=DOT)
         corrected = tl.dot(d_value, tl.trans(error), acc=corrected, input_precision=DOT)
         from_start = tl.dot(d_out, tl.trans(memory), acc=from_start, input_precision=DOT)
-        if ONCE:
-            later = tl.load(d_states + state + v + by_state, mask=in_state, other=0.0)
-            predicts = tl.dot(d_value, tl.trans(memory), acc=predicts, input_precision=DOT)
-            to_end = tl.dot(error, tl.trans(later), acc=to_end, input_precision=DOT)
-            if DECAY:
-                fades += tl.sum(memory.to(tl.float32) * later, 1)
     high, before, a, r, c, last, strength = rows_of(
         sums, beta, index * CHUNK, first + i * HEADS, i, inside,
         CHUNK, DECAY, STRENGTH, BEFORE,
     )  # fmt: skip
-    if not ONCE:
-        keys = tl.load(k + first * KEYS + by_key, mask=in_keys, other=0.0)
-        queries = tl.load(q + first * KEYS + by_key, mask=in_keys, other=0.0)
+    keys = tl.load(k + first * KEYS + by_key, mask=in_keys, other=0.0)
+    queries = tl.load(q + first * KEYS + by_key, mask=in_keys, other=0.0)
     now = i[:, None] >= i[None, :]
     earlier = i[:, None] > i[None, :]
     if DECAY:
@@ -132,7 +118,10 @@ def gradients_kernel(
     d_keys += tl.dot(alike, keys, input_precision=DOT)
 
     # Through the memories at the chunk's two ends.
-    for v in tl.range(0, 0 if ONCE else VALUES, BLOCK):
+    to_end = tl.zeros([CHUNK, WIDTH], tl.float32)
+    predicts = tl.zeros([CHUNK, WIDTH], tl.float32)
+    fades = tl.zeros([WIDTH], tl.float32)
+    for v in tl.range(0, VALUES, BLOCK):
         mask = inside[:, None] & (v + value < VALUES)[None, :]
         in_state = (unit < KEYS)[:, None] & (v + value < VALUES)[None, :]
         error = tl.load(errors + row + v + by_value, mask=mask, other=0.0)

@@ -11,34 +11,29 @@ from hypercrl_kernels.memory.chunks_triton import sums as sums_of
 
 
 @triton.jit
-def _doubled(block, inverse, unit, ADDS: tl.constexpr, DOT: tl.constexpr):
+def _doubled(block, inverse, unit, DOT: tl.constexpr):
     """Newton's 2T − T (T + lower T): of inverted blocks of n rows, those of 2n.
 
     For bfloat16 it takes products of float16, whose mantissa is that of TF32, and writes it T − T
     (T + lower T − I): what is rounded then is T, exactly as the difference sees it, and the
-    difference, which is small, where else it is something near I. With ADDS it is the same as
-    T + T (I − T − lower T), so that the product adds to T.
+    difference, which is small, where else it is something near I.
     """
     if DOT == "tf32x3":
         once = tl.dot(block, inverse, acc=inverse, input_precision=DOT)
         return 2.0 * inverse - tl.dot(inverse, once, input_precision=DOT)
     half = inverse.to(tl.float16)
     inverse = half.to(tl.float32)
-    if ADDS:
-        short = tl.dot((-block).to(tl.float16), half, acc=unit - inverse).to(tl.float16)
-        return tl.dot(half, short, acc=inverse)
     beyond = tl.dot(block.to(tl.float16), half, acc=inverse - unit).to(tl.float16)
     return inverse - tl.dot(half, beyond)
 
 
 @triton.jit
-def inverse_of(lower, t, CHUNK: tl.constexpr, ADDS: tl.constexpr, DOT: tl.constexpr):
+def inverse_of(lower, t, CHUNK: tl.constexpr, DOT: tl.constexpr):
     """T = (I + lower)⁻¹: first the blocks of 16 rows on its diagonal, as a batch, then all of it.
 
     Each begins with inverted blocks of n rows and doubles them. That is as exact as forward
     substitution as long as it doubles no more than three times; begun with single rows it is the
-    Neumann series, which loses all digits where keys are correlated. ADDS is for the doublings of
-    all of it; with it the kernel of all chunks spills nothing.
+    Neumann series, which loses all digits where keys are correlated.
     """
     BLOCKS: tl.constexpr = CHUNK // 16
     step = tl.reshape(t, [BLOCKS, 16])
@@ -50,11 +45,11 @@ def inverse_of(lower, t, CHUNK: tl.constexpr, ADDS: tl.constexpr, DOT: tl.conste
     unit = tl.where(row == column, 1.0, 0.0)
     inverse = unit - tl.where((row > column) & ((row ^ column) == 1), block, 0.0)
     for _ in tl.static_range(3):
-        inverse = _doubled(block, inverse, unit, False, DOT)
+        inverse = _doubled(block, inverse, unit, DOT)
     inverse = tl.reshape(tl.where(own, inverse[:, :, None, :], 0.0), [CHUNK, CHUNK])
     unit = tl.where(t[:, None] == t[None, :], 1.0, 0.0)
     for _ in tl.static_range((BLOCKS >= 2) + (BLOCKS >= 4)):
-        inverse = _doubled(lower, inverse, unit, ADDS, DOT)
+        inverse = _doubled(lower, inverse, unit, DOT)
     return inverse
 
 
@@ -95,9 +90,8 @@ def inverse_kernel(
     by_key = i[:, None] * (HEADS * KEYS) + unit[None, :]
     mask = inside[:, None] & (unit < KEYS)[None, :]
     keys = tl.load(k + first * KEYS + by_key, mask=mask, other=0.0)
+    lower = tl.dot(keys, tl.trans(keys), input_precision=DOT)
     earlier = i[:, None] > i[None, :]
-    if STRENGTH:
-        strength = tl.load(beta + first + i * HEADS, mask=inside, other=0.0).to(tl.float32)
     if DECAY:
         gate = log_gates(log_decay + first + i * HEADS, inside).to(tl.float32)
         high, low = sums_of(gate)
@@ -106,13 +100,11 @@ def inverse_kernel(
         if BEFORE:
             gate = log_gates(log_decay + first + (i - 1) * HEADS, inside & (i > 0))
             before, low_before = sums_of(gate.to(tl.float32))
-    lower = tl.dot(keys, tl.trans(keys), input_precision=DOT)  # two barriers fewer than before sums
-    if DECAY:
         lower *= decays(before, low_before, high, low, earlier, DOT == "tf32x3")
     else:
         lower = tl.where(earlier, lower, 0.0)
     if STRENGTH:
-        lower *= strength[None, :]
-    found = inverse_of(lower, i, CHUNK, True, INVERT)
+        lower *= tl.load(beta + first + i * HEADS, mask=inside, other=0.0).to(tl.float32)[None, :]
+    found = inverse_of(lower, i, CHUNK, INVERT)
     square = i[:, None] * CHUNK + i[None, :]
     tl.store(inverse + index * (CHUNK * CHUNK) + square, found.to(inverse.dtype.element_ty))

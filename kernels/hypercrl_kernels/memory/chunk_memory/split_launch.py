@@ -26,15 +26,13 @@ BEFORE, AFTER = 2, 3  # decay, an error's place in `Error`
 
 @dataclass(frozen=True)
 class Split:
-    """Launches of the four kernels, for keys and values of a head up to `widest`; `once` makes the
-    gradients in one loop over values, whose stages then are loads under way at once."""
+    """Launches of the four kernels, for keys and values of a head up to `widest`."""
 
     widest: int
     inverse: Launch
     walk: Launch
     walk_back: Launch
     gradients: Launch
-    once: bool = False
 
 
 SPLITS = (  # the first that is wide enough; the fastest on an H200 by scripts/tune_split.py
@@ -50,8 +48,7 @@ SPLITS = (  # the first that is wide enough; the fastest on an H200 by scripts/t
         inverse=Launch(CHUNK, 4, registers=128),
         walk=Launch(CHUNK, 4, stages=2, block=64),
         walk_back=Launch(CHUNK, 4, stages=2, block=64),
-        gradients=Launch(CHUNK, 8, stages=3, block=64),
-        once=True,
+        gradients=Launch(CHUNK, 8, block=64),
     ),
 )
 NARROW = 32  # heads up to here were not timed so
@@ -155,11 +152,10 @@ def prepare_backward(p: Problem, split: Split, ends: bool) -> tuple[PreparedKern
     chunks = (p.slots(CHUNK) * p.heads,)
     walks = (blocks(p.values, block), p.segments * p.heads)
     taken = min(split.gradients.block or p.values, padded(p.values))
-    rest = {"BLOCK": taken, "ONCE": split.once}
     back = constants | {"BLOCK": block, "ENDS": ends}
     return (
         _prepared(walk_back_kernel, walks, back, split.walk_back),
-        _prepared(gradients_kernel, chunks, constants | rest, split.gradients),
+        _prepared(gradients_kernel, chunks, constants | {"BLOCK": taken}, split.gradients),
     )
 
 
