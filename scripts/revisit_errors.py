@@ -1,13 +1,14 @@
 """What tells a known task from a new one? Errors of known models, by which of them acts.
 
-    python scripts/revisit_errors.py RUN [--checkpoint NAME] [--episodes 6]
+    python scripts/revisit_errors.py RUN [--checkpoint NAME] [--episodes 6] [--quiet]
 
 RUN has learned three tasks or more with labels given. In each of the first three, in turn, the
-model of each of them acts, with the exploration of planned steps, and every step is predicted by
-all three. An episode's statistic is that of one model, over its mean in the episodes in which it
-acted in its own task: the squared error, its root, its logarithm, or capped at three times that
-mean, as means over the steps; the squared error of every dimension over its own mean, or through
-the inverse of all dimensions' covariance; or relative to the predicted motion.
+model of each of them acts, with the exploration of planned steps, or with --quiet without any as in
+a hearing, and every step is predicted by all three. An episode's statistic is that of one model,
+over its mean in the episodes in which it acted in its own task: the squared error, its root, its
+logarithm, or capped at three times that mean, as means over the steps; the squared error of every
+dimension over its own mean, or through the inverse of all dimensions' covariance; relative to the
+predicted motion; or the squared error after several steps without looking, with the actions taken.
 
 Shown is the probability that an episode of a wrong model has a larger one than an episode of a
 right one (0.5: it says nothing, 1: a threshold separates them). *In doubt*, where a wrong model
@@ -35,6 +36,7 @@ from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 
 TASKS = 3
+WITHOUT_LOOKING = (2, 3, 5, 7, 10)
 
 
 class Episodes(NamedTuple):
@@ -43,10 +45,12 @@ class Episodes(NamedTuple):
     Attributes:
         errors: [TASKS, T, E, O], of each model, in units of a step's change.
         motions: [TASKS, T, E], mean squares of the motions that they predicted.
+        lasting: by number of steps without looking, [TASKS, T − steps + 1, E], squared errors.
     """
 
     errors: Tensor
     motions: Tensor
+    lasting: dict[int, Tensor]
 
 
 Recorded = dict[tuple[int, int], Episodes]
@@ -88,11 +92,17 @@ STATISTICS: dict[str, Statistic] = {
     "by dimension": _by_dimension,
     "by covariance": _by_covariance,
     "by motion": _by_motion,
+    **{
+        f"after {steps} steps": lambda of, model, _, steps=steps: of.lasting[steps][model]
+        for steps in WITHOUT_LOOKING
+    },
 }
 
 
 @torch.no_grad()
-def recorded(experiment: Experiment, task: int, acting: int, episodes: int) -> Episodes:
+def recorded(
+    experiment: Experiment, task: int, acting: int, episodes: int, *, quiet: bool
+) -> Episodes:
     """The episodes of a task in which the model of another one, or its own, acts."""
     config, model = experiment.config, experiment.model
     scale = model.target_normaliser.scale
@@ -108,8 +118,10 @@ def recorded(experiment: Experiment, task: int, acting: int, episodes: int) -> E
     for robot in range(episodes):
         noise.reset(robot)
     errors, motions = [], []
+    path, taken = [obs], []
+    std = 0.0 if quiet else config.exploration.planned_std
     for _ in range(experiment.sequence.episode_steps[task]):
-        actions = agent.act(obs) + config.exploration.planned_std * noise.step()
+        actions = agent.act(obs) + std * noise.step()
         actions = actions.clamp(-1, 1)
         stepped = [robot.step(a.numpy())[0] for robot, a in zip(robots, actions, strict=True)]
         after = torch.from_numpy(np.stack(stepped))
@@ -117,9 +129,24 @@ def recorded(experiment: Experiment, task: int, acting: int, episodes: int) -> E
         errors.append(torch.stack([(state - after) / scale for state in expected]))
         motions.append(torch.stack([((s - obs) / scale).square().mean(-1) for s in expected]))
         obs = after
+        path.append(obs)
+        taken.append(actions)
     for robot in robots:
         robot.close()
-    return Episodes(torch.stack(errors, 1), torch.stack(motions, 1))
+    states, acts = torch.stack(path), torch.stack(taken)
+    lasting = {
+        steps: torch.stack([_lasting(belief, states, acts, steps, scale) for belief in told])
+        for steps in WITHOUT_LOOKING
+    }
+    return Episodes(torch.stack(errors, 1), torch.stack(motions, 1), lasting)
+
+
+def _lasting(belief: Told, states: Tensor, acts: Tensor, steps: int, scale: Tensor) -> Tensor:
+    """[T − steps + 1, E] from states [T + 1, E, O] and acts [T, E, A]."""
+    windows = acts.unfold(0, steps, 1).movedim(-1, 2)
+    starts = states[: len(windows)]
+    found = belief.predict(starts.flatten(0, 1), windows.flatten(0, 1))[:, -1].view(starts.shape)
+    return ((found - states[steps:]) / scale).square().mean(-1)
 
 
 class Separation(NamedTuple):
@@ -166,12 +193,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run, or push_demo")
     parser.add_argument("--checkpoint", default="latest")
     parser.add_argument("--episodes", type=int, default=6, help="of each task with each model")
+    parser.add_argument("--quiet", action="store_true", help="without exploration")
     given = parser.parse_args()
     torch.set_num_threads(1)
     experiment = open_run(given.run, "cpu", given.checkpoint)
     pairs = [(task, acting) for task in range(TASKS) for acting in range(TASKS)]
     all_of = {
-        pair: recorded(experiment, *pair, given.episodes)
+        pair: recorded(experiment, *pair, given.episodes, quiet=given.quiet)
         for pair in track(pairs, "episodes", transient=True)
     }
     table = Table(title=f"{given.run.name}, {given.episodes} episodes of each task and model")
