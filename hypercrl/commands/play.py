@@ -42,6 +42,11 @@ def play(config: DictConfig) -> None:
         raise UserError("tiled=true shows all tasks and task= one of them: leave one of these out.")
     if is_demo(find_run(Path(settings.run))):
         _show(settings, given)
+    if settings.video is None and (drawn := sorted(given & {"camera", "size"})):
+        raise UserError(
+            f"{drawn[0]}= is of the pictures of a video, and none is drawn: give video=out.mp4 "
+            "beside it, or leave it out."
+        )
     video = Path(settings.video) if settings.video else None
     if video and video.exists():
         raise UserError(f"{video} exists already and is left as it is; name another video.")

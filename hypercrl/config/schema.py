@@ -154,7 +154,10 @@ class TrainConfig:
         help="noise; deviations are in units of half the action range",
     )
     protocol: ProtocolConfig = group(
-        ProtocolConfig, help="what every method is given alike; counts are per task"
+        ProtocolConfig,
+        only_with=LEARNED,
+        but=("num_tasks", "order", "final_episodes"),
+        help="what every method is given alike; counts are per task",
     )
     replay: ReplayConfig = group(
         ReplayConfig, only_with=LEARNED, help="what the replay begins with"
@@ -173,11 +176,13 @@ class TrainConfig:
         None,
         least=1,
         most=1024,
+        only_with=LEARNED,
         help="processes that step robots; "
         "null: on a GPU as cores and memory allow, at most 16, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],
+        only_with=LEARNED,
         help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
     )
     run_dir: str | None = setting(
@@ -249,7 +254,11 @@ class ExportConfig:
     )
     checkpoint: str = setting("latest", help="name of a checkpoint of the run")
     seed: int = number(
-        0, least=0, only_with=PLAYED, help="of the start states and the planner's noise"
+        0,
+        least=0,
+        most=LARGEST_SEED,
+        only_with=PLAYED,
+        help="of the start states and the planner's noise",
     )
 
 

@@ -260,6 +260,29 @@ def test_a_setting_that_has_an_effect_is_taken(words):
 
 
 @pytest.mark.parametrize(
+    "word",
+    [
+        "protocol.updates=7",
+        "protocol={final_episodes: 1, robots: 2}",
+        "simulators=2",
+        "logger=[]",
+        "planner.watch=true",
+        "planner.precision=ieee",
+    ],
+)
+def test_what_is_of_learning_is_refused_beside_the_oracle(word, tmp_path, capsys):
+    oracle = ("planner.dynamics=simulator", f"run_dir={tmp_path / 'run'}", word)
+    says = message(capsys, "train", *oracle)
+    assert "has no effect with planner.dynamics=simulator: give planner.dynamics=model" in says
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oracle_is_told_its_tasks_and_episodes():
+    of_tasks = ("protocol.num_tasks=2", "protocol.order=[2,1]", "protocol={final_episodes: 3}")
+    composed("train", ["planner.dynamics=simulator", *of_tasks])
+
+
+@pytest.mark.parametrize(
     ("word", "says"),
     [
         ("workers=nan", "workers is a whole number, not 'nan'."),

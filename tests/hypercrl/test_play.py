@@ -55,6 +55,15 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     assert reacher.endswith(", no success")
 
 
+@pytest.mark.parametrize("word", ["size=200", "camera=top"])
+def test_what_is_of_pictures_needs_a_video(run, capsys, word):
+    with pytest.raises(SystemExit) as end:
+        main(["play", f"run={run}", "episodes=1", word])
+    assert end.value.code == 2
+    said = f"{word.partition('=')[0]}= is of the pictures of a video, and none is drawn: give video"
+    assert said in capsys.readouterr().err
+
+
 def test_one_task_and_all_of_them_are_not_shown_at_once(run, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["play", f"run={run}", "tiled=true", "task=2"])
