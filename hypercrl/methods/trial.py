@@ -124,7 +124,8 @@ def _first_difference(one: Any, other: Any, name: str = "") -> str | None:
         pairs = [(one[key], other[key], str(key)) for key in one]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(*pair, name) for pair in zip(one, other, strict=True)]
+    elif isinstance(one, Tensor) and isinstance(other, Tensor):
+        return None if torch.equal(one, other) else name
     else:
-        tensors = isinstance(one, Tensor) and isinstance(other, Tensor)
-        return None if (torch.equal(one, other) if tensors else one == other) else name
+        return None if one == other else name
     return next((found for pair in pairs if (found := _first_difference(*pair)) is not None), None)

@@ -1,6 +1,7 @@
 """How the program is called, and the override strings it builds and reads."""
 
 import errno
+import json
 import shlex
 import subprocess
 import sys
@@ -462,3 +463,25 @@ def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):
     assert "…" not in said
     for header in ("#", "task", "id", "reward", "distance", "solved_within"):
         assert f" {header} " in said
+
+
+def test_a_parameter_that_a_sequence_leaves_out_is_added_by_a_plus(tmp_path, capsys):
+    word = "env.tasks.1.frame=90"
+    says = message(capsys, "train", *TINY, "env=push", word, f"run_dir={tmp_path / 'run'}")
+    assert "task 2 of the sequence is given no frame" in says
+    assert "add it, +env.tasks.1.frame=…" in says
+    assert composed("train", [*TINY, "env=push", f"+{word}"]).env.tasks[1].frame == 90
+
+
+def test_tasks_of_many_parameters_are_listed_one_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs/env").mkdir(parents=True)
+    tasks = [{"task": "gym", "id": "Hopper-v5", "reward": "m:r" * 18, "options": {"a b": [True]}}]
+    (tmp_path / "configs/env/mine.yaml").write_text(json.dumps({"tasks": tasks}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["tasks", "mine", "push"])
+    shown = capsys.readouterr().out
+    for line in ("id: Hopper-v5", "reward: " + "m:r" * 18, 'options: {"a b": [true]}'):
+        assert f"│ {line} " in shown
+    assert "┃ densities  ┃" in shown
+    assert max(map(len, shown.splitlines())) <= 80

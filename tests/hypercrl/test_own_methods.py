@@ -50,6 +50,7 @@ class Counts(Plain):
 
     def _protect(self, size: int) -> Tensor | None:
         for parameter in self._trained():
+            assert parameter.grad is not None
             parameter.grad /= 1 + self.seen
 
 
@@ -57,6 +58,7 @@ class Draws(Plain):
     """Rehearses by numbers from elsewhere than its generators."""
 
     def _protect(self, size: int) -> Tensor | None:
+        assert self.network.trunk.grad is not None
         self.network.trunk.grad += torch.randn_like(self.network.trunk)
 
 
