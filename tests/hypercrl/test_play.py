@@ -29,6 +29,8 @@ def run(tmp_path_factory):
             "env.pad=true",
             f"env.tasks=[{{task: cheetah}}, {REACHER}]",
             "planner={samples: 8, elites: 2, horizon: 2, iterations: 1}",
+            "protocol={random_steps: 20, planned_steps: 10, updates: 2, final_episodes: 1}",
+            "protocol.heldout_episodes=1",
             f"run_dir={path}",
         ]
     )
