@@ -44,6 +44,11 @@ class Benchmark:
         names = dict.fromkeys(run.method for run in self.runs)
         return {name: tuple(r for r in self.runs if r.method == name) for name in names}
 
+    @property
+    def finished(self) -> bool:
+        """Whether any run has ended, so that its tasks are known by name."""
+        return any(run.result is not None for run in self.runs)
+
     @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Captions; plain numbers, for one task at least, while no run has ended."""
