@@ -48,7 +48,8 @@ def play(config: DictConfig) -> None:
     for task in tasks:
         if instead := experiment.untrained(task):
             where = f"was not trained in checkpoint {settings.checkpoint!r}"
-            console.print(f"task {task + 1} {where}: {instead}")
+            line = f"task {task + 1} {where}: {instead}"
+            console.print(line, highlight=False, soft_wrap=True)
     stages = [_stage(experiment, settings, task) for task in tasks]
     if video is None:
         _run_episodes(stages, settings, None, console)

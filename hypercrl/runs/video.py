@@ -35,8 +35,9 @@ class VideoWriter:
         return self
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame [height, width, 3], uint8."""
-        self._writer.append_data(frame)
+        """Append a frame [height, width, 3], uint8; odd sizes get an edge, as H.264 has even ones."""
+        height, width, _ = frame.shape
+        self._writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._writer.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypercrl.cli import main
-from hypercrl.runs.video import caption, tile
+from hypercrl.runs.video import VideoWriter, caption, tile
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
@@ -92,6 +92,17 @@ def test_in_realtime_a_second_takes_a_second_and_changes_nothing(run, capsys):
     outcome, latencies = capsys.readouterr().out.splitlines()
     assert outcome == plain
     assert re.search(r"deadlines met by 50 plans: 10 Hz \d+ \(\d+%\)", latencies)
+
+
+def test_pictures_of_odd_sizes_are_whole(tmp_path, caplog, capfd):
+    frame = np.full((65, 67, 3), 200, np.uint8)
+    with VideoWriter(tmp_path / "odd.mp4", 10) as writer:
+        writer.add(frame)
+    (read,) = imageio.imiter(tmp_path / "odd.mp4", plugin="FFMPEG")
+    assert read.shape == (66, 68, 3)
+    assert np.abs(read.astype(int) - 200).max() < 4
+    assert not caplog.records
+    assert "resizing" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
