@@ -99,6 +99,9 @@ class TrainedAgent:
         self._agent = experiment.agent(task, self._env)
         self._agent.generator.manual_seed(seed)
 
+    def __repr__(self) -> str:
+        return f"TrainedAgent(task={self.task}, caption={self.caption!r})"
+
     def make_env(self, render_mode: str | None = None, **picture: Any) -> Task:
         """The simulated task that the agent was trained in, a Gymnasium environment.
 
