@@ -205,9 +205,15 @@ SEQUENCES |= {
     "push100_kept_beta0.5": _hundred(KEPT, "method.beta=0.5"),
     "push100_kept_beta5": _hundred(KEPT, "method.beta=5"),
     "push100_width100": _hundred("method.hidden=[100,100]"),
+    "push100_width100_beta0.5": _hundred("method.hidden=[100,100]", "method.beta=0.5"),
+    "push100_width100_beta5": _hundred("method.hidden=[100,100]", "method.beta=5"),
     "push100_width100_kept_beta0.5": _hundred("method.hidden=[100,100]", KEPT, "method.beta=0.5"),
+    "push100_chunked200_beta0.05": _hundred(
+        "method.hidden=[200,200]", "method.beta=0.05", methods=("chunked_hnet",)
+    ),
 }
-"""Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width?"""
+"""Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width? And
+does one that writes in chunks, and is a tenth as large, hold a hundred tasks?"""
 
 
 def variants_of(base: str, among: Iterable[str] = SEQUENCES) -> list[str]:
@@ -228,7 +234,7 @@ STAGES = (
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
-    (variants_of("push100"), ("hnet", "single")),
+    (variants_of("push100"), ("hnet", "single", "chunked_hnet")),
     (("push20",), REST),
 )
 """What is run first; within a stage one seed of all before the next."""

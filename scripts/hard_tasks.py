@@ -23,11 +23,10 @@ from evidence_grid import STANDARD, check_patterns, fits
 from evidence_records import read_lines
 from rich.console import Console
 from rich.table import Table
-from timed_cells import options, run_for
+from timed_cells import options, run_for, run_of
 
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import to_json
-from hypercrl.bench import Cell
 
 SAVING = 22.0
 """Seconds before the end at which whatever still runs is told to save."""
@@ -166,6 +165,9 @@ HARD = {
             "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
                 *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES),
             ),
+            "5 knots, 5 members, penalty, gentle, steady, 2000 updates, bursts": (
+                *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES, *BURSTS),
+            ),
         },
         seeds=3,
     ),
@@ -242,8 +244,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     wanted = list(cells(arguments.only))
     device = [f"device={arguments.device}"] if arguments.device else []
     grid = [
-        Cell(cell.name, tuple(cell.words(*device, *arguments.words)), arguments.work / str(number))
-        for number, cell in enumerate(wanted)
+        run_of(arguments.work, cell.name, cell.words(*device, *arguments.words)) for cell in wanted
     ]
     run_for(grid, arguments.seconds - SAVING, arguments.device, arguments.workers)
     records = [record(cell, run.folder) for cell, run in zip(wanted, grid, strict=True)]

@@ -23,11 +23,10 @@ from evidence_page import table as markdown
 from evidence_records import read_lines
 from hard_tasks import SAVING, came_to
 from hidden_tasks import COMMON, HIDDEN, that_matter
-from timed_cells import options, run_for
+from timed_cells import options, run_for, run_of
 
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import to_json
-from hypercrl.bench import Cell
 from hypercrl.report.formats import fixed, mean
 
 TASKS, SEEDS = 5, 2
@@ -102,10 +101,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     check_patterns(arguments.only, (cell.name for cell in cells()))
     wanted = list(cells(arguments.only))
     others = [*([f"device={arguments.device}"] if arguments.device else []), *arguments.words]
-    grid = [
-        Cell(cell.name, (*cell.words(), *others), arguments.work / cell.name.replace(" ", "_"))
-        for cell in wanted
-    ]
+    grid = [run_of(arguments.work, cell.name, (*cell.words(), *others)) for cell in wanted]
     run_for(grid, arguments.seconds - SAVING, arguments.device, arguments.workers)
     found = [(cell, record(cell, run.folder)) for cell, run in zip(wanted, grid, strict=True)]
     records = [{**one, "commit": arguments.commit} for _, one in found if one["tasks"]]

@@ -15,7 +15,6 @@ read-out of the hidden number from the context (scripts/hidden_readout.py).
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -32,13 +31,12 @@ from evidence_records import read_lines
 from hidden_readout import FLOOR, STEPS, Episodes, hidden_episodes, read_out
 from omegaconf import OmegaConf
 from rich.console import Console
-from timed_cells import options, run_for
+from timed_cells import options, run_for, run_of
 
 from hypercrl.base.cores import cores
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import from_json, to_json
-from hypercrl.bench import Cell
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
 from hypercrl.report.formats import decimals, fixed, mean, size, spread
@@ -250,10 +248,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     wanted = [cell for cell in cells(arguments.only) if cell.name not in kept]
     others = [f"device={arguments.device}"] if arguments.device else []
     others += arguments.words
-    grid = [
-        Cell(c.name, (*c.words(), *others), arguments.work / re.sub(r"[^\w/.]+", "_", c.name))
-        for c in wanted
-    ]
+    grid = [run_of(arguments.work, c.name, (*c.words(), *others)) for c in wanted]
     running = arguments.seconds - SAVING - READING
     run_for(grid, running, arguments.device, arguments.workers)
     ended = [(c, run.folder) for c, run in zip(wanted, grid, strict=True) if run.done]

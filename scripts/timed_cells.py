@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from hypercrl.base.cores import cores
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import write_atomically
 from hypercrl.bench import Cell, LocalWorkers, compose_cells, run_grid
 from hypercrl.bench.mps import served
 from hypercrl.runs.run_folder import FAILURE
@@ -41,6 +43,11 @@ def options(about: str, name: str, seconds: float, example: str) -> argparse.Arg
     return parser
 
 
+def run_of(work: Path, name: str, words: Iterable[str]) -> Cell:
+    """The run of a cell, in a folder of `work` that is named after it."""
+    return Cell(name, tuple(words), work / re.sub(r"[^\w/.]+", "_", name))
+
+
 def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: int | None) -> None:
     """Run the cells, over all GPUs, in their order; what still runs then is told to save.
 
@@ -49,8 +56,12 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
         seconds: until the workers are told to end; saving takes 20 more at most.
         device: "cpu": no GPU is looked for.
         workers: cells at a time; None: as many as there are cores.
+
+    Raises:
+        SystemExit: 2; settings that cannot be, or a folder that another cell's run is in.
     """
     _check(grid)
+    claim(grid)
     names = [] if device == "cpu" else gpu_names(None)
     slots = workers or cores()
     console = Console(width=200)
@@ -65,6 +76,22 @@ def run_for(grid: Sequence[Cell], seconds: float, device: str | None, workers: i
         if failed.exists() or refused:
             why = failed.read_text(encoding="utf-8") if failed.exists() else refused
             console.print(f"{cell.name}: {why}", markup=False)
+
+
+def claim(grid: Sequence[Cell]) -> None:
+    """A folder is of one cell: another's run in it would be taken for this one's result."""
+    for cell in grid:
+        note = cell.folder.with_name(f"{cell.folder.name}.settings")
+        settings = "\n".join(cell.overrides)
+        there = note.read_text(encoding="utf-8") if note.exists() else None
+        if there not in (None, settings) or (there is None and cell.folder.exists()):
+            print(
+                f"{cell.folder} holds a run with other settings; name another --work.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, settings.encode())
 
 
 def _check(grid: Sequence[Cell]) -> None:

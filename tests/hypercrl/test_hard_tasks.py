@@ -10,6 +10,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from hard_tasks import HARD, HardCell, cells, main, record, table  # noqa: E402
+from timed_cells import claim, run_of  # noqa: E402
 
 
 def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch):
@@ -94,3 +95,17 @@ def test_the_first_seed_of_everything_comes_first():
     assert all(name.endswith("/0") for name in names[:first])
     assert {cell.sequence for cell in cells("slide/*,push/bursts/3")} == {"slide", "push"}
     assert len(list(cells("slide/*,push/bursts/3"))) == 2 * len(HARD["slide"].variants) + 1
+
+
+def test_a_folder_of_another_cell_is_not_taken_for_its_result(tmp_path, capsys):
+    words = ["env=push", "method=hnet"]
+    grid = [run_of(tmp_path, "knobs/gentle/0", words), run_of(tmp_path, "knobs/5 knots/0", words)]
+    assert grid[0].folder != grid[1].folder
+    claim(grid)
+    claim(grid[1:])  # goes on with the second alone, in its own folder
+    with pytest.raises(SystemExit, match="2"):
+        claim([run_of(tmp_path, "knobs/gentle/0", [*words, "seed=1"])])
+    assert "other settings" in capsys.readouterr().err
+    (tmp_path / "old").mkdir()  # of nobody knows what
+    with pytest.raises(SystemExit, match="2"):
+        claim([run_of(tmp_path, "old", words)])
