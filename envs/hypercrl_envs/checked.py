@@ -47,7 +47,8 @@ def calls_into(where: str) -> Iterator[None]:
 
 def told(error: BaseException) -> str:
     """An exception as part of a sentence: what was raised, and by which line."""
-    frames = traceback.extract_tb(error.__traceback__)
+    # Python's own importer names no line that anybody wrote.
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[0] != "<"]
     line = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r}){line}"

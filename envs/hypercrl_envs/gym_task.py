@@ -60,7 +60,7 @@ class GymTask(Task):
         reward: str | None = None,
         termination: str | None = None,
         distance: str | None = None,
-        solved_within: float = 0.05,
+        solved_within: float | None = None,
         options: Mapping[str, Any] | None = None,
         **picture: Unpack[PictureOptions],
     ) -> None:
@@ -73,14 +73,14 @@ class GymTask(Task):
                 `hypercrl_envs.terminations`); None: learned if the reward is.
             distance: "package.module:function" of obs [..., O] → [...], how far from done; without
                 it the goal distance is NaN and nothing counts as success.
-            solved_within: distance below which the state counts as solved.
+            solved_within: distance below which the state counts as solved, by default 0.05.
             options: keyword arguments of `gymnasium.make`.
             picture: see `Task`; the camera "front" is the environment's own.
 
         Raises:
             ValueError: an environment that cannot be made, without a length of its episodes, or
-                whose spaces are no boxes with bounded actions; or a function that cannot be
-                imported.
+                whose spaces are no boxes with bounded actions; a function that cannot be imported;
+                or `solved_within` without a distance.
         """
         super().__init__(**picture)
         self._reward = TaskFunction(reward, id) if reward is not None else None
@@ -90,25 +90,22 @@ class GymTask(Task):
         self._learns_end = reward is None and termination is None
         self.ends = self._learns_end or termination is not None
         self._distance = TaskFunction(distance, id) if distance is not None else None
-        self.solved_within = float(solved_within)
+        if solved_within is not None and distance is None:
+            raise ValueError(
+                f"{id}: solved_within={solved_within} has no effect without a distance: give "
+                'distance: "module:function" beside it, or leave it out'
+            )
+        self.solved_within = 0.05 if solved_within is None else float(solved_within)
         if self.render_mode is not None:
             import_triton_first()
-        if not isinstance(options or {}, Mapping):
-            raise ValueError(f"{id}: options are a mapping of keyword arguments, not {options!r}")
         env = _make(id, self.render_mode, options or {})
-        limit = env.spec.max_episode_steps if env.spec else None
-        if limit is None or limit < 1:
-            raise ValueError(
-                f"{id} does not say how long an episode may be: give its task "
-                "options: {max_episode_steps: 200}, or register it with max_episode_steps"
-            )
         # The task counts the steps itself.
         self._env = env.env if isinstance(env, gymnasium.wrappers.TimeLimit) else env
         observations = VectorObservation(env.observation_space, id)
         actions = ActionRange(env.action_space, id)
         self._vector, self._executed = observations, actions
         self.observation_parts = observations.parts
-        self.max_episode_steps = limit
+        self.max_episode_steps = _limit(env, id)
         # One picture a step, by Gymnasium's convention.
         self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
         self.caption = id
@@ -255,6 +252,8 @@ class GymTask(Task):
 
 
 def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{id}: options are a mapping of keyword arguments, not {options!r}")
     if "render_mode" in options:
         raise ValueError(f"{id}: render_mode is no option of a task; who makes it chooses")
     # Not every environment knows the name, or takes None for it.
@@ -263,6 +262,17 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
         return gymnasium.make(id, disable_env_checker=True, **picture, **options)
     except (Exception, SystemExit) as error:
         raise ValueError(f"environment {id!r} cannot be made: it {checked.told(error)}") from error
+
+
+def _limit(env: gymnasium.Env, id: str) -> int:
+    """Steps of an episode at most."""
+    limit = env.spec.max_episode_steps if env.spec else None
+    if limit is None or limit < 1:
+        raise ValueError(
+            f"{id} does not say how long an episode may be: give its task "
+            "options: {max_episode_steps: 200}, or register it with max_episode_steps"
+        )
+    return limit
 
 
 @cache

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from hypercrl_envs.checked import shown, told
@@ -25,6 +26,9 @@ def imported(path: str) -> Any:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise ValueError(f"there is nothing to import: {HINT}")
+    root = module.partition(".")[0]
+    if root not in sys.modules and not (root and find_spec(root)):
+        raise ValueError(f"there is no module {root!r}: {HINT}")
     found = _attempted(lambda: importlib.import_module(module), HINT)
     if not hasattr(found, name):
         raise ValueError(f"{module} has no {name!r}: {HINT}")

@@ -3,6 +3,7 @@
 import time
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, overload
@@ -17,6 +18,7 @@ from hypercrl.agent.belief import Belief
 from hypercrl.api.arrays import Array, alike, batch
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
+from hypercrl.config.schema import LARGEST_SEED
 from hypercrl.runs.run_folder import LATEST
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
@@ -96,6 +98,9 @@ class TrainedAgent:
         self._robots: int | None = None
         self._agent = experiment.agent(task, self._env)
         self._agent.generator.manual_seed(seed)
+
+    def __repr__(self) -> str:
+        return f"TrainedAgent(task={self.task}, caption={self.caption!r})"
 
     def make_env(self, render_mode: str | None = None, **picture: Any) -> Task:
         """The simulated task that the agent was trained in, a Gymnasium environment.
@@ -281,9 +286,11 @@ def load(
         trust: import code that the run names even where a stranger wrote it (SECURITY.md).
 
     Raises:
-        UserError: no such run, task, checkpoint or device; or a run that has learned nothing, of
-            `planner.dynamics=simulator`.
+        UserError: no such run, task, checkpoint or device; a seed that is no number from 0 to
+            2^63 - 1; or a run that has learned nothing, of `planner.dynamics=simulator`.
     """
+    if not (isinstance(seed, Integral) and 0 <= seed <= LARGEST_SEED):
+        raise UserError(f"seed={seed!r}: give a whole number from 0 to {LARGEST_SEED}.")
     experiment = open_run(Path(run), device, checkpoint, trust=trust)
     index = experiment.index(task)
     if experiment.plans_with_simulator:
@@ -295,7 +302,7 @@ def load(
         warnings.warn(
             f"task {task} was not trained in checkpoint {checkpoint!r}: {instead}", stacklevel=2
         )
-    return TrainedAgent(experiment, index, seed)
+    return TrainedAgent(experiment, index, int(seed))
 
 
 def _one_number(names: tuple[str, ...], parts: list[Tensor] | tuple[Tensor, ...]) -> None:

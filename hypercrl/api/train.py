@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class TrainingResult:
     """
 
     run_dir: Path
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def read(cls, run: str | Path) -> "TrainingResult":

@@ -32,9 +32,20 @@ def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str 
     return field(default=default, metadata=metadata)
 
 
-def group(factory: Callable[[], Any], *, only_with: Sequence[str] = (), help: str = "") -> Any:
-    """A dataclass field that holds settings of its own; `only_with` as of `setting`, of all."""
-    return field(default_factory=factory, metadata={"only_with": only_with, "help": help})
+def group(
+    factory: Callable[[], Any],
+    *,
+    only_with: Sequence[str] = (),
+    but: Sequence[str] = (),
+    help: str = "",
+) -> Any:
+    """A dataclass field that holds settings of its own.
+
+    Args:
+        only_with: as of `setting`, of all of them but those that `but` names.
+    """
+    metadata = {"only_with": only_with, "but": but, "help": help}
+    return field(default_factory=factory, metadata=metadata)
 
 
 def unused(default: Any) -> Any:

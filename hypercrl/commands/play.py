@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,22 +31,14 @@ from hypercrl_envs.rendering import as_picture
 
 
 def play(config: DictConfig) -> None:
-    """Run episodes with a checkpoint's model, and write them to a video if asked."""
-    if OmegaConf.is_missing(config, "run"):
-        raise UserError("play needs a run: hypercrl play run=DIR task=1 video=out.mp4")
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, PlayConfig)
-    check(settings)
-    given = keys_of(HydraConfig.get().overrides.task)
-    if settings.tiled and "task" in given:
-        raise UserError("tiled=true shows all tasks and task= one of them: leave one of these out.")
-    if is_demo(find_run(Path(settings.run))):
-        _show(settings, given)
+    """Run episodes with a checkpoint's model, and write them to a video if asked.
+
+    Raises:
+        UserError: settings that cannot be, a run that cannot be opened, or pictures that cannot be
+            drawn.
+    """
+    settings = _settings(config)
     video = Path(settings.video) if settings.video else None
-    if video and video.exists():
-        raise UserError(f"{video} exists already and is left as it is; name another video.")
-    if video and video.suffix != ".mp4":
-        raise UserError(f"video={video} must end in .mp4.")
     experiment = open_run(
         Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
     )
@@ -55,7 +47,8 @@ def play(config: DictConfig) -> None:
     for task in tasks:
         if instead := experiment.untrained(task):
             where = f"was not trained in checkpoint {settings.checkpoint!r}"
-            console.print(f"task {task + 1} {where}: {instead}")
+            line = f"task {task + 1} {where}: {instead}"
+            console.print(line, highlight=False, soft_wrap=True)
     stages = [_stage(experiment, settings, task) for task in tasks]
     if video is None:
         _run_episodes(stages, settings, None, console)
@@ -81,6 +74,37 @@ def _tasks(experiment: Experiment, settings: PlayConfig) -> Sequence[int]:
     if not settings.tasks or len(set(settings.tasks)) < len(settings.tasks):
         raise UserError(f"tasks={settings.tasks} is to name one task at least, and none twice.")
     return [experiment.index(number) for number in settings.tasks]
+
+
+def _settings(config: DictConfig) -> PlayConfig:
+    """What was asked for, of a demo with what it is shown by; refused where it cannot be."""
+    if OmegaConf.is_missing(config, "run"):
+        raise UserError("play needs a run: hypercrl play run=DIR task=1 video=out.mp4")
+    settings = cast(PlayConfig, OmegaConf.to_object(config))
+    check(settings)
+    given = keys_of(HydraConfig.get().overrides.task)
+    if settings.tiled and "task" in given:
+        raise UserError("tiled=true shows all tasks and task= one of them: leave one of these out.")
+    if is_demo(find_run(Path(settings.run))):
+        _show(settings, given)
+    if "tasks" in given and not settings.tiled:
+        raise UserError(
+            "tasks= is of tasks side by side: give tiled=true beside it, or leave it out."
+        )
+    drawn = sorted(given & {"camera", "size", "title"})
+    if not settings.video:
+        if drawn:
+            raise UserError(
+                f"{drawn[0]}= is of the pictures of a video, and none is drawn: give "
+                "video=out.mp4 beside it, or leave it out."
+            )
+    elif Path(settings.video).exists():
+        raise UserError(
+            f"{settings.video} exists already and is left as it is; name another video."
+        )
+    elif Path(settings.video).suffix != ".mp4":
+        raise UserError(f"video={settings.video} must end in .mp4.")
+    return settings
 
 
 def _show(settings: PlayConfig, given: set[str]) -> None:

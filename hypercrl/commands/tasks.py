@@ -1,6 +1,7 @@
 """hypercrl tasks: the task sequences there are, and what varies in them."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def run(words: Sequence[str]) -> None:
         about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
         title = f"[bold]env={escape(name)}[/]  {escape(about)}"
         console.print(title, highlight=False)
-        console.print(_table(_tasks(name, written.get(name))))
+        console.print(_table(_tasks(name, written.get(name)), console))
 
 
 def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
@@ -58,16 +59,33 @@ def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
     return tasks
 
 
-def _table(tasks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table()
+def _table(tasks: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    """A column a parameter, or where that is too wide all in one, a line each."""
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
+    told = [{k: _text(v) for k, v in task.items() if k != "task"} for task in tasks]
+    wide = _of_columns(parameters)
+    for i, (task, values) in enumerate(zip(tasks, told, strict=True), 1):
+        wide.add_row(str(i), task["task"], *(escape(values.get(key, "")) for key in parameters))
+    if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
+        return wide
+    narrow = _of_columns(["parameters"])
+    for i, (task, values) in enumerate(zip(tasks, told, strict=True), 1):
+        lines = (f"{key}: {value}" for key, value in values.items())
+        narrow.add_row(str(i), task["task"], escape("\n".join(lines)))
+    return narrow
+
+
+def _of_columns(parameters: Sequence[str]) -> Table:
+    table = Table()
     for column in ("#", "task", *parameters):
         side = "right" if column == "#" else "left"
         table.add_column(column, justify=side, overflow="fold", min_width=len(column))
-    for i, task in enumerate(tasks, 1):
-        values = (str(task.get(key, "")) for key in parameters)
-        table.add_row(str(i), task["task"], *map(escape, values))
     return table
+
+
+def _text(value: Any) -> str:
+    """A parameter as a file may have it, on one line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _comment(text: str) -> str:

@@ -7,6 +7,7 @@ hold such settings, for they are made for several choices.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -76,11 +77,13 @@ def _given(words: Iterable[str]) -> set[str]:
 def _levels(config: DictConfig, key: str) -> Iterator[tuple[DictConfig, str, Mapping[str, Any]]]:
     """From the outermost group inward: the node, its path, and the marks of what is named in it."""
     node, path = config, ""
-    for name in key.split("."):
+    names = key.split(".")
+    for name, inner in zip_longest(names, names[1:]):
         schema: Any = OmegaConf.get_type(node)
         if not (isinstance(node, DictConfig) and is_dataclass(schema)):
             return
-        yield node, path, {f.name: f.metadata for f in fields(schema)}.get(name, {})
+        marks = {f.name: f.metadata for f in fields(schema)}.get(name, {})
+        yield node, path, {} if inner in marks.get("but", ()) else marks
         node, path = node.get(name), f"{path}{name}."
 
 

@@ -22,6 +22,7 @@ from hypercrl.config.overrides import in_quotes, keys_of
 from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
+_OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
 _IN_A_FILE = re.compile(r"In '(.+?)': (\w+) raised while [^\n]*\n(.*)\n\s*full_key: (\S+)")
 
 
@@ -189,6 +190,12 @@ def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) ->
 
 
 def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
+    if of_a_task := _OF_A_TASK.fullmatch(key):
+        index, name = of_a_task.groups()
+        return (
+            f"task {int(index) + 1} of the sequence is given no {name}, which could be changed: "
+            f"add it, +env.tasks.{index}.{name}=…, or write it in the sequence's file."
+        )
     return (
         f"there is no setting {key!r}.{_hint(key, _known_keys(command, words))} "
         f"See: hypercrl {command} --help"

@@ -154,7 +154,10 @@ class TrainConfig:
         help="noise; deviations are in units of half the action range",
     )
     protocol: ProtocolConfig = group(
-        ProtocolConfig, help="what every method is given alike; counts are per task"
+        ProtocolConfig,
+        only_with=LEARNED,
+        but=("num_tasks", "order", "final_episodes"),
+        help="what every method is given alike; counts are per task",
     )
     replay: ReplayConfig = group(
         ReplayConfig, only_with=LEARNED, help="what the replay begins with"
@@ -173,11 +176,13 @@ class TrainConfig:
         None,
         least=1,
         most=1024,
+        only_with=LEARNED,
         help="processes that step robots; "
         "null: on a GPU as cores and memory allow, at most 16, else 1",
     )
     logger: Any = setting(
         ["tensorboard"],
+        only_with=LEARNED,
         help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
     )
     run_dir: str | None = setting(
@@ -205,7 +210,6 @@ class PlayConfig:
     tasks: list[int] | None = number(
         None,
         least=1,
-        only_with=("tiled",),
         help="tasks to show side by side, by their numbers from 1; null is all of them",
     )
     realtime: bool = setting(
@@ -220,7 +224,6 @@ class PlayConfig:
     video: str | None = setting(None, help="file to write, .mp4; null draws nothing")
     title: str | None = setting(
         None,
-        only_with=("video",),
         help="words above the picture, and how many tasks are solved at that moment",
     )
     seed: int = number(0, least=0, most=LARGEST_SEED, help="of start states and of the planner")
@@ -260,7 +263,11 @@ class ExportConfig:
     )
     checkpoint: str = setting("latest", help="name of a checkpoint of the run")
     seed: int = number(
-        0, least=0, only_with=PLAYED, help="of the start states and the planner's noise"
+        0,
+        least=0,
+        most=LARGEST_SEED,
+        only_with=PLAYED,
+        help="of the start states and the planner's noise",
     )
 
 

@@ -111,7 +111,6 @@ class ContextModel(DynamicsModel):
 
     @property
     def distils(self) -> bool:
-        """Whether `loss` is to be given the networks of old tasks."""
         return self.context_config.protect == "distil"
 
     @torch.no_grad()

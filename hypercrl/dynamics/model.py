@@ -105,12 +105,29 @@ class DynamicsModel(nn.Module):
         scale = self.target_normaliser.reach()
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
-    def loss(self, weights: Tensor, batch: Batch, layout: MLPLayout | None = None) -> Tensor:
+    @property
+    def distils(self) -> bool:
+        """Whether `loss` is to be given the networks of old tasks."""
+        return False
+
+    def loss(
+        self,
+        weights: Tensor,
+        batch: Batch,
+        layout: MLPLayout | None = None,
+        old: Sequence[Layers] = (),  # noqa: ARG002
+    ) -> Tensor:
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
         (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min). Of weights [M, P] for a batch
         [M, N, …], each network on rows of its own, the mean over the networks.
+
+        Args:
+            weights: [P] or [M, P].
+            batch: N transitions.
+            layout: of the network; by default the model's own.
+            old: networks of old tasks as they are now, for a model that `distils`.
         """
         inputs = self.inputs(batch.obs, batch.action)
         outputs = (layout or self.layout).apply(weights, inputs).flatten(0, -2)

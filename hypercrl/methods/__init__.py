@@ -23,6 +23,7 @@ from hypercrl.methods.pnn import PNN
 from hypercrl.methods.reservoir import Reservoir, ReservoirConfig
 from hypercrl.methods.si import SI, SIConfig
 from hypercrl.methods.single import Single
+from hypercrl.methods.trial import try_out
 from hypercrl.replay.transitions import Batch
 
 _OWN: dict[str, tuple[type[Method], type[MethodConfig]]] = {
@@ -65,7 +66,8 @@ def make_method(
 
     Raises:
         UserError: a model with a memory, whose context the method cannot take, or with a
-            log-variance, which it cannot learn; or an ensemble, which it cannot train.
+            log-variance, which it cannot learn; an ensemble, which it cannot train; or a method of
+            somebody else's that a run could not go on with, see `try_out`.
     """
     kind = _kind(config.name, model)
     check_members(config)
@@ -74,6 +76,8 @@ def make_method(
             "method.members > 1 learns from single transitions, without what came before them: use "
             "memory=none and context.always=false, or method.members=1."
         )
+    if config.name not in METHODS:
+        try_out(lambda *parts: kind(parts[0], config, *parts[1:]), model, config.name)
     return kind(model, config, generator, sampler).to(sampler.device)
 
 

@@ -12,13 +12,13 @@ from torch.nn.utils import clip_grad_norm_
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.base.settings import number, setting
 from hypercrl.dynamics import DynamicsModel, MLPLayout
-from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.dynamics.layout import hidden_layers
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch, tensor_bytes
 
+STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 StepReport = dict[str, Tensor]
-"""Scalars of one training step, left on the device: loss, regulariser, gradient_norm."""
+"""Scalars of one training step, left on the device, by the names of `STEP_REPORT`."""
 
 
 @dataclass
@@ -169,10 +169,8 @@ class Method(nn.Module, ABC):
 
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
-        layout = self.layout(self.tasks - 1)
-        if isinstance(self.model, ContextModel) and self.model.distils:
-            return self.model.loss(weights, batch, layout, self._old_layers())
-        return self.model.loss(weights, batch, layout)
+        old = self._old_layers() if self.model.distils else ()
+        return self.model.loss(weights, batch, self.layout(self.tasks - 1), old)
 
     @torch.no_grad()
     def _old_layers(self) -> list[Layers]:

@@ -80,6 +80,7 @@ class PlannerConfig:
     precision: str | None = choice(
         None,
         *get_args(Precision),
+        only_with=("dynamics=model",),
         help="of the model's products; null: bf16 where the device has it, else float32",
     )
     sampled: bool = setting(
@@ -113,7 +114,9 @@ class PlannerConfig:
         help="penalty: standard deviations taken off the mean",
     )
     watch: bool = setting(
-        False, help="log what the last iteration of a search came to, medians over plans"
+        False,
+        only_with=("dynamics=model",),
+        help="log what the last iteration of a search came to, medians over plans",
     )
 
 

@@ -8,18 +8,18 @@ from hypercrl.planning.search import Search
 
 
 def try_out(planner: Planner, name: str) -> None:
-    """Search once for two robots, for actions near zero.
+    """Search twice for two robots, for actions near zero.
 
     Args:
         name: that it was chosen by, for messages.
 
     Raises:
         ValueError: samples of another shape, not finite or beyond the bounds, a `fit` that returns
-            no such search, or what it raised.
+            no such search, another plan by the same noise, or what it raised.
     """
     from hypercrl_envs.checked import told
 
-    generator = torch.Generator(planner.low.device).manual_seed(0)
+    generator = torch.Generator(planner.low.device)
     start = planner.initial(2)
     shape = tuple(start[:, 0].shape)
     faults: list[str] = []
@@ -30,13 +30,21 @@ def try_out(planner: Planner, name: str) -> None:
         return -actions.square().sum((2, 3))
 
     try:
-        found = planner._search(evaluate, start, generator, None, None)
+        found, again = (
+            planner._search(evaluate, start, generator.manual_seed(0), None, None) for _ in range(2)
+        )
     except Exception as error:
         raise ValueError(
             f"planner={name}: {faults[0] if faults else f'trying it {told(error)}'}"
         ) from error
     if not faults:
         faults += _faults_of_fit(found, shape)
+    if not faults and not torch.equal(found.best, again.best):
+        faults.append(
+            "the same search comes to another plan the second time: what it keeps from one to the "
+            "next is in no checkpoint, so that a run cannot be resumed; keep it in the Search, and "
+            "draw nothing but the noise that sample gets"
+        )
     if faults:
         raise ValueError(f"planner={name}: {faults[0]}")
 

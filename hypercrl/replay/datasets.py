@@ -115,6 +115,9 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
     folder = Path(path)
     if not folder.is_dir():
         folder = minari.storage.datasets_root_dir.get_dataset_path(str(path))
+    if not folder.is_dir():
+        own = minari.storage.datasets_root_dir.get_dataset_path()
+        raise UserError(f"{path} is neither a folder here nor a dataset in Minari's own, {own}.")
     try:
         dataset = minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)
         episodes = list(dataset.iterate_episodes())

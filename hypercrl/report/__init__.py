@@ -73,7 +73,7 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
 def _print(benchmark: Benchmark, console: Console, each_run: bool) -> None:
     """Each run, then all methods side by side, so that the conclusion is nearest to the prompt."""
     console.rule(Text(benchmark.title, "bold"), align="left", style="default")
-    for number, task in enumerate(benchmark.tasks, start=1):
+    for number, task in enumerate(benchmark.tasks if benchmark.finished else (), start=1):
         console.print(Text.assemble((f"task {number}", "bold"), f"  {task}"))
     for run in benchmark.runs if each_run else ():
         console.print()

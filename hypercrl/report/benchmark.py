@@ -1,6 +1,6 @@
 """Runs that can be compared: the same tasks under the same preset, grouped by method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,11 @@ class Benchmark:
         """Method → its runs, in the order in which they were given."""
         names = dict.fromkeys(run.method for run in self.runs)
         return {name: tuple(r for r in self.runs if r.method == name) for name in names}
+
+    @property
+    def finished(self) -> bool:
+        """Whether any run has ended, so that its tasks are known by name."""
+        return any(run.result is not None for run in self.runs)
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -133,46 +138,7 @@ class Benchmark:
         """What a reader must know before believing the numbers."""
         notes = [self._scale[1]] if self._scale[1] else []
         for method, runs in self.methods.items():
-            seeds = [run.seed for run in runs]
-            repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-            if repeated:
-                notes.append(f"{method}: seed {', '.join(map(str, repeated))} is there twice.")
-            if differing := _differing_keys([run.config for run in runs]):
-                notes.append(
-                    f"{method}: its runs differ in {', '.join(differing)}, "
-                    "and are averaged as if they were seeds."
-                )
-            failed = [str(r.seed) for r in runs if r.result is not None and _has_failed(r.result)]
-            if failed:
-                notes.append(
-                    f"{method}: seed {', '.join(failed)} has failed cells; "
-                    "what depends on them is undefined (—)."
-                )
-            if unknown := [str(r.seed) for r in runs if r.result is not None and _lacks(r.result)]:
-                notes.append(
-                    f"{method}: seed {', '.join(unknown)} has prediction errors that are missing "
-                    "(—): no held-out episode was long enough, or the model, as one that is "
-                    "untrained may do, predicted numbers beyond all bounds."
-                )
-            notes += [
-                f"{method}: seed {run.seed} was given up ({run.failure}); what depends on it is "
-                "undefined (—)."
-                for run in runs
-                if run.failure is not None
-            ]
-            extra = {r.result.extra_updates for r in runs if r.result is not None} - {0}
-            if extra:
-                counts = ", ".join(map(str, sorted(extra)))
-                notes.append(
-                    f"{method}: took {counts} updates of its own beside those that every method is "
-                    "given."
-                )
-            running = [str(r.seed) for r in runs if r.result is None and r.failure is None]
-            if running:
-                notes.append(
-                    f"{method}: seed {', '.join(running)} has not finished; "
-                    "it is in the curves, not in the tables."
-                )
+            notes += [f"{method}: {note}" for note in _notes(runs)]
         return notes
 
     @cached_property
@@ -212,6 +178,41 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
                     "or another prediction horizon. Report them apart."
                 )
     return benchmarks
+
+
+def _notes(runs: Sequence[Run]) -> Iterator[str]:
+    """What is to be known of the runs of one method."""
+    seeds = [run.seed for run in runs]
+    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        yield f"seed {_listed(repeated)} is there twice."
+    if differing := _differing_keys([run.config for run in runs]):
+        yield f"its runs differ in {_listed(differing)}, and are averaged as if they were seeds."
+    finished = [(run.seed, run.result) for run in runs if run.result is not None]
+    if failed := [seed for seed, result in finished if _has_failed(result)]:
+        yield f"seed {_listed(failed)} has failed cells; what depends on them is undefined (—)."
+    if unknown := [seed for seed, result in finished if _lacks(result)]:
+        yield (
+            f"seed {_listed(unknown)} has prediction errors that are missing (—): no held-out "
+            "episode was long enough, or the model, as one that is untrained may do, predicted "
+            "numbers beyond all bounds."
+        )
+    for run in runs:
+        if run.failure is not None:
+            yield (
+                f"seed {run.seed} was given up ({run.failure}); what depends on it is "
+                "undefined (—)."
+            )
+    if extra := {result.extra_updates for _, result in finished} - {0}:
+        yield (
+            f"took {_listed(sorted(extra))} updates of its own beside those that every method is "
+            "given."
+        )
+    if running := [run.seed for run in runs if run.result is None and run.failure is None]:
+        yield f"seed {_listed(running)} has not finished; it is in the curves, not in the tables."
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _has_failed(result: Result) -> bool:

@@ -38,8 +38,9 @@ class VideoWriter:
         return self
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame [height, width, 3], uint8."""
-        self._writer.append_data(frame)
+        """Append a frame [height, width, 3], uint8; H.264 has even sizes: others get an edge."""
+        height, width, _ = frame.shape
+        self._writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._writer.close()

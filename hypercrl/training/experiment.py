@@ -180,7 +180,8 @@ def build(config: TrainConfig) -> Experiment:
         planner = make_planner(config.planner, -ones, ones)
     except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
-    _check_heldout(config, sequence)
+    if config.planner.dynamics == "model":
+        _check_heldout(config, sequence)
     check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
     method = make_method(
@@ -277,7 +278,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"device={name} is not a device; use cpu, cuda or auto.") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported; use cpu, cuda or auto.")

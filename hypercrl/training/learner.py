@@ -11,12 +11,11 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.dynamics.context_model import ContextModel
+from hypercrl.methods.base import STEP_REPORT
 from hypercrl.replay import Replay
 from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
 from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
-
-STEP_REPORT = ("loss", "regulariser", "gradient_norm")
 
 
 class Learner:

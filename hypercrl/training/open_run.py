@@ -29,6 +29,8 @@ def open_run(
     config = folder.config(TrainConfig, trust=trust)
     config.device = device
     experiment = build(config)
+    if experiment.plans_with_simulator and checkpoint != LATEST:
+        raise UserError(f"{run} plans with the simulator and has no checkpoint {checkpoint!r}.")
     if not experiment.plans_with_simulator:
         with folder.foreign_state_refused(checkpoint):
             experiment.load_agent(folder.load_checkpoint(checkpoint))

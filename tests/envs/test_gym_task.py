@@ -117,6 +117,10 @@ def test_options_and_pictures():
         ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "camera": "top"}, "camera"),
         ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "width": 0}, "at least 1 pixel"),
         ({"id": "Reacher-v5", "camra": "front"}, "did you mean 'camera'"),
+        (
+            {"id": "Reacher-v5", "solved_within": 0.1},
+            "solved_within=0.1 has no effect without a distance",
+        ),
     ],
 )
 def test_wrong_environments_are_refused(wrong, message):

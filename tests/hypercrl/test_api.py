@@ -456,6 +456,11 @@ def test_what_cannot_be_loaded_is_named(runs, tmp_path):
         hypercrl.load(runs / "variance", checkpoint="after_task_9")
     with pytest.raises(UserError, match="device=tpu"):
         hypercrl.load(runs / "variance", device="tpu")
+    with pytest.raises(UserError, match="device=None is not a device"):
+        hypercrl.load(runs / "variance", device=None)  # type: ignore[reportArgumentType]
+    for seed in (None, -1, 2**63, 1.5, "1"):
+        with pytest.raises(UserError, match=f"seed={seed!r}: give a whole number from 0 to 92"):
+            hypercrl.load(runs / "variance", seed=seed)  # type: ignore[reportArgumentType]
 
 
 def test_an_untrained_task_is_met_with_the_latest_ones_model(runs):

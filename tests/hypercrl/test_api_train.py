@@ -261,3 +261,9 @@ def test_the_documents_code_runs_and_the_example_closes_its_loop(tmp_path, monke
 
     monkeypatch.setattr(hypercrl.TrainedAgent, "act", slowly)
     assert example.control("runs/mine", 1, 20)["missed"] >= 10
+
+
+def test_a_result_is_shown_by_its_folder():
+    """Not by all that is in result.json."""
+    shown = repr(hypercrl.TrainingResult(Path("mine"), {"tasks": ["one"]}))
+    assert shown == f"TrainingResult(run_dir={Path('mine')!r})"

@@ -1,6 +1,7 @@
 """How the program is called, and the override strings it builds and reads."""
 
 import errno
+import json
 import shlex
 import subprocess
 import sys
@@ -260,6 +261,29 @@ def test_a_setting_that_has_an_effect_is_taken(words):
 
 
 @pytest.mark.parametrize(
+    "word",
+    [
+        "protocol.updates=7",
+        "protocol={final_episodes: 1, robots: 2}",
+        "simulators=2",
+        "logger=[]",
+        "planner.watch=true",
+        "planner.precision=ieee",
+    ],
+)
+def test_what_is_of_learning_is_refused_beside_the_oracle(word, tmp_path, capsys):
+    oracle = ("planner.dynamics=simulator", f"run_dir={tmp_path / 'run'}", word)
+    says = message(capsys, "train", *oracle)
+    assert "has no effect with planner.dynamics=simulator: give planner.dynamics=model" in says
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oracle_is_told_its_tasks_and_episodes():
+    of_tasks = ("protocol.num_tasks=2", "protocol.order=[2,1]", "protocol={final_episodes: 3}")
+    composed("train", ["planner.dynamics=simulator", *of_tasks])
+
+
+@pytest.mark.parametrize(
     ("word", "says"),
     [
         ("workers=nan", "workers is a whole number, not 'nan'."),
@@ -432,10 +456,34 @@ def test_titles_of_sequences_wrap_between_words_at_the_width(width, capsys, monk
     )
 
 
-def test_a_narrow_list_of_tasks_folds_values_and_no_header(capsys, monkeypatch):
+def test_a_narrow_list_of_tasks_cuts_neither_names_nor_values(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     main(["tasks", "gymnasium"])
     said = capsys.readouterr().out
     assert "…" not in said
-    for header in ("#", "task", "id", "reward", "distance", "solved_within"):
-        assert f" {header} " in said
+    for name in ("id", "reward", "distance", "solved_within"):
+        assert said.count(f"│ {name}: ") == 2
+    for value in ("Reacher-v5", "hypercrl_envs.gym_rewards:pusher_distance"):
+        assert f": {value} " in said
+
+
+def test_a_parameter_that_a_sequence_leaves_out_is_added_by_a_plus(tmp_path, capsys):
+    word = "env.tasks.1.frame=90"
+    says = message(capsys, "train", *TINY, "env=push", word, f"run_dir={tmp_path / 'run'}")
+    assert "task 2 of the sequence is given no frame" in says
+    assert "add it, +env.tasks.1.frame=…" in says
+    assert composed("train", [*TINY, "env=push", f"+{word}"]).env.tasks[1].frame == 90
+
+
+def test_tasks_of_many_parameters_are_listed_one_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs/env").mkdir(parents=True)
+    tasks = [{"task": "gym", "id": "Hopper-v5", "reward": "m:r" * 18, "options": {"a b": [True]}}]
+    (tmp_path / "configs/env/mine.yaml").write_text(json.dumps({"tasks": tasks}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["tasks", "mine", "push"])
+    shown = capsys.readouterr().out
+    for line in ("id: Hopper-v5", "reward: " + "m:r" * 18, 'options: {"a b": [true]}'):
+        assert f"│ {line} " in shown
+    assert "┃ densities  ┃" in shown
+    assert max(map(len, shown.splitlines())) <= 80

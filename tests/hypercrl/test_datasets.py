@@ -183,8 +183,10 @@ def test_actions_of_an_environment_become_those_that_its_task_maps_to_them():
 
 @pytest.mark.extra("minari")
 def test_no_dataset_is_one_message(tmp_path: Path):
-    with pytest.raises(UserError, match="cannot be read as a dataset"):
+    with pytest.raises(UserError, match="none is neither a folder here nor a dataset in Minari's"):
         read_dataset(tmp_path / "none", 10, 2)
+    with pytest.raises(UserError, match="cannot be read as a dataset"):
+        read_dataset(tmp_path, 10, 2)
 
 
 @pytest.mark.extra("minari")
@@ -223,7 +225,7 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["replay.datasets=[none]"], "cannot be read as a dataset"),
+        (["replay.datasets=[none]"], "none is neither a folder here nor"),
         (["replay.datasets=[null, null, none]"], "names 3, but there are 2 tasks"),
         (["replay.datasets=[none]", "task_id=inferred"], "need task_id=given"),
     ],

@@ -124,6 +124,7 @@ def test_a_second_video_leaves_the_first_as_it_is(short_episodes, tmp_path, caps
 def test_the_demo_is_loaded_by_name():
     agent = hypercrl.load(DEMO, task=3)
     assert "500 | 100" in agent.caption
+    assert repr(agent) == f"TrainedAgent(task=3, caption={agent.caption!r})"
     env = agent.make_env()
     obs, _ = env.reset(seed=0)
     info, over = {}, False

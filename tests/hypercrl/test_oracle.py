@@ -1,16 +1,21 @@
 """The upper bound: plans through the simulator, from the command line."""
 
 import json
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hypercrl.agent.agent import oracle_agent
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.cli import main
+from hypercrl.config.compose import composed
+from hypercrl.config.schema import TrainConfig
 from hypercrl.planning import CEMConfig, make_planner
 from hypercrl.training.evaluation import QUANTITIES, Episodes, Evaluator
+from hypercrl.training.experiment import build
 from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
 from hypercrl_envs.task import TAKEN
@@ -34,6 +39,16 @@ def test_measured_without_training_and_played(tmp_path, capsys, with_report):
     assert "simulator" in capsys.readouterr().out
     main(["play", f"run={path}", "episodes=1"])
     assert "return" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["play", f"run={path}", "checkpoint=after_task_1"])
+    assert "has no checkpoint 'after_task_1'" in capsys.readouterr().err
+
+
+def test_episodes_need_not_be_long_enough_for_a_prediction_error():
+    """What would lengthen them, or shorten it, has no effect on the oracle."""
+    config = composed("train", [*BASE, "env=cheetah", "planner.samples=2", "planner.elites=1"])
+    config.protocol.prediction_horizon = 10_000
+    assert build(cast(TrainConfig, OmegaConf.to_object(config))).plans_with_simulator
 
 
 def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_other_motors():

@@ -48,6 +48,26 @@ class Flat(Best):
         return replace(search, best=actions[:, 0, 0])
 
 
+class Remembers(Best):
+    """Begins around the best of the plan before."""
+
+    last: Tensor | None = None
+
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        middle = search.mean if self.last is None else self.last
+        return (middle[:, None] + noise).clamp(self.low, self.high)
+
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
+        found = super().fit(search, returns, actions)
+        self.last = found.best
+        return found
+
+
+class Draws(Best):
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        return super().sample(search, torch.randn_like(noise))
+
+
 def made(kind: type[Best]) -> Planner:
     config = PlannerConfig(
         f"{__name__}:{kind.__name__}", samples=8, horizon=5, iterations=2, elites=2
@@ -62,6 +82,8 @@ def made(kind: type[Best]) -> Planner:
         (First, r"sample returned \(8, 5, 3\) where \[B, K, H, A\] is \(2, K, 5, 3\)"),
         (Nothing, "trying it raised TypeError"),
         (Diverges, "sample returned numbers that are not finite"),
+        (Remembers, "the same search comes to another plan the second time"),
+        (Draws, "the same search comes to another plan the second time"),
         (Flat, r"fit made best \(2, 3\) where \[B, H, A\] is \(2, 5, 3\)"),
     ],
 )

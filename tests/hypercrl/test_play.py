@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypercrl.cli import main
-from hypercrl.runs.video import GREEN, caption, framed, headed, tile
+from hypercrl.runs.video import GREEN, VideoWriter, caption, framed, headed, tile
 from hypercrl_envs.cheetah import CheetahTask
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
@@ -30,6 +30,8 @@ def run(tmp_path_factory):
             "env.pad=true",
             f"env.tasks=[{{task: cheetah}}, {REACHER}]",
             "planner={samples: 8, elites: 2, horizon: 2, iterations: 1}",
+            "protocol={random_steps: 20, planned_steps: 10, updates: 2, final_episodes: 1}",
+            "protocol.heldout_episodes=1",
             f"run_dir={path}",
         ]
     )
@@ -56,6 +58,15 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     assert reacher.endswith(", no success")
 
 
+@pytest.mark.parametrize("word", ["size=200", "camera=top", "title=all"])
+def test_what_is_of_pictures_needs_a_video(run, capsys, word):
+    with pytest.raises(SystemExit) as end:
+        main(["play", f"run={run}", "episodes=1", word])
+    assert end.value.code == 2
+    said = f"{word.partition('=')[0]}= is of the pictures of a video, and none is drawn: give video"
+    assert said in capsys.readouterr().err
+
+
 def test_one_task_and_all_of_them_are_not_shown_at_once(run, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["play", f"run={run}", "tiled=true", "task=2"])
@@ -69,8 +80,7 @@ def test_one_task_and_all_of_them_are_not_shown_at_once(run, capsys):
         (["tiled=true", "tasks=[1,3]"], "task=3: this run has the tasks 1 to 2"),
         (["tiled=true", "tasks=[2,2]"], "tasks=[2, 2] is to name one task at least, and"),
         (["tiled=true", "tasks=[]"], "tasks=[] is to name one task at least"),
-        (["tasks=[1,2]"], "tasks has no effect with tiled=false"),
-        (["title=all"], "title has no effect with video=null"),
+        (["tasks=[1,2]"], "tasks= is of tasks side by side: give tiled=true beside it"),
     ],
 )
 def test_tasks_to_show_are_those_of_the_run(run, capsys, settings, message):
@@ -128,6 +138,17 @@ def test_in_realtime_a_second_takes_a_second_and_changes_nothing(run, capsys):
     outcome, latencies = capsys.readouterr().out.splitlines()
     assert outcome == plain
     assert re.search(r"deadlines met by 50 plans: 10 Hz \d+ \(\d+%\)", latencies)
+
+
+def test_pictures_of_odd_sizes_are_whole(tmp_path, caplog, capfd):
+    frame = np.full((65, 67, 3), 200, np.uint8)
+    with VideoWriter(tmp_path / "odd.mp4", 10) as writer:
+        writer.add(frame)
+    (read,) = imageio.imiter(tmp_path / "odd.mp4", plugin="FFMPEG")
+    assert read.shape == (66, 68, 3)
+    assert np.abs(read.astype(int) - 200).max() < 4
+    assert not caplog.records
+    assert "resizing" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

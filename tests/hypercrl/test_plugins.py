@@ -277,6 +277,7 @@ def mine(here):
         (["method=mine:Mine", "method.kind=firm"], "method.kind is one of soft, hard"),
         (["method=mine:Nine"], "method 'mine:Nine': mine has no 'Nine'"),
         (["method=mine_broken:X"], "'nothing_of_that_name' (mine_broken.py, line 1)"),
+        (["method=nowhere.mine:X"], "method 'nowhere.mine:X': there is no module 'nowhere': write"),
         (["method=mine:"], 'write "package.module:name"'),
         (["method=mine:MineConfig"], "no class that inherits from Method"),
         (["method=mine:Half"], "Half lacks _add_task, _new_optimisers, _weights, training_step"),

@@ -408,6 +408,7 @@ def test_a_run_in_progress_shows_its_curves(tmp_path):
     assert run.spans == [(0, 1000), (1000, 2000)]
     terminal, page = report([path], tmp_path / "out")
     assert "not finished: task 2" in terminal
+    assert "task 1  task 1" not in terminal, "captions that are numbers say nothing"
     assert "not finished: task 2" in page
     assert (tmp_path / "out" / "push-quick-curves.png").exists()
     assert not (tmp_path / "out" / "push-quick-matrix.png").exists()

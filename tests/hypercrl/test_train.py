@@ -338,14 +338,14 @@ def test_a_checkpoint_of_another_run_is_refused(capsys, hnet_run, tmp_path):
     [
         ("task=3", "tasks 1 to 2"),
         ("checkpoint=none", "after_task_1, after_task_2, latest, previous"),
-        ("camera=back", "front, side, top"),
+        ("camera=back video=film.mp4", "front, side, top"),
         ("video=film.avi", ".mp4"),
         ("episodes=0", "episodes must be at least 1"),
         ("size=0", "size must be at least 64"),
     ],
 )
 def test_mistakes_in_play(capsys, hnet_run, setting, wanted):
-    assert wanted in fails(capsys, "play", f"run={hnet_run}", setting)
+    assert wanted in fails(capsys, "play", f"run={hnet_run}", *setting.split())
 
 
 def test_resume_takes_no_other_settings(capsys, hnet_run):
