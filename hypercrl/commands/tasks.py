@@ -1,7 +1,6 @@
 """hypercrl tasks: the task sequences there are, and what varies in them."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.strict_json import to_json
 from hypercrl.config.sources import (
     ENV,
     files,
@@ -85,7 +85,7 @@ def _of_columns(parameters: Sequence[str]) -> Table:
 
 def _text(value: Any) -> str:
     """A parameter as a file may have it, on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else to_json(value)
 
 
 def _comment(text: str) -> str:
