@@ -67,7 +67,7 @@ def table(runs: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What low rank costs in prediction error.")
     parser.add_argument("folders", nargs="+", type=Path, help="`out` of hypercrl bench")
     parser.add_argument("--out", type=Path, help="what was read, as JSON")
     given = parser.parse_args()
