@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_figures import LOOKS, errors_axis, tenths
+from evidence_figures import LOOKS, band, errors_axis
 from evidence_grid import SEQUENCES, variants_of
 from evidence_records import cell_of, matrix
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hypercrl.base.files import write_atomically
@@ -60,8 +59,8 @@ def capacity(labelled: Mapping[str, Records]) -> Figure:
             if used := _used(records):
                 middle = np.mean(used, 0)
                 ranks.plot(np.arange(1, len(middle) + 1), middle, color=LOOKS[label].colour)
-            _band(success, label, _final(records))
-            _band(errors, label, np.log(_error_at_the_end(records)), np.exp)
+            band(success, label, _final(records))
+            band(errors, label, np.log(_error_at_the_end(records)), np.exp)
         for width in sorted({_width(records) for records in settings.values()}):
             ranks.axhline(width, color=MUTED, lw=0.8, ls=(0, (2, 2)))
             words = {"color": MUTED, "fontsize": 8.5, "textcoords": "offset points"}
@@ -78,17 +77,6 @@ def capacity(labelled: Mapping[str, Records]) -> Figure:
         place = {"loc": "outside lower center", "ncols": 2, "frameon": False}
         figure.legend(success.get_lines(), names, **place, title="success on all tasks at the end")
     return figure
-
-
-def _band(axes: Axes, label: str, curves: Array, shown: Any = np.asarray) -> None:
-    """Means of tenths of curves [S, N], and their intervals."""
-    stages, means = tenths(curves)
-    colour = LOOKS[label].colour
-    axes.plot(stages, shown(means.mean(0)), color=colour)
-    if len(means) >= SEEDS_FOR_INTERVAL:
-        generator = np.random.default_rng(0)
-        bounds = np.array([mean_interval(values, generator) for values in means.T])
-        axes.fill_between(stages, *shown(bounds).T, color=colour, alpha=0.15, lw=0)
 
 
 def _what(label: str, records: Records) -> str:

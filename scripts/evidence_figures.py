@@ -142,17 +142,24 @@ def _curves(
         curves = np.array([curve(m) for m in benchmark.matrices(method, quantity)])
         if not len(curves):
             continue
-        stages, means = tenths(curves)
-        colour, dash, width, layer = LOOKS[method]
-        axes.plot(stages, means.mean(0), color=colour, ls=dash, lw=width, zorder=layer)
-        if len(curves) >= SEEDS_FOR_INTERVAL:
-            generator = np.random.default_rng(0)
-            bounds = np.array([mean_interval(values, generator) for values in means.T])
-            axes.fill_between(stages, *bounds.T, color=colour, alpha=0.15, lw=0)
+        band(axes, method, curves)
         ends[method] = float(curves[:, -1].mean())
     for method, end in ends.items():
         axes.plot([len(benchmark.tasks)], [end], "o", color=LOOKS[method].colour, ms=4)
     return ends
+
+
+def band(
+    axes: Axes, label: str, curves: Array, shown: Callable[[Array], Array] = np.asarray
+) -> None:
+    """Means of curves [S, N] at `tenths`, and their intervals; `shown` is drawn of each."""
+    stages, means = tenths(curves)
+    colour, dash, width, layer = LOOKS[label]
+    axes.plot(stages, shown(means.mean(0)), color=colour, ls=dash, lw=width, zorder=layer)
+    if len(means) >= SEEDS_FOR_INTERVAL:
+        generator = np.random.default_rng(0)
+        bounds = np.array([mean_interval(values, generator) for values in means.T])
+        axes.fill_between(stages, *shown(bounds).T, color=colour, alpha=0.15, lw=0)
 
 
 def tenths(curves: Array) -> tuple[Array, Array]:

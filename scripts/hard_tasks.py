@@ -170,9 +170,7 @@ HARD = {
             **EXPLORING,
             "5 members, steady": (*MEMBERS, *STEADY),
             "5 knots, 5 members": (*KNOTS, *MEMBERS),
-            "5 knots, 5 members, penalty, steady, 2000 updates": (
-                *(*KNOTS, *PENALTY, *STEADY, *UPDATES),
-            ),
+            "5 knots, 5 members, penalty, steady, 2000 updates": (*(*SMOOTH, *STEADY, *UPDATES),),
             "5 knots, 5 members, steady, 8000 planned steps": (
                 *(*KNOTS, *MEMBERS, *STEADY, "protocol.planned_steps=8000"),
                 "protocol.replay_capacity=10000",
@@ -182,10 +180,10 @@ HARD = {
             "gentle": GENTLE,
             "5 members, gentle": (*MEMBERS, *GENTLE),
             "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
-                *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES),
+                *(*SMOOTH, *GENTLE, *STEADY, *UPDATES),
             ),
             "5 knots, 5 members, penalty, gentle, steady, 2000 updates, bursts": (
-                *(*KNOTS, *PENALTY, *GENTLE, *STEADY, *UPDATES, *BURSTS),
+                *(*SMOOTH, *GENTLE, *STEADY, *UPDATES, *BURSTS),
             ),
         },
         seeds=3,
@@ -207,7 +205,7 @@ HARD = {
             "5 knots": KNOTS,
             "5 members": MEMBERS,
             "5 knots, 5 members": (*KNOTS, *MEMBERS),
-            "5 knots, 5 members, penalty": (*KNOTS, *PENALTY),
+            "5 knots, 5 members, penalty": SMOOTH,
             "5 knots, 1000 samples, horizon 30": (
                 *(*KNOTS, "planner.samples=1000", "planner.horizon=30"),
             ),

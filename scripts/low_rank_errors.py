@@ -19,18 +19,19 @@ from rich.console import Console
 from rich.table import Table
 
 from hypercrl.base.strict_json import from_json, write_json
+from hypercrl.metrics import just_trained
 
 
 def read(folder: Path) -> dict[str, Any]:
     """One run: its sequence, method, rank, seed and the error on task i right after it."""
     config = OmegaConf.load(folder / "config.yaml")
-    errors = from_json((folder / "result.json").read_bytes())["prediction_error"]
+    errors = just_trained(from_json((folder / "result.json").read_bytes())["prediction_error"])
     return {
         "sequence": config.env.name,
         "method": config.method.name,
         "rank": config.method.get("rank"),
         "seed": config.seed,
-        "errors": [float(f"{errors[task + 1][task]:.4g}") for task in range(len(errors) - 1)],
+        "errors": [float(f"{error:.4g}") for error in errors],
     }
 
 

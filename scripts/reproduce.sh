@@ -21,7 +21,7 @@ twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
 many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (14 of 21 runs took 26)
-low_rank|many_tasks.md#where-tasks-have-less-in-common|CPU, two cores|21 minutes (27 runs)
+low_rank|many_tasks.md#where-tasks-have-less-in-common|CPU, two cores|17 minutes at most (27 runs, in two goes)
 film_many_tasks|many_tasks.md|one GPU, then CPU|30 minutes guessed, not measured
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
