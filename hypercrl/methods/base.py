@@ -169,8 +169,7 @@ class Method(nn.Module, ABC):
 
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
-        old = self._old_layers() if self.model.distils else ()
-        return self.model.loss(weights, batch, self.layout(self.tasks - 1), old)
+        return self.model.loss(weights, batch, self.layout(self.tasks - 1), self._old_layers)
 
     @torch.no_grad()
     def _old_layers(self) -> list[Layers]:
@@ -186,7 +185,10 @@ class Method(nn.Module, ABC):
         return None
 
     def memory_bytes(self) -> int:
-        """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""
+        """Bytes that learning takes now, beside optimiser state and replay.
+
+        What a method could make anew as the next task begins counts until then.
+        """
         return tensor_bytes([*self.parameters(), *self._stored()])
 
     def _stored(self) -> Iterable[Tensor]:
