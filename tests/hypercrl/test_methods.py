@@ -419,6 +419,20 @@ def test_memory_in_bytes():
     assert bytes_after_tasks("pnn")[1] == columns
 
 
+@pytest.mark.parametrize("targets", ["renewed", "kept"])
+def test_targets_are_counted_though_only_kept_ones_are_needed_between_tasks(targets):
+    """docs/metrics.md: acting needs neither, and the next task writes renewed ones anew."""
+    method, found = bytes_after_tasks("hnet", targets=targets)
+    assert found[-1] == 4 * (sum(p.numel() for p in method.parameters()) + 2 * MAIN)
+    without = copy.deepcopy(method)
+    without.targets.zero_()
+    for task in range(3):
+        assert torch.equal(without.weights(task), method.weights(task))
+    for one in (method, without):
+        one.begin_task()
+    assert torch.equal(without.targets, method.targets) == (targets == "renewed")
+
+
 @pytest.mark.parametrize("name", ["coreset_bytes", "reservoir", "derpp"])
 def test_equal_bytes_means_no_more_than_hnet(name):
     config = METHODS["hnet"][1]("hnet", 1e-3, 5.0)
