@@ -19,7 +19,7 @@ from hypercrl.training.evaluation import QUANTITIES, Evaluator
 from hypercrl.training.experiment import build
 from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
-from hypercrl_envs.task import TAKEN
+from hypercrl_envs.task_functions import TAKEN
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
