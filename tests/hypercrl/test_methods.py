@@ -224,8 +224,11 @@ def reference_step(net, embeddings, targets, model, batch, config, moments, step
     return after, (new + change).detach(), regulariser.detach()
 
 
-def test_hnet_training_step_is_the_papers():
+@pytest.mark.parametrize("fused", [True, False])
+def test_hnet_training_step_is_the_papers(fused, monkeypatch):
     method = make("hnet", beta=0.7).double()
+    monkeypatch.setattr(type(method), "own_terms", None if fused else "as if there were some")
+    assert (method.why_not_fused() is None) == fused
     train_batches = [
         Batch(b.obs.double(), b.action.double(), b.next_obs.double())
         for b in (linear_system(t, seed=s) for t in range(3) for s in range(4))
