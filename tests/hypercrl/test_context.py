@@ -411,6 +411,7 @@ def test_robots_begin_their_episodes_one_by_one():
         together.reset([n for n, length in enumerate(lengths) if length == 4 - t])
         together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
     together.reset([1])
+    again.observe(batch.obs[:, 5], batch.action[:, 5], batch.next_obs[:, 5])  # to be forgotten
     parts = [(n, slice(4 - length, 4)) for n, length in enumerate(lengths)]
     again.recall([Batch(batch.obs[p], batch.action[p], batch.next_obs[p]) for p in parts])
     for (w, b), (w_again, b_again) in zip(together.layers(), again.layers(), strict=True):
