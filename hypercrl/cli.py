@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -46,6 +47,9 @@ WHAT_TO_DO = {
 """By errno; a full disk leaves the last checkpoint as it was."""
 
 HELP = {"-h", "--help"}
+
+Job = Callable[["DictConfig"], float | None]
+"""A command on its settings; what it returns is what a sweeper of Hydra's searches by."""
 
 USAGE = """usage: hypercrl COMMAND [key=value ...]
 
@@ -163,40 +167,74 @@ def _run(command: str, words: list[str]) -> None:
         module.run(words)
 
 
-def _run_with_hydra(
-    command: str, function: Callable[["DictConfig"], float | None], words: list[str]
-) -> None:
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from hypercrl.base.paths import configs_dir
-    from hypercrl.config.compose import composed_once
+def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
+    """Run a command whose settings Hydra composes from these words, or say what they are."""
     from hypercrl.config.help import command_help
-    from hypercrl.config.ignored import check_used
-    from hypercrl.config.messages import check_choices, check_composed, composing, explained
+    from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.schema import in_groups, register
-    from hypercrl_envs import TaskFault
 
     register()
     asked = HELP & set(words)
     words = in_groups(command, [w for w in words if w not in HELP])
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
-    if asked:
-        with composing(command, words):
-            text = command_help(command, COMMANDS[command][2], words)
-        print(text)
+    if not asked:
+        _compose_and_run(command, function, words)
         return
+    with composing(command, words):
+        text = command_help(command, COMMANDS[command][2], words)
+    print(text)
+
+
+def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
+    import hydra
+    from omegaconf import OmegaConf
+
+    from hypercrl.base.paths import configs_dir
+    from hypercrl.config.compose import composed_once
+    from hypercrl.config.messages import composing
+
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
-    mistakes: list[Exception] = []
-    faults: list[Exception] = []
+    raised = _Raised()
+    with ExitStack() as stack, composing(command, words, raised.faults):
+        # Where Hydra leaves what nobody asked for.
+        OmegaConf.register_new_resolver(
+            "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
+        )
+        try:
+            with composed_once(words):
+                decorate(_noting(raised, command, function, words))()
+        except Exception:  # such as a sweeper's that got no score
+            if not raised.mistakes:
+                raise
+    if raised.mistakes:
+        raise raised.mistakes[0]
+
+
+@dataclass
+class _Raised:
+    """What a job has raised: Hydra prints an account of its own of whatever it sees.
+
+    Attributes:
+        mistakes: what ends the command in one message; Hydra sees none of them.
+        faults: everything else.
+    """
+
+    mistakes: list[Exception] = field(default_factory=list)
+    faults: list[Exception] = field(default_factory=list)
+
+
+def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> Job:
+    """`function` with what it raises noted; where that is a mistake it returns None."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from hypercrl.config.ignored import check_used
+    from hypercrl.config.messages import check_composed, explained
+    from hypercrl_envs import TaskFault
 
     def job(config: "DictConfig") -> float | None:
-        """What the command returns is what a sweeper of Hydra's searches by."""
-        # Hydra prints an account of its own of whatever a job raises.
         try:
             with explained(command, words):
                 given = HydraConfig.get().overrides.task
@@ -204,31 +242,19 @@ def _run_with_hydra(
                 check_used([(config, given)])
                 return function(config)
         except UserError as error:
-            mistakes.append(error)
+            raised.mistakes.append(error)
         except TaskFault as fault:
-            mistakes.append(UserError(str(fault)))
-            mistakes[-1].__cause__ = fault
+            mistake = UserError(str(fault))
+            mistake.__cause__ = fault
+            raised.mistakes.append(mistake)
         except Exception as fault:
-            if _out_of_memory(fault) or gpu_fault(fault):
-                mistakes.append(fault)
-                return None
-            faults.append(fault)
-            raise
+            if not (_out_of_memory(fault) or gpu_fault(fault)):
+                raised.faults.append(fault)
+                raise
+            raised.mistakes.append(fault)
         return None
 
-    with ExitStack() as stack, composing(command, words, faults):
-        # Where Hydra leaves what nobody asked for.
-        OmegaConf.register_new_resolver(
-            "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
-        )
-        try:
-            with composed_once(words):
-                decorate(job)()
-        except Exception:  # such as a sweeper's that got no score
-            if not mistakes:
-                raise
-    if mistakes:
-        raise mistakes[0]
+    return job
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from bench_collection import begun, experiment, processor_seconds
 from hypercrl.base.cores import cores
 from hypercrl.base.strict_json import write_json
 from hypercrl.training import evaluation
-from hypercrl.training.evaluation import Episodes, Evaluator, Score
+from hypercrl.training.episodes import Episodes
+from hypercrl.training.evaluation import Evaluator, Score
 from hypercrl_envs import LocalFleet, SpreadFleet
 
 

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from hypercrl.base.files import write_atomically
 from hypercrl.metrics import Array, error_growth, forgetting, just_trained, mean_interval
+from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import fixed, mean, significant, size, spread
 from hypercrl.report.style import INK, MUTED, STYLE, WIDTH
-from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
 Records = Sequence[Mapping[str, Any]]
 RANK = "hypernetwork_effective_rank"

@@ -23,9 +23,9 @@ from hypercrl.metrics import (
     mean_interval,
 )
 from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import fixed
 from hypercrl.report.style import INK, MUTED, STYLE, WIDTH, Look, looks
-from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
 OTHERS = (
     *("#9970ab", "#8c510a", "#b2182b", "#7fbf7b", "#1b7837", "#bf812d", "#35978f", "#c51b7d"),

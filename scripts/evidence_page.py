@@ -27,6 +27,7 @@ from hypercrl.metrics import (
     zero_shot_forward_transfer,
 )
 from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import (
     UNDEFINED,
     count,
@@ -39,7 +40,6 @@ from hypercrl.report.formats import (
 )
 from hypercrl.report.runs import Result, Run
 from hypercrl.report.style import to_png
-from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 from hypercrl.report.trade_offs import trade_offs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hypercrl_envs import checked
 from hypercrl_envs.names import known_name
-from hypercrl_envs.task_functions import CheckedFunction
+from hypercrl_envs.task_functions import CheckedFunction, try_figures
 from hypercrl_envs.window import has_display
 from hypercrl_envs.world import CAMERAS
 
@@ -40,19 +40,6 @@ class PictureOptions(TypedDict, total=False):
     width: int
     height: int
     camera: str
-
-
-TAKEN = {
-    "kind",
-    "env_steps",
-    "task",
-    "on",
-    "return",
-    "success",
-    "goal_distance",
-    "prediction_error",
-}
-"""Names in the record of an evaluation, which `Task.figures` cannot have."""
 
 
 class Move(NamedTuple):
@@ -172,7 +159,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         """What else says how well it goes: names of figures → [..., O] → [...], in SI units.
 
         An evaluation logs of each its mean over the second half of its episodes, under its name,
-        which is none of `TAKEN`.
+        which is none of `task_functions.TAKEN`.
         """
         return {}
 
@@ -233,22 +220,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         for function, boolean, inputs in functions:
             name = f"{self.caption}: {function.__name__}"
             CheckedFunction(function, name, boolean).try_out(*inputs)
-        self._try_figures(obs)
-
-    def _try_figures(self, obs: Tensor) -> None:
-        where = f"{self.caption}: figures"
-        with checked.calls_into(where):
-            figures = self.figures(obs)
-        if not isinstance(figures, dict):
-            raise checked.TaskFault(f"{where} returned no dict, but {checked.shown(figures)}.")
-        if taken := sorted(set(figures) & TAKEN):
-            raise checked.TaskFault(
-                f"{where}: {taken[0]!r} is what evaluations log anyway; rename it."
-            )
-        for name in figures:
-            CheckedFunction(lambda x, name=name: self.figures(x)[name], f"{where}: {name}").try_out(
-                obs
-            )
+        try_figures(self.figures, self.caption, obs)
 
     @abstractmethod
     def render(self) -> np.ndarray | None:  # type: ignore[reportIncompatibleMethodOverride]

@@ -17,6 +17,18 @@ _ROWS = 8
 _CLOSE = 1e-3
 """Of the largest value in a batch: a row alone may differ by so much, for rounding."""
 
+TAKEN = {
+    "kind",
+    "env_steps",
+    "task",
+    "on",
+    "return",
+    "success",
+    "goal_distance",
+    "prediction_error",
+}
+"""Names in the record of an evaluation, which `Task.figures` cannot have."""
+
 
 class CheckedFunction:
     """A function of tensors [..., n] to [...], such as a reward, a distance or a termination.
@@ -119,6 +131,27 @@ class TaskFunction(CheckedFunction):
         """
         self.path = path
         super().__init__(_imported(path), f"{id}: function {path}", boolean)
+
+
+def try_figures(figures: Callable[[Tensor], Any], caption: str, obs: Tensor) -> None:
+    """Call a task's `figures` as evaluations will, see `CheckedFunction.try_out`.
+
+    Args:
+        caption: of the task, for messages.
+        obs: [N, O] of states that it begins in.
+
+    Raises:
+        TaskFault: it returned no dict, a name of `TAKEN`, or a function that cannot be used.
+    """
+    where = f"{caption}: figures"
+    with calls_into(where):
+        found = figures(obs)
+    if not isinstance(found, dict):
+        raise TaskFault(f"{where} returned no dict, but {shown(found)}.")
+    if taken := sorted(set(found) & TAKEN):
+        raise TaskFault(f"{where}: {taken[0]!r} is what evaluations log anyway; rename it.")
+    for name in found:
+        CheckedFunction(lambda x, name=name: figures(x)[name], f"{where}: {name}").try_out(obs)
 
 
 def _with_others_around(starts: Tensor, generator: torch.Generator) -> Tensor:

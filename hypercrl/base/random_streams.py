@@ -16,7 +16,9 @@ CUDA_STATE_BYTES = 16
 def derive_seed(seed: int, *keys: int | str) -> int:
     """A 32-bit seed that depends on `seed` and on every key, for draws that need no memory.
 
-    Strings enter by their CRC-32, so the value is the same in every process and version.
+    Strings enter by their CRC-32, so the value is the same in every process and version. NumPy
+    fills up with zeros what it hashes: a last key of 0 is as none, so give a purpose's draws as
+    many keys each.
     """
     words = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in keys]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])

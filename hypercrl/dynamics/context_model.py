@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.dynamics.conditioning import CONDITIONINGS, Conditioning, Network
 from hypercrl.dynamics.layout import MLPLayout
-from hypercrl.dynamics.model import DynamicsModel, Layers, PlanningLayers
+from hypercrl.dynamics.model import DynamicsModel, Layers, OldNetworks, PlanningLayers
 from hypercrl.memory.base import MemoryEncoder
 from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import GaussianLayers
@@ -111,6 +111,7 @@ class ContextModel(DynamicsModel):
 
     @property
     def distils(self) -> bool:
+        """Whether what old networks predict with the memory is held."""
         return self.context_config.protect == "distil"
 
     @torch.no_grad()
@@ -135,7 +136,7 @@ class ContextModel(DynamicsModel):
         weights: Tensor,
         batch: Batch,
         layout: MLPLayout | None = None,
-        old: Sequence[Layers] = (),
+        old: OldNetworks = tuple,
     ) -> Tensor:
         """Loss of windows [N, L, …], summed over the windows: truncated back-propagation over L.
 
@@ -144,7 +145,7 @@ class ContextModel(DynamicsModel):
         every `stride`-th position with the context of that moment. With weights [N, P] written for
         each window at the end of its burn-in, what counts are the steps after it.
 
-        With networks of old tasks, what is to be distilled comes in addition, see `_drift`.
+        Where old networks' predictions are to be distilled, see `_drift`, that comes in addition.
         """
         obs, action, next_obs = batch.obs, batch.action, batch.next_obs
         layers = (layout or self.layout).split(weights)
@@ -170,9 +171,9 @@ class ContextModel(DynamicsModel):
         ahead = self._open_loop(network, state, actions, reached) * (len(obs) / len(state))
         auxiliary = len(obs) * self.encoder.auxiliary_loss()
         total = next_step + ahead + auxiliary + self.spread()
-        if not old:
-            return total
-        return total + self.context_config.distil * self._drift(old, batch, before)
+        if self.distils and (networks := old()):
+            total = total + self.context_config.distil * self._drift(networks, batch, before)
+        return total
 
     def _drift(self, old: Sequence[Layers], batch: Batch, contexts: Tensor) -> Tensor:
         """How far old networks' predictions have moved with the memory, on the present windows.

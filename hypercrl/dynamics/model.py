@@ -1,6 +1,6 @@
 """The dynamics model: an MLP whose weights somebody else owns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ through its own range, such as a resting body that creeps, is not blown up to mo
 Layers = list[tuple[Tensor, Tensor]]
 PlanningLayers = Layers | GaussianLayers
 """What a rollout goes through; of a probabilistic model with its variance."""
+
+OldNetworks = Callable[[], Sequence[Layers]]
+"""→ of each old task its network as it is now, without gradients."""
 
 
 class DynamicsModel(nn.Module):
@@ -105,17 +108,12 @@ class DynamicsModel(nn.Module):
         scale = self.target_normaliser.reach()
         return mean * scale + self.target_normaliser.mean, logvar + 2 * scale.log()
 
-    @property
-    def distils(self) -> bool:
-        """Whether `loss` is to be given the networks of old tasks."""
-        return False
-
     def loss(
         self,
         weights: Tensor,
         batch: Batch,
         layout: MLPLayout | None = None,
-        old: Sequence[Layers] = (),  # noqa: ARG002
+        old: OldNetworks = tuple,  # noqa: ARG002
     ) -> Tensor:
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
@@ -127,7 +125,7 @@ class DynamicsModel(nn.Module):
             weights: [P] or [M, P].
             batch: N transitions.
             layout: of the network; by default the model's own.
-            old: networks of old tasks as they are now, for a model that `distils`.
+            old: asked by a model that holds what the networks of old tasks say.
         """
         inputs = self.inputs(batch.obs, batch.action)
         outputs = (layout or self.layout).apply(weights, inputs).flatten(0, -2)

@@ -1,12 +1,13 @@
 """What an agent remembers of its own transitions: the interface of every memory encoder."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from hypercrl.base.settings import number, setting
+from hypercrl.base.sizes import FLOAT
 from hypercrl.replay.transitions import tensor_bytes
 
 State = dict[str, Tensor]
@@ -24,6 +25,18 @@ class MemoryConfig:
     context: int = number(
         32, least=1, allocated=True, help="width of what is handed on to the dynamics"
     )
+
+    def least_bytes(self, prefix: str = "memory") -> dict[str, int]:
+        """Bytes of what is allocated so and so many times, each as wide as a layer at least.
+
+        Args:
+            prefix: of the settings' names, which it goes by.
+        """
+        return {
+            f"{prefix}.{f.name}": FLOAT * self.width * getattr(self, f.name)
+            for f in fields(self)
+            if f.metadata.get("allocated")
+        }
 
 
 class MemoryEncoder(nn.Module, ABC):

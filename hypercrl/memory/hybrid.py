@@ -6,6 +6,7 @@ come near full attention, of ratios from 24:1 to 3:1. SSE-H of Pan et al. 2025 i
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -54,6 +55,13 @@ class HybridConfig(MemoryConfig):
     settings: Any = setting(None, help="of that family, such as {rows: 8} of sse")
     ratio: int = number(3, least=1, help="linear layers before each layer of attention")
     window: int = number(256, least=1, allocated=True, help="transitions that attention keeps")
+
+    def least_bytes(self, prefix: str = "memory") -> dict[str, int]:
+        """See `MemoryConfig`; with what the linear layers allocate."""
+        needs = super().least_bytes(prefix)
+        with suppress(ValueError):  # settings that cannot be, which the memory says itself
+            needs |= linear_config(self, 1).least_bytes(f"{prefix}.settings")
+        return needs
 
 
 class Hybrid(MemoryStack):

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.base.settings import number, setting
+from hypercrl.base.sizes import TRAINED
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.dynamics.layout import hidden_layers
 from hypercrl.dynamics.model import Layers, PlanningLayers
@@ -33,6 +34,17 @@ class MethodConfig:
     members: int = number(
         1, least=1, help="M, networks a task, an ensemble: they disagree on what they have not seen"
     )
+
+    def least_bytes(self, weights: int) -> dict[str, int]:
+        """Bytes that a run takes at least, by the settings that ask for them.
+
+        A run of which one of these alone is more than what is free is refused beforehand.
+
+        Args:
+            weights: P, of the dynamics model.
+        """
+        settings = "dynamics.hidden" if self.members == 1 else "dynamics.hidden and method.members"
+        return {settings: TRAINED * weights * self.members}
 
 
 class Method(nn.Module, ABC):
@@ -169,8 +181,7 @@ class Method(nn.Module, ABC):
 
     def _task_loss(self, weights: Tensor, batch: Batch) -> Tensor:
         """Loss of the current task with these weights of its network, summed over the batch."""
-        old = self._old_layers() if self.model.distils else ()
-        return self.model.loss(weights, batch, self.layout(self.tasks - 1), old)
+        return self.model.loss(weights, batch, self.layout(self.tasks - 1), self._old_layers)
 
     @torch.no_grad()
     def _old_layers(self) -> list[Layers]:
@@ -186,7 +197,10 @@ class Method(nn.Module, ABC):
         return None
 
     def memory_bytes(self) -> int:
-        """Bytes kept for the sake of old and present tasks, beside optimiser state and replay."""
+        """Bytes that learning takes now, beside optimiser state and replay.
+
+        What a method could make anew as the next task begins counts until then.
+        """
         return tensor_bytes([*self.parameters(), *self._stored()])
 
     def _stored(self) -> Iterable[Tensor]:

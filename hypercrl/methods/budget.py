@@ -1,10 +1,9 @@
 """Equal bytes: what a memory may hold so that a method costs no more than hnet."""
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.sizes import FLOAT
 from hypercrl.dynamics import DynamicsModel, MLPLayout
 from hypercrl.methods.hnet import HnetConfig
-
-FLOAT_BYTES = 4
 
 
 def rows_at_equal_bytes(model: DynamicsModel, network_bytes: int, row_bytes: int) -> int:
@@ -18,7 +17,7 @@ def rows_at_equal_bytes(model: DynamicsModel, network_bytes: int, row_bytes: int
     """
     defaults = HnetConfig("hnet")
     hypernetwork = MLPLayout([defaults.embedding_size, *defaults.hidden, model.layout.numel])
-    rows = (FLOAT_BYTES * hypernetwork.numel - network_bytes) // row_bytes
+    rows = (FLOAT * hypernetwork.numel - network_bytes) // row_bytes
     if rows < 1:
         raise UserError(
             "equal bytes with hnet leave no room for a memory; give method.capacity instead."
@@ -28,4 +27,4 @@ def rows_at_equal_bytes(model: DynamicsModel, network_bytes: int, row_bytes: int
 
 def transition_bytes(model: DynamicsModel, extra: int = 0) -> int:
     """Bytes of one stored transition with its task and `extra` further numbers."""
-    return FLOAT_BYTES * (2 * model.obs_size + model.action_size + 1 + extra)
+    return FLOAT * (2 * model.obs_size + model.action_size + 1 + extra)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hypercrl.base.settings import number, unused
+from hypercrl.base.sizes import FLOAT
 from hypercrl.dynamics import MLPLayout
 from hypercrl.methods.base import Method, MethodConfig, StepReport
 from hypercrl.replay.transitions import Batch
@@ -39,6 +40,10 @@ class FTLConfig(MethodConfig):
     embedding_size: int = number(
         0, least=0, help="width of a fixed random vector per task beside the input; 0: none"
     )
+
+    def least_bytes(self, weights: int) -> dict[str, int]:  # noqa: ARG002
+        """See `MethodConfig`: Σ φ φᵀ."""
+        return {"method.features": FLOAT * self.features**2}
 
 
 class FTL(Method):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.base.settings import choice, number
+from hypercrl.base.sizes import FLOAT, TRAINED
 from hypercrl.dynamics import ACTIVATIONS, ChunkedHypernetwork, Hypernetwork
 from hypercrl.dynamics.model import Layers
 from hypercrl.methods.base import Method, MethodConfig, StepReport
@@ -55,6 +56,15 @@ class HnetConfig(MethodConfig):
     chunk_embedding_size: int = number(
         20, least=1, only_with=("chunk_size",), help="width of a chunk's embedding"
     )
+
+    def least_bytes(self, weights: int) -> dict[str, int]:
+        """See `MethodConfig`: the last layer, and what it writes for members with its gradient."""
+        chunk = min(weights, self.chunk_size or weights)
+        last = self.hidden[-1] if self.hidden else self.embedding_size
+        needs = {"dynamics.hidden and method.hidden": TRAINED * last * chunk}
+        if self.members > 1:
+            needs["dynamics.hidden and method.members"] = 2 * FLOAT * weights * self.members
+        return needs
 
 
 FIRM = 0.5

@@ -14,19 +14,15 @@ from rich.text import Text
 from hypercrl.base.errors import UserError
 from hypercrl.base.terminal import whole
 from hypercrl.report.benchmark import Benchmark, group
+from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.curves import error_curves, learning_curves
 from hypercrl.report.export import FORMATS
 from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.page import Picture, render_page, run_status
+from hypercrl.report.run_tables import cost_table, matrix_tables, metrics_table
 from hypercrl.report.runs import Run, load_run
 from hypercrl.report.style import to_png
-from hypercrl.report.tables import (
-    Table,
-    comparison_tables,
-    cost_table,
-    matrix_tables,
-    metrics_table,
-)
+from hypercrl.report.table import Table
 from hypercrl.report.trade_offs import trade_offs
 
 __all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]

@@ -13,10 +13,10 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from hypercrl.metrics import mean_interval
 from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import significant
 from hypercrl.report.runs import Run
 from hypercrl.report.style import BAND, INK, MUTED, RULE, STYLE, WIDTH, Look, looks, shown_tasks
-from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
 MOST_ROWS = 20
 """Tasks with curves of their own; of longer sequences these are tasks here and there."""

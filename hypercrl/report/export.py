@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from hypercrl.report.tables import Table
+from hypercrl.report.table import Table
 
 _LATEX = str.maketrans(
     {

@@ -1,6 +1,6 @@
 """What the columns of a report mean and who defined them; docs/metrics.md has the same table."""
 
-from hypercrl.report.tables import Cell, Table
+from hypercrl.report.table import Cell, Table
 
 HEADER = ("in a report", "in result.json", "definition", "whose", "range of success")
 DEFINITIONS = (

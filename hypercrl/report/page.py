@@ -9,16 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hypercrl.metrics import average_performance, forgetting
 from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import count, duration, fixed, mean
 from hypercrl.report.glossary import glossary
+from hypercrl.report.run_tables import cost_table, matrix_tables, metrics_table
 from hypercrl.report.runs import Run
-from hypercrl.report.tables import (
-    Table,
-    comparison_tables,
-    cost_table,
-    matrix_tables,
-    metrics_table,
-)
+from hypercrl.report.table import Table
 
 PIXELS_PER_INCH = 108
 """Size at which a figure's text is as large as the page's small print."""

@@ -16,7 +16,7 @@ from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
 from hypercrl.report.style import INK, OCTAVES, PALETTE, STYLE, WIDTH, log_scale, looks, to_png
-from hypercrl.report.tables import Cell, Table
+from hypercrl.report.table import Cell, Table
 
 MARKERS = "os^D"
 HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")

@@ -1,7 +1,6 @@
 """What a run needs of memory at least, and what there is, looked at before anything is built."""
 
 from contextlib import suppress
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -10,16 +9,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
+from hypercrl.base.sizes import FLOAT, TRAINED
 from hypercrl.config.schema import TrainConfig, learned_tasks
-from hypercrl.memory import MemoryConfig
-from hypercrl.memory.hybrid import HybridConfig, linear_config
-from hypercrl.methods.ftl import FTLConfig
-from hypercrl.methods.hnet import HnetConfig
 from hypercrl_envs import TaskFault, TaskSequence
-
-_FLOAT = 4
-_TRAINED = 4 * _FLOAT
-"""Bytes of a parameter: its value, its gradient, and the two moments of Adam."""
 
 ON_A_GPU = 2**30
 """Bytes that a process holds of a GPU beside what it computes with: context, kernels, libraries."""
@@ -50,50 +42,26 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
     hidden, method, planner = config.dynamics.hidden, config.method, config.planner
     outputs = (1 + config.dynamics.probabilistic) * obs_size
     widths = [obs_size + action_size, *hidden, outputs]
-    weights = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
-    members = method.members
-    needs = {_with("dynamics.hidden", members): _TRAINED * weights * members}
-    if isinstance(method, HnetConfig):
-        chunk = min(weights, method.chunk_size or weights)
-        last = method.hidden[-1] if method.hidden else method.embedding_size
-        needs = {"dynamics.hidden and method.hidden": _TRAINED * last * chunk}
-        if members > 1:  # what is written for them, and its gradient
-            needs["dynamics.hidden and method.members"] = 2 * _FLOAT * weights * members
-    if isinstance(method, FTLConfig):
-        needs = {"method.features": _FLOAT * method.features**2}
+    needs = method.least_bytes(sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths)))
     transition = 2 * obs_size + action_size
     protocol, context, memory = config.protocol, config.context, config.memory
+    members = method.members
     of_members = members if members > 1 else 0  # of the bootstrap
+    batch = "protocol.batch_size" + (" and method.members" if of_members else "")
     imagined = planner.horizon * action_size + obs_size
     needs |= {
-        "protocol.replay_capacity": _FLOAT * protocol.replay_capacity * (transition + of_members),
-        _with("protocol.batch_size", members): _FLOAT * protocol.batch_size * members * sum(widths),
-        "planner.samples and planner.horizon": _FLOAT * planner.samples * members * imagined,
+        "protocol.replay_capacity": FLOAT * protocol.replay_capacity * (transition + of_members),
+        batch: FLOAT * protocol.batch_size * members * sum(widths),
+        "planner.samples and planner.horizon": FLOAT * planner.samples * members * imagined,
     }
     if memory.name != "none":
         windows = context.windows * context.length
         needs |= {
-            "memory.width and memory.layers": _TRAINED * memory.layers * memory.width**2,
-            "context.windows and context.horizon": _FLOAT * windows * memory.width,
+            "memory.width and memory.layers": TRAINED * memory.layers * memory.width**2,
+            "context.windows and context.horizon": FLOAT * windows * memory.width,
+            **memory.least_bytes(),
         }
-        needs |= _counted("memory", memory)
-        if isinstance(memory, HybridConfig):
-            with suppress(ValueError):  # settings that cannot be, which the memory says itself
-                needs |= _counted("memory.settings", linear_config(memory, 1))
     return needs
-
-
-def _counted(prefix: str, memory: MemoryConfig) -> dict[str, int]:
-    """What a memory has so and so many of, each as wide as a layer at least."""
-    return {
-        f"{prefix}.{f.name}": _FLOAT * memory.width * getattr(memory, f.name)
-        for f in fields(memory)
-        if f.metadata.get("allocated")
-    }
-
-
-def _with(setting: str, members: int) -> str:
-    return setting if members == 1 else f"{setting} and method.members"
 
 
 def gpu_bytes(config: DictConfig) -> int:

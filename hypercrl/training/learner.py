@@ -1,6 +1,7 @@
 """The learning half of the loop: what the agent lives through is stored, and trained on."""
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,6 +17,24 @@ from hypercrl.replay import Replay
 from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
 from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
+
+DIVERGED = 1e9
+"""Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
+
+
+def divergence(first_loss: float, loss: float, **others: float) -> str | None:
+    """What a training step's report says of a model that has diverged; None: it has not.
+
+    A gradient that is no number is in the weights already, though the loss is not yet.
+
+    Args:
+        first_loss: of the run's first step; loss, others: the report.
+    """
+    finite = all(map(isfinite, (loss, *others.values())))
+    if finite and loss <= DIVERGED * max(abs(first_loss), 1.0):
+        return None
+    beside = ", ".join(f"{name} {value:g}" for name, value in others.items())
+    return f"loss {loss:g}, {first_loss:g} at the start; {beside}"
 
 
 class Learner:

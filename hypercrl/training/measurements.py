@@ -7,8 +7,10 @@ from math import nan
 from typing import Any
 
 from hypercrl import metrics
+from hypercrl.agent.agent import Agent
 from hypercrl.base.progress import Progress
 from hypercrl.base.saved import same_type
+from hypercrl.planning.search import medians
 from hypercrl.training.evaluation import Evaluator, Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.learner import Learner
@@ -103,6 +105,17 @@ class Measurements:
         """Where labels say which task it is that was just learned."""
         if self.given and (values := plasticity(self.method, self.learner.replay)):
             self.log("plasticity", **values)
+
+    def log_plans(self, agent: Agent) -> None:
+        """What the agent's plans since the last time took, and came to; it begins to count anew."""
+        if not (plans := agent.plan_seconds):
+            return
+        self.tallies.plan_seconds.extend(plans)
+        median = 1e3 * sorted(plans)[len(plans) // 2]
+        seen = medians(agent.searches)
+        self.log("plan", milliseconds=median, **(seen[-1] if seen else {}))
+        self.progress.show(plan_ms=median)
+        agent.plan_seconds, agent.searches = [], []
 
     def state(self) -> list[dict[str, Any]]:
         """Scores of an evaluation that is not done."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
-from math import isfinite
 from typing import Any
 
 from hypercrl.agent.task_inference import Change, Decision
@@ -14,7 +13,6 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
 from hypercrl.base.saved import same_type
-from hypercrl.planning.search import medians
 from hypercrl.replay.transitions import Batch
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import LATEST, RunFolder
@@ -22,15 +20,12 @@ from hypercrl.runs.trackers import chosen as chosen_trackers
 from hypercrl.training.actor import Actor
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
-from hypercrl.training.learner import Learner
+from hypercrl.training.learner import Learner, divergence
 from hypercrl.training.measurements import Measurements
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import LocalFleet, TaskFault
-
-DIVERGED = 1e9
-"""Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
 
 
 class Trainer:
@@ -169,7 +164,7 @@ class Trainer:
         if not interruption.due:
             return
         if self.learner.round is not None and (report := self.learner.latest_report()):
-            self._stop_if_diverged(**report)
+            self._stop_if_diverged(report)
         self._checkpoint(LATEST)
         if interruption.number is not None:
             raise Interrupted(interruption.number, self._saved_and_goes_on())
@@ -307,32 +302,19 @@ class Trainer:
         tallies.spend("update", seconds)
         tallies.update_seconds.add(seconds / updates)
         tallies.updates += updates
-        self._stop_if_diverged(**values)
+        self._stop_if_diverged(values)
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
         self.progress.show(loss=values["loss"])
         self.actor.inform()
-        agent = self.actor.agent
-        if plans := agent.plan_seconds:
-            tallies.plan_seconds.extend(plans)
-            median = 1e3 * sorted(plans)[len(plans) // 2]
-            seen = medians(agent.searches)
-            self._log("plan", milliseconds=median, **(seen[-1] if seen else {}))
-            self.progress.show(plan_ms=median)
-            agent.plan_seconds = []
-            agent.searches = []
+        self.measured.log_plans(self.actor.agent)
 
-    def _stop_if_diverged(self, loss: float, **others: float) -> None:
-        """A gradient that is no number is in the weights already, though the loss is not yet."""
-        first = self.learner.first_loss or 0.0
-        finite = all(map(isfinite, (loss, *others.values())))
-        if finite and loss <= DIVERGED * max(abs(first), 1.0):
-            return
-        beside = ", ".join(f"{name} {value:g}" for name, value in others.items())
-        raise UserError(
-            f"The model diverged (loss {loss:g}, {first:g} at the start; {beside}) at "
-            f"environment step {self.position.env_steps}, task {self.position.task + 1}. "
-            f"{self._last_good} Lower method.learning_rate or look at the data."
-        )
+    def _stop_if_diverged(self, report: dict[str, float]) -> None:
+        if (what := divergence(self.learner.first_loss or 0.0, **report)) is not None:
+            raise UserError(
+                f"The model diverged ({what}) at environment step {self.position.env_steps}, "
+                f"task {self.position.task + 1}. {self._last_good} Lower method.learning_rate or "
+                "look at the data."
+            )
 
     @property
     def _last_good(self) -> str:

@@ -170,6 +170,25 @@ def test_the_cart_is_paid_as_the_tolerances_say():
     torch.testing.assert_close(paid, torch.tensor([1.0, 0.8, 0.55, 0.55, 0.0]))
 
 
+UPRIGHT_BY_5, BY_6 = (np.cos(np.deg2rad(angle)) for angle in (5.0, 6.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "solved", "unsolved"),
+    [
+        ("double_integrator", [0.07, -0.07, 1, 1], [0.072, -0.072, 0, 0]),
+        ("complex_ode", [-0.049], [0.051]),
+        ("cartpole", [-0.25, UPRIGHT_BY_5, 0, 1, 1], [0, BY_6, 0, 0, 0]),
+        ("cartpole", [0.25, 1, 0, 0, 0], [-0.26, 1, 0, 0, 0]),
+        ("cartpole", [0, 1, 0, 0, 0], [0.26, 1, 0, 0, 0]),
+    ],
+)
+def test_success_by_hand(name: str, solved: list[float], unsolved: list[float]):
+    """|p| < 0.1; |x| < 0.05; cos θ ≥ 0.995, 5.7°, within 0.25 m of the middle."""
+    task = make_task(name)
+    assert task.success(torch.tensor([solved, unsolved])).tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("task", "wrong", "message"),
     [

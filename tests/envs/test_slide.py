@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from hypercrl_envs.slide import GRAVITY, SlideTask
 
@@ -55,6 +56,18 @@ def test_the_speed_of_any_other_friction_misses(friction: float):
 def test_bullet_is_refused():
     with pytest.raises(ValueError, match="engine"):
         SlideTask(engine="bullet")
+
+
+def test_success_is_the_distance_of_the_centre_however_the_block_is_turned():
+    task = SlideTask()
+    square = 0.05 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])  # by 90 degrees
+    obs = torch.zeros(3, 15)
+    for row, centre in zip(obs, ([0.2, 0.0], [0.2 - 0.027, 0.028], [0.2, -0.041]), strict=True):
+        row[2:10] = torch.tensor((np.array(centre) + square @ turn.T).ravel())
+    expected = [0.0, np.hypot(0.027, 0.028), 0.041]
+    np.testing.assert_allclose(task.goal_distance(obs), expected, atol=1e-6)
+    assert task.success(obs).tolist() == [True, True, False]
 
 
 def test_the_goal_is_out_of_reach():

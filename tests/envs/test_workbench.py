@@ -12,7 +12,14 @@ from omegaconf import OmegaConf
 
 from hypercrl_envs import make_task
 from hypercrl_envs.workbench import WorkbenchTask
-from hypercrl_envs.workbench_goals import LEVER_ANGLE, PUCK_CENTRE, SIZE
+from hypercrl_envs.workbench_goals import (
+    BLOCK_CENTRE,
+    BUTTON_DEPTH,
+    DRAWER_WAY,
+    LEVER_ANGLE,
+    PUCK_CENTRE,
+    SIZE,
+)
 from hypercrl_envs.workbench_world import (
     BLOCK,
     BLOCK_HEIGHT,
@@ -191,6 +198,24 @@ def test_the_puck_has_to_be_let_go_of():
 def test_what_cannot_be_is_refused(wanted, message):
     with pytest.raises(ValueError, match=message):
         make_task("workbench", **wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where", "solved", "unsolved"),
+    [
+        (GOALS[0], BUTTON_DEPTH, 0.0121, 0.0119),
+        (GOALS[1], DRAWER_WAY, 0.0901, 0.0899),
+        (GOALS[2], LEVER_ANGLE, 0.9 - 0.0099 / LEVER_GRIP, 0.9 - 0.0101 / LEVER_GRIP),
+        (GOALS[3], BLOCK_CENTRE, [0.12 - 0.018, 0.0239], [0.12 - 0.018, 0.0241]),
+        (GOALS[4], PUCK_CENTRE, [-0.12, -0.34 + 0.049], [-0.12, -0.34 + 0.051]),
+    ],
+    ids=NAMES[:5],
+)
+def test_success_by_hand(wanted, where, solved, unsolved):
+    """4 mm from 16 at the button, 1 cm at drawer and lever, 3 at the block, 5 at the puck."""
+    obs = torch.zeros(2, SIZE)
+    obs[0, where], obs[1, where] = torch.tensor(solved), torch.tensor(unsolved)
+    assert WorkbenchTask(**wanted).success(obs).tolist() == [True, False]
 
 
 def test_goals_see_batches_of_either_type():

@@ -262,6 +262,32 @@ def test_frozen_is_frozen_and_free_is_free():
         assert (error(method, 0) == kept) == (protect == "freeze")
 
 
+@pytest.mark.parametrize("name", ["single", "hnet"])
+def test_a_memory_learns_at_a_rate_of_its_own(name):
+    """Adam's first step is as long as its rate wherever there is a gradient."""
+    model = make_model("film", learning_rate=7e-3)
+    method = make(name, model, **SETTINGS.get(name, {}))
+    method.begin_task()
+    before = [p.detach().clone() for p in model.memory_parameters()]
+    method.training_step(windows(1, 8))
+    pairs = zip(model.memory_parameters(), before, strict=True)
+    moved = max(float((p - b).detach().abs().max()) for p, b in pairs)
+    assert moved == pytest.approx(7e-3, rel=1e-3)
+
+
+def test_a_memorys_gradient_is_clipped_on_its_own():
+    model = make_model("film")
+    method = make("single", model, clip_norm=1e-3)
+    method.begin_task()
+    method.training_step(windows(1, 8))
+    memory = set(model.memory_parameters())
+    (adam,) = method.optimisers
+    trained = [p for group in adam.param_groups for p in group["params"]]
+    for part in ([p for p in trained if p in memory], [p for p in trained if p not in memory]):
+        norm = torch.stack([p.grad.norm() for p in part if p.grad is not None]).norm()
+        assert norm.item() == pytest.approx(1e-3, rel=1e-2)
+
+
 @pytest.mark.parametrize("protect", ["freeze", "distil"])
 def test_what_protects_a_memory_is_there_when_loaded(protect):
     method, again = (make("hnet", make_model(protect=protect), **SETTINGS["hnet"]) for _ in "12")
@@ -385,6 +411,7 @@ def test_robots_begin_their_episodes_one_by_one():
         together.reset([n for n, length in enumerate(lengths) if length == 4 - t])
         together.observe(batch.obs[:, t], batch.action[:, t], batch.next_obs[:, t])
     together.reset([1])
+    again.observe(batch.obs[:, 5], batch.action[:, 5], batch.next_obs[:, 5])  # to be forgotten
     parts = [(n, slice(4 - length, 4)) for n, length in enumerate(lengths)]
     again.recall([Batch(batch.obs[p], batch.action[p], batch.next_obs[p]) for p in parts])
     for (w, b), (w_again, b_again) in zip(together.layers(), again.layers(), strict=True):

@@ -19,6 +19,7 @@ from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import Batch, MethodConfig, make_method
 from hypercrl.planning import PLANNERS, CEMConfig, make_planner, trajectory_returns
 from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.episodes import Episodes
 from hypercrl.training.evaluation import Evaluator
 from hypercrl_envs import LocalFleet, SimulatedRollout, TaskSequence, gym_task, make_task
 from hypercrl_envs.cheetah import CheetahTask
@@ -319,6 +320,23 @@ def test_scores_are_what_the_environment_counts_although_episodes_end_at_differe
         # Planned for with the true end, nobody falls; who falls does so on either side.
         if not falls:
             assert sum(e["length"] for e in Ledge.episodes) == 7 * 40
+
+
+def test_figures_are_of_the_second_half_of_each_episode_however_long_it_was():
+    measured = evaluator()
+    agent, robots = measured._agent(0, 7), measured._of(0, 7)
+    agent.believe(clumsy(7))
+    episodes = Episodes(agent, measured.fleet, robots, range(7), lambda obs: {"place": obs[:, 0]})
+    places: list[list[float]] = [[] for _ in robots]
+    episodes.plan()
+    while going := list(episodes.going):
+        episodes.move()
+        episodes.plan()
+        for episode in going:
+            places[episode].append(float(episodes._obs[episode, 0]))
+    assert len({len(own) for own in places}) > 1
+    wanted = np.mean([np.mean(own[len(own) // 2 :]) for own in places])
+    assert episodes.figures() == {"place": pytest.approx(wanted, rel=1e-5)}
 
 
 @pytest.mark.parametrize("heldout_from", [0, 2])

@@ -12,7 +12,7 @@ from hypercrl.base.settings import number
 from hypercrl.config.compose import composed
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.memory import MemoryConfig
-from hypercrl.methods import make_method
+from hypercrl.methods import MethodConfig, make_method
 from hypercrl.replay import Replay
 from hypercrl.training.footprint import free_bytes, least_bytes
 
@@ -54,6 +54,19 @@ def test_a_memory_of_others_says_what_it_allocates():
     needs = least_bytes(replace(train_config("memory=gru"), memory=Slots(width=10)), 20, 7)
     assert needs["memory.slots"] == 4 * 10 * 7
     assert "memory.turns" not in needs
+
+
+def test_a_method_of_others_says_what_it_takes():
+    @dataclass
+    class Twice(MethodConfig):
+        name: str = "own:Twice"
+
+        def least_bytes(self, weights):
+            return {"method.own": 2 * weights}
+
+    config = replace(train_config("dynamics.hidden=[5]"), method=Twice())
+    assert least_bytes(config, 20, 7)["method.own"] == 2 * ((27 + 1) * 5 + (5 + 1) * 20)
+    assert not any("dynamics.hidden" in settings for settings in least_bytes(config, 20, 7))
 
 
 @pytest.mark.parametrize("method", ["hnet", "chunked_hnet", "single", "ewc", "ftl"])

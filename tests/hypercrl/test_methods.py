@@ -224,8 +224,11 @@ def reference_step(net, embeddings, targets, model, batch, config, moments, step
     return after, (new + change).detach(), regulariser.detach()
 
 
-def test_hnet_training_step_is_the_papers():
+@pytest.mark.parametrize("fused", [True, False])
+def test_hnet_training_step_is_the_papers(fused, monkeypatch):
     method = make("hnet", beta=0.7).double()
+    monkeypatch.setattr(type(method), "own_terms", None if fused else "as if there were some")
+    assert (method.why_not_fused() is None) == fused
     train_batches = [
         Batch(b.obs.double(), b.action.double(), b.next_obs.double())
         for b in (linear_system(t, seed=s) for t in range(3) for s in range(4))
@@ -417,6 +420,20 @@ def test_memory_in_bytes():
     # Links from the one hidden layer of each older column to the outputs, each with its α.
     columns = [4 * (t * MAIN + t * (t - 1) // 2 * (24 * 2 + 1)) for t in (1, 2, 3)]
     assert bytes_after_tasks("pnn")[1] == columns
+
+
+@pytest.mark.parametrize("targets", ["renewed", "kept"])
+def test_targets_are_counted_though_only_kept_ones_are_needed_between_tasks(targets):
+    """docs/metrics.md: acting needs neither, and the next task writes renewed ones anew."""
+    method, found = bytes_after_tasks("hnet", targets=targets)
+    assert found[-1] == 4 * (sum(p.numel() for p in method.parameters()) + 2 * MAIN)
+    without = copy.deepcopy(method)
+    without.targets.zero_()
+    for task in range(3):
+        assert torch.equal(without.weights(task), method.weights(task))
+    for one in (method, without):
+        one.begin_task()
+    assert torch.equal(without.targets, method.targets) == (targets == "renewed")
 
 
 @pytest.mark.parametrize("name", ["coreset_bytes", "reservoir", "derpp"])

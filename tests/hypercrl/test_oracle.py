@@ -14,11 +14,12 @@ from hypercrl.cli import main
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
 from hypercrl.planning import CEMConfig, make_planner
-from hypercrl.training.evaluation import QUANTITIES, Episodes, Evaluator
+from hypercrl.training.episodes import Episodes
+from hypercrl.training.evaluation import QUANTITIES, Evaluator
 from hypercrl.training.experiment import build
 from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
-from hypercrl_envs.task import TAKEN
+from hypercrl_envs.task_functions import TAKEN
 
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 

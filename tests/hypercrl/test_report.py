@@ -16,10 +16,11 @@ from rich.console import Console
 from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
+from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
+from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
-from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
 from hypercrl.report.trade_offs import trade_offs
 from hypercrl.training.evaluation import Score
 from hypercrl.training.result import of_matrices

@@ -77,6 +77,30 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
     assert len(torch.unique(starts, dim=0)) == len(torch.unique(actions, dim=0)) == 4
 
 
+def test_what_is_learned_from_is_what_was_executed(tmp_path, monkeypatch):
+    """Noise leads beyond the bounds; the task's simulator never sees that, nor does the model."""
+    executed, pairs, act, advance = [], [], Actor.act, BlockTask._advance
+
+    def watched_advance(self, action):
+        executed.append(torch.tensor(action))
+        advance(self, action)
+
+    def watched_act(self, planned):
+        executed.clear()
+        act(self, planned)
+        pairs.append((torch.stack(executed), self.learner.replay.latest(4).action))
+
+    monkeypatch.setattr(BlockTask, "_advance", watched_advance)
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
+    monkeypatch.setattr(Actor, "act", watched_act)
+    noise = ("exploration.random_std=2", "exploration.planned_std=2")
+    train(tmp_path / "run", "protocol.num_tasks=1", *noise)
+    assert len(pairs) == 10
+    for moved, stored in pairs:
+        assert torch.equal(moved, stored)
+        assert (stored.abs() == 1).any()
+
+
 @pytest.mark.parametrize(
     "words",
     [pytest.param((), marks=pytest.mark.slow, id="told"), pytest.param(MEMORY, id="memory")],

@@ -56,3 +56,10 @@ def test_a_sample_of_old_tasks_is_evaluated_beside_the_present_and_the_next_one(
     assert samples[5] == schedule.evaluated(6, 9, seed=5)
     assert schedule.evaluated(1, 9, seed=0) == [0, 1, 2]  # there are no more
     assert schedule.evaluated(6, 7, seed=0)[2:] == [6]  # within a task, or at the last one
+
+
+def test_the_task_before_lingers_over_the_blur_and_there_is_none_before_the_first():
+    schedule = Schedule(replace(PROTOCOL, blur=4))
+    assert [schedule.lingering(1, step) for step in (0, 1, 3, 4, 6)] == [1, 0.75, 0.25, 0, 0]
+    assert schedule.lingering(0, 0) == 0
+    assert Schedule(PROTOCOL).lingering(1, 0) == 0

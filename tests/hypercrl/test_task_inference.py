@@ -294,6 +294,10 @@ def test_probabilities_by_hand():
     slope = belief.probabilities() @ torch.tensor([[1.0], [0.5], [0.0]])
     wanted = torch.stack([obs, obs + slope, obs + 2 * slope], 1)
     torch.testing.assert_close(states, wanted)
+    # A robot that begins a new episode knows nothing, and the other one what it knew.
+    before = belief.probabilities()[0].clone()
+    belief.reset([1])
+    torch.testing.assert_close(belief.probabilities(), torch.stack([before, torch.ones(3) / 3]))
 
 
 def test_several_dimensions_are_one_observation():

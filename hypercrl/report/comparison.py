@@ -1,15 +1,9 @@
-"""The tables of a report, written once and shown on the terminal and on the page alike."""
+"""The tables of methods side by side."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from rich import box
-from rich import table as rich_table
-from rich.text import Text
 
 from hypercrl.metrics import (
     Array,
@@ -24,137 +18,19 @@ from hypercrl.metrics import (
 )
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import (
-    FAILED,
     UNDEFINED,
     count,
     decimals,
-    duration,
     fixed,
     mean,
     significant,
     size,
     spread,
 )
-from hypercrl.report.runs import Result
-
-Emphasis = Literal["plain", "strong", "faint", "bad"]
-_TERMINAL_STYLE = {"plain": "", "strong": "bold", "faint": "dim", "bad": "bold red"}
+from hypercrl.report.table import Cell, Table
 
 SEEDS_FOR_INTERVAL = 3
 """Fewer seeds than this carry no interval worth printing."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry, and how loudly it speaks."""
-
-    text: str
-    emphasis: Emphasis = "plain"
-
-
-FAILURE = Cell(FAILED, "bad")
-MISSING = Cell(UNDEFINED, "faint")
-"""No failure: a prediction error that there is not, see the notes, or a task not evaluated."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, column names and rows.
-
-    Attributes:
-        text_columns: indices of the columns that hold words and start at the left; numbers end at
-            the right.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    text_columns: tuple[int, ...] = (0,)
-
-    def to_rich(self) -> rich_table.Table:
-        """The same table for a rich console; nothing in it is read as markup."""
-        shown = rich_table.Table(
-            title=Text(self.title, "bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            show_header=any(self.header),
-        )
-        for index, name in enumerate(self.header):
-            is_text = index in self.text_columns
-            shown.add_column(Text(name), justify="left" if is_text else "right", no_wrap=index == 0)
-        for row in self.rows:
-            shown.add_row(*(Text(cell.text, _TERMINAL_STYLE[cell.emphasis]) for cell in row))
-        return shown
-
-
-def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
-    """Success, mean return, normalised return where there is a scale, and prediction error.
-
-    Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
-    """
-    places, there = decimals(result.scores), result.measured
-    tables = [
-        _matrix_table("Success", result.success, there, fixed),
-        _matrix_table("Return", result.scores, there, lambda value: fixed(value, places)),
-        _matrix_table(
-            benchmark.error_name.capitalize(), result.prediction_error, there, significant, MISSING
-        ),
-    ]
-    if benchmark.normalise is not None:
-        normalised = benchmark.normalise(result.scores)
-        tables.insert(2, _matrix_table("Normalised return", normalised, there, fixed))
-    return tables
-
-
-def metrics_table(benchmark: Benchmark, result: Result) -> Table:
-    """Average performance, forgetting and its other definitions, and transfer of one run."""
-    rows = [("Success", result.success, 2), ("Return", result.scores, decimals(result.scores))]
-    if benchmark.normalise is not None:
-        rows.append(("Normalised return", benchmark.normalise(result.scores), 2))
-    metrics = (
-        average_performance,
-        forgetting,
-        chaudhry_forgetting,
-        continual_world_forgetting,
-        zero_shot_forward_transfer,
-    )
-    header = (
-        "",
-        "at the end ↑",
-        "forgetting ↓",
-        "forgetting, Chaudhry ↓",
-        "forgetting, Continual World ↓",
-        "transfer ↑",
-    )
-    return Table(
-        "Metrics",
-        header,
-        tuple(
-            (Cell(name), *(Cell(fixed(metric(matrix), places)) for metric in metrics))
-            for name, matrix, places in rows
-        ),
-    )
-
-
-def cost_table(result: Result) -> Table:
-    """Latency of a plan and of an update, where the time went, and what is kept in memory."""
-    shares = sorted(result.seconds_by.items(), key=lambda item: -item[1])
-    total = result.seconds or math.nan
-    activities = ", ".join(f"{name} {fixed(100 * s / total, 0)} %" for name, s in shares)
-    plan, update = significant(result.plan_milliseconds), significant(result.update_milliseconds)
-    sizes = list(dict.fromkeys(size(b) for b in result.memory_bytes))
-    memory = " → ".join(sizes if len(sizes) <= 6 else [sizes[0], "…", sizes[-1]])
-    rows = (
-        ("plan", f"{plan} ms", f"median of {count(result.plans)}"),
-        ("update", f"{update} ms", f"median of {count(result.updates)}"),
-        ("whole run", duration(result.seconds), activities),
-        ("memory kept", memory, "after each task, method and replay"),
-        ("parameters", count(result.parameters), ""),
-    )
-    cells = tuple(tuple(map(Cell, row)) for row in rows)
-    return Table("Cost", ("", "", ""), cells, text_columns=(0, 2))
 
 
 def comparison_tables(benchmark: Benchmark) -> list[Table]:
@@ -317,30 +193,3 @@ def _inference_table(benchmark: Benchmark) -> Table:
         columns = (significant(mean([i.get(name, math.nan) for i in inferred])) for name in names)
         rows.append((Cell(method), *map(Cell, columns)))
     return Table("Inference of the task", ("method", *names[:3], "delay, steps"), tuple(rows))
-
-
-def _matrix_table(
-    title: str,
-    matrix: Array,
-    measured: NDArray[np.bool_],
-    write: Callable[[float], str],
-    none: Cell = FAILURE,
-) -> Table:
-    """`none` is shown where there is no number though there was an evaluation."""
-    rows = []
-    for after, values in enumerate(matrix):
-        name = "untrained" if after == 0 else f"after task {after}"
-        cells = [
-            _matrix_cell(v, write, after, task)
-            if not math.isnan(v)
-            else (none if measured[after, task - 1] else MISSING)
-            for task, v in enumerate(values, start=1)
-        ]
-        rows.append((Cell(name), *cells))
-    return Table(title, ("", *(f"task {j + 1}" for j in range(len(rows) - 1))), tuple(rows))
-
-
-def _matrix_cell(value: float, write: Callable[[float], str], after: int, task: int) -> Cell:
-    if after == task:
-        return Cell(write(value), "strong")
-    return Cell(write(value), "faint" if task > after else "plain")

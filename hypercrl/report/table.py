@@ -1,0 +1,58 @@
+"""What a table is, on the terminal and on the page alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich import table as rich_table
+from rich.text import Text
+
+from hypercrl.report.formats import FAILED, UNDEFINED
+
+Emphasis = Literal["plain", "strong", "faint", "bad"]
+_TERMINAL_STYLE = {"plain": "", "strong": "bold", "faint": "dim", "bad": "bold red"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry, and how loudly it speaks."""
+
+    text: str
+    emphasis: Emphasis = "plain"
+
+
+FAILURE = Cell(FAILED, "bad")
+MISSING = Cell(UNDEFINED, "faint")
+"""No failure: a prediction error that there is not, see the notes, or a task not evaluated."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column names and rows.
+
+    Attributes:
+        text_columns: indices of the columns that hold words and start at the left; numbers end at
+            the right.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
+
+    def to_rich(self) -> rich_table.Table:
+        """The same table for a rich console; nothing in it is read as markup."""
+        shown = rich_table.Table(
+            title=Text(self.title, "bold"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            show_header=any(self.header),
+        )
+        for index, name in enumerate(self.header):
+            is_text = index in self.text_columns
+            shown.add_column(Text(name), justify="left" if is_text else "right", no_wrap=index == 0)
+        for row in self.rows:
+            shown.add_row(*(Text(cell.text, _TERMINAL_STYLE[cell.emphasis]) for cell in row))
+        return shown
