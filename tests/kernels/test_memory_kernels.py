@@ -149,8 +149,9 @@ def test_mlp_memories_that_start_from_the_same_weights(name, length, reads_alone
     compare(shared(CASES[name].slow), shared(kernels(name, device)), x, start, None, device)
 
 
-@pytest.mark.parametrize("length", [9, 20])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "length"), [("one projection", 9), *((layout, 20) for layout in LAYOUTS)]
+)
 def test_mlp_memories_bring_keys_to_length_one(layout, length, device):
     from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
