@@ -123,8 +123,14 @@ def _check_value(f: "Field[Any]", value: Any, key: str) -> None:
             raise UserError(f"{key} must be a finite number, not {number:g}.")
         largest = MOST if most == inf and isinstance(number, int) else most
         if not least <= number <= largest:
-            limit = f"at least {least:g}" if number < least else f"at most {largest:g}"
+            limit = f"at least {exact(least)}" if number < least else f"at most {exact(largest)}"
             raise UserError(f"{key} must be {limit}, not {_short(number)}.")
+
+
+def exact(limit: float) -> str:
+    """A limit in the shortest form that is that number: 1e+09, but 9223372036854775807."""
+    short = f"{limit:g}"
+    return short if float(short) == limit else str(limit)
 
 
 def _short(number: float) -> str:

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
-from hypercrl.base.settings import meaning
+from hypercrl.base.settings import exact, meaning
 from hypercrl.config.schema import in_groups
 
 WIDTH = 80
@@ -102,8 +102,8 @@ def limits(f: "Field[Any]") -> str:
         return ", ".join(values)
     least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
     if least > -inf and most < inf:
-        return f"{least:g} to {most:g}"
-    return f"≥{least:g}" if least > -inf else f"≤{most:g}" if most < inf else ""
+        return f"{exact(least)} to {exact(most)}"
+    return f"≥{exact(least)}" if least > -inf else f"≤{exact(most)}" if most < inf else ""
 
 
 def _is_group(config: DictConfig, name: str) -> bool:

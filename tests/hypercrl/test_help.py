@@ -131,6 +131,7 @@ def test_version(capsys):
     [
         (number(1, least=1), "≥1"),
         (number(0.5, least=0, most=1), "0 to 1"),
+        (number(0, least=0, most=2**63 - 1), "0 to 9223372036854775807"),
         (number(0.5, most=2), "≤2"),
         (number(0.5), ""),
         (choice("a", "a", "b"), "a, b"),

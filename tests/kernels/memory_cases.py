@@ -228,6 +228,31 @@ def make(case, batch, length, heads=2, keys=5, values=3, offsets=None, seed=0, d
     return {n: t.to(dtype) for n, t in x.items()}, [s.to(dtype) for s in state]
 
 
+def _projected(*sequences, beside=0):
+    """Views of one tensor [B, T, ·] that holds all of them in a step, and `beside` NaN."""
+    flat = [x.flatten(2) for x in sequences]
+    flat.append(flat[0].new_full((*flat[0].shape[:2], beside), torch.nan))
+    parts = torch.cat(flat, -1).split([x.shape[2] for x in flat], -1)
+    return [y.unflatten(2, x.shape[2:]) for x, y in zip(sequences, parts, strict=False)]
+
+
+def _every_other_step(*sequences):
+    return [torch.stack([x, x.new_full(x.shape, torch.nan)], 2)[:, :, 0] for x in sequences]
+
+
+def _heads_first(*sequences):
+    return [x.transpose(1, 2).contiguous().transpose(1, 2) for x in sequences]
+
+
+LAYOUTS = {
+    "one projection": _projected,
+    "beside gates": partial(_projected, beside=3),  # rows that are no multiple of 16 bytes
+    "every other step": _every_other_step,
+    "heads first": _heads_first,
+}
+"""From sequences [B, T, H, ·] to the same as views of larger tensors."""
+
+
 def expanded(x):
     """The same inputs with a decay per step, which is what the recurrence takes."""
     if "log_decay" in x and x["log_decay"].dim() == 1:

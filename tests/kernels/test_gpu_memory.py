@@ -7,6 +7,7 @@ import pytest
 import torch
 from memory_cases import (
     CASES,
+    LAYOUTS,
     ROUNDOFF,
     SEQUENCES,
     by_name,
@@ -16,6 +17,8 @@ from memory_cases import (
     make,
     relative,
 )
+
+from hypercrl_kernels import MLPState, chunk_mlp_memory
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,12 +32,15 @@ KERNELS = [n for n in CASES if "MLP" not in n]
 SIZES = [(3, 100, 2, 64, 64), (2, 17, 4, 16, 32), (1, 300, 2, 128, 128), (2, 70, 1, 48, 40)]
 
 
-def check(name, x, state, cu_seqlens, dtype, of_outputs=2e-5, of_gradients=4e-5):
-    """The limits are those of float32, the least in half precision."""
+def check(name, x, state, cu_seqlens, dtype, of_outputs=2e-5, of_gradients=4e-5, function=None):
+    """The limits are those of float32, the least in half precision.
+
+    Of the operation as it is, or within `function`.
+    """
     x = {n: t.to(dtype) if n in SEQUENCES else t.float() for n, t in x.items()}
     x, state = {n: t.cuda() for n, t in x.items()}, [s.float().cuda() for s in state]
     exact = {n: t.double() for n, t in x.items()}, [s.double() for s in state], cu_seqlens
-    function = CASES[name].fast
+    function = function or CASES[name].fast
     wanted = by_name(gradients(function, *exact))
     got = by_name(gradients(function, x, state, cu_seqlens))
     limits = {key: of_gradients if key.startswith("d ") else of_outputs for key in wanted}
@@ -91,7 +97,34 @@ def test_one_chunk_from_zeros(name, dtype):
 def test_mlp_memories(name, chunk, dtype, monkeypatch):
     monkeypatch.setattr("memory_cases.CHUNK", chunk)
     monkeypatch.setattr("memory_cases.HIDDEN", 128)
-    x, state = make(CASES[name], 2, 150, keys=64, values=64)
+    check(name, *mlp_inputs(name, 2, 150), None, dtype, 4e-5, 8e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("batch", "length", "offsets"), [
+    (2, 20, None), (2, 60, None), (1, 60, [0, 17, 18, 60]),
+])  # fmt: skip
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_mlp_memories_of_views(layout, batch, length, offsets, dtype, monkeypatch):
+    """q, k and v as they lie in what holds more than each of them: one chunk, and several."""
+    monkeypatch.setattr("memory_cases.HIDDEN", 128)
+    x, state = mlp_inputs("MLP, all gates", batch, length, values=32, offsets=offsets)
+
+    def function(x, state, cu_seqlens):
+        q, k, v = LAYOUTS[layout](*(x[n] for n in "qkv"))
+        assert not any(view.is_contiguous() for view in (q, k, v))
+        gates = {n: x[n] for n in ("log_decay", "beta", "log_momentum")}
+        o, final = chunk_mlp_memory(
+            q, k, v, **gates, initial_state=MLPState(*state), cu_seqlens=cu_seqlens, unit_keys=True
+        )
+        return o, list(final)
+
+    cu_seqlens = None if offsets is None else torch.tensor(offsets, device="cuda")
+    check("MLP, all gates", x, state, cu_seqlens, dtype, 4e-5, 8e-5, function)
+
+
+def mlp_inputs(name, batch, length, values=64, offsets=None):
+    x, state = make(CASES[name], batch, length, keys=64, values=values, offsets=offsets)
     g = torch.Generator().manual_seed(1)
     state = [torch.randn(s.shape, generator=g, dtype=s.dtype) / s.shape[2] ** 0.5 for s in state]
     state = [*state[:2], *(0.01 * s for s in state[2:])]
@@ -99,7 +132,7 @@ def test_mlp_memories(name, chunk, dtype, monkeypatch):
     x["beta"] = torch.full(x["k"].shape[:3], 0.01, dtype=torch.float64)
     if "log_decay" in x:
         x["log_decay"] = 0.01 * x["log_decay"]
-    check(name, x, state, None, dtype, 4e-5, 8e-5)
+    return x, state
 
 
 @pytest.mark.parametrize("strength", [1.0, 2.0])

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from memory_cases import CASES, correlated, expanded, gradients, make, relative
+from memory_cases import CASES, LAYOUTS, correlated, expanded, gradients, make, relative
 from torch.nn.functional import normalize
 
 from hypercrl_kernels import MLPState
@@ -149,8 +149,10 @@ def test_mlp_memories_that_start_from_the_same_weights(name, length, reads_alone
     compare(shared(CASES[name].slow), shared(kernels(name, device)), x, start, None, device)
 
 
-@pytest.mark.parametrize("length", [9, 20])
-def test_mlp_memories_bring_keys_to_length_one(length, device):
+@pytest.mark.parametrize(
+    ("layout", "length"), [("one projection", 9), *((layout, 20) for layout in LAYOUTS)]
+)
+def test_mlp_memories_bring_keys_to_length_one(layout, length, device):
     from hypercrl_kernels.memory.mlp_memory.op import mlp_memory_kernels
 
     def unit(x, state, cu_seqlens):
@@ -158,13 +160,13 @@ def test_mlp_memories_bring_keys_to_length_one(length, device):
         return CASES["MLP"].slow(x | {"q": q, "k": k}, state, cu_seqlens)
 
     def run(x, state, cu_seqlens):
-        """From a projection of all three, as it lies."""
-        q, k, v = torch.stack([x["q"], x["k"], x["v"]], 2).unbind(2)
+        """From views, as they lie."""
+        q, k, v = LAYOUTS[layout](*(x[n] for n in "qkv"))
         given = (q, k, v, None, x["beta"], None, MLPState(*state), cu_seqlens)
         o, final = mlp_memory_kernels(*given, False, 16, True)
         return o, list(final)
 
-    x, state = make(CASES["MLP"], 2, length, heads=2, keys=5, values=5)
+    x, state = make(CASES["MLP"], 2, length, heads=2, keys=5, values=3)
     x["k"] = 3 * x["k"]
     compare(unit, run, x, state, None, device)
 
