@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -168,6 +169,7 @@ def _run_with_hydra(
 ) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
@@ -175,6 +177,7 @@ def _run_with_hydra(
     from hypercrl.config.help import command_help
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_choices, check_composed, composing, explained
+    from hypercrl.config.multirun import check_jobs, left_only_with_runs
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
@@ -187,6 +190,7 @@ def _run_with_hydra(
             text = command_help(command, COMMANDS[command][2], words)
         print(text)
         return
+    check_jobs(command, words)
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"hypercrl {command}", *words]
@@ -203,11 +207,12 @@ def _run_with_hydra(
                 check_composed(command, config, given)
                 check_used([(config, given)])
                 return function(config)
-        except UserError as error:
-            mistakes.append(error)
-        except TaskFault as fault:
-            mistakes.append(UserError(str(fault)))
-            mistakes[-1].__cause__ = fault
+        except (UserError, TaskFault) as error:
+            hydra_config = HydraConfig.get()
+            several = hydra_config.mode == RunMode.MULTIRUN
+            said = UserError(f"job {hydra_config.job.num}: {error}" if several else str(error))
+            said.__cause__ = error
+            mistakes.append(said)
         except Exception as fault:
             if _out_of_memory(fault) or gpu_fault(fault):
                 mistakes.append(fault)
@@ -216,17 +221,21 @@ def _run_with_hydra(
             raise
         return None
 
+    swept = cache(lambda folder: stack.enter_context(left_only_with_runs(Path(folder))))
     with ExitStack() as stack, composing(command, words, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
+        OmegaConf.register_new_resolver("swept", swept, replace=True)
         try:
             with composed_once(words):
                 decorate(job)()
         except Exception:  # such as a sweeper's that got no score
             if not mistakes:
                 raise
+    if len(mistakes) > 1 and all(isinstance(one, UserError) for one in mistakes):
+        raise UserError("\n".join(map(str, mistakes))) from mistakes[0]
     if mistakes:
         raise mistakes[0]
 
