@@ -494,7 +494,7 @@ REFUSED_JOBS = {
     "a value": (["protocol.updates=2,-3"], "protocol.updates=-3: protocol.updates"),
     "a setting of another choice": (
         ["method=hnet,finetune", "method.beta=1"],
-        "method=finetune: there is no setting 'method.beta' with method=finetune. ",
+        "method=finetune: there is no 'method.beta' with method=finetune. ",
     ),
     "settings that cannot be together": (
         ["protocol.robots=1,7"],
