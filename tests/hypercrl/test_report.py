@@ -18,6 +18,7 @@ from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
+from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.style import to_png
 from hypercrl.report.tables import comparison_tables, matrix_tables, metrics_table
 from hypercrl.report.trade_offs import trade_offs
@@ -509,6 +510,21 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path):
     terminal, page = report(paths, tmp_path / "out")
     for text in (terminal, page):
         assert "hnet, beta=0.5" in text
+
+
+def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
+    paths = [write_run(tmp_path / f"{n}", beta=0.05 + n) for n in range(3)]
+    for number, path in enumerate(paths):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{samples: {100 + number}, horizon: {number}, std: {number}}}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    figure = heat_maps(benchmark)
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
+    assert len(boxes) == 3
+    for box, below in pairwise(boxes):
+        assert box.y0 > below.y1
+    assert boxes[0].y1 <= figure.bbox.y1
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_noted(tmp_path):
