@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -171,6 +172,7 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     """Run a command whose settings Hydra composes from these words, or say what they are."""
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
+    from hypercrl.config.multirun import check_jobs
     from hypercrl.config.schema import in_groups, register
 
     register()
@@ -178,6 +180,7 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     words = in_groups(command, [w for w in words if w not in HELP])
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     if not asked:
+        check_jobs(command, words)
         _compose_and_run(command, function, words)
         return
     with composing(command, words):
@@ -192,6 +195,7 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.base.paths import configs_dir
     from hypercrl.config.compose import composed_once
     from hypercrl.config.messages import composing
+    from hypercrl.config.multirun import left_only_with_runs
 
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -203,14 +207,19 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
+        swept = cache(lambda folder: stack.enter_context(left_only_with_runs(Path(folder))))
+        OmegaConf.register_new_resolver("swept", swept, replace=True)
         try:
             with composed_once(words):
                 decorate(_noting(raised, command, function, words))()
         except Exception:  # such as a sweeper's that got no score
             if not raised.mistakes:
                 raise
-    if raised.mistakes:
-        raise raised.mistakes[0]
+    mistakes = raised.mistakes
+    if len(mistakes) > 1 and all(isinstance(one, UserError) for one in mistakes):
+        raise UserError("\n".join(map(str, mistakes))) from mistakes[0]
+    if mistakes:
+        raise mistakes[0]
 
 
 @dataclass
@@ -229,6 +238,7 @@ class _Raised:
 def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> Job:
     """`function` with what it raises noted; where that is a mistake it returns None."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_composed, explained
@@ -241,12 +251,12 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
                 check_composed(command, config, given)
                 check_used([(config, given)])
                 return function(config)
-        except UserError as error:
-            raised.mistakes.append(error)
-        except TaskFault as fault:
-            mistake = UserError(str(fault))
-            mistake.__cause__ = fault
-            raised.mistakes.append(mistake)
+        except (UserError, TaskFault) as error:
+            hydra_config = HydraConfig.get()
+            several = hydra_config.mode == RunMode.MULTIRUN
+            said = UserError(f"job {hydra_config.job.num}: {error}" if several else str(error))
+            said.__cause__ = error
+            raised.mistakes.append(said)
         except Exception as fault:
             if not (_out_of_memory(fault) or gpu_fault(fault)):
                 raised.faults.append(fault)

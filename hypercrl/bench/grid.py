@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +21,7 @@ from hypercrl.config.ignored import check_used, ignored_words
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.sources import TABLES
 from hypercrl.config.together import check_together
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
@@ -88,8 +89,10 @@ class Grid:
         moving = (*suite.named, *FREE)
         fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in moving}
         self.fixed = fixed
-        combinations = itertools.product(*axes.values())
-        self.cells = [self._cell(dict(zip(axes, c, strict=True))) for c in combinations]
+        combinations = [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
+        self.cells = _once([self._cell(values) for values in _that_they_have(combinations)])
         configs = compose_cells(self.cells)
         self._leave_out(configs)
         self.configs = list(configs.values())
@@ -106,14 +109,16 @@ class Grid:
     def _leave_out(self, configs: Mapping[tuple[str, ...], DictConfig]) -> None:
         """Of each cell the settings that have an effect on others alone.
 
-        So memory=none,gru context.windows=8 is one grid.
+        So memory=none,gru context.windows=8,16 is one grid, of three cells.
         """
         ignored = {key: ignored_words(config, key) for key, config in configs.items()}
-        self.cells = [
-            replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
-            for cell in self.cells
-            for unused in [ignored[cell.but_seed]]
-        ]
+        self.cells = _once(
+            [
+                replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
+                for cell in self.cells
+                for unused in [ignored[cell.but_seed]]
+            ]
+        )
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -175,6 +180,35 @@ def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
             configs[key] = config
     check_used((config, key) for key, config in configs.items())
     return configs
+
+
+def _that_they_have(combinations: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Without the settings of a class, such as method.beta, that others of the grid have alone.
+
+    What none of them has stays, and is refused as it is composed.
+    """
+    lacking = [_lacking(values) for values in combinations]
+    nowhere = set.intersection(*lacking) if lacking else set()
+    return [
+        {key: value for key, value in values.items() if key not in lacks - nowhere}
+        for values, lacks in zip(combinations, lacking, strict=True)
+    ]
+
+
+def _lacking(values: Mapping[str, str]) -> set[str]:
+    """Settings of classes that those which are chosen do not have."""
+    lacking = set()
+    for group in TABLES.keys() & values.keys():
+        with suppress(UserError):  # a file of the user's, or no such choice
+            known = {field.name for field in fields(TABLES[group][values[group]][1])}
+            inside = [key for key in values if key.startswith(f"{group}.")]
+            lacking |= {key for key in inside if key.split(".")[1] not in known}
+    return lacking
+
+
+def _once(cells: Sequence[Cell]) -> list[Cell]:
+    """The first of those that would be the same run."""
+    return list({cell.overrides: cell for cell in reversed(cells)}.values())[::-1]
 
 
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:

@@ -172,8 +172,9 @@ class _Stage:
         for."""
         success = ", success" if self.info["success"] else ""
         text = f"{self.label}, episode {episode + 1}, step {self.steps}{success}"
-        frame = caption(as_picture(self.env.render(), self.env.caption), text, self.short)
-        return framed(frame) if self.info["success"] else frame
+        frame = as_picture(self.env.render(), self.env.caption)
+        # The edge first, which is wider than the room above the words.
+        return caption(framed(frame) if self.info["success"] else frame, text, self.short)
 
     def outcome(self) -> str:
         success = "success" if self.info["success"] else "no success"

@@ -196,10 +196,12 @@ def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
             f"task {int(index) + 1} of the sequence is given no {name}, which could be changed: "
             f"add it, +env.tasks.{index}.{name}=…, or write it in the sequence's file."
         )
-    return (
-        f"there is no setting {key!r}.{_hint(key, _known_keys(command, words))} "
-        f"See: hypercrl {command} --help"
-    )
+    chosen = [w for w in words if w.startswith(f"{key.partition('.')[0]}=") and "," not in w]
+    if chosen and key in _known_keys(command, []):
+        with_it = chosen[-1]
+        return f"there is no {key!r} with {with_it}. See: hypercrl {command} {with_it} --help"
+    known = [other for other in _known_keys(command, words) if other != key]
+    return f"there is no setting {key!r}.{_hint(key, known)} See: hypercrl {command} --help"
 
 
 def _known_keys(command: str, words: Iterable[str]) -> list[str]:

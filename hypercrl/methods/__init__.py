@@ -59,10 +59,15 @@ def make_method(
     config: MethodConfig,
     generator: torch.Generator,
     sampler: torch.Generator,
+    *,
+    tried: bool = False,
 ) -> Method:
     """Build the method that the config names, on the device of `sampler`.
 
-    All initial values come from `generator` (CPU), all later draws from `sampler`.
+    Args:
+        model: that the method writes the weights of; config: the method's settings.
+        generator: of all initial values (CPU); sampler: of all later draws.
+        tried: it has trained already, and needs no trial if it is somebody else's.
 
     Raises:
         UserError: a model with a memory, whose context the method cannot take, or with a
@@ -76,7 +81,7 @@ def make_method(
             "method.members > 1 learns from single transitions, without what came before them: use "
             "memory=none and context.always=false, or method.members=1."
         )
-    if config.name not in METHODS:
+    if config.name not in METHODS and not tried:
         try_out(lambda *parts: kind(parts[0], config, *parts[1:]), model, config.name)
     return kind(model, config, generator, sampler).to(sampler.device)
 

@@ -1,8 +1,9 @@
-"""Runs that can be compared: the same tasks under the same preset, grouped by method."""
+"""Runs that can be compared: the same tasks and preset, grouped by method and settings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,13 @@ from hypercrl.report.runs import Result, Run
 REFERENCE = "single"
 """The method that normalised scores are relative to: each task learnt by an agent of its own."""
 
-_NO_DIFFERENCE = {"seed", "run_dir", "device", "resume", "trust", "threads"}
+_NO_DIFFERENCE = {
+    *("seed", "run_dir", "device", "resume", "trust", "threads"),
+    *("simulators", "logger", "checkpoint_every", "watch"),
+}
 """Config keys in which the seeds of one method may differ."""
+_OF_METHODS = ("method.", "memory.", "context.", "inference.", "task_id", "planner.dynamics")
+"""What makes a method another one; in all else methods side by side are to be alike."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,14 @@ class Benchmark:
 
     @cached_property
     def methods(self) -> dict[str, tuple[Run, ...]]:
-        """Method → its runs, in the order in which they were given."""
-        names = dict.fromkeys(run.method for run in self.runs)
-        return {name: tuple(r for r in self.runs if r.method == name) for name in names}
+        """Method, and settings if it is there with others too → its runs, in the order given."""
+        names = dict.fromkeys(run.contender for run in self.runs)
+        return {name: tuple(r for r in self.runs if r.contender == name) for name in names}
+
+    @cached_property
+    def references(self) -> tuple[Run, ...]:
+        """Runs of the reference method, whatever its settings."""
+        return tuple(run for run in self.runs if run.method == REFERENCE)
 
     @property
     def finished(self) -> bool:
@@ -76,9 +87,12 @@ class Benchmark:
 
         A seed that was given up is NaN throughout: it counts, and is not averaged away.
         """
+        return self._matrices(self.methods.get(method, ()), quantity)
+
+    def _matrices(self, runs: Sequence[Run], quantity: str) -> Array:
         n = len(self.tasks)
-        matrices = [getattr(result, quantity) for result in self.results(method)]
-        failed = sum(run.failure is not None for run in self.methods.get(method, ()))
+        matrices = [getattr(run.result, quantity) for run in runs if run.result is not None]
+        failed = sum(run.failure is not None for run in runs)
         matrices += [np.full((n + 1, n), np.nan)] * failed
         return np.stack(matrices) if matrices else np.empty((0, n + 1, n))
 
@@ -115,14 +129,18 @@ class Benchmark:
         first: int,
         beginning: bool,
     ) -> float:
-        runs = [*self.methods.get(REFERENCE, ()), *self.methods.get(method, ())]
-        if any(run.failure is not None for run in runs):
+        mine = self.methods.get(method, ())
+        if any(run.failure is not None for run in (*self.references, *mine)):
             return np.nan
         values = []
         for task in range(first, len(self.tasks) + 1):
             single, own = (
-                [run.own_curve(task, "success", beginning=beginning) for run in runs]
-                for runs in (self._finished(REFERENCE), self._finished(method))
+                [
+                    run.own_curve(task, "success", beginning=beginning)
+                    for run in runs
+                    if run.result is not None
+                ]
+                for runs in (self.references, mine)
             )
             for curve in own:
                 if not single or {len(s) for s in single} != {len(curve)} or len(curve) < 2:
@@ -130,20 +148,23 @@ class Benchmark:
                 values.append(transfer(curve, np.mean(single, 0)))
         return float(np.mean(values)) if values else np.nan
 
-    def _finished(self, method: str) -> list[Run]:
-        return [run for run in self.methods.get(method, ()) if run.result is not None]
-
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers."""
         notes = [self._scale[1]] if self._scale[1] else []
+        variants = dict.fromkeys(run.contender for run in self.references)
+        if len(variants) > 1:
+            notes.append(
+                f"What is relative to {REFERENCE} is so to the mean of {'; '.join(variants)}."
+            )
+        notes += _unlike(self.runs)
         for method, runs in self.methods.items():
             notes += [f"{method}: {note}" for note in _notes(runs)]
         return notes
 
     @cached_property
     def _scale(self) -> tuple[Callable[[Array], Array] | None, str]:
-        references = self.matrices(REFERENCE, "scores")
+        references = self._matrices(self.references, "scores")
         if not len(references):
             return None, f"No normalised return: there is no finished run of method {REFERENCE}."
         random = references[:, 0].mean(0)
@@ -163,7 +184,8 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
     """
     keys = dict.fromkeys((run.env, run.preset) for run in runs)
     benchmarks = [
-        Benchmark(*key, tuple(run for run in runs if (run.env, run.preset) == key)) for key in keys
+        Benchmark(*key, _told_apart([run for run in runs if (run.env, run.preset) == key]))
+        for key in keys
     ]
     for benchmark in benchmarks:
         finished = [(run, run.result) for run in benchmark.runs if run.result is not None]
@@ -185,7 +207,7 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     seeds = [run.seed for run in runs]
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         yield f"seed {_listed(repeated)} is there twice."
-    if differing := _differing_keys([run.config for run in runs]):
+    if differing := _differing([_flat(run.config) for run in runs]):
         yield f"its runs differ in {_listed(differing)}, and are averaged as if they were seeds."
     finished = [(run.seed, run.result) for run in runs if run.result is not None]
     if failed := [seed for seed, result in finished if _has_failed(result)]:
@@ -224,12 +246,61 @@ def _lacks(result: Result) -> bool:
     return bool(np.isnan(result.prediction_error[result.measured]).any())
 
 
-def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Dotted keys whose values are not the same in all configs."""
-    flat = [{key: repr(value) for key, value in dotted(config)} for config in configs]
+def _told_apart(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs, of those of one method with other settings with the settings that differ."""
+    variants: dict[Path, str] = {}
+    for method in dict.fromkeys(run.method for run in runs):
+        flat = {run.path: _flat(run.config) for run in runs if run.method == method}
+        # What one of them does not know, as one of another version, says nothing about it.
+        keys = [
+            k for k in _differing(flat.values()) if all(k in config for config in flat.values())
+        ]
+        last = [key.rpartition(".")[2] for key in keys]
+        names = [
+            short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)
+        ]
+        for path, config in flat.items():
+            settings = (
+                f"{name}={_text(config[key])}" for name, key in zip(names, keys, strict=True)
+            )
+            variants[path] = ", ".join(settings)
+    return tuple(replace(run, variant=variants[run.path]) for run in runs)
+
+
+def _unlike(runs: Sequence[Run]) -> Iterator[str]:
+    """Settings beside the methods' own that are not the same for all methods."""
+    flat = [(run.method, _flat(run.config)) for run in runs]
+    for key in _differing(config for _, config in flat):
+        if key.startswith(_OF_METHODS) or not all(key in config for _, config in flat):
+            continue
+        values: dict[str, dict[str, None]] = {}
+        for method, config in flat:
+            values.setdefault(method, {})[_text(config[key])] = None
+        if len({frozenset(each) for each in values.values()}) > 1:
+            shown = ", ".join(f"{' and '.join(each)} of {m}" for m, each in values.items())
+            yield f"{key} is not the same for all methods: {shown}."
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys, those of tasks too, and values; without those in which seeds may differ."""
+    tree: dict[str, Any] = {
+        key: dict(enumerate(value)) if key.endswith("tasks") and isinstance(value, list) else value
+        for key, value in dotted(config)
+    }
+    return {
+        key: value for key, value in dotted(tree) if key.rpartition(".")[2] not in _NO_DIFFERENCE
+    }
+
+
+def _differing(configs: Iterable[dict[str, Any]]) -> list[str]:
+    """Keys whose values are not the same in all configs."""
+    flat = [{key: repr(value) for key, value in config.items()} for config in configs]
     keys = {key for config in flat for key in config}
-    return sorted(
-        key
-        for key in keys
-        if key.rpartition(".")[2] not in _NO_DIFFERENCE and len({c.get(key) for c in flat}) > 1
+    return sorted(key for key in keys if len({config.get(key) for config in flat}) > 1)
+
+
+def _text(value: Any) -> str:
+    """A setting's value as one would give it."""
+    return (
+        "null" if value is None else f"{value}".lower() if isinstance(value, bool) else f"{value}"
     )

@@ -1,5 +1,7 @@
 """Result matrices as heat maps: one look tells which task was forgotten, and when."""
 
+from textwrap import wrap
+
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -15,6 +17,8 @@ from hypercrl.report.style import ALARM, INK, STYLE, shown_tasks
 
 MOST_NUMBERS = 24
 """Tasks whose cells have room for a number."""
+LETTERS_AN_INCH = 12
+"""Of a method's name beside its row."""
 
 
 def heat_maps(benchmark: Benchmark) -> Figure:
@@ -41,9 +45,15 @@ def heat_maps(benchmark: Benchmark) -> Figure:
         panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
     else:
         panel_width = panel_height = 6.0
+    names = [
+        wrap(m, round(LETTERS_AN_INCH * panel_height), break_long_words=False) for m in methods
+    ]
     with rc_context(STYLE):
         figure = Figure(
-            figsize=(3 * panel_width + 1.9, len(methods) * (panel_height + 0.45) + 0.6),
+            figsize=(
+                3 * panel_width + 1.7 + 0.2 * max(map(len, names)),
+                len(methods) * (panel_height + 0.45) + 0.6,
+            ),
             layout="constrained",
         )
         grid = figure.subplots(len(methods), 3, squeeze=False)
@@ -61,8 +71,8 @@ def heat_maps(benchmark: Benchmark) -> Figure:
             grid[-1, column].set_xlabel("on task", fontsize=9)
         for row, method in enumerate(methods):
             seeds = len(benchmark.results(method))
-            label = method if seeds == 1 else f"{method}\n{seeds} seeds"
-            grid[row, 0].set_ylabel(label, fontsize=10.5, color=INK, labelpad=10)
+            label = [*names[row], *([f"{seeds} seeds"] if seeds > 1 else [])]
+            grid[row, 0].set_ylabel("\n".join(label), fontsize=10.5, color=INK, labelpad=10)
     return figure
 
 

@@ -101,7 +101,7 @@ def _run(benchmark: Benchmark, run: Run) -> dict[str, object]:
         ]
         origin += f" · revision {result.git} · {result.machine}"
     return {
-        "title": f"{run.method}, seed {run.seed}",
+        "title": f"{run.contender}, seed {run.seed}",
         "status": run_status(run),
         "origin": origin,
         "tables": tables,

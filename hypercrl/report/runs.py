@@ -87,6 +87,7 @@ class Run:
         result: None while the run is in progress, or when it crashed.
         failure: why `hypercrl bench` gave it up, if it did.
         events: the lines of metrics.jsonl by kind, in the order in which they were written.
+        variant: settings that tell it from other runs of its method beside it: "beta=0.5".
     """
 
     path: Path
@@ -99,11 +100,17 @@ class Run:
     result: Result | None
     failure: str | None
     events: dict[str, list[dict[str, Any]]]
+    variant: str = ""
+
+    @property
+    def contender(self) -> str:
+        """What is compared with others: runs that differ in their seeds alone are one."""
+        return ", ".join(filter(None, (self.method, self.variant)))
 
     @property
     def label(self) -> str:
         """What tells this run from others in one line."""
-        return f"{self.method} on {self.env} ({self.preset}), seed {self.seed}"
+        return f"{self.contender} on {self.env} ({self.preset}), seed {self.seed}"
 
     def evaluations(self, quantity: str, on: int) -> dict[int, float]:
         """Environment steps → `quantity` of the evaluations on task `on` (from 1).
@@ -170,7 +177,7 @@ def load_run(path: Path) -> Run:
     identity = config if written is None else written
     return Run(
         path=path,
-        method=_contender(identity, path),
+        method=_method(identity, path),
         env=_identity(identity, "env", path),
         preset=_identity(identity, "preset", path),
         seed=_seed(identity, path),
@@ -182,8 +189,8 @@ def load_run(path: Path) -> Run:
     )
 
 
-def _contender(identity: dict[str, Any], path: Path) -> str:
-    """What is compared with others: "hnet", "hnet + gru", "hnet + gru, task inferred"."""
+def _method(identity: dict[str, Any], path: Path) -> str:
+    """What stands for its method: "hnet", "hnet + gru", "hnet + gru, task inferred"."""
     name = _identity(identity, "method", path)
     memory = _identity({"memory": "none", **identity}, "memory", path)
     name += "" if memory == "none" else f" + {memory}"

@@ -162,8 +162,13 @@ class Experiment:
         )
 
 
-def build(config: TrainConfig) -> Experiment:
+def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
     """Build all parts afresh from the config's seed.
+
+    Args:
+        config: of a run.
+        trained: whether it has a checkpoint, which is only looked at: then its method, if it is
+            somebody else's, has been tried.
 
     Raises:
         UserError: a setting out of its limits, no such device, tasks that cannot be made or begun,
@@ -184,9 +189,8 @@ def build(config: TrainConfig) -> Experiment:
         _check_heldout(config, sequence)
     check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
-    method = make_method(
-        model, config.method, streams.get("parameters"), streams.get("method", device)
-    )
+    generators = streams.get("parameters"), streams.get("method", device)
+    method = make_method(model, config.method, *generators, tried=trained)
     planner.standardise(*method.model.observation_scales())
     if planner.follows and config.planner.dynamics == "simulator":
         raise UserError(

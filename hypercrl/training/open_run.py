@@ -28,7 +28,7 @@ def open_run(
     folder = RunFolder.open(run)
     config = folder.config(TrainConfig, trust=trust)
     config.device = device
-    experiment = build(config)
+    experiment = build(config, trained=True)
     if experiment.plans_with_simulator and checkpoint != LATEST:
         raise UserError(f"{run} plans with the simulator and has no checkpoint {checkpoint!r}.")
     if not experiment.plans_with_simulator:

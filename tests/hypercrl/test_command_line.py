@@ -487,3 +487,44 @@ def test_tasks_of_many_parameters_are_listed_one_a_line(tmp_path, monkeypatch, c
         assert f"│ {line} " in shown
     assert "┃ densities  ┃" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+REFUSED_JOBS = {
+    "no such choice": (["method=finetune,finetun"], "there is no method=finetun"),
+    "a value": (["protocol.updates=2,-3"], "protocol.updates=-3: protocol.updates"),
+    "a setting of another choice": (
+        ["method=hnet,finetune", "method.beta=1"],
+        "method=finetune: there is no 'method.beta' with method=finetune. ",
+    ),
+    "settings that cannot be together": (
+        ["protocol.robots=1,7"],
+        "protocol.robots=7: protocol.robots=7 robots act at once",
+    ),
+    "a setting that is ignored": (
+        ["memory=none,gru", "context.windows=8"],
+        "memory=none: context.windows has no effect",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED_JOBS.values(), ids=REFUSED_JOBS)
+def test_a_multirun_with_a_mistake_in_any_job_starts_none(tmp_path, capsys, words, said):
+    line = message(capsys, "train", "-m", *TINY, *words, f"run_dir={tmp_path}/runs/sweep")
+    assert said in line
+    assert "Did you mean 'method.beta'" not in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "def wrong(obs, action, next_obs):\n    return obs\n"  # a row each is wanted
+    )
+    words = ["env.tasks=[{task: gym, id: Pendulum-v1, reward: 'mine:wrong'}]", "seed=0,1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        with pytest.raises(SystemExit):
+            main(["train", "-m", *TINY, *words, "run_dir=runs"])
+    said = capsys.readouterr().err
+    assert "hypercrl: job 0: " in said
+    assert "\njob 1: " in said
+    assert [path.name for path in tmp_path.glob("[!_]*")] == ["mine.py"]

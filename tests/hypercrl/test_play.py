@@ -2,12 +2,15 @@
 
 import re
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 
 from hypercrl.cli import main
+from hypercrl.commands.play import _Stage
 from hypercrl.runs.video import GREEN, VideoWriter, caption, framed, headed, tile
 from hypercrl_envs.cheetah import CheetahTask
 
@@ -99,6 +102,21 @@ def test_some_tasks_are_shown_in_the_order_given_below_a_title(run, tmp_path, ca
     assert [line.split()[1] for line in lines[:-1]] == ["2/2:", "1/2:"]
     height, width = imageio.imread(video).shape[1:3]
     assert (height > 64, width) == (True, 2 * 64)
+
+
+@pytest.mark.parametrize("size", [240, 480, 1000])
+def test_the_words_above_a_solved_task_are_whole(size):
+    black = np.zeros((size, size, 3), np.uint8)
+    task: Any = SimpleNamespace(render=lambda: black, caption="push")
+    agent: Any = None
+    stage = _Stage(task, agent, "task 1/3: push 500 | 500 kg/m³", "1")
+    stage.info = {"success": True}
+    picture = stage.picture(0)
+    words = caption(black, f"{stage.label}, episode 1, step 0, success", stage.short)
+    white = (words == 255).all(-1)
+    assert white.sum() > 10
+    assert (picture[white] == 255).all()
+    assert (picture[-1] == GREEN).all()
 
 
 def test_what_is_solved_is_framed_and_counted():

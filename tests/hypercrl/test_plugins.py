@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from hypercrl import load
 from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid
 from hypercrl.cli import main
@@ -303,6 +304,22 @@ def test_a_method_without_settings_of_its_own_has_the_usual_ones(mine):
     assert "learning_rate: 0.001" in (mine / "run/config.yaml").read_text()
     needs = json.loads((mine / "run/needs.json").read_text())
     assert [(n["module"], n["package"], n["folder"]) for n in needs] == [("mine", None, str(mine))]
+
+
+def test_a_method_is_tried_as_a_run_begins_or_is_resumed_and_not_where_it_is_looked_at(
+    here, monkeypatch
+):
+    (here / "mine_own.py").write_text((ROOT / "examples/own_method.py").read_text())
+    tried = []
+    monkeypatch.setattr("hypercrl.methods.try_out", lambda *_: tried.append(1))
+    main(["train", *TINY, "method=mine_own:L2", "run_dir=run"])
+    assert tried == [1]
+    main(["play", "run=run", "episodes=1"])
+    load("run")
+    assert tried == [1]
+    (here / "run" / "result.json").unlink()
+    main(["train", "resume=run"])
+    assert tried == [1, 1]
 
 
 def test_what_is_shipped_needs_nothing(here):

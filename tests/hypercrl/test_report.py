@@ -19,6 +19,7 @@ from hypercrl.report import group, load_run, write_report
 from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
+from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
 from hypercrl.report.trade_offs import trade_offs
@@ -481,11 +482,71 @@ def test_other_tasks_under_the_same_name_are_not_compared(tmp_path):
         group([load_run(a), load_run(b)])
 
 
-def test_runs_that_are_no_seeds_of_one_another_are_noted(tmp_path):
-    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", beta=0.5)]
+def test_a_seed_that_is_there_twice_is_noted(tmp_path):
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b")]
     (benchmark,) = group([load_run(path) for path in paths])
     assert "hnet: seed 0 is there twice." in benchmark.notes
-    assert any("differ in method.beta" in note for note in benchmark.notes)
+
+
+def test_runs_with_other_settings_are_rows_of_their_own(tmp_path):
+    paths = [
+        write_run(tmp_path / f"{method}{beta}{seed}", method, seed, success=success, beta=beta)
+        for method in ("hnet", "single")
+        for beta, success in ((0.05, SUCCESS), (0.5, np.ones((3, 2)).tolist()))
+        for seed in (0, 1)
+    ]
+    for number, path in enumerate(paths):
+        with (path / "config.yaml").open("a") as file:  # neither tells methods apart
+            file.write(f"threads: {number}\nsimulators: {number}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert {name: len(runs) for name, runs in benchmark.methods.items()} == {
+        f"{method}, beta={beta}": 2 for method in ("hnet", "single") for beta in (0.05, 0.5)
+    }
+    rows = rows_of(comparison_tables(benchmark)[0])
+    assert rows["hnet, beta=0.05"][:2] == ["2", "0.62 ± 0.00"]
+    assert rows["hnet, beta=0.5"][:2] == ["2", "1.00 ± 0.00"]
+    said = "What is relative to single is so to the mean of single, beta=0.05; single, beta=0.5."
+    assert said in benchmark.notes
+    assert not any("differ" in note or "not the same" in note for note in benchmark.notes)
+    terminal, page = report(paths, tmp_path / "out")
+    for text in (terminal, page):
+        assert "hnet, beta=0.5" in text
+
+
+def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
+    paths = [write_run(tmp_path / f"{n}", beta=0.05 + n) for n in range(3)]
+    for number, path in enumerate(paths):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{samples: {100 + number}, horizon: {number}, std: {number}}}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    figure = heat_maps(benchmark)
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
+    assert len(boxes) == 3
+    for box, below in pairwise(boxes):
+        assert box.y0 > below.y1
+    assert boxes[0].y1 <= figure.bbox.y1
+
+
+def test_a_setting_that_an_older_run_does_not_know_is_noted(tmp_path):
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1)]
+    with (paths[0] / "config.yaml").open("a") as file:
+        file.write("planner: {knots: null}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    assert list(benchmark.methods) == ["hnet"]
+    said = "hnet: its runs differ in planner.knots, and are averaged as if they were seeds."
+    assert said in benchmark.notes
+
+
+def test_methods_that_were_not_given_the_same_are_noted(tmp_path):
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "single", beta=0.5)]
+    for path, samples in zip(paths, (100, 200), strict=True):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{samples: {samples}}}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    said = "planner.samples is not the same for all methods: 100 of hnet, 200 of single."
+    assert said in benchmark.notes
+    assert not any("method.beta" in note for note in benchmark.notes)
 
 
 def test_text_of_the_user_is_escaped(tmp_path):
