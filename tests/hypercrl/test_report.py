@@ -307,9 +307,9 @@ def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
         for method in ("single", "chunked_hnet")
         for seed in range(3)
     ]
-    console = Console(file=io.StringIO(), width=width)
-    write_report(paths, tmp_path / "out", console)
-    said = console.file.getvalue()
+    written = io.StringIO()
+    write_report(paths, tmp_path / "out", Console(file=written, width=width))
+    said = written.getvalue()
     assert "…" not in said
     words = {word for table in comparison_tables(group([load_run(p) for p in paths])[0])
              for text in (*table.header, *(cell.text for row in table.rows for cell in row))
