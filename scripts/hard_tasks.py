@@ -37,7 +37,10 @@ KNOTS = ("planner.knots=5",)
 HNET = ("method=hnet",)
 BURSTS = ("exploration.burst_share=0.3",)
 DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
+CEM = ("planner.samples=300", "planner.horizon=20", "planner.elites=30")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+VALUE = ("value.kind=td",)
+"""Behind the end of plans, which a hopper leaps into."""
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
 STEADY = ("exploration.planned_std=0.1",)
@@ -104,9 +107,14 @@ HARD = {
             "policy, 5 members, penalty": (
                 *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY),
             ),
+            "policy, 5 members, penalty, value": (
+                *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY, *VALUE),
+            ),
             "cem, 5 members": (
                 *("planner.samples=300", "planner.horizon=40", "planner.elites=30", *MEMBERS),
             ),
+            "cem, 20 steps, 5 members, penalty": (*CEM, *PENALTY),
+            "cem, 20 steps, 5 members, penalty, value": (*CEM, *PENALTY, *VALUE),
             # With true dynamics too it runs, within 60 steps, into a fall that comes after them.
             "policy, 100 steps, 5 members, penalty, 30,000": (
                 *(*POLICY, "planner.horizon=100", "planner.iterations=2", *PENALTY, *SHORTER),
@@ -115,7 +123,7 @@ HARD = {
                 *(*POLICY, "planner.horizon=150", "planner.iterations=2", *PENALTY, *SHORTER),
             ),
         },
-        seeds=2,
+        seeds=3,
     ),
     "cheetah_joints": Hard(
         (*JOINTS, "protocol.num_tasks=3"),

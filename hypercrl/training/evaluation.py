@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import ExplorationConfig, random_episode
+from hypercrl.agent.value import Value
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
 from hypercrl.training.durations import Durations
@@ -74,6 +75,7 @@ class Evaluator:
         heldout_episodes: random episodes per task that the prediction error is measured on. Where
             they end too early for a window, others are drawn in their place.
         heldout_from: step of these episodes from which on windows of it begin.
+        value: by task (from 0), what counts behind the end of its plans; None: nothing.
 
     Attributes:
         plan_seconds: of each plan.
@@ -89,6 +91,7 @@ class Evaluator:
         horizon: int,
         heldout_episodes: int,
         heldout_from: int,
+        value: Callable[[int], Value | None] = lambda task: None,  # noqa: ARG005
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -97,6 +100,7 @@ class Evaluator:
         self.horizon = horizon
         self.heldout_episodes = heldout_episodes
         self.heldout_from = heldout_from
+        self.value = value
         self.device = planner.low.device
         self.plan_seconds = Durations()
         self.pause: Callable[[], None] = lambda: None
@@ -236,7 +240,12 @@ class Evaluator:
             env = self.fleet.task(task)
             generator = torch.Generator(self.device)
             self._agents[task, robots] = Agent(
-                self.planner, env.reward, robots, generator, termination=env.termination
+                self.planner,
+                env.reward,
+                robots,
+                generator,
+                termination=env.termination,
+                value=self.value(task),
             )
         return self._agents[task, robots]
 
