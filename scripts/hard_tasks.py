@@ -39,7 +39,8 @@ BURSTS = ("exploration.burst_share=0.3",)
 DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 CEM = ("planner.samples=300", "planner.horizon=20", "planner.elites=30")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
-VALUE = ("value.kind=td",)
+VALUE = ("value.kind=td", "value.steps=5", "value.discount=0.99")
+FAR_VALUE = ("value.kind=td", "value.steps=20", "value.discount=0.995")
 """Behind the end of plans, which a hopper leaps into."""
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
@@ -110,6 +111,12 @@ HARD = {
             "policy, 5 members, penalty, value": (
                 *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY, *VALUE),
             ),
+            "policy, 60 steps, 5 members, penalty, far value": (
+                *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY, *FAR_VALUE),
+            ),
+            "policy, 40 steps, 5 members, penalty, far value": (
+                *(*POLICY, "planner.horizon=40", "planner.iterations=2", *PENALTY, *FAR_VALUE),
+            ),
             "cem, 5 members": (
                 *("planner.samples=300", "planner.horizon=40", "planner.elites=30", *MEMBERS),
             ),
@@ -135,6 +142,8 @@ HARD = {
                 *("planner.samples=200", "planner.elites=20", "planner.horizon=20", *PENALTY),
             ),
             "5 members, 600 updates": (*MEMBERS, "protocol.updates=600"),
+            "5 members, 600 updates, value": (*MEMBERS, "protocol.updates=600", *VALUE),
+            "5 members, 600 updates, far value": (*MEMBERS, "protocol.updates=600", *FAR_VALUE),
         },
         seeds=3,
     ),
@@ -187,6 +196,8 @@ HARD = {
             # times as many steps.
             "gentle": GENTLE,
             "5 members, gentle": (*MEMBERS, *GENTLE),
+            "5 members, gentle, value": (*MEMBERS, *GENTLE, *VALUE),
+            "5 members, gentle, far value": (*MEMBERS, *GENTLE, *FAR_VALUE),
             "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
                 *(*SMOOTH, *GENTLE, *STEADY, *UPDATES),
             ),
@@ -198,7 +209,12 @@ HARD = {
     ),
     "far_slides": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.order=[3,5]", *TWENTY),
-        {**EXPLORING, **FARTHER},
+        {
+            **EXPLORING,
+            **FARTHER,
+            "5 knots, 5 members, penalty, value": (*SMOOTH, *VALUE),
+            "5 knots, 5 members, penalty, far value": (*SMOOTH, *FAR_VALUE),
+        },
         seeds=3,
     ),
     "near_slides": Hard(

@@ -26,6 +26,7 @@ from hypercrl.replay.n_step import n_step_returns
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.training.experiment import build
 from hypercrl.training.exported import export_act
+from hypercrl.training.footprint import least_bytes
 from hypercrl.training.open_run import open_run
 from hypercrl.training.value_learner import ValueLearner
 
@@ -286,13 +287,13 @@ def test_a_cut_episode_is_worth_what_would_have_come(steps):
 
 
 def test_values_are_measured_in_the_size_of_a_return():
-    value = drawn_value(3)
+    value, obs = drawn_value(3), torch.ones(3)
+    plain = value(obs)
     value.fit(torch.tensor([3.0, -4.0]))
-    assert value.unit == pytest.approx((12.5 / (1 - 0.99**2)) ** 0.5)
-    before = value(torch.ones(3))
+    assert value.unit == pytest.approx((12.5 / (1 - value.discount**2)) ** 0.5)
+    torch.testing.assert_close(value(obs), value.unit * plain)
     value.fit(torch.zeros(5))
     assert value.unit == 1
-    torch.testing.assert_close(value(torch.ones(3)) * (12.5 / (1 - 0.99**2)) ** 0.5, before)
 
 
 def test_the_least_of_both_networks_is_believed_and_what_never_moved_is_no_matter():
@@ -387,6 +388,12 @@ def test_what_acts_counts_it(run):
 def test_an_export_of_acting_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"value.kind=td .* part=dynamics"):
         export_act(open_run(run, "cpu"), 0, tmp_path / "act.pt2", "torch_export")
+
+
+def test_what_it_takes_is_asked_for_beforehand():
+    config = made("env=push", "value.hidden=[1000]").config
+    weights = (10 + 1) * 1000 + 1000 + 1
+    assert least_bytes(config, 10, 2)["value.hidden"] == 2 * 4 * 4 * weights
 
 
 def test_values_of_another_size_are_refused():
