@@ -97,8 +97,13 @@ class Agent:
         self._value = value
         self._returns: Returns | None = None
         if value is not None:
-            ends = {"termination": termination, "value": value, "discount": value.discount}
-            self._returns = partial(trajectory_returns, reward=reward, **ends)
+            self._returns = partial(
+                trajectory_returns,
+                reward=reward,
+                termination=termination,
+                value=value,
+                discount=value.discount,
+            )
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf

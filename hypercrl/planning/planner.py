@@ -37,7 +37,7 @@ Returns = Callable[[Tensor, Tensor], Tensor]
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
 
-Value = Callable[[Tensor], Tensor]
+TerminalValue = Callable[[Tensor], Tensor]
 """States [..., O] → what is to come from there on, [...]."""
 
 
@@ -340,7 +340,7 @@ def trajectory_returns(
     actions: Tensor,
     reward: Reward,
     termination: Termination | None = None,
-    value: Value | None = None,
+    value: TerminalValue | None = None,
     discount: float = 1.0,
 ) -> Tensor:
     """Sum of rewards along trajectories up to the step that ends them, and what is to come.
@@ -373,7 +373,7 @@ def _returns(
     actions: Tensor,
     reward: Reward,
     termination: Termination | None,
-    value: Value | None,
+    value: TerminalValue | None,
     discount: float,
 ) -> Tensor:
     transitions = states[:, :, :-1], actions, states[:, :, 1:]

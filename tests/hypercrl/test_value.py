@@ -238,8 +238,8 @@ def walks(replay, count):
 def learn(replay, steps, discount):
     """What experience is worth in the end, as a function of places."""
     experiment = made(
-        *(WALK, "protocol.batch_size=100", f"value.steps={steps}", f"value.discount={discount}"),
-        *("value.hidden=[64,64]", "value.learning_rate=0.001", "value.target_rate=0.05"),
+        *(WALK, "protocol.batch_size=500", f"value.steps={steps}", f"value.discount={discount}"),
+        *("value.hidden=[32]", "value.learning_rate=0.003", "value.target_rate=0.1"),
     )
     experiment.method.begin_task()
     learner = ValueLearner(experiment, 0, replay)
@@ -248,7 +248,7 @@ def learn(replay, steps, discount):
     assert not learner.value(places).any()  # before anything is learned
     learner.fit()
     learner.follow()
-    for _ in range(1500):
+    for _ in range(500):
         learner.training_step()
     learner.close()
     with torch.no_grad():
