@@ -37,7 +37,11 @@ KNOTS = ("planner.knots=5",)
 HNET = ("method=hnet",)
 BURSTS = ("exploration.burst_share=0.3",)
 DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
+CEM = ("planner.samples=300", "planner.horizon=20", "planner.elites=30")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
+VALUE = ("value.kind=td", "value.steps=5", "value.discount=0.99")
+FAR_VALUE = ("value.kind=td", "value.steps=20", "value.discount=0.995")
+"""Behind the end of plans, which a hopper leaps into."""
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
 STEADY = ("exploration.planned_std=0.1",)
@@ -104,9 +108,20 @@ HARD = {
             "policy, 5 members, penalty": (
                 *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY),
             ),
+            "policy, 5 members, penalty, value": (
+                *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY, *VALUE),
+            ),
+            "policy, 60 steps, 5 members, penalty, far value": (
+                *(*POLICY, "planner.horizon=60", "planner.iterations=2", *PENALTY, *FAR_VALUE),
+            ),
+            "policy, 40 steps, 5 members, penalty, far value": (
+                *(*POLICY, "planner.horizon=40", "planner.iterations=2", *PENALTY, *FAR_VALUE),
+            ),
             "cem, 5 members": (
                 *("planner.samples=300", "planner.horizon=40", "planner.elites=30", *MEMBERS),
             ),
+            "cem, 20 steps, 5 members, penalty": (*CEM, *PENALTY),
+            "cem, 20 steps, 5 members, penalty, value": (*CEM, *PENALTY, *VALUE),
             # With true dynamics too it runs, within 60 steps, into a fall that comes after them.
             "policy, 100 steps, 5 members, penalty, 30,000": (
                 *(*POLICY, "planner.horizon=100", "planner.iterations=2", *PENALTY, *SHORTER),
@@ -115,7 +130,7 @@ HARD = {
                 *(*POLICY, "planner.horizon=150", "planner.iterations=2", *PENALTY, *SHORTER),
             ),
         },
-        seeds=2,
+        seeds=3,
     ),
     "cheetah_joints": Hard(
         (*JOINTS, "protocol.num_tasks=3"),
@@ -127,6 +142,8 @@ HARD = {
                 *("planner.samples=200", "planner.elites=20", "planner.horizon=20", *PENALTY),
             ),
             "5 members, 600 updates": (*MEMBERS, "protocol.updates=600"),
+            "5 members, 600 updates, value": (*MEMBERS, "protocol.updates=600", *VALUE),
+            "5 members, 600 updates, far value": (*MEMBERS, "protocol.updates=600", *FAR_VALUE),
         },
         seeds=3,
     ),
@@ -179,6 +196,8 @@ HARD = {
             # times as many steps.
             "gentle": GENTLE,
             "5 members, gentle": (*MEMBERS, *GENTLE),
+            "5 members, gentle, value": (*MEMBERS, *GENTLE, *VALUE),
+            "5 members, gentle, far value": (*MEMBERS, *GENTLE, *FAR_VALUE),
             "5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
                 *(*SMOOTH, *GENTLE, *STEADY, *UPDATES),
             ),
@@ -190,7 +209,12 @@ HARD = {
     ),
     "far_slides": Hard(
         ("env=slide", "method=single", *STANDARD, "protocol.order=[3,5]", *TWENTY),
-        {**EXPLORING, **FARTHER},
+        {
+            **EXPLORING,
+            **FARTHER,
+            "5 knots, 5 members, penalty, value": (*SMOOTH, *VALUE),
+            "5 knots, 5 members, penalty, far value": (*SMOOTH, *FAR_VALUE),
+        },
         seeds=3,
     ),
     "near_slides": Hard(

@@ -70,7 +70,8 @@ def agent_alone(state: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's state what `Experiment.load_agent` reads, its optimisers as if they were new."""
     method = state["method"]
     fresh = [{} for _ in method["optimisers"]]
-    return {"method": {**method, "optimisers": fresh}, "labels": state["labels"]}
+    values = {"values": state["values"]} if "values" in state else {}
+    return {"method": {**method, "optimisers": fresh}, "labels": state["labels"], **values}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from math import inf
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.realtime import Deadline
+from hypercrl.agent.value import Value
 from hypercrl.base.cuda_graph import CapturedFunction, CaptureError
 from hypercrl.base.errors import first_line
 from hypercrl.base.transfers import begin_download, uploaded
@@ -24,6 +25,7 @@ from hypercrl.planning import (
     Rollout,
     Stop,
     Termination,
+    trajectory_returns,
 )
 from hypercrl.planning.search import stacked
 from hypercrl_envs import SimulatedRollout, Task, TaskSequence
@@ -46,8 +48,8 @@ class Agent:
 
     On CUDA the whole plan is one graph, whatever torch operations the reward is made of, and new
     weights are copied into it in place. A reward that can be traced (`trace_returns`) is one kernel
-    of it. With a reward that cannot be captured, because it waits for the device, it plans
-    operation by operation.
+    of it, but where a value is counted behind it. With a reward that cannot be captured, because it
+    waits for the device, it plans operation by operation.
 
     Args:
         planner: the search.
@@ -58,6 +60,8 @@ class Agent:
         termination: the task's, batched as the reward is; None: its episodes do not end.
         watch: keep in `searches` what the iterations of every plan came to, see
             `hypercrl.planning.search.stacked`.
+        value: of the last state of a plan, whose rewards are discounted as it is; None: they are
+            not, and nothing counts behind it. It may be trained on, in place.
 
     Attributes:
         belief: what it knows about the robots, see `believe`.
@@ -74,6 +78,7 @@ class Agent:
         rollout: Rollout | None = None,
         termination: Termination | None = None,
         watch: bool = False,
+        value: Value | None = None,
     ) -> None:
         self.planner = planner
         self.reward = reward
@@ -89,7 +94,16 @@ class Agent:
         self._layers: Layers | GaussianLayers | PackedLayers | None = None
         own = self._follow_layers if planner.follows else self._roll_layers_out
         self._rollout: Rollout | Follow = rollout or own
+        self._value = value
         self._returns: Returns | None = None
+        if value is not None:
+            self._returns = partial(
+                trajectory_returns,
+                reward=reward,
+                termination=termination,
+                value=value,
+                discount=value.discount,
+            )
         self._captures = generator.device.type == "cuda" and rollout is None
         self._plan: Callable[..., tuple[Tensor, ...]] = self._plan_eagerly
         self._replay_seconds = inf
@@ -114,7 +128,8 @@ class Agent:
             if self._captures:
                 self._plan = CapturedFunction(self._plan_eagerly, [self.generator])
                 self._replay_seconds = inf
-                self._returns = self._traced_returns(layers)
+                if self._value is None:
+                    self._returns = self._traced_returns(layers)
         pack, precision = not self.planner.follows and not self._switches, self.planner.precision
         self._layers = prepare_layers(layers, precision, self._layers, pack)
 

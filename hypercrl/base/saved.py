@@ -1,10 +1,12 @@
 """What comes out of a checkpoint is looked at before it is taken: its types, its tensors' kinds."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 def same_kind(name: str, saved: Any, own: Tensor, rows: bool = False) -> Tensor:
@@ -65,3 +67,20 @@ def same_type(name: str, value: Any, kind: Any) -> Any:
         for key, each in value.items():
             same_type(f"{name}.{key}", each, inside[1])
     return value
+
+
+def load_moments(optimiser: Optimizer, moments: Mapping[Any, Any]) -> None:
+    """Restore the "state" of an optimiser's `state_dict`; torch takes one of any shape.
+
+    Raises:
+        ValueError: it is not of the optimiser's parameters.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    by_index = {int(index): values for index, values in moments.items()}
+    for index, values in by_index.items():
+        if not 0 <= index < len(parameters):
+            raise ValueError(f"an optimiser of {len(parameters)} parameters has no {index}")
+        for name, value in values.items():
+            own = parameters[index].new_zeros(()) if name == "step" else parameters[index]
+            same_kind(f"{name} of parameter {index}", value, own)
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": by_index})

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.agent.value import ValueConfig
 from hypercrl.base.settings import choice, group, number, setting
 from hypercrl.config.sources import TABLES, register_sources
 from hypercrl.dynamics.context_model import ContextConfig
@@ -152,6 +153,11 @@ class TrainConfig:
         ExplorationConfig,
         only_with=LEARNED,
         help="noise; deviations are in units of half the action range",
+    )
+    value: ValueConfig = group(
+        ValueConfig,
+        only_with=LEARNED,
+        help="what counts behind the end of a plan: by default nothing does",
     )
     protocol: ProtocolConfig = group(
         ProtocolConfig,

@@ -23,6 +23,7 @@ def check_together(config: TrainConfig) -> None:
         _check_samples(config)
     _check_hypotheses(config)
     _check_exploration(config)
+    _check_value(config)
 
 
 def _check_robots(config: TrainConfig) -> None:
@@ -106,4 +107,24 @@ def _check_exploration(config: TrainConfig) -> None:
         raise UserError(
             "exploration.kind=disagreement is how bursts explore, and there are none: give "
             "exploration.burst_share=0.3, say."
+        )
+
+
+def _check_value(config: TrainConfig) -> None:
+    """Raise UserError where the value of a state cannot be learned, or is not one of the state."""
+    if config.value.kind == "none":
+        return
+    if config.planner.dynamics == "simulator":
+        raise UserError(
+            "value.kind=td needs planner.dynamics=model: with a simulator's dynamics nothing is "
+            "learned."
+        )
+    if config.task_id == "inferred":
+        raise UserError(
+            "value.kind=td needs task_id=given: rewards are a task's own, and so is their value."
+        )
+    if config.memory.name != "none" or config.context.always:
+        raise UserError(
+            "value.kind=td needs memory=none and context.always=false: it is a value of what is "
+            "observed, and with a memory the last state of a plan is not all that is known."
         )

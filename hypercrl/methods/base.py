@@ -1,7 +1,7 @@
 """How parameters survive a change of task: the interface of every continual-learning method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from hypercrl.base.saved import same_kind, same_type
+from hypercrl.base.saved import load_moments, same_kind, same_type
 from hypercrl.base.settings import number, setting
 from hypercrl.base.sizes import TRAINED
 from hypercrl.dynamics import DynamicsModel, MLPLayout
@@ -261,9 +261,7 @@ class Method(nn.Module, ABC):
         self.model.protect(self.tasks)
         self.optimisers = self._new_optimisers() if tasks else []
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
-            by_index = {int(index): values for index, values in moments.items()}
-            _check_moments(optimiser, by_index)
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": by_index})
+            load_moments(optimiser, moments)
 
     def _make_room(self, tensors: dict[str, Tensor], growing: Collection[str]) -> None:
         """Give the buffers that grow with the tasks, empty at first, as many rows as were saved."""
@@ -273,18 +271,3 @@ class Method(nn.Module, ABC):
                 rows = len(same_kind(name, tensors[name], buffer, rows=True))
                 room = buffer.new_empty((rows, *buffer.shape[1:]))
                 setattr(self.get_submodule(path), leaf, room)
-
-
-def _check_moments(optimiser: torch.optim.Optimizer, moments: Mapping[int, Any]) -> None:
-    """Torch takes those of any shape.
-
-    Raises:
-        ValueError: they are not of the optimiser's parameters.
-    """
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for index, values in moments.items():
-        if not 0 <= index < len(parameters):
-            raise ValueError(f"an optimiser of {len(parameters)} parameters has no {index}")
-        for name, value in values.items():
-            own = parameters[index].new_zeros(()) if name == "step" else parameters[index]
-            same_kind(f"{name} of parameter {index}", value, own)

@@ -114,6 +114,14 @@ class Replay:
         first, robot = starts[drawn].split(1, 1)
         return slots[first + torch.arange(length, device=slots.device), robot]
 
+    def successors(self) -> Tensor:
+        """[len] of each slot the one with the next transition of its episode, −1 where none is
+        held: the episode was over, or nothing has come since."""
+        slots = self._by_age()
+        following = torch.full((len(self),), -1, device=slots.device)
+        following[slots[:-1]] = slots[1:].masked_fill(self.begins[slots[1:]], -1)
+        return following
+
     def _by_age(self) -> Tensor:
         """Slots of all that is held, the oldest first, [len / N, N]."""
         numbers = torch.arange(self._added - len(self), self._added, device=self.obs.device)

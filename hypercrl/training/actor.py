@@ -76,6 +76,7 @@ class Actor:
             experiment.streams.get("planner", experiment.device),
             termination=env.termination,
             watch=config.planner.watch,
+            value=experiment.value(task),
         )
         self.explorer = experiment.explorer(env, count)
         self.belief: Belief | None = None

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import ExplorationConfig, random_episode
+from hypercrl.agent.value import Value
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
 from hypercrl.training.durations import Durations
@@ -68,6 +69,7 @@ class Evaluator:
         heldout_episodes: random episodes per task that the prediction error is measured on. Where
             they end too early for a window, others are drawn in their place.
         heldout_from: step of these episodes from which on windows of it begin.
+        value: by task (from 0), what counts behind the end of its plans; None: nothing.
 
     Attributes:
         plan_seconds: of each plan.
@@ -83,6 +85,7 @@ class Evaluator:
         horizon: int,
         heldout_episodes: int,
         heldout_from: int,
+        value: Callable[[int], Value | None] = lambda task: None,  # noqa: ARG005
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -91,6 +94,7 @@ class Evaluator:
         self.horizon = horizon
         self.heldout_episodes = heldout_episodes
         self.heldout_from = heldout_from
+        self.value = value
         self.device = planner.low.device
         self.plan_seconds = Durations()
         self.pause: Callable[[], None] = lambda: None
@@ -230,7 +234,12 @@ class Evaluator:
             env = self.fleet.task(task)
             generator = torch.Generator(self.device)
             self._agents[task, robots] = Agent(
-                self.planner, env.reward, robots, generator, termination=env.termination
+                self.planner,
+                env.reward,
+                robots,
+                generator,
+                termination=env.termination,
+                value=self.value(task),
             )
         return self._agents[task, robots]
 

@@ -1,17 +1,19 @@
 """From a configuration to the parts of an experiment, for training and replaying alike."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
 import torch
+from torch import nn
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
+from hypercrl.agent.value import Value
 from hypercrl.base.errors import GPUUnavailable, UserError
-from hypercrl.base.random_streams import RandomStreams
+from hypercrl.base.random_streams import RandomStreams, derive_seed
 from hypercrl.base.saved import same_type
 from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.config.together import check_together
@@ -30,7 +32,12 @@ from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskS
 
 @dataclass
 class Experiment:
-    """The parts that a checkpoint's state fits into."""
+    """The parts that a checkpoint's state fits into.
+
+    Attributes:
+        values: of each task of the sequence what counts behind a plan's end, 0 before it is
+            learned; empty where nothing does.
+    """
 
     config: TrainConfig
     device: torch.device
@@ -39,6 +46,7 @@ class Experiment:
     method: Method
     planner: Planner
     labels: TaskLabels
+    values: list[Value] = field(default_factory=list)
 
     @property
     def plans_with_simulator(self) -> bool:
@@ -48,6 +56,15 @@ class Experiment:
     @property
     def model(self) -> DynamicsModel:
         return self.method.model
+
+    def begun_values(self) -> list[Value]:
+        """Those of the tasks that have begun."""
+        return self.values[: self.method.tasks]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that is trained, of old and present tasks."""
+        for module in (self.method, *self.begun_values()):
+            yield from module.parameters()
 
     def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore what the agent has learned, from the state of a run.
@@ -62,6 +79,13 @@ class Experiment:
             raise ValueError(f"an agent of {tasks} tasks")
         self.method.load_state(checkpoint["method"])
         self.labels.load_state(checkpoint["labels"])
+        if self.values:
+            for value, saved in zip(self.begun_values(), checkpoint["values"], strict=True):
+                value.load_state(saved)
+
+    def value(self, task: int) -> Value | None:
+        """What counts behind the end of a plan in task `task` (from 0); None: nothing."""
+        return self.values[task] if self.values else None
 
     def index(self, number: int) -> int:
         """From 0, of the task that people count as `number`, from 1.
@@ -114,6 +138,7 @@ class Experiment:
             generator or torch.Generator(self.device),
             termination=env.termination,
             watch=watch,
+            value=self.value(task),
         )
         agent.believe(self.labels.belief(task, robots))
         return agent
@@ -159,6 +184,7 @@ class Experiment:
             protocol.prediction_horizon,
             protocol.heldout_episodes,
             protocol.heldout_from,
+            self.value,
         )
 
 
@@ -198,7 +224,17 @@ def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
             "planner.dynamics=model, or another planner."
         )
     labels = _make_labels(config, method)
-    return Experiment(config, device, sequence, streams, method, planner, labels)
+    values = _make_values(config, method, len(sequence))
+    return Experiment(config, device, sequence, streams, method, planner, labels, values)
+
+
+def _make_values(config: TrainConfig, method: Method, tasks: int) -> list[Value]:
+    """One of each task, where there are to be any."""
+    if config.value.kind == "none":
+        return []
+    standards = method.model.observation_scales()
+    seeds = [derive_seed(config.seed, "value", task) for task in range(tasks)]
+    return [Value(config.value, standards, torch.Generator().manual_seed(s)) for s in seeds]
 
 
 def _make_labels(config: TrainConfig, method: Method) -> TaskLabels:

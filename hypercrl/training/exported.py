@@ -136,12 +136,15 @@ def export_act(experiment: Experiment, task: int, out: Path, form: str) -> float
         plan may choose another elite than the other.
 
     Raises:
-        UserError: a model that is not one network, sampled states, a search for policies, a reward
-            that cannot be traced, or a difference above `TOLERANCE`.
+        UserError: a model that is not one network, sampled states, a search for policies, a value
+            behind the end of plans, a reward that cannot be traced, or a difference above
+            `TOLERANCE`.
     """
     layers, planner = _layers(experiment, task), experiment.planner
     if planner.config.sampled:
         raise UserError("planner.sampled=true draws states inside of a plan: use part=dynamics.")
+    if experiment.values:
+        raise UserError("value.kind=td counts a learned value behind a plan: use part=dynamics.")
     if planner.follows:
         raise UserError("planner=policy rolls out with policies: use part=dynamics.")
     env, generator = experiment.sequence.make(task), torch.Generator()

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hypercrl.agent.value import NETWORKS as VALUE_NETWORKS
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.sizes import FLOAT, TRAINED
 from hypercrl.config.schema import TrainConfig, learned_tasks
@@ -54,6 +55,10 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
         batch: FLOAT * protocol.batch_size * members * sum(widths),
         "planner.samples and planner.horizon": FLOAT * planner.samples * members * imagined,
     }
+    if config.value.kind != "none":
+        widths = [obs_size, *config.value.hidden, 1]
+        layers = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+        needs["value.hidden"] = VALUE_NETWORKS * _TRAINED * layers
     if memory.name != "none":
         windows = context.windows * context.length
         needs |= {

@@ -15,8 +15,9 @@ from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.methods.base import STEP_REPORT
 from hypercrl.replay import Replay
 from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
-from hypercrl.replay.transitions import Batch
+from hypercrl.replay.transitions import Batch, tensor_bytes
 from hypercrl.training.experiment import Experiment
+from hypercrl.training.value_learner import ValueLearner
 
 DIVERGED = 1e9
 """Times the loss at the start, or times 1, the loss of a model that predicts no motion at all."""
@@ -53,7 +54,10 @@ class Learner:
             [count, N, L], of members [count, M, N]; None: none is begun.
         weights: [M, capacity] of what stands in the replay's slots for M > 1 members, see
             `hypercrl.replay.bootstrap`; they follow from the run's seed and the method's task.
-        report: of the latest training step, see `STEP_REPORT`; empty before the first one.
+        value: learns what counts behind the end of a plan; None: nothing does, or there is no task
+            yet.
+        report: of the latest training step, see `STEP_REPORT`, and the value's loss if there is
+            one; empty before the first one.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -70,6 +74,8 @@ class Learner:
             self.device,
             experiment.config.protocol.robots,
         )
+        self.experiment = experiment
+        self.value: ValueLearner | None = None
         self.age = 0
         self.observed = 0
         self.first_loss: float | None = None
@@ -89,7 +95,13 @@ class Learner:
             self.weights = weights.to(self.device)
         self._training_steps = lambda slots: (1, self._step_on_slots(slots[0]))
         if self.device.type == "cuda":
-            self._training_steps = CapturedSteps(self._step_on_slots, [self.method.sampler])
+            self._training_steps = CapturedSteps(self._step_on_slots, self.samplers)
+
+    @property
+    def samplers(self) -> list[torch.Generator]:
+        """Generators that training steps draw from."""
+        others = [] if self.value is None else [self.value.sampler]
+        return [self.method.sampler, *others]
 
     def begin_task(self) -> None:
         """What comes now is a task of its own."""
@@ -97,7 +109,14 @@ class Learner:
         self.replay.clear()
         self.age = self.observed = 0
         self.labels.begin()
+        self._begin_value()
         self.prepare()
+
+    def _begin_value(self) -> None:
+        if self.value is not None:
+            self.value.close()
+        if self.experiment.values:
+            self.value = ValueLearner(self.experiment, self.method.tasks - 1, self.replay)
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Take in one step of each robot, [N, O], [N, A], [N, O]."""
@@ -116,6 +135,8 @@ class Learner:
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""
         self.model.fit_normalisers(self.replay.contents())
+        if self.value is not None:
+            self.value.fit()
 
     def train(
         self, steps: int, caption: str, pause: Callable[[], None] = lambda: None
@@ -134,10 +155,13 @@ class Learner:
         if self.round is None:
             self._follow()
             self.round = self._draw_batches(steps, caption)
+        if self.value is not None:
+            self.value.follow()
         while len(self.round):
             pause()
             taken, report = self._training_steps(self.round)
-            self.report = dict(zip(STEP_REPORT, report, strict=True))
+            names = STEP_REPORT if self.value is None else (*STEP_REPORT, "value_loss")
+            self.report = dict(zip(names, report, strict=True))
             self.round = self.round[taken:]
             if self.first_loss is None:
                 self.first_loss = float(report[0])
@@ -213,16 +237,25 @@ class Learner:
 
     def _step_on_slots(self, slots: Tensor) -> tuple[Tensor, ...]:
         report = self.method.training_step(self.replay.gather(slots))
-        return tuple(report[name] for name in STEP_REPORT)
+        of_value = () if self.value is None else (self.value.training_step(),)
+        return (*(report[name] for name in STEP_REPORT), *of_value)
+
+    def memory_bytes(self) -> int:
+        """Bytes kept for the sake of old and present tasks, beside optimiser state."""
+        values = self.experiment.begun_values()
+        kept = tensor_bytes(tensor for value in values for tensor in value.state_dict().values())
+        return self.method.memory_bytes() + self.replay.bytes + kept
 
     def state(self) -> dict[str, Any]:
         """What is stored and how far the task is; the method's own state is apart."""
+        of_value = {} if self.value is None else {"value": self.value.state()}
         return {
             "replay": self.replay.state(),
             "age": self.age,
             "observed": self.observed,
             "first_loss": self.first_loss,
             "round": self.round,
+            **of_value,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -240,4 +273,8 @@ class Learner:
         self.round = None
         if state["round"] is not None:
             self.round = self._checked_round(state["round"])
+        if self.method.tasks:
+            self._begin_value()
+        if self.value is not None:
+            self.value.load_state(state["value"])
         self.prepare()

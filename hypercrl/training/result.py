@@ -62,7 +62,7 @@ def summarise(trainer: Trainer) -> dict[str, Any]:
         **_of_memory(trainer),
         **_of_inference(trainer),
         "training_seconds": tallies.training_seconds,
-        "parameters": sum(p.numel() for p in trainer.method.parameters()),
+        "parameters": sum(p.numel() for p in trainer.experiment.parameters()),
     }
 
 

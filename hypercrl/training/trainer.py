@@ -326,7 +326,7 @@ class Trainer:
         tallies.plan_seconds.extend(self.actor.agent.plan_seconds)
         self.actor.agent.plan_seconds = []
         tallies.training_seconds.append(tallies.seconds["update"] - sum(tallies.training_seconds))
-        tallies.memory_bytes.append(self.method.memory_bytes() + self.learner.replay.bytes)
+        tallies.memory_bytes.append(self.learner.memory_bytes())
         self.position.task += 1
         self.position.step = 0
         self._checkpoint(name := f"after_task_{task + 1}")
@@ -344,10 +344,12 @@ class Trainer:
             self.log.commit()
 
     def _state(self) -> dict[str, Any]:
-        within = {}
+        within: dict[str, Any] = {}
         if self.position.step:
             self.actor.collect_memory_seconds()
             within = {"actor": self.actor.state()}
+        if values := self.experiment.begun_values():
+            within["values"] = [dict(value.state_dict()) for value in values]
         return {
             "position": asdict(self.position),
             "scores": self.measured.state(),

@@ -51,7 +51,7 @@ def graphs_on_a_cpu(stand_in, monkeypatch):
 
     def prepared(self):
         prepare(self)
-        self._training_steps = CapturedSteps(self._step_on_slots, [self.method.sampler])
+        self._training_steps = CapturedSteps(self._step_on_slots, self.samplers)
 
     monkeypatch.setattr(Learner, "prepare", prepared)
 
@@ -116,6 +116,7 @@ CASES = {
     "old tasks that are drawn": ("method=hnet", "method.regularised_tasks=1"),
     "an ensemble": ("method=hnet", "method.members=3", "planner.risk=cvar"),
     "rehearsal": ("method=coreset",),
+    "a value behind plans": ("method=single", "value.kind=td", "value.updates=2"),
     "windows for a memory": ("method=si", "memory=gru", "context.burn_in=4", "context.horizon=2"),
 }
 
