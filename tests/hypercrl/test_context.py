@@ -14,6 +14,7 @@ from hypercrl.dynamics.conditioning import CONDITIONINGS, make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
 from hypercrl.memory import MEMORIES, make_memory
 from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl.training.evaluation import open_loop_errors
 from hypercrl_kernels import rollout
 
 HORIZON, BURN_IN = 4, 6
@@ -400,6 +401,20 @@ def test_what_a_robot_remembers_is_its_own_episode():
     fresh = remembering(method, 3)
     for (_, b), (_, wanted) in zip(together.layers(), fresh.layers(), strict=True):
         assert torch.equal(b, wanted)
+
+
+def test_errors_ahead_are_of_what_a_memory_has_seen_by_then():
+    method, _ = trained("finetune", "input")
+    batch = windows(6, 3)
+    obs = torch.cat([batch.obs, batch.next_obs[:, -1:]], 1)
+    found = open_loop_errors(remembering(method, 3), obs, batch.action, 2, first=1)
+    assert len(found) == LENGTH - 2
+    for t in (1, LENGTH - 2):
+        belief = remembering(method, 3)
+        seen = ((n, slice(0, t)) for n in range(3))
+        belief.recall([Batch(batch.obs[p], batch.action[p], batch.next_obs[p]) for p in seen])
+        wanted = belief.predict(obs[:, t], batch.action[:, t : t + 2])[:, -1] - obs[:, t + 2]
+        torch.testing.assert_close(found[t - 1], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_robots_begin_their_episodes_one_by_one():

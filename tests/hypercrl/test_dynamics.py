@@ -162,6 +162,17 @@ def test_what_only_trembled_is_fitted_again_when_it_moves_in_earnest():
     assert torch.equal(norm.scale, frozen)
 
 
+@pytest.mark.parametrize(("motion", "refitted"), [(5.0, False), (20.0, True)])
+def test_a_later_task_fits_what_only_trembled_before(motion, refitted):
+    """From ten thousand times its scale on."""
+    x = torch.tensor([[-1.0], [1.0]])
+    normaliser = Normaliser(1)
+    normaliser.fit(1e-3 * x)
+    normaliser.fit(motion * x)
+    assert normaliser.scale.item() == pytest.approx(motion if refitted else 1e-3)
+    assert normaliser.since.item() == int(refitted)
+
+
 @pytest.mark.parametrize("random", [False, True])
 def test_what_rested_in_all_tasks_so_far_is_fitted_when_a_later_one_moves_it(random):
     """A puck at rest trembles by 1e-6 m/s, and is struck in the second task."""
