@@ -136,7 +136,8 @@ commands() { # name, folder of what is made
       done ;;
     plans)
       echo "python scripts/bench_planner.py --device cuda --out $out/planner.json"
-      echo "python scripts/bench_rollout.py --device cuda --out $out/rollout.json" ;;
+      echo "python scripts/bench_rollout.py --device cuda --out $out/rollout.json"
+      echo "python scripts/bench_plans.py --out $out/plans.json" ;;
     training_step)
       echo "python scripts/bench_training.py --device cuda --out $out/training.json"
       echo "python scripts/bench_tasks.py --device cuda --out $out/tasks.json" ;;

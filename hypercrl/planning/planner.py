@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import cast, get_args
 
 import torch
@@ -269,12 +270,17 @@ class Planner(ABC):
         """The loop; `evaluate` maps actions [B, K, H, A] to returns [B, K]."""
         mean = start[:, 0].contiguous()
         search = Search(mean, self.std.expand_as(mean).contiguous(), mean, start[:, 1:])
-        for noise in self.noise(len(start), generator):
+        noises = self.noise(len(start), generator)
+        # Of noise that has been drawn as a whole the next iteration's is known.
+        following = [*noises[1:], None] if isinstance(noises, Tensor) else repeat(None)
+        drawn: Tensor | None = None
+        for noise, next_noise in zip(noises, following, strict=False):
             if search.iteration and stop is not None and stop():
                 break
-            actions = self._draw(search, noise)
+            actions = self._draw(search, noise) if drawn is None else drawn
             returns = evaluate(actions)
-            fitted = replace(self.fit(search, returns, actions), iteration=search.iteration + 1)
+            fitted, drawn = self.advance(search, returns, actions, next_noise)
+            fitted = replace(fitted, iteration=search.iteration + 1)
             if watch is not None:
                 watch(self._seen(search, fitted, returns))
             search = fitted
@@ -316,6 +322,23 @@ class Planner(ABC):
         Args:
             returns: [B, K], none of them NaN; actions: [B, K, H, A], what was sampled.
         """
+
+    def advance(
+        self,
+        search: Search,
+        returns: Tensor,
+        actions: Tensor,
+        noise: Tensor | None,  # noqa: ARG002
+    ) -> tuple[Search, Tensor | None]:
+        """`fit`, and what `sample` would draw after it where a planner gets both in one go.
+
+        Args:
+            noise: of the next iteration; None after the last one, and where it is not drawn yet.
+
+        Returns:
+            The search, and the next samples [B, K, H, A] or None.
+        """
+        return self.fit(search, returns, actions), None
 
     def _seen(self, before: Search, after: Search, returns: Tensor) -> Iteration:
         elites = returns.topk(self.config.elites, dim=1).values

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hypercrl.planning import PLANNERS, expected_returns, make_planner, trajectory_returns
+from hypercrl.planning.cem import CEM
 from hypercrl.planning.icem import noise_colour
 from hypercrl.planning.mppi import path_weights
 from hypercrl_kernels import TracedReturns, cores_apart
@@ -42,6 +43,23 @@ def test_finds_the_optimum_of_a_linear_system_for_every_robot(name, execute):
     obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4], [0.0, 0.0]])
     action, _ = cem.plan(integrator, reach(0.0), obs, cem.initial(3), generator())
     torch.testing.assert_close(action, -obs, atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"global_share": 0.3}, {"knots": 2}])
+def test_samples_drawn_with_the_refit_are_those_that_a_planner_of_ones_own_draws(settings):
+    drawn = []
+
+    class Own(CEM):
+        def sample(self, search, noise):
+            drawn.append(search.iteration)
+            return super().sample(search, noise)
+
+    obs = torch.tensor([[0.5, -0.3], [-0.2, 0.4]])
+    cem = planner(**settings)
+    own = Own(cem.config, LOW, HIGH)
+    found = [p.plan(integrator, reach(0.2), obs, p.initial(2), generator()) for p in (cem, own)]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert drawn == list(range(8))
 
 
 def either_way(obs, actions):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hypercrl_kernels import elite_statistics
+from hypercrl_kernels import elite_statistics, refit_and_sample, sample_actions
 
 NAN, INF = torch.nan, torch.inf
 FLOOR = torch.tensor([0.3, 0.01])
@@ -62,10 +62,37 @@ def test_kernel_takes_the_best(name, device):
     check(by_kernel, *CASES[name], device=device)
 
 
+def by_refit(returns, actions, elites, min_std):
+    from hypercrl_kernels.planning.update_launch import launch_refit
+
+    g = torch.Generator().manual_seed(5)
+    noise = (2 * torch.randn(actions.shape, generator=g)).to(actions.device)
+    bounds = torch.tensor([[-0.5, -1.0], [1.0, 0.25]], device=actions.device)
+    fitted, drawn = launch_refit(returns, actions, elites, min_std, noise, *bounds)
+    wanted = sample_actions(fitted.mean.cpu(), fitted.std.cpu(), noise.cpu(), *bounds.cpu())
+    torch.testing.assert_close(drawn.cpu(), wanted, rtol=1e-6, atol=1e-6)
+    return fitted
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refit_takes_the_best_and_draws_the_next(name, device):
+    check(by_refit, *CASES[name], device=device)
+
+
+def test_refit_in_torch_operations_is_both_parts():
+    returns, actions, noise = torch.randn(2, 30), *torch.randn(2, 2, 30, 3, 2)
+    low, high = torch.tensor([[-1.0, -0.5], [0.5, 1.0]])
+    fitted, drawn = refit_and_sample(returns, actions, 6, FLOOR, noise, low, high)
+    wanted = elite_statistics(returns, actions, 6, FLOOR)
+    assert all(torch.equal(a, b) for a, b in zip(fitted, wanted, strict=True))
+    assert torch.equal(drawn, sample_actions(wanted.mean, wanted.std, noise, low, high))
+
+
 @pytest.mark.parametrize("samples", [500, 2000])
 def test_kernel_at_the_size_of_a_plan(device, samples):
     returns = torch.randn(2, samples, generator=torch.Generator().manual_seed(4))
     check(by_kernel, returns, 40, device, horizon=9)
+    check(by_refit, returns, 40, device, horizon=9)
 
 
 def test_kernel_repeats_itself(device):

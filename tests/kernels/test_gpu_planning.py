@@ -15,6 +15,7 @@ from hypercrl_kernels import (
     elite_statistics,
     pack_layers,
     prepare_layers,
+    refit_and_sample,
     rollout,
     sample_actions,
     trace_returns,
@@ -187,6 +188,12 @@ def test_updates_at_real_sizes(robots, samples, elites, horizon, control):
     )
     got = elite_statistics(returns, actions, elites, 0.05 * bound)
     wanted = elite_statistics_reference(returns, actions, elites, 0.05 * bound)
-    assert torch.equal(got.best, wanted.best)
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    again, drawn = refit_and_sample(
+        returns, actions, elites, 0.05 * bound, noise.roll(1, 1), -bound, bound
+    )
+    for found in (got, again):
+        assert torch.equal(found.best, wanted.best)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    following = sample_actions_reference(again.mean, again.std, noise.roll(1, 1), -bound, bound)
+    torch.testing.assert_close(drawn, following, rtol=1e-6, atol=1e-6)

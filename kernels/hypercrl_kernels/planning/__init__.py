@@ -1,6 +1,6 @@
 """Operations of a sampling planner: rollouts of a model, sampling, and the update from elites."""
 
-from hypercrl_kernels.planning.elites import elite_statistics
+from hypercrl_kernels.planning.elites import elite_statistics, refit_and_sample
 from hypercrl_kernels.planning.elites_reference import Elites
 from hypercrl_kernels.planning.packed_layers import (
     PackedLayers,
@@ -34,6 +34,7 @@ __all__ = [
     "multiplies_bfloat16",
     "pack_layers",
     "prepare_layers",
+    "refit_and_sample",
     "rollout",
     "sample_actions",
     "trace_returns",

@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from hypercrl_kernels.planning.cache_share import leave_to_cache
 from hypercrl_kernels.planning.packed_layers import PackedLayers
 from hypercrl_kernels.planning.rollout_triton import rollout_kernel
 from hypercrl_kernels.planning.rows_launch import launch_rows, takes_rows
@@ -159,7 +160,7 @@ def launch_rollout(
         scratch = packed.last.new_empty(grid[0] * grid[1], deepest, launch.tile)
     sampled = noise is not None
     head = (packed.head if sampled else None) or (packed.last, packed.last_bias, packed.last_bias)
-    rollout_kernel[grid](
+    compiled = rollout_kernel[grid](
         packed.first,
         packed.first_exact,
         packed.hidden,
@@ -197,6 +198,8 @@ def launch_rollout(
         num_warps=launch.warps,  # pyright: ignore[reportCallIssue]
         num_stages=launch.stages,  # pyright: ignore[reportCallIssue]
     )
+    if launch.chunks and compiled is not None:
+        leave_to_cache(compiled, state.device)
     return states.permute(1, 2, 0, 3)
 
 

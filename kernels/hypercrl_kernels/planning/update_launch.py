@@ -12,23 +12,58 @@ from hypercrl_kernels.planning.reward_program import Program
 from hypercrl_kernels.planning.sampling_triton import sampling_kernel
 
 _TILE = 8192  # values a program of the elites kernel holds: 32 a thread
+_FUSED = 2048  # samples that one launch refits to and draws: more have not been measured
 _RETURNS = 1024  # steps of all trajectories of a program of the returns kernel
 
 
 def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor) -> Elites:
     """`elite_statistics` by the kernel."""
+    return _launch_update(returns, actions, elites, min_std, None)[0]
+
+
+def launch_refit(
+    returns: Tensor,
+    actions: Tensor,
+    elites: int,
+    min_std: Tensor,
+    noise: Tensor,
+    low: Tensor,
+    high: Tensor,
+) -> tuple[Elites, Tensor]:
+    """`refit_and_sample` by the kernel, or by two of them where samples are very many."""
+    if returns.shape[1] > _FUSED:
+        fitted = launch_elites(returns, actions, elites, min_std)
+        return fitted, launch_sampling(fitted.mean, fitted.std, noise, low, high)
+    return _launch_update(returns, actions, elites, min_std, (noise, low, high))
+
+
+def _launch_update(
+    returns: Tensor,
+    actions: Tensor,
+    elites: int,
+    min_std: Tensor,
+    draw: tuple[Tensor, Tensor, Tensor] | None,
+) -> tuple[Elites, Tensor]:
+    """Elites, and the next samples by noise and bounds; without these the samples as they were."""
     robots, samples, horizon, control = actions.shape
     size = horizon * control
     padded = triton.next_power_of_2(samples)
     coordinates = max(1, min(8, _TILE // padded))
     mean, std, best = actions.new_empty(3, robots, horizon, control)
+    actions = actions.contiguous()
+    noise, low, high = (x.contiguous() for x in draw or (actions, min_std, min_std))
+    drawn = torch.empty_like(actions) if draw else actions
     elites_kernel[(triton.cdiv(size, coordinates), robots)](
         returns.contiguous(),
-        actions.contiguous(),
+        actions,
         min_std.contiguous(),
         mean,
         std,
         best,
+        noise,
+        low,
+        high,
+        drawn,
         samples,
         size,
         elites,
@@ -36,10 +71,11 @@ def launch_elites(returns: Tensor, actions: Tensor, elites: int, min_std: Tensor
         SAMPLES=padded,
         COORDINATES=coordinates,
         # With few samples a round costs its latency, with many its comparisons.
-        BITS=4 if padded <= 1024 else 2,
+        BITS=4 if padded <= 1024 else 3,
+        DRAWS=draw is not None,
         num_warps=4 if padded * coordinates <= _TILE // 2 else 8,  # pyright: ignore[reportCallIssue]
     )
-    return Elites(mean, std, best)
+    return Elites(mean, std, best), drawn
 
 
 def launch_sampling(mean: Tensor, std: Tensor, noise: Tensor, low: Tensor, high: Tensor) -> Tensor:
