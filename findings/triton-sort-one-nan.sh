@@ -6,7 +6,7 @@
 # value and the other keeps its own: one of them is lost, and the other is there twice. It goes on from there: of eight values with one NaN, sort
 # gives eight NaN, or four of the values twice, by the place where the NaN stood; topk of four leaves out the greatest, or has it twice. So a single
 # diverged rollout among a planner's returns throws away good ones, or makes an elite count double; with tl.where(x != x, -inf, x) before it all is well.
-# Run in Triton's interpreter; sort and topk are Triton's own functions in its language, the same for the compiler.
+# Run in Triton's interpreter alone; compiled it was not tried.
 set -euo pipefail
 cd "$(mktemp -d)"
 python3 -m venv venv
