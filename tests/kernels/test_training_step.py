@@ -44,8 +44,12 @@ def normal(*shape, seed):
 
 
 @pytest.fixture(params=["torch", "triton"])
-def step(request, device):
+def step(request, device, monkeypatch):
     """The operations: references in float64, or the kernels in float32."""
+    if (request.param, device) == ("triton", "cpu"):
+        from tensor_cores import use_tensor_cores
+
+        use_tensor_cores(monkeypatch)
     return Operations(request.param, device)
 
 
