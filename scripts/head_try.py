@@ -7,10 +7,12 @@ from hypercrl_kernels.training.head_before_triton import regularised_head_kernel
 from hypercrl_kernels.training.launch import HeadCut, _constants
 C = HeadCut
 VARIANTS = {
-    2: [C(16,16,4,264,1), C(16,16,4,264,2), C(16,32,4,264,1), C(16,32,8,132,1), C(16,32,8,264,1,128), C(16,16,4,528,1,128), C(16,16,4,396,1,168), C(16,32,8,264,2,128), C(16,64,8,132,1)],
-    19: [C(32,16,4,264,1), C(32,16,4,264,2), C(32,32,8,132,1), C(32,32,8,132,2), C(32,32,8,264,1,128), C(32,32,8,264,2,128), C(32,32,4,264,1), C(32,32,4,264,2), C(32,16,4,396,1,168), C(32,16,4,528,1,128), C(32,16,4,396,2,168)],
-    64: [C(64,32,8,132,1), C(64,32,8,132,2), C(64,32,4,264,1), C(64,16,4,264,1), C(64,16,4,264,2), C(64,32,8,264,1,128), C(64,16,4,396,1,168), C(64,16,4,528,1,128), C(128,32,8,132,1)],
-    100: [C(128,32,8,132,1), C(128,32,8,132,2), C(128,32,8,132,3), C(128,32,8,264,1,128), C(128,32,8,264,2,128), C(128,16,8,132,1), C(128,16,8,264,1,128), C(128,16,8,132,2), C(128,64,8,132,1), C(64,32,8,132,1), C(64,16,4,264,1), C(64,16,4,396,1,168)],
+    (2, 50): [C(16,16,4,264,1), C(16,16,4,264,2), C(16,32,4,264,1), C(16,32,8,132,1), C(16,32,8,264,1,128), C(16,16,4,528,1,128), C(16,16,4,396,1,168), C(16,32,8,264,2,128), C(16,64,8,132,1)],
+    (19, 50): [C(32,16,4,264,1), C(32,16,4,264,2), C(32,32,8,132,1), C(32,32,8,132,2), C(32,32,8,264,1,128), C(32,32,8,264,2,128), C(32,32,4,264,1), C(32,32,4,264,2), C(32,16,4,396,1,168), C(32,16,4,528,1,128), C(32,16,4,396,2,168)],
+    (64, 50): [C(64,32,8,132,1), C(64,32,8,132,2), C(64,32,4,264,1), C(64,16,4,264,1), C(64,16,4,264,2), C(64,32,8,264,1,128), C(64,16,4,396,1,168), C(64,16,4,528,1,128), C(128,32,8,132,1)],
+    (100, 50): [C(128,32,8,132,1), C(128,32,8,132,2), C(128,32,8,132,3), C(128,32,8,264,1,128), C(128,32,8,264,2,128), C(128,16,8,132,1), C(128,16,8,264,1,128), C(128,16,8,132,2), C(128,64,8,132,1), C(64,32,8,132,1), C(64,16,4,264,1), C(64,16,4,396,1,168)],
+    (100, 100): [C(128,16,8,132,1), C(64,16,4,264,1), C(64,16,4,132,1), C(64,16,8,132,1), C(128,32,8,132,1)],
+    (19, 100): [C(32,16,4,264,1), C(32,16,8,132,1), C(32,32,8,132,1)],
 }
 def before(head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength):
     size, (count, width) = written_gradient.shape[-1], old.shape
@@ -77,20 +79,20 @@ def main():
     for t, name, f in calls:
         try:
             if a.warm:
-                head, moments, *rest = problem(t, "cuda", 3000)
+                head, moments, *rest = problem(t[0], "cuda", 3000, t[1])
                 f(head, torch.empty_like(head), moments, AdamSettings(1e-4), *rest, None, 5.0); torch.cuda.synchronize(); continue
-            e = errors(f, t, "cuda"); torch.cuda.synchronize()
-            e2 = errors(f, t, "cuda", spread=1e-4)
+            e = errors(f, t[0], "cuda", 44810, t[1], 0.01); torch.cuda.synchronize()
+            e2 = errors(f, t[0], "cuda", 44810, t[1], 1e-4)
         except Exception as x:
             print(t, name, "refused:", str(x)[:150]); refused.add((t, name)); continue
         if not a.warm:
-            print(f"{t:4} {name:32} " + " ".join(f"{k} {v:.1e}" for k, v in e.items()) + f"   targets at 1e-4: gradient {e2['gradient']:.1e} of_r {e2['of_r']:.1e} old {e2['old']:.1e}", flush=True)
+            print(f"{t!s:10} {name:32} " + " ".join(f"{k} {v:.1e}" for k, v in e.items()) + f"   targets at 1e-4: gradient {e2['gradient']:.1e} of_r {e2['of_r']:.1e} old {e2['old']:.1e}", flush=True)
     if a.warm: return
     print(f"checked after {time.perf_counter() - started:.0f} s")
     for t in VARIANTS:
-        head, moments, *rest = problem(t, "cuda")
+        head, moments, *rest = problem(t[0], "cuda", 44810, t[1], 0.01)
         args = (head, torch.empty_like(head), moments, AdamSettings(1e-4), *rest, None, 5.0)
         for tt, name, f in calls:
             if tt == t and (t, name) not in refused:
-                m, b = timed(f, args); print(f"{t:4} {name:32} {m:7.2f} µs  least {b:7.2f}", flush=True)
+                m, b = timed(f, args); print(f"{t!s:10} {name:32} {m:7.2f} µs  least {b:7.2f}", flush=True)
 main() if __name__ == "__main__" else None
