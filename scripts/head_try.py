@@ -7,12 +7,12 @@ from hypercrl_kernels.training.head_before_triton import regularised_head_kernel
 from hypercrl_kernels.training.launch import HeadCut, _constants
 C = HeadCut
 VARIANTS = {
-    (2, 50): [C(16,16,4,264,1), C(16,16,4,264,2), C(16,32,4,264,1), C(16,32,8,132,1), C(16,32,8,264,1,128), C(16,16,4,528,1,128), C(16,16,4,396,1,168), C(16,32,8,264,2,128), C(16,64,8,132,1)],
-    (19, 50): [C(32,16,4,264,1), C(32,16,4,264,2), C(32,32,8,132,1), C(32,32,8,132,2), C(32,32,8,264,1,128), C(32,32,8,264,2,128), C(32,32,4,264,1), C(32,32,4,264,2), C(32,16,4,396,1,168), C(32,16,4,528,1,128), C(32,16,4,396,2,168)],
-    (64, 50): [C(64,32,8,132,1), C(64,32,8,132,2), C(64,32,4,264,1), C(64,16,4,264,1), C(64,16,4,264,2), C(64,32,8,264,1,128), C(64,16,4,396,1,168), C(64,16,4,528,1,128), C(128,32,8,132,1)],
-    (100, 50): [C(128,32,8,132,1), C(128,32,8,132,2), C(128,32,8,132,3), C(128,32,8,264,1,128), C(128,32,8,264,2,128), C(128,16,8,132,1), C(128,16,8,264,1,128), C(128,16,8,132,2), C(128,64,8,132,1), C(64,32,8,132,1), C(64,16,4,264,1), C(64,16,4,396,1,168)],
-    (100, 100): [C(128,16,8,132,1), C(64,16,4,264,1), C(64,16,4,132,1), C(64,16,8,132,1), C(128,32,8,132,1)],
-    (19, 100): [C(32,16,4,264,1), C(32,16,8,132,1), C(32,32,8,132,1)],
+    (2, 50): [C(16,16,4,264,1), C(16,16,4,264,2), C(16,16,4,396,1,168), C(16,16,4,396,2,168), C(16,16,4,528,1,128), C(16,16,4,528,2,128), C(16,32,8,264,1,128), C(16,32,8,264,2,128), C(16,32,4,264,2), C(16,16,8,264,2,128), C(16,16,4,396,3,168)],
+    (19, 50): [C(32,16,4,264,1), C(32,16,4,264,2), C(32,16,4,396,1,168), C(32,16,4,396,2,168), C(32,16,4,528,1,128), C(32,16,4,528,2,128), C(32,32,8,264,1,128), C(32,32,8,264,2,128), C(32,32,4,264,2), C(32,16,8,264,2,128), C(32,16,4,396,3,168)],
+    (64, 50): [C(64,16,4,264,1), C(64,16,4,264,2), C(64,16,4,396,1,168), C(64,16,4,396,2,168), C(64,16,8,264,1,128), C(64,16,8,264,2,128), C(64,32,8,264,1,128), C(64,32,8,264,2,128), C(64,32,8,132,2), C(64,16,4,528,2,128)],
+    (100, 50): [C(128,16,8,132,1), C(128,16,8,132,2), C(128,16,8,132,3), C(128,16,8,264,1,128), C(128,16,8,264,2,128), C(128,32,8,132,1), C(128,32,8,132,2), C(128,32,8,264,1,128), C(128,32,8,264,2,128), C(64,16,4,396,2,168), C(128,16,4,264,2), C(64,16,8,264,2,128)],
+    (100, 100): [C(128,16,8,132,1), C(128,16,8,132,2), C(64,16,4,264,2), C(64,16,8,132,2), C(64,16,8,264,1,128)],
+    (19, 100): [C(32,16,4,264,1), C(32,16,4,264,2), C(32,16,8,264,2,128), C(32,16,4,396,1,168)],
 }
 def before(head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength):
     size, (count, width) = written_gradient.shape[-1], old.shape
@@ -71,7 +71,7 @@ def timed(f, args, n=40):
             best.append(1e3 * a.elapsed_time(b) / n)
     return sorted(best)[2], min(best)
 def main():
-    p = argparse.ArgumentParser(); p.add_argument("--warm"); a = p.parse_args()
+    p = argparse.ArgumentParser(); p.add_argument("--warm"); p.add_argument("--rounds", action="store_true"); a = p.parse_args()
     calls = [(t, "before" if c is None else str(tuple(c)), before if c is None else with_cut(c)) for t, cs in VARIANTS.items() for c in [None, *cs]]
     started, refused = time.perf_counter(), set()
     if a.warm:
@@ -89,10 +89,28 @@ def main():
             print(f"{t!s:10} {name:32} " + " ".join(f"{k} {v:.1e}" for k, v in e.items()) + f"   targets at 1e-4: gradient {e2['gradient']:.1e} of_r {e2['of_r']:.1e} old {e2['old']:.1e}", flush=True)
     if a.warm: return
     print(f"checked after {time.perf_counter() - started:.0f} s")
+    bests = {}
     for t in VARIANTS:
         head, moments, *rest = problem(t[0], "cuda", 44810, t[1], 0.01)
         args = (head, torch.empty_like(head), moments, AdamSettings(1e-4), *rest, None, 5.0)
+        line = []
         for tt, name, f in calls:
             if tt == t and (t, name) not in refused:
-                m, b = timed(f, args); print(f"{t!s:10} {name:32} {m:7.2f} µs  least {b:7.2f}", flush=True)
+                line.append((timed(f, args)[0], name)); print(f"{t!s:10} {name:32} {line[-1][0]:7.2f} µs", flush=True)
+        bests[t[0], t[1]] = min((m, n) for m, n in line if n != "before")
+        print("best", t, bests[t], flush=True)
+    if a.rounds:
+        cuts = {t[0]: C(*eval(n)) for t, (m, n) in bests.items() if t[1] == 50}
+        def cut_of(count, padded):
+            return cuts[min(k for k in cuts if k >= count)]
+        launch.head_cut = cut_of
+        import bench_training as b
+        device, report = torch.device("cuda"), b.Report()
+        b.A_GRAPH = (1, 10)
+        for n in (2, 19, 100): print(b.bench_rounds(n, device, report), flush=True)
+        launch.launch_regularised_head_new = launch.launch_regularised_head
+        import hypercrl_kernels.training.launch as l
+        l.launch_regularised_head = lambda *x: before(*x)
+        print("before")
+        for n in (2, 19, 100): print(b.bench_rounds(n, device, report), flush=True)
 main() if __name__ == "__main__" else None

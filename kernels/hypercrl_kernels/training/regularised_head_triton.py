@@ -31,6 +31,14 @@ def parts(x):
     return high, middle, (x - middle.to(tl.float32)).to(tl.bfloat16)
 
 
+@triton.jit
+def rows_of(flat, at, valid, bias_at, inside, is_bias):
+    """Rows [BLOCK, PADDED] of W, with b as one more column where there is one."""
+    weight = tl.load(flat + at, mask=valid, other=0.0)
+    bias = tl.load(flat + bias_at, mask=inside, other=0.0)
+    return tl.where(is_bias[None, :], bias[:, None], weight)
+
+
 @triton.jit(do_not_specialize=["size", "count", "slope_scale"])
 def regularised_head_kernel(
     head,  # [size WIDTH + size] float32
@@ -68,7 +76,8 @@ def regularised_head_kernel(
     APART: tl.constexpr = WIDTH == PADDED  # no column is left for b
     column = tl.arange(0, PADDED)
     in_width = column < WIDTH
-    ones = tl.where(column == WIDTH, 1.0, 0.0)
+    is_bias = column == WIDTH
+    ones = tl.where(is_bias, 1.0, 0.0)
     input_now = tl.load(hidden + column, mask=in_width, other=0.0) + ones
     distance = tl.zeros([TASKS], tl.float32)
     norm = tl.zeros([BLOCK, PADDED], tl.float32)
@@ -93,9 +102,13 @@ def regularised_head_kernel(
             inside = row < size
             at = row[:, None] * WIDTH + column[None, :]
             bias_at = size * WIDTH + row
-            valid = inside[:, None] & (column <= WIDTH)[None, :]
-            if not APART:
-                at = tl.where(in_width[None, :], at, bias_at[:, None])
+            valid = inside[:, None] & in_width[None, :]
+            head_now = rows_of(head, at, valid, bias_at, inside, is_bias)
+            mean_now = rows_of(mean, at, valid, bias_at, inside, is_bias)
+            square_now = rows_of(square, at, valid, bias_at, inside, is_bias)
+            if OLD:  # here, as loads wait for barriers that stand before them
+                both = is_task[:, None] & inside[None, :]
+                wanted = tl.load(targets + target_row[:, None] + row[None, :], mask=both, other=0.0)
 
             slope_now = tl.load(written_gradient + row, mask=inside, other=0.0)
             weight_gradient = slope_now[:, None] * input_now[None, :]
@@ -106,10 +119,7 @@ def regularised_head_kernel(
                 weight_gradient += slope[:, None] * input_of[None, :]
                 slope_now += slope
             weight, _, _ = adam_moved(
-                tl.load(head + at, mask=valid, other=0.0),
-                weight_gradient,
-                tl.load(mean + at, mask=valid, other=0.0),
-                tl.load(square + at, mask=valid, other=0.0),
+                head_now, weight_gradient, mean_now, square_now,
                 rate, inverse_root, BETA1, BETA2, EPSILON,
             )  # fmt: skip
             if APART:
@@ -122,13 +132,11 @@ def regularised_head_kernel(
                 )  # fmt: skip
                 bias_gradient = slope_now
             if walked > 0:
-                weight_gradient = tl.load(gradient + at, mask=valid, other=0.0)
+                weight_gradient = rows_of(gradient, at, valid, bias_at, inside, is_bias)
                 if APART:
                     bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
 
             if OLD:
-                both = is_task[:, None] & inside[None, :]
-                wanted = tl.load(targets + target_row[:, None] + row[None, :], mask=both, other=0.0)
                 high, middle, low = parts(weight)
                 written = tl.dot(input_low, tl.trans(high))
                 written = tl.dot(input_middle, tl.trans(middle), written)
@@ -140,25 +148,28 @@ def regularised_head_kernel(
                     written += bias[None, :]
                 difference = tl.where(both, written - wanted, 0.0)
                 distance += tl.sum(difference * difference, 1)
-                slope = difference * slope_scale
                 if APART:
-                    bias_gradient += tl.sum(slope, 0)
-                slope_high, slope_middle, _ = parts(slope)
-                total = tl.dot(slope_middle, high, total)
-                total = tl.dot(slope_high, middle, total)
-                total = tl.dot(slope_high, high, total)
-                weight_gradient = tl.dot(tl.trans(slope_middle), input_high, weight_gradient)
-                weight_gradient = tl.dot(tl.trans(slope_high), input_middle, weight_gradient)
-                weight_gradient = tl.dot(tl.trans(slope_high), input_high, weight_gradient)
+                    bias_gradient += slope_scale * tl.sum(difference, 0)
+                far_high, far_middle, _ = parts(difference)
+                total = tl.dot(far_middle, high, total)
+                total = tl.dot(far_high, middle, total)
+                total = tl.dot(far_high, high, total)
+                found = tl.dot(tl.trans(far_middle), input_high)
+                found = tl.dot(tl.trans(far_high), input_middle, found)
+                found = tl.dot(tl.trans(far_high), input_high, found)
+                weight_gradient += slope_scale * found
             tl.store(gradient + at, weight_gradient, mask=valid)
             if APART:
+                tl.store(gradient + bias_at, bias_gradient, mask=inside)
+            else:
+                bias_gradient = tl.sum(tl.where(is_bias[None, :], weight_gradient, 0.0), 1)
                 tl.store(gradient + bias_at, bias_gradient, mask=inside)
             if last_walk:
                 norm += weight_gradient * weight_gradient
                 if APART:
                     bias_norm += bias_gradient * bias_gradient
         if OLD:
-            tl.store(old_gradients + of_task, total, mask=of_width)
+            tl.store(old_gradients + of_task, slope_scale * total, mask=of_width)
         tl.debug_barrier()  # the next walk reads gradients that any thread wrote
     tl.store(distances + tl.program_id(0), tl.sum(distance, 0) / tl.maximum(count, 1))
     tl.store(squares + tl.program_id(0), tl.sum(tl.sum(norm, 1) + bias_norm, 0))
