@@ -32,11 +32,13 @@ def parts(x):
 
 
 @triton.jit
-def rows_of(flat, at, valid, bias_at, inside, is_bias):
-    """Rows [BLOCK, PADDED] of W, with b as one more column where there is one."""
-    weight = tl.load(flat + at, mask=valid, other=0.0)
-    bias = tl.load(flat + bias_at, mask=inside, other=0.0)
-    return tl.where(is_bias[None, :], bias[:, None], weight)
+def rows_of(flat, at, valid, bias_at, inside, is_bias, APART: tl.constexpr):
+    """Rows [BLOCK, PADDED] of W, with b as one more column unless it is APART."""
+    rows = tl.load(flat + at, mask=valid, other=0.0)
+    if not APART:
+        bias = tl.load(flat + bias_at, mask=inside, other=0.0)
+        rows = tl.where(is_bias[None, :], bias[:, None], rows)
+    return rows
 
 
 @triton.jit(do_not_specialize=["size", "count", "slope_scale"])
@@ -103,9 +105,9 @@ def regularised_head_kernel(
             at = row[:, None] * WIDTH + column[None, :]
             bias_at = size * WIDTH + row
             valid = inside[:, None] & in_width[None, :]
-            head_now = rows_of(head, at, valid, bias_at, inside, is_bias)
-            mean_now = rows_of(mean, at, valid, bias_at, inside, is_bias)
-            square_now = rows_of(square, at, valid, bias_at, inside, is_bias)
+            head_now = rows_of(head, at, valid, bias_at, inside, is_bias, APART)
+            mean_now = rows_of(mean, at, valid, bias_at, inside, is_bias, APART)
+            square_now = rows_of(square, at, valid, bias_at, inside, is_bias, APART)
             if OLD:  # here, as loads wait for barriers that stand before them
                 both = is_task[:, None] & inside[None, :]
                 wanted = tl.load(targets + target_row[:, None] + row[None, :], mask=both, other=0.0)
@@ -132,7 +134,7 @@ def regularised_head_kernel(
                 )  # fmt: skip
                 bias_gradient = slope_now
             if walked > 0:
-                weight_gradient = rows_of(gradient, at, valid, bias_at, inside, is_bias)
+                weight_gradient = rows_of(gradient, at, valid, bias_at, inside, is_bias, APART)
                 if APART:
                     bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
 
@@ -159,11 +161,9 @@ def regularised_head_kernel(
                 found = tl.dot(tl.trans(far_high), input_high, found)
                 weight_gradient += slope_scale * found
             tl.store(gradient + at, weight_gradient, mask=valid)
-            if APART:
-                tl.store(gradient + bias_at, bias_gradient, mask=inside)
-            else:
+            if not APART:
                 bias_gradient = tl.sum(tl.where(is_bias[None, :], weight_gradient, 0.0), 1)
-                tl.store(gradient + bias_at, bias_gradient, mask=inside)
+            tl.store(gradient + bias_at, bias_gradient, mask=inside)
             if last_walk:
                 norm += weight_gradient * weight_gradient
                 if APART:
