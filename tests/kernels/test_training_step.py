@@ -294,9 +294,10 @@ def test_a_head_whose_targets_are_near(step):
     settings = AdamSettings(1e-4)
     wanted = torch.empty_like(head, dtype=torch.float64)
     given = slope, hidden, old, targets
+    doubled = [t.double() for t in given]
     exact = regularised_head_reference(
         head.double(), wanted, AdamMoments(*(t.double() for t in moments)), settings,
-        *(t.double() for t in given), None, 1.0,
+        doubled[0], doubled[1], doubled[2], doubled[3], None, 1.0,
     )  # fmt: skip
     gradient = step.unwritten(head)
     got = step.regularised_head(

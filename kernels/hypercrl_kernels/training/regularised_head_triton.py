@@ -15,6 +15,7 @@ Where WIDTH is no power of two, b is one more column of W, whose input is 1.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl
