@@ -280,7 +280,10 @@ def test_gradients_of_a_head_are_those_of_autograd(step, size, width, all_tasks,
 
 
 def test_a_head_whose_targets_are_near(step):
-    """To a thousandth, as where a task was learned: what differs is right to float32's roundoff."""
+    """To a thousandth, as where a task was learned: what differs is right to float32's roundoff.
+
+    That of what is written is a thousand times as much of the difference, and a GPU cuts sums off.
+    """
     size, width, tasks = 100, 50, 100
     head, old = (
         normal(n, seed=i).float() for i, n in enumerate([size * (width + 1), tasks * width])
@@ -304,7 +307,7 @@ def test_a_head_whose_targets_are_near(step):
         step.to(head), gradient, step.moments(moments), settings, *step.to(*given), None, 1.0
     )
     for mine, theirs in ((gradient, wanted), (got.old.sum(0), exact.old.sum(0))):
-        assert (mine.double().cpu() - theirs).norm() < 6e-5 * theirs.norm()
+        assert (mine.double().cpu() - theirs).norm() < 1.5e-4 * theirs.norm()
 
 
 @pytest.mark.parametrize("limit", [0.5, 1e9])

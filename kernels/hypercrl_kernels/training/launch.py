@@ -67,22 +67,43 @@ TUNING = Tuning()
 
 
 class HeadCut(NamedTuple):
-    """How the regularised head's kernel is cut."""
+    """How the regularised head's kernel is cut, as measured on an H200.
+
+    Attributes:
+        tasks: old tasks at a time; block: written numbers at a time.
+        registers: of a thread at most, so that more programs fit beside one another; None: all.
+    """
 
     tasks: int
     block: int
     warps: int
     programs: int
-    stages: int
     registers: int | None = None
 
 
-def head_cut(count: int, padded: int) -> HeadCut:
+_HEAD_CUTS = {
+    16: HeadCut(16, 16, 4, 528, 128),
+    32: HeadCut(32, 16, 4, 396, 168),
+    64: HeadCut(64, 16, 4, 396, 168),
+    128: HeadCut(128, 32, 8, 132),
+}
+
+
+def _head_cut(count: int, padded: int, device: torch.device) -> HeadCut:
     """For so many old tasks, and a width of so many columns."""
-    tasks = max(16, min(triton.next_power_of_2(max(count, 1)), 128 if padded <= 64 else 64))
+    tasks = max(16, min(triton.next_power_of_2(max(count, 1)), 128))
+    if padded <= 64:
+        return _HEAD_CUTS[tasks]
     if tasks <= 32:
-        return HeadCut(tasks, 16, 4, 264, 1)
-    return HeadCut(tasks, 32 if padded <= 64 else 16, 8, 132, 1)
+        return HeadCut(tasks, 16, 4, 264)
+    if padded == 128 and _has_room(device):
+        return HeadCut(128, 16, 8, 132)
+    return HeadCut(64, 16, 8, 132)
+
+
+def _has_room(device: torch.device) -> bool:
+    """Whether a program may have more than 99 KiB of shared memory, as on an H100 or a B200."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def launch_adam(
@@ -216,7 +237,7 @@ def launch_regularised_head(
     """`regularised_head` by the kernel."""
     size, (count, width) = written_gradient.shape[-1], old.shape
     padded = max(16, triton.next_power_of_2(width))
-    cut = head_cut(count, padded)
+    cut = _head_cut(count, padded, head.device)
     programs = min(cut.programs, triton.cdiv(size, cut.block))
     found = HeadGradients(
         head.new_empty(programs), head.new_empty(programs), head.new_empty(programs, count, width)
@@ -243,7 +264,6 @@ def launch_regularised_head(
         OLD=count > 0,
         CHOSEN=tasks is not None,
         BLOCK=cut.block,
-        STAGES=cut.stages,
         **_constants(settings),
         num_warps=cut.warps,  # pyright: ignore[reportCallIssue]
         maxnreg=cut.registers,  # pyright: ignore[reportCallIssue]

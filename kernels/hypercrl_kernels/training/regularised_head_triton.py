@@ -73,7 +73,6 @@ def regularised_head_kernel(
     LOG_BETA1: tl.constexpr,
     LOG_BETA2: tl.constexpr,
     BLOCK: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     rate, inverse_root = adam_rates(tl.load(step) + 1.0, RATE, LOG_BETA1, LOG_BETA2)
     APART: tl.constexpr = WIDTH == PADDED  # no column is left for b
@@ -99,7 +98,7 @@ def regularised_head_kernel(
             target_row = tl.load(tasks + task, mask=is_task, other=0) * size
         total = tl.zeros([TASKS, PADDED], tl.float32)
         for first in tl.range(
-            tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK, num_stages=STAGES
+            tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK, num_stages=1
         ):
             row = first + tl.arange(0, BLOCK)
             inside = row < size
