@@ -51,10 +51,13 @@ class Instruction:
     @staticmethod
     def _width(operation: str, place: int, parts: list[str]) -> int:
         """Registers of an operand."""
-        if "gdesc" in parts[place]:
+        part = parts[place]
+        if "gdesc" in part:
             return 4
         wide = ".64" in operation or (operation.startswith("UIMAD.WIDE") and place in (0, 3))
-        return 2 if wide or "desc[" in parts[place] or ".64" in parts[place] else 1
+        if part.startswith("["):  # an address: how much lies there says nothing about its width
+            wide = False
+        return 2 if wide or "desc[" in part or ".64" in part else 1
 
 
 def disassemble(binary: Path) -> str:

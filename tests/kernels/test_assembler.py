@@ -43,6 +43,11 @@ def test_sound_code():
     assert read(HEAD + OPERAND + FIRST + BODY) == {}
 
 
+def test_an_address_is_one_register_however_much_lies_there():
+    body = BODY.replace("UIADD3 UR30, UP0, UR18, 0x20, URZ", "LDS.64 R60, [R4+UR20+0x6200]")
+    assert read(HEAD + OPERAND + FIRST + body) == {}
+
+
 @pytest.mark.parametrize(
     ("capability", "version", "sound"),
     [

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from math import log
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -49,11 +49,6 @@ class Tuning:
     ahead_taken: int = 16
     ahead_warps: int = 8
     ahead_chunk: int = 64
-    head_block: int = 16
-    head_warps: int = 4
-    head_programs: int = 264
-    head_stages: int = 2
-    head_tasks: int = 64
     trunk_taken: int = 2
     trunk_warps: int = 4
     trunk_chunk: int = 32
@@ -69,6 +64,46 @@ class Tuning:
 
 
 TUNING = Tuning()
+
+
+class HeadCut(NamedTuple):
+    """How the regularised head's kernel is cut, as measured on an H200.
+
+    Attributes:
+        tasks: old tasks at a time; block: written numbers at a time.
+        registers: of a thread at most, so that more programs fit beside one another; None: all.
+    """
+
+    tasks: int
+    block: int
+    warps: int
+    programs: int
+    registers: int | None = None
+
+
+_HEAD_CUTS = {
+    16: HeadCut(16, 16, 4, 528, 128),
+    32: HeadCut(32, 16, 4, 396, 168),
+    64: HeadCut(64, 16, 4, 396, 168),
+    128: HeadCut(128, 32, 8, 132),
+}
+
+
+def _head_cut(count: int, padded: int, device: torch.device) -> HeadCut:
+    """For so many old tasks, and a width of so many columns."""
+    tasks = max(16, min(triton.next_power_of_2(max(count, 1)), 128))
+    if padded <= 64:
+        return _HEAD_CUTS[tasks]
+    if tasks <= 32:
+        return HeadCut(tasks, 16, 4, 264)
+    if padded == 128 and _has_room(device):
+        return HeadCut(128, 16, 8, 132)
+    return HeadCut(64, 16, 8, 132)
+
+
+def _has_room(device: torch.device) -> bool:
+    """Whether a program may have more than 99 KiB of shared memory, as on an H100 or a B200."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def launch_adam(
@@ -200,13 +235,10 @@ def launch_regularised_head(
     strength: float,
 ) -> HeadGradients:
     """`regularised_head` by the kernel."""
-    tuning = TUNING
     size, (count, width) = written_gradient.shape[-1], old.shape
     padded = max(16, triton.next_power_of_2(width))
-    rows = min(triton.next_power_of_2(max(count, 1)), tuning.head_tasks * 64 // padded)
-    rows = max(16, rows)
-    block = max(16, min(tuning.head_block, 64 * tuning.head_block // padded))
-    programs = min(tuning.head_programs, triton.cdiv(size, block))
+    cut = _head_cut(count, padded, head.device)
+    programs = min(cut.programs, triton.cdiv(size, cut.block))
     found = HeadGradients(
         head.new_empty(programs), head.new_empty(programs), head.new_empty(programs, count, width)
     )
@@ -228,13 +260,13 @@ def launch_regularised_head(
         WIDTH=width,
         PADDED=padded,
         MEMBERS=written_gradient.numel() // size,
-        TASKS=rows,
+        TASKS=cut.tasks,
         OLD=count > 0,
         CHOSEN=tasks is not None,
-        BLOCK=block,
-        STAGES=tuning.head_stages if padded <= 64 else 1,
+        BLOCK=cut.block,
         **_constants(settings),
-        num_warps=tuning.head_warps,  # pyright: ignore[reportCallIssue]
+        num_warps=cut.warps,  # pyright: ignore[reportCallIssue]
+        maxnreg=cut.registers,  # pyright: ignore[reportCallIssue]
     )
     return found
 

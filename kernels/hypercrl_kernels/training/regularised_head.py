@@ -29,8 +29,8 @@ def regularised_head(
 
     R = (1/T) Σ_j ‖W* _j − (W + ΔW) x_j − (b + Δb)‖² with the step (ΔW, Δb) that Adam would take on
     the task loss alone, which counts as a constant (von Oswald et al. 2020, equation 2); with no
-    old task it is 0. The matrices are read once for up to a hundred tasks or so, and the T P
-    numbers written for them are never stored.
+    old task it is 0. The matrices are read once for up to 128 tasks, and the T P numbers
+    written for them are never stored.
 
     One Triton kernel on CUDA for a layer that fits; torch operations elsewhere, on a CPU chunk by
     chunk.

@@ -3,16 +3,43 @@
 A program walks over blocks of written numbers. For each it reads its rows of W, forms the gradient
 of the task loss, an outer product (the sum of one for each member of an ensemble), takes Adam's
 step on it, writes the old tasks' numbers, and turns their distance from the targets into gradients
-of the rows and of the old tasks' hidden layers. Old tasks come TASKS at a time, as many as
-registers hold sums for; more take further walks, which add to the gradient.
+of the rows and of the old tasks' hidden layers. Old tasks come TASKS at a time; more take further
+walks, which add to the gradient.
+
+As in attention, the old tasks' hidden layers stay in shared memory as the queries do, rows of W
+pass by as keys and values do, and what a product leaves in registers is an operand of the next.
+That takes operands of 16 bits, so float32 is a sum of bfloat16 numbers: what is written of three,
+to all of float32's bits, as the targets are subtracted from it; its gradients of two.
+
+Where WIDTH is no power of two, b is one more column of W, whose input is 1.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl
 
 from hypercrl_kernels.training.adam_triton import adam_moved, adam_rates
+
+
+@triton.jit
+def parts(x):
+    """Three bfloat16 numbers that x is the sum of, the largest first."""
+    high = x.to(tl.bfloat16)
+    x -= high.to(tl.float32)
+    middle = x.to(tl.bfloat16)
+    return high, middle, (x - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def rows_of(flat, at, valid, bias_at, inside, is_bias, APART: tl.constexpr):
+    """Rows [BLOCK, PADDED] of W, with b as one more column unless it is APART."""
+    rows = tl.load(flat + at, mask=valid, other=0.0)
+    if not APART:
+        bias = tl.load(flat + bias_at, mask=inside, other=0.0)
+        rows = tl.where(is_bias[None, :], bias[:, None], rows)
+    return rows
 
 
 @triton.jit(do_not_specialize=["size", "count", "slope_scale"])
@@ -46,78 +73,103 @@ def regularised_head_kernel(
     LOG_BETA1: tl.constexpr,
     LOG_BETA2: tl.constexpr,
     BLOCK: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     rate, inverse_root = adam_rates(tl.load(step) + 1.0, RATE, LOG_BETA1, LOG_BETA2)
+    APART: tl.constexpr = WIDTH == PADDED  # no column is left for b
     column = tl.arange(0, PADDED)
     in_width = column < WIDTH
-    input_now = tl.load(hidden + column, mask=in_width, other=0.0)
-    distance = tl.zeros([BLOCK], tl.float32)
-    norm = tl.zeros([BLOCK], tl.float32)
+    is_bias = column == WIDTH
+    ones = tl.where(is_bias, 1.0, 0.0)
+    input_now = tl.load(hidden + column, mask=in_width, other=0.0) + ones
+    distance = tl.zeros([TASKS], tl.float32)
+    norm = tl.zeros([BLOCK, PADDED], tl.float32)
+    bias_norm = tl.zeros([BLOCK], tl.float32)
     old_gradients += tl.program_id(0) * count * WIDTH
     for walked in range(0, tl.maximum(count, 1), TASKS):
         last_walk = walked + TASKS >= count
         task = walked + tl.arange(0, TASKS)
         is_task = task < count
         of_task = task[:, None] * WIDTH + column[None, :]
-        inputs = tl.load(old + of_task, mask=is_task[:, None] & in_width[None, :], other=0.0)
+        of_width = is_task[:, None] & in_width[None, :]
+        inputs = tl.load(old + of_task, mask=of_width, other=0.0) + ones[None, :]
+        input_high, input_middle, input_low = parts(inputs)
         target_row = task.to(tl.int64) * size
         if CHOSEN:
             target_row = tl.load(tasks + task, mask=is_task, other=0) * size
         total = tl.zeros([TASKS, PADDED], tl.float32)
         for first in tl.range(
-            tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK, num_stages=STAGES
+            tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK, num_stages=1
         ):
             row = first + tl.arange(0, BLOCK)
             inside = row < size
-            slope_now = tl.load(written_gradient + row, mask=inside, other=0.0)
-
             at = row[:, None] * WIDTH + column[None, :]
+            bias_at = size * WIDTH + row
             valid = inside[:, None] & in_width[None, :]
+            head_now = rows_of(head, at, valid, bias_at, inside, is_bias, APART)
+            mean_now = rows_of(mean, at, valid, bias_at, inside, is_bias, APART)
+            square_now = rows_of(square, at, valid, bias_at, inside, is_bias, APART)
+            if OLD:  # here, as loads wait for barriers that stand before them
+                both = is_task[:, None] & inside[None, :]
+                wanted = tl.load(targets + target_row[:, None] + row[None, :], mask=both, other=0.0)
+
+            slope_now = tl.load(written_gradient + row, mask=inside, other=0.0)
             weight_gradient = slope_now[:, None] * input_now[None, :]
             for member in tl.static_range(1, MEMBERS):
                 slope = tl.load(written_gradient + member * size + row, mask=inside, other=0.0)
                 inputs_of = hidden + member * WIDTH + column
-                input_of = tl.load(inputs_of, mask=in_width, other=0.0)
+                input_of = tl.load(inputs_of, mask=in_width, other=0.0) + ones
                 weight_gradient += slope[:, None] * input_of[None, :]
                 slope_now += slope
             weight, _, _ = adam_moved(
-                tl.load(head + at, mask=valid, other=0.0),
-                weight_gradient,
-                tl.load(mean + at, mask=valid, other=0.0),
-                tl.load(square + at, mask=valid, other=0.0),
+                head_now, weight_gradient, mean_now, square_now,
                 rate, inverse_root, BETA1, BETA2, EPSILON,
             )  # fmt: skip
-            bias_at = size * WIDTH + row
-            bias, _, _ = adam_moved(
-                tl.load(head + bias_at, mask=inside, other=0.0),
-                slope_now,
-                tl.load(mean + bias_at, mask=inside, other=0.0),
-                tl.load(square + bias_at, mask=inside, other=0.0),
-                rate, inverse_root, BETA1, BETA2, EPSILON,
-            )  # fmt: skip
-            bias_gradient = slope_now
+            if APART:
+                bias, _, _ = adam_moved(
+                    tl.load(head + bias_at, mask=inside, other=0.0),
+                    slope_now,
+                    tl.load(mean + bias_at, mask=inside, other=0.0),
+                    tl.load(square + bias_at, mask=inside, other=0.0),
+                    rate, inverse_root, BETA1, BETA2, EPSILON,
+                )  # fmt: skip
+                bias_gradient = slope_now
             if walked > 0:
-                weight_gradient = tl.load(gradient + at, mask=valid, other=0.0)
-                bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
+                weight_gradient = rows_of(gradient, at, valid, bias_at, inside, is_bias, APART)
+                if APART:
+                    bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
 
             if OLD:
-                both = inside[:, None] & is_task[None, :]
-                wanted = tl.load(targets + target_row[None, :] + row[:, None], mask=both, other=0.0)
-                written = tl.dot(weight, tl.trans(inputs), input_precision="tf32x3")
-                difference = tl.where(both, written + bias[:, None] - wanted, 0.0)
+                high, middle, low = parts(weight)
+                written = tl.dot(input_low, tl.trans(high))
+                written = tl.dot(input_middle, tl.trans(middle), written)
+                written = tl.dot(input_high, tl.trans(low), written)
+                written = tl.dot(input_middle, tl.trans(high), written)
+                written = tl.dot(input_high, tl.trans(middle), written)
+                written = tl.dot(input_high, tl.trans(high), written)
+                if APART:
+                    written += bias[None, :]
+                difference = tl.where(both, written - wanted, 0.0)
                 distance += tl.sum(difference * difference, 1)
-                slope = difference * slope_scale
-                bias_gradient += tl.sum(slope, 1)
-                weight_gradient = tl.dot(slope, inputs, weight_gradient, input_precision="tf32x3")
-                total = tl.dot(tl.trans(slope), weight, total, input_precision="tf32x3")
+                if APART:
+                    bias_gradient += slope_scale * tl.sum(difference, 0)
+                far_high, far_middle, _ = parts(difference)
+                total = tl.dot(far_middle, high, total)
+                total = tl.dot(far_high, middle, total)
+                total = tl.dot(far_high, high, total)
+                found = tl.dot(tl.trans(far_middle), input_high)
+                found = tl.dot(tl.trans(far_high), input_middle, found)
+                found = tl.dot(tl.trans(far_high), input_high, found)
+                weight_gradient += slope_scale * found
             tl.store(gradient + at, weight_gradient, mask=valid)
+            if not APART:
+                bias_gradient = tl.sum(tl.where(is_bias[None, :], weight_gradient, 0.0), 1)
             tl.store(gradient + bias_at, bias_gradient, mask=inside)
             if last_walk:
-                norm += tl.sum(weight_gradient * weight_gradient, 1)
-                norm += bias_gradient * bias_gradient
+                norm += weight_gradient * weight_gradient
+                if APART:
+                    bias_norm += bias_gradient * bias_gradient
         if OLD:
-            tl.store(old_gradients + of_task, total, mask=is_task[:, None] & in_width[None, :])
+            tl.store(old_gradients + of_task, slope_scale * total, mask=of_width)
         tl.debug_barrier()  # the next walk reads gradients that any thread wrote
     tl.store(distances + tl.program_id(0), tl.sum(distance, 0) / tl.maximum(count, 1))
-    tl.store(squares + tl.program_id(0), tl.sum(norm, 0))
+    tl.store(squares + tl.program_id(0), tl.sum(tl.sum(norm, 1) + bias_norm, 0))
