@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -177,7 +176,7 @@ def _run_with_hydra(
     from hypercrl.config.help import command_help
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_choices, check_composed, composing, explained
-    from hypercrl.config.multirun import check_jobs, left_only_with_runs
+    from hypercrl.config.multirun import check_jobs, take_away_unless_begun
     from hypercrl.config.schema import in_groups, register
     from hypercrl_envs import TaskFault
 
@@ -213,6 +212,8 @@ def _run_with_hydra(
             said = UserError(f"job {hydra_config.job.num}: {error}" if several else str(error))
             said.__cause__ = error
             mistakes.append(said)
+            if several:
+                take_away_unless_begun(Path(hydra_config.sweep.dir))
         except Exception as fault:
             if _out_of_memory(fault) or gpu_fault(fault):
                 mistakes.append(fault)
@@ -221,13 +222,11 @@ def _run_with_hydra(
             raise
         return None
 
-    swept = cache(lambda folder: stack.enter_context(left_only_with_runs(Path(folder))))
     with ExitStack() as stack, composing(command, words, faults):
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
-        OmegaConf.register_new_resolver("swept", swept, replace=True)
         try:
             with composed_once(words):
                 decorate(job)()
