@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -195,7 +194,6 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.base.paths import configs_dir
     from hypercrl.config.compose import composed_once
     from hypercrl.config.messages import composing
-    from hypercrl.config.multirun import left_only_with_runs
 
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -207,8 +205,6 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
-        swept = cache(lambda folder: stack.enter_context(left_only_with_runs(Path(folder))))
-        OmegaConf.register_new_resolver("swept", swept, replace=True)
         try:
             with composed_once(words):
                 decorate(_noting(raised, command, function, words))()
@@ -242,6 +238,7 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
 
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_composed, explained
+    from hypercrl.config.multirun import take_away_unless_begun
     from hypercrl_envs import TaskFault
 
     def job(config: "DictConfig") -> float | None:
@@ -257,6 +254,8 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
             said = UserError(f"job {hydra_config.job.num}: {error}" if several else str(error))
             said.__cause__ = error
             raised.mistakes.append(said)
+            if several:
+                take_away_unless_begun(Path(hydra_config.sweep.dir))
         except Exception as fault:
             if not (_out_of_memory(fault) or gpu_fault(fault)):
                 raised.faults.append(fault)

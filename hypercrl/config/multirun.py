@@ -1,7 +1,6 @@
 """The jobs of Hydra's multirun, checked before the first one starts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -64,13 +63,8 @@ def _check(command: str, job: Sequence[str]) -> None:
             check_together(cast(TrainConfig, OmegaConf.to_object(config)))
 
 
-@contextmanager
-def left_only_with_runs(folder: Path) -> Iterator[Path]:
-    """A multirun's folder; a new one goes away again if only Hydra's multirun.yaml came into it."""
-    new = not folder.exists()
-    try:
-        yield folder
-    finally:
-        if new and folder.is_dir() and [path.name for path in folder.iterdir()] == [_FILE]:
-            (folder / _FILE).unlink()
-            folder.rmdir()
+def take_away_unless_begun(folder: Path) -> None:
+    """Remove a multirun's folder if nothing but Hydra's multirun.yaml came into it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {_FILE}:
+        (folder / _FILE).unlink(missing_ok=True)
+        folder.rmdir()
