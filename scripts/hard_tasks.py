@@ -39,8 +39,8 @@ BURSTS = ("exploration.burst_share=0.3",)
 DISAGREEMENT = (*BURSTS, "exploration.kind=disagreement")
 CEM = ("planner.samples=300", "planner.horizon=20", "planner.elites=30")
 POLICY = ("planner=policy", "planner.samples=100", "planner.elites=10")
-VALUE = ("value.kind=td", "value.steps=5", "value.discount=0.99")
-FAR_VALUE = ("value.kind=td", "value.steps=20", "value.discount=0.995")
+VALUE = ("value.kind=td",)
+FAR_VALUE = (*VALUE, "value.steps=20", "value.discount=0.995")
 """Behind the end of plans, which a hopper leaps into."""
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""

@@ -39,14 +39,10 @@ class ValueConfig:
         "none", "none", "td", help="behind a plan's end: nothing, or a value learned by TD"
     )
     discount: float = number(
-        0.995, least=0, most=0.9999, only_with=_LEARNED, help="γ of rewards and value, a step"
+        0.99, least=0, most=0.9999, only_with=_LEARNED, help="γ of rewards and value, a step"
     )
     steps: int = number(
-        20,
-        least=1,
-        most=1000,
-        only_with=_LEARNED,
-        help="n, rewards in a target before the next value",
+        5, least=1, most=1000, only_with=_LEARNED, help="n, rewards in a target before a value"
     )
     hidden: list[int] = number(
         [256, 256], least=1, only_with=_LEARNED, help="width of each hidden layer"
