@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         sys.path.append(str(options.dmash))
         from peer_dmash import run as run_one
 
-        print(json.dumps(run_one(options.cell, options.steps, options.seconds)))
+        print(json.dumps(run_one(options.cell, options.steps, options.seconds, options.device)))
         return
     import torch
     from peer_dmash import GROUNDS, WAYS
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             return
         command = [sys.executable, __file__, "run", "--dmash", str(options.dmash), "--cell", name]
         command += ["--out", str(options.out), "--steps", str(options.steps)]
-        command += ["--seconds", str(seconds)]
+        command += ["--seconds", str(seconds), "--device", options.device]
         alone = os.environ | {"OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=alone, check=False)
         if ended.returncode:
@@ -203,6 +203,7 @@ def main() -> None:
     runs.add_argument("--steps", type=int, default=3600, help="in all training environments")
     runs.add_argument("--seconds", type=float, default=1e9, help="at most, of a run")
     runs.add_argument("--total", type=float, default=1e9, help="seconds for all of them")
+    runs.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of its networks")
     runs.add_argument("--jobs", type=int, default=1, help="runs side by side, a thread each")
     runs.add_argument("--commit", help="ours, where there is no repository")
     runs.add_argument("--cell", help="run this one here, and print its line")

@@ -44,7 +44,7 @@ from hypercrl_envs import make_task
 EPISODES = 10
 ENOUGH = 0.975
 """Mean success at two scores in a row with which a run ends early."""
-POINTS = (1800, 2700, 3600, 6000, 9000, 12000, 18000, 24000, *range(36000, 2000000, 12000))
+POINTS = (3600, 6000, 9000, 12000, 18000, 24000, *range(36000, 2000000, 12000))
 """Steps in all training environments together after which there is a score."""
 SIGNS = ((1.0, 1.0), (-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0))
 
@@ -265,9 +265,11 @@ def adapters_differ(model: Any, base: Any) -> float:
     return float((loop - at_once).abs().max() / loop.abs().max())
 
 
-def _score(parts: _Parts, ground: Ground, evaluate: Callable[..., Any]) -> dict[str, Any]:
+def _score(
+    parts: _Parts, ground: Ground, evaluate: Callable[..., Any], device: str
+) -> dict[str, Any]:
     """Success and return of every task, warm and cold; the random states stay as they are."""
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     args = copy.copy(parts.made["args"])
     args.num_eval_episodes = EPISODES
     told = args.context_mode == "aware"
@@ -285,9 +287,9 @@ def _score(parts: _Parts, ground: Ground, evaluate: Callable[..., Any]) -> dict[
             autoreset_mode=AutoresetMode.DISABLED,
         )
         envs.reset(seed=1000)
-        with torch.no_grad():
-            device = torch.device("cpu")
-            evaluate(args, actor, encoder, None, forward, None, envs, nothing, device)
+        with torch.no_grad(), torch.random.fork_rng(device_type="cuda"):
+            on = torch.device(device)
+            evaluate(args, actor, encoder, None, forward, None, envs, nothing, on)
         figures = np.array([task.ended for task in tasks]).mean(1)
         scores[name] = {
             "success": [round(float(x), 4) for x in figures[:, 1]],
@@ -296,7 +298,6 @@ def _score(parts: _Parts, ground: Ground, evaluate: Callable[..., Any]) -> dict[
         envs.close()
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
-    torch.random.set_rng_state(states[2])
     return scores
 
 
@@ -323,12 +324,12 @@ def differs(ground: Ground) -> float:
     return largest
 
 
-def _words(ground: Ground, way: Way, seed: int) -> list[str]:
+def _words(ground: Ground, way: Way, seed: int, device: str) -> list[str]:
     """The command line of its program."""
     words = ["sac.py", "--env_id", ground.env_id, "--method", way.method, "--seed", str(seed)]
     words += ["--num_train_envs", str(max(way.robots, len(ground.contexts)))]
     words += ["--num_eval_envs", str(len(ground.contexts)), "--num_eval_episodes", "1"]
-    words += ["--cuda", "False"]
+    words += ["--cuda", str(device == "cuda")]
     words += ["--learning_starts", str(way.random // way.robots)]
     if way.robots == 1:
         words += ["--total_timesteps", "100000"]  # as large as its buffer
@@ -367,12 +368,13 @@ def _prepare(ground: Ground, way: Way, seed: int, at: Callable[[int], None]) -> 
     return sac
 
 
-def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
+def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
     """One run, to its last step, its time or until it has solved the tasks twice.
 
     Args:
         name: ground/way/seed.
         steps: in all training environments together; seconds: at most.
+        device: of its networks.
     """
     torch.set_num_threads(1)
     of, by, number = name.split("/")
@@ -381,15 +383,15 @@ def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
     wanted = [p for p in POINTS if p <= steps]
 
     def at(step: int) -> None:
-        while wanted and step >= wanted[0]:
-            wanted.pop(0)
-            if "actor" in parts.made and parts.updates:
-                points.append(
-                    {"steps": step, "updates": parts.updates} | _score(parts, ground, evaluate)
-                )
-                print(name, json.dumps(points[-1]), file=sys.stderr, flush=True)
         late = time.monotonic() - began > seconds
-        last = [np.mean(p["warm"]["success"]) for p in points if p["steps"] >= 3600][-2:]
+        due = bool(wanted) and step >= wanted[0]
+        if due:
+            wanted.pop(0)
+        if (due or late) and "actor" in parts.made and parts.updates:
+            point = {"steps": step, "updates": parts.updates}
+            points.append(point | _score(parts, ground, evaluate, device))
+            print(name, json.dumps(points[-1]), file=sys.stderr, flush=True)
+        last = [np.mean(p["warm"]["success"]) for p in points][-2:]
         if late or not wanted or (len(last) == 2 and min(last) >= ENOUGH):
             raise _Ended
 
@@ -397,7 +399,7 @@ def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
     evaluate = sac.make_evaluation_and_fill_ds
     _watched(sac, parts)
     _adapted_at_once(sac.BaseModel)
-    sys.argv = _words(ground, way, seed)
+    sys.argv = _words(ground, way, seed, device)
     try:
         with redirect_stdout(io.StringIO()):
             sac.train()
@@ -410,5 +412,6 @@ def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
         "words": sys.argv[1:],
         "seconds": round(time.monotonic() - began, 1),
         "processor_seconds": round(time.process_time(), 1),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
     }

@@ -143,13 +143,17 @@ def test_adapters_of_a_batch_at_once_are_those_of_a_loop():
 
 def test_as_many_steps_at_random_as_our_agents_take():
     for way in ("four", "one", "told"):
-        words = _words(GROUNDS["double_integrator"], WAYS[way], 2)
+        words = _words(GROUNDS["double_integrator"], WAYS[way], 2, "cpu")
         starts = int(words[words.index("--learning_starts") + 1])
         assert starts * WAYS[way].robots == 1200 == 4 * 300
         assert words[words.index("--seed") + 1] == "2"
-    defaults = _words(GROUNDS["double_integrator"], WAYS["published"], 0)
+    defaults = _words(GROUNDS["double_integrator"], WAYS["published"], 0, "cuda")
     assert defaults[defaults.index("--learning_starts") + 1] == "5000"
     assert defaults[defaults.index("--num_train_envs") + 1] == "10"
+    assert (words[words.index("--cuda") + 1], defaults[defaults.index("--cuda") + 1]) == (
+        "False",
+        "True",
+    )
 
 
 def _record(cell: str, *points: tuple[int, float]) -> dict[str, Any]:
