@@ -135,7 +135,7 @@ class _Drawn(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         if self._ended:
-            self._at, self._ended = self._envs[self._rng.integers(len(self._envs))], False
+            self._at, self._ended = self._envs[int(self._rng.integers(len(self._envs)))], False
         return self._at.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
