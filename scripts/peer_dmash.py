@@ -271,7 +271,7 @@ def _score(
     """Success and return of every task, warm and cold; the random states stay as they are."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     args = copy.copy(parts.made["args"])
-    args.num_eval_episodes = EPISODES
+    args.num_eval_episodes = 1  # of each of the robots, as many of each task as episodes
     told = args.context_mode == "aware"
     nothing = SimpleNamespace(insert=lambda *_, **__: None)
     models = [copy.deepcopy(parts.made.get(name)) for name in ("actor", "encoder", "forward")]
@@ -281,6 +281,7 @@ def _score(
         tasks = [
             _Scored(make_task(ground.task, **task), tuple(context.values()) if told else ())
             for task, context in zip(ground.tasks, ground.contexts, strict=True)
+            for _ in range(EPISODES)
         ]
         envs = SyncVectorEnv(
             [lambda t=task: gymnasium.wrappers.RecordEpisodeStatistics(t) for task in tasks],
@@ -290,7 +291,8 @@ def _score(
         with torch.no_grad(), torch.random.fork_rng(device_type="cuda"):
             on = torch.device(device)
             evaluate(args, actor, encoder, None, forward, None, envs, nothing, on)
-        figures = np.array([task.ended for task in tasks]).mean(1)
+        ended = np.array([task.ended for task in tasks]).reshape(len(ground.tasks), EPISODES, 2)
+        figures = ended.mean(1)
         scores[name] = {
             "success": [round(float(x), 4) for x in figures[:, 1]],
             "return": [round(float(x), 3) for x in figures[:, 0]],
@@ -374,7 +376,7 @@ def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str,
     Args:
         name: ground/way/seed.
         steps: in all training environments together; seconds: at most.
-        device: of its networks.
+        device: of its networks, "cpu" or "cuda".
     """
     torch.set_num_threads(1)
     of, by, number = name.split("/")
