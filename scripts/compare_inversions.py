@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         sys.path.append(str(options.dmash))
         from peer_dmash import run as run_one
 
-        print(json.dumps(run_one(options.cell, options.steps, options.seconds, options.device)))
+        print(json.dumps(run_one(options.cell, options.steps, options.seconds)))
         return
     import torch
     from peer_dmash import GROUNDS, WAYS
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             return
         command = [sys.executable, __file__, "run", "--dmash", str(options.dmash), "--cell", name]
         command += ["--out", str(options.out), "--steps", str(options.steps)]
-        command += ["--seconds", str(seconds), "--device", options.device]
+        command += ["--seconds", str(seconds)]
         alone = os.environ | {"OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=alone, check=False)
         if ended.returncode:
@@ -134,10 +134,10 @@ def at_equal_steps(records: Records) -> str:
 
 
 WAYS_IN_WORDS = {
-    "one": "DMA*-SH, one robot",
-    "four": "DMA*-SH, four robots",
+    "one": "DMA\\*-SH, one robot",
+    "four": "DMA\\*-SH, four robots",
     "told": "its SAC, told the task",
-    "published": "DMA*-SH, ten robots",
+    "published": "DMA\\*-SH, ten robots",
 }
 SOLVED = (0.5, 0.9, 0.975)
 """Mean success over the four tasks."""
@@ -175,11 +175,14 @@ def _row(
     ground: str, label: str, steps: int, updates: int, scores: Sequence[tuple[list[float], ...]]
 ) -> list[str]:
     from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
+    from hypercrl.report.tables import SEEDS_FOR_INTERVAL
 
     success = np.array([s for s, _ in scores])
-    low, high = interquartile_mean_interval(success, np.random.default_rng(0))
     by_task = " ".join(f"{x:.2f}" for x in success.mean(0))
-    middle = f"{interquartile_mean(success):.2f} [{low:.2f}, {high:.2f}]"
+    middle = f"{interquartile_mean(success):.2f}"
+    if len(scores) >= SEEDS_FOR_INTERVAL:
+        low, high = interquartile_mean_interval(success, np.random.default_rng(0))
+        middle += f" [{low:.2f}, {high:.2f}]"
     paid = f"{np.mean([r for _, r in scores]):.1f}"
     counts = [f"{n:,}".replace(",", " ") for n in (steps, updates)]
     return [ground, label, str(len(scores)), *counts, by_task, middle, paid]
@@ -203,7 +206,6 @@ def main() -> None:
     runs.add_argument("--steps", type=int, default=3600, help="in all training environments")
     runs.add_argument("--seconds", type=float, default=1e9, help="at most, of a run")
     runs.add_argument("--total", type=float, default=1e9, help="seconds for all of them")
-    runs.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of its networks")
     runs.add_argument("--jobs", type=int, default=1, help="runs side by side, a thread each")
     runs.add_argument("--commit", help="ours, where there is no repository")
     runs.add_argument("--cell", help="run this one here, and print its line")

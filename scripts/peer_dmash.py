@@ -265,9 +265,7 @@ def adapters_differ(model: Any, base: Any) -> float:
     return float((loop - at_once).abs().max() / loop.abs().max())
 
 
-def _score(
-    parts: _Parts, ground: Ground, evaluate: Callable[..., Any], device: str
-) -> dict[str, Any]:
+def _score(parts: _Parts, ground: Ground, evaluate: Callable[..., Any]) -> dict[str, Any]:
     """Success and return of every task, warm and cold; the random states stay as they are."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     args = copy.copy(parts.made["args"])
@@ -288,8 +286,8 @@ def _score(
             autoreset_mode=AutoresetMode.DISABLED,
         )
         envs.reset(seed=1000)
-        with torch.no_grad(), torch.random.fork_rng(device_type="cuda"):
-            on = torch.device(device)
+        with torch.no_grad(), torch.random.fork_rng([]):
+            on = torch.device("cpu")
             evaluate(args, actor, encoder, None, forward, None, envs, nothing, on)
         ended = np.array([task.ended for task in tasks]).reshape(len(ground.tasks), EPISODES, 2)
         figures = ended.mean(1)
@@ -326,12 +324,12 @@ def differs(ground: Ground) -> float:
     return largest
 
 
-def _words(ground: Ground, way: Way, seed: int, device: str) -> list[str]:
+def _words(ground: Ground, way: Way, seed: int) -> list[str]:
     """The command line of its program."""
     words = ["sac.py", "--env_id", ground.env_id, "--method", way.method, "--seed", str(seed)]
     words += ["--num_train_envs", str(max(way.robots, len(ground.contexts)))]
     words += ["--num_eval_envs", str(len(ground.contexts)), "--num_eval_episodes", "1"]
-    words += ["--cuda", str(device == "cuda")]
+    words += ["--cuda", "False"]
     words += ["--learning_starts", str(way.random // way.robots)]
     if way.robots == 1:
         words += ["--total_timesteps", "100000"]  # as large as its buffer
@@ -370,13 +368,12 @@ def _prepare(ground: Ground, way: Way, seed: int, at: Callable[[int], None]) -> 
     return sac
 
 
-def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
+def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
     """One run, to its last step, its time or until it has solved the tasks twice.
 
     Args:
         name: ground/way/seed.
         steps: in all training environments together; seconds: at most.
-        device: of its networks, "cpu" or "cuda".
     """
     torch.set_num_threads(1)
     of, by, number = name.split("/")
@@ -391,7 +388,7 @@ def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str,
             wanted.pop(0)
         if (due or late) and "actor" in parts.made and parts.updates:
             point = {"steps": step, "updates": parts.updates}
-            points.append(point | _score(parts, ground, evaluate, device))
+            points.append(point | _score(parts, ground, evaluate))
             print(name, json.dumps(points[-1]), file=sys.stderr, flush=True)
         last = [np.mean(p["warm"]["success"]) for p in points][-2:]
         if late or not wanted or (len(last) == 2 and min(last) >= ENOUGH):
@@ -401,7 +398,7 @@ def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str,
     evaluate = sac.make_evaluation_and_fill_ds
     _watched(sac, parts)
     _adapted_at_once(sac.BaseModel)
-    sys.argv = _words(ground, way, seed, device)
+    sys.argv = _words(ground, way, seed)
     try:
         with redirect_stdout(io.StringIO()):
             sac.train()
@@ -414,6 +411,5 @@ def run(name: str, steps: int, seconds: float, device: str = "cpu") -> dict[str,
         "words": sys.argv[1:],
         "seconds": round(time.monotonic() - began, 1),
         "processor_seconds": round(time.process_time(), 1),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
     }
