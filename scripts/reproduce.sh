@@ -24,6 +24,7 @@ many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (14
 low_rank|many_tasks.md#where-tasks-have-less-in-common|CPU, two cores|17 minutes at most (27 runs, in two goes)
 film_many_tasks|many_tasks.md|one GPU, then CPU|30 minutes guessed, not measured
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
+beside_dmash|inversions.md|CPU, 15 cores, its program beside it (scripts/peer_dmash.py)|15 minutes guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
 collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
@@ -93,6 +94,11 @@ commands() { # name, folder of what is made
       echo "python scripts/film_agents.py $out/$second.tar.gz $shown \"title='Wider, held, after task 100'\""
       echo "python scripts/animate_video.py $out/$first.mp4 $out/$second.mp4 $out/push100.webp --seconds 6 --hold 3 --width 972" ;;
     inversions) evidence_of 'double_integrator/*,complex_ode/*,cartpole/*' "$out" ;;
+    beside_dmash)
+      local beside="python scripts/compare_inversions.py run --dmash $out/dmash --out $out/inversions.jsonl --jobs 15"
+      echo "$beside --only '*/one/*,*/four/*'"
+      echo "$beside --steps 12000 --only 'double_integrator*/told/*,complex_ode/told/*'"
+      echo "python scripts/compare_inversions.py page --kept $out/inversions.jsonl" ;;
     videos)
       local agents=push/hnet/0,push_frame/hnet/0,door/hnet/0,push20/hnet/0
       echo "python scripts/evidence.py --kept $out/none run --seconds 1200 --only '$agents' --agents '$agents' --out $out"
