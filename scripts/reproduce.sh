@@ -24,7 +24,7 @@ many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (14
 low_rank|many_tasks.md#where-tasks-have-less-in-common|CPU, two cores|17 minutes at most (27 runs, in two goes)
 film_many_tasks|many_tasks.md|one GPU, then CPU|30 minutes guessed, not measured
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
-beside_dmash|inversions.md|CPU, 15 cores, its program beside it (scripts/peer_dmash.py)|15 minutes guessed, not measured
+beside_dmash|inversions.md|CPU, 15 cores, its program beside it (scripts/peer_dmash.py)|30 minutes guessed, not measured
 videos|../../videos/README.md|CPU; trained agents from one GPU|20 minutes guessed, not measured
 whole_runs|whole_runs.md|one GPU, 16 cores|9 minutes (a run 1, sixteen seeds 6)
 collected_steps|whole_runs.md|one GPU, 16 cores|2 minutes guessed, not measured
