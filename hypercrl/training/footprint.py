@@ -58,7 +58,7 @@ def least_bytes(config: TrainConfig, obs_size: int, action_size: int) -> dict[st
     if config.value.kind != "none":
         widths = [obs_size, *config.value.hidden, 1]
         layers = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
-        needs["value.hidden"] = VALUE_NETWORKS * _TRAINED * layers
+        needs["value.hidden"] = VALUE_NETWORKS * TRAINED * layers
     if memory.name != "none":
         windows = context.windows * context.length
         needs |= {
