@@ -6,7 +6,7 @@ one() {
   set -- $1; name=$1 env=$2 seed=$3; shift 3; dir=/tmp/rvruns/$name
   python -m hypercrl train preset=quick device=cuda method=hnet env=$env seed=$seed protocol.eval_every=100000 protocol.eval_tasks=0 \
     protocol.final_episodes=10 protocol.heldout_episodes=1 logger=[] simulators=1 threads=1 run_dir=$dir "$@" > /tmp/$name.log 2>&1 || tail -3 /tmp/$name.log
-  case $name in given*) [ -n "$TRACES" ] && [ $seed -ge 20 ] && python scratch/traces.py $dir $OUT/rv/$name.npz 10 2>&1 | grep -v Warn | tail -18;; esac
+  case $name in trial-*) [ $seed -le 2 ] && timeout 100 python scratch/evals.py $dir $OUT/rv/$name.evals 2>&1 | grep -v Warn | tail -12;; esac
   [ -f $dir/result.json ] && cp $dir/result.json $OUT/rv/$name.json && grep -E '"(decision|trial)"' $dir/metrics.jsonl > $OUT/rv/$name.decisions
   cp $dir/config.yaml $OUT/rv/$name.yaml
 }
