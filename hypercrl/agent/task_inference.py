@@ -65,6 +65,7 @@ class InferenceConfig:
         0.02,
         least=1e-6,
         most=0.5,
+        only_with=("trial",),
         help="chance that an episode more makes a trial of the right task fail",
     )
 
