@@ -62,7 +62,7 @@ class InferenceConfig:
         help="episodes that a known task is tried for before a new one begins; 0: none",
     )
     trial_error: float = number(
-        0.02,
+        0.05,
         least=1e-6,
         most=0.5,
         only_with=("trial",),
