@@ -57,7 +57,7 @@ class InferenceConfig:
     )
     settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
     trial: int = number(
-        6,
+        0,
         least=0,
         help="episodes that a known task is tried for before a new one begins; 0: none",
     )
