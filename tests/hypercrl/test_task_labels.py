@@ -130,9 +130,9 @@ def test_before_a_new_task_begins_the_model_of_each_known_one_acts(method):
     again = InferredLabels(method, TRYING)
     again.load_state(copy.deepcopy(labels.state()))
     for goes_on in (labels, again):
-        (change,) = episodes(goes_on, 90.0, 3, paid=-1.0)
+        (change,) = episodes(goes_on, 90.0, 2, paid=-1.0)
         assert (change.task, change.decided) == (2, True)
-        assert change.first == change.strange == 1 + 3 * 4
+        assert change.first == change.strange == 1 + 2 * 4
         assert change.trials == {0: 1.0}
 
 
@@ -142,7 +142,7 @@ def test_a_task_whose_trial_is_as_usual_is_gone_back_to(method):
         method.begin_task()
         labels.begin()
         episodes(labels, jump, 6)
-    (trial,) = episodes(labels, 9.0, 1)
+    (trial,) = episodes(labels, 9.5, 1)  # misled where a wrong one acts
     assert (trial.task, trial.decided) == (0, False)
     (change,) = episodes(labels, 9.0, 3)
     assert (change.task, change.decided, change.strange) == (0, True, 1 + 3 * 4)
