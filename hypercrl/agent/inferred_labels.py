@@ -5,7 +5,8 @@ from typing import Any
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.known_tasks import TaskPosterior, Watched
 from hypercrl.agent.task_inference import Change, InferenceConfig, TaskInference
-from hypercrl.agent.task_labels import TaskLabels
+from hypercrl.agent.task_labels import Ended, TaskLabels
+from hypercrl.agent.trials import Episode, Trials
 from hypercrl.methods import Method
 
 
@@ -20,6 +21,7 @@ class InferredLabels(TaskLabels):
     def __init__(self, method: Method, config: InferenceConfig) -> None:
         super().__init__(method)
         self.inference = TaskInference(config)
+        self.trials = Trials(config.trial, config.trial_error, method.model.obs_size)
         self._watched: Watched
 
     @property
@@ -30,26 +32,73 @@ class InferredLabels(TaskLabels):
 
     @property
     def keeps(self) -> bool:
-        """Not if the agent has gone back to another task."""
-        return self.inference.current == self.inference.known - 1
+        """Not if the agent has gone back to another task; what trials show may be a new one's."""
+        return self.trials.open or self.inference.current == self.inference.known - 1
+
+    @property
+    def acting(self) -> int:
+        """The task, as the agent counts them, whose model acts."""
+        return self.trials.waiting[0] if self.trials.open else self.inference.current
 
     def announces(self, task: int) -> bool:
         return task == 0
 
     def begin(self) -> None:
         self.inference.begin_new()
+        self.trials.begin_new()
 
     def new_motion(self) -> None:
         self.inference.learn_more()
 
-    def after_step(self) -> Change | None:
-        return self.inference.step(self._watched.squares[0].tolist())
+    def after_step(self, ended: Ended | None = None) -> Change | None:
+        errors = self._watched.errors[0].cpu()
+        episode = self.trials.step(errors[self.acting], ended)
+        if self.trials.open:
+            return None if episode is None else self._judge(episode)
+        change = self.inference.step(errors.square().mean(-1).tolist())
+        if change is not None:
+            return self._try_known(change)
+        if episode is not None:
+            self.trials.doubted.append(episode)
+        if not self.inference.doubts:
+            self.trials.keep(self.inference.current)
+        return None
+
+    def _try_known(self, change: Change) -> Change:
+        """Before a new task begins; the present one last, if it was gone back to itself."""
+        inference, trials = self.inference, self.trials
+        if change.task < inference.known:
+            trials.end()
+            return change
+        latest = inference.current == inference.known - 1
+        present = [] if latest else [inference.current]
+        if not trials.begin([*inference.others, *present]):
+            return change
+        return Change(self.acting, change.strange, decided=False)
+
+    def _judge(self, episode: Episode) -> Change | None:
+        inference, trials = self.inference, self.trials
+        tried, steps, results = self.acting, trials.steps, trials.results
+        back = trials.judge(episode)
+        if back is None:
+            return None
+        if not back and trials.open:
+            return Change(self.acting, 0, decided=False)
+        trials.end()
+        if not back:
+            return Change(inference.known, steps, first=steps, trials=results)
+        changed = tried != inference.current
+        if changed:
+            inference.go_back(tried)
+        else:
+            inference.stay()
+        return Change(tried, steps, decided=changed, trials=results)
 
     def training_belief(self, task: int, robots: int) -> Watched:  # noqa: ARG002
         """That the task is the one believed in, with an eye on the errors of all others."""
         beliefs = [self._of_known(known, robots) for known in range(self.method.tasks)]
         scale = self.method.model.target_normaliser.scale
-        self._watched = Watched(beliefs, scale, robots, self.inference.current)
+        self._watched = Watched(beliefs, scale, robots, self.acting)
         return self._watched
 
     def belief(self, task: int, robots: int) -> Belief:  # noqa: ARG002
@@ -61,7 +110,8 @@ class InferredLabels(TaskLabels):
         return TaskPosterior(beliefs, scale, robots, self.inference.expected_error)
 
     def state(self) -> dict[str, Any]:
-        return self.inference.state()
+        return {**self.inference.state(), "trials": self.trials.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.inference.load_state(state)
+        self.trials.load_state(state["trials"])

@@ -28,9 +28,10 @@ class KnownTasks(Belief, ABC):
         robots: B.
 
     Attributes:
-        squares: [B, T], squared error of the latest step in units of `scale`, the mean over the
-            dimensions: what a model always errs much in says most. An ensemble predicts the mean of
+        errors: [B, T, O] of the latest step in units of `scale`. An ensemble predicts the mean of
             its members.
+        squares: [B, T], their squares, the mean over the dimensions: what a model always errs much
+            in says most.
     """
 
     changes = True
@@ -39,10 +40,14 @@ class KnownTasks(Belief, ABC):
         super().__init__()
         self.beliefs = list(beliefs)
         self.layers_change = any(belief.layers_change for belief in beliefs)
-        self.squares = scale.new_zeros(robots, len(self.beliefs))
+        self.errors = scale.new_zeros(robots, len(self.beliefs), len(scale))
         self.members = self.beliefs[0].hypotheses
         self._scale = scale
         self._all = self._of_all()
+
+    @property
+    def squares(self) -> Tensor:
+        return self.errors.square().mean(-1)
 
     def reset(self, robots: Sequence[int] | None = None) -> None:
         for belief in self.beliefs:
@@ -50,14 +55,14 @@ class KnownTasks(Belief, ABC):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         obs, action, next_obs = (p.to(self._scale) for p in (obs, action, next_obs))
-        robots, tasks = self.squares.shape
+        robots, tasks, _ = self.errors.shape
         if self.layers_change:
             self._all = self._of_all()
         each = tasks * self.members
         starts, controls = (p.repeat_interleave(each, 0) for p in (obs, action[:, None, None]))
         predicted = rollout(self._all, starts, controls, "tf32x3")[:, 0, 1]
         error = predicted.view(robots, tasks, self.members, -1).mean(2) - next_obs[:, None]
-        self.squares.copy_((error / self._scale).square().mean(-1))
+        self.errors.copy_(error / self._scale)
         for belief in self.beliefs:
             belief.observe(obs, action, next_obs)
         self.seconds += self.beliefs[0].seconds
@@ -76,7 +81,7 @@ class KnownTasks(Belief, ABC):
 
     def _of_all(self) -> Layers:
         """Of the mean prediction, [B T M, ...]: tasks share no bounds of a variance."""
-        robots = len(self.squares)
+        robots = len(self.errors)
         each = [mean_layers(belief.layers()) for belief in self.beliefs]
         return [
             (

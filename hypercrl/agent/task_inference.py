@@ -6,7 +6,7 @@ which it learned it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from statistics import median
 from typing import Any
@@ -56,6 +56,18 @@ class InferenceConfig:
         help="the share of the present error that a known task needs at max_tasks",
     )
     settle: int = number(500, least=1, help="planned steps with a new task before it is doubted")
+    trial: int = number(
+        0,
+        least=0,
+        help="episodes that a known task is tried for before a new one begins; 0: none",
+    )
+    trial_error: float = number(
+        0.05,
+        least=1e-6,
+        most=0.5,
+        only_with=("trial",),
+        help="chance that an episode more makes a trial of the right task fail",
+    )
 
 
 @dataclass(frozen=True)
@@ -66,10 +78,16 @@ class Change:
         task: a known one, or as many as there are for a new one.
         strange: of the steps that were taken for the latest task's so far, the newest, which
             hardly were.
+        decided: whether it is believed in; else it has a trial, or had one and was right.
+        first: of the strange steps, the newest, which are a new task's first ones.
+        trials: of each known task that was tried, how much worse it was than usual.
     """
 
     task: int
     strange: int
+    decided: bool = True
+    first: int = 0
+    trials: dict[int, float] = field(default_factory=dict)
 
 
 class TaskInference:
@@ -120,6 +138,17 @@ class TaskInference:
         return BURSTS * median(self.levels[task] for task in self.settled)
 
     @property
+    def doubts(self) -> bool:
+        """Whether what happens now may not be the right model's usual errors."""
+        return self.sum > 0 or self.suspicious
+
+    @property
+    def others(self) -> list[int]:
+        """In a doubt, every known task but the present one, the one that errs least first."""
+        others = [task for task in range(self.known) if task != self.current]
+        return sorted(others, key=self._ratios().__getitem__)
+
+    @property
     def suspicious(self) -> bool:
         """Whether there was an alarm: what happens now may belong to another task."""
         return self.alarmed > 0
@@ -129,6 +158,16 @@ class TaskInference:
         self.levels.append(0.0)
         self.current = self.known - 1
         self.learned = 0
+        self._end_doubt()
+
+    def go_back(self, task: int) -> None:
+        """A known task is the current one."""
+        self.current = task
+        self._end_doubt()
+
+    def stay(self) -> None:
+        """The current task goes on: its errors during the doubt are what to expect of it now."""
+        self.levels[self.current] = self.doubted[self.current] / self.doubt
         self._end_doubt()
 
     def learn_more(self) -> None:
@@ -166,23 +205,24 @@ class TaskInference:
         self.doubted: list[float] = []
 
     def _judge_doubt(self) -> Change | None:
-        config, present = self.config, self.current
-        errors = [total / self.doubt for total in self.doubted]
-        ratios = [_ratio(error, own) for error, own in zip(errors, self.levels, strict=True)]
-        others = {task: ratio for task, ratio in enumerate(ratios) if task != present}
-        best, least = min(others.items(), key=lambda one: one[1], default=(present, inf))
+        config, present, ratios = self.config, self.current, self._ratios()
+        best = next(iter(self.others), present)
+        least = inf if best == present else ratios[best]
         wrong = ratios[present] > config.allowance
         familiar = least <= ratios[present] ** config.familiar
         strange = self.doubt if present == self.known - 1 else 0
         if wrong and not familiar and self.known < config.max_tasks:
             return Change(self.known, strange)  # in doubt until it begins
         if wrong and (familiar or least < config.margin * ratios[present]):
-            self.current = best
-            self._end_doubt()
+            self.go_back(best)
             return Change(best, strange)
-        self.levels[present] = errors[present]
-        self._end_doubt()
+        self.stay()
         return None
+
+    def _ratios(self) -> list[float]:
+        """Mean errors during the doubt, in levels."""
+        totals = zip(self.doubted, self.levels, strict=True)
+        return [_ratio(total / self.doubt, level) for total, level in totals]
 
     def state(self) -> dict[str, Any]:
         """Everything that the next decision depends on."""

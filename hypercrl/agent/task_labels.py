@@ -1,12 +1,24 @@
 """Where the agent has it from which task it is in: labels given, or an estimate of them."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from hypercrl.agent.belief import Belief, Ensemble, EpisodeMemory, Told
 from hypercrl.agent.task_inference import Change
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.methods import Method
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An episode that is over."""
+
+    robot: int
+    episode_return: float
+    success: bool
+    terminated: bool
+    length: int
 
 
 class TaskLabels(ABC):
@@ -46,8 +58,11 @@ class TaskLabels(ABC):
         """The task in training has shown a motion that no model has learned."""
 
     @abstractmethod
-    def after_step(self) -> Change | None:
+    def after_step(self, ended: Ended | None = None) -> Change | None:
         """Judge the latest planned step.
+
+        Args:
+            ended: the episode, if it has ended with this step.
 
         Returns:
             The agent's task to go on with, if another one.
@@ -98,7 +113,7 @@ class GivenLabels(TaskLabels):
     def new_motion(self) -> None:
         """It is of the task that was given."""
 
-    def after_step(self) -> None:
+    def after_step(self, ended: Ended | None = None) -> None:
         """A given label is not doubted."""
 
     def training_belief(self, task: int, robots: int) -> Belief:

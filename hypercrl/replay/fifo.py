@@ -83,6 +83,11 @@ class Replay:
         """The `count` newest transitions, the oldest of them first; fewer if no more are held."""
         return self.gather(self._by_age().flatten()[len(self) - min(count, len(self)) :])
 
+    def latest_episodes(self, count: int) -> list[Batch]:
+        """The `count` newest transitions, see `latest`, by episode; of one robot."""
+        slots = self._by_age()[:, 0][len(self) - min(count, len(self)) :]
+        return [self.gather(part) for part in self._split(slots) if len(part)]
+
     def present_episodes(self) -> list[Batch]:
         """What is held of the present episode of each robot, in order."""
         return [

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import Bursts, make_noise
+from hypercrl.agent.task_labels import Ended
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.saved import same_kind, same_type
 from hypercrl.training.experiment import Experiment
@@ -21,17 +21,6 @@ from hypercrl.training.tallies import Tallies
 from hypercrl_envs import Fleet
 
 SECONDS = torch.zeros(0, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """An episode that is over."""
-
-    robot: int
-    episode_return: float
-    success: bool
-    terminated: bool
-    length: int
 
 
 class Actor:

@@ -67,6 +67,7 @@ class Learner:
         self.device = experiment.device
         self.streams = experiment.streams
         self.batch_size = experiment.config.protocol.batch_size
+        self.random_steps = experiment.config.protocol.random_steps
         self.replay = Replay(
             experiment.config.protocol.replay_capacity,
             self.model.obs_size,
@@ -184,9 +185,14 @@ class Learner:
         """The task in training is over."""
         self.method.end_task(self.replay.contents())
 
-    def part(self, strange: int) -> None:
+    def part(self, strange: int, first: int = 0) -> list[Batch]:
         """What comes now, and the `strange` latest steps of the replay, may be of another task than
-        the one in training."""
+        the one in training.
+
+        Returns:
+            The `first` latest ones, in their episodes; at most as many as are random in a task.
+        """
+        begun = self.replay.latest_episodes(min(first, self.random_steps))
         own = self.age - self.observed - strange
         if strange:
             self.replay.forget_latest(strange)
@@ -195,6 +201,7 @@ class Learner:
         for robot in range(self.replay.robots):
             self.replay.begin_episode(robot)
         self.observed = self.age
+        return begun
 
     def _follow(self) -> None:
         """Fit the scales of what has begun to move since the random steps."""

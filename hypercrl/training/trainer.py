@@ -210,8 +210,10 @@ class Trainer:
         position = self.position
         position.step += self.protocol.robots
         position.env_steps += self.protocol.robots
-        if planned and (change := self.labels.after_step()) is not None:
-            self._change_task(change)
+        if planned:
+            ended = next(iter(self.actor.ended), None)
+            if (change := self.labels.after_step(ended)) is not None:
+                self._change_task(change)
         for episode in self.actor.ended:
             self._log(
                 "episode",
@@ -227,12 +229,17 @@ class Trainer:
         """Go on with another task of the agent's, a known one or a new one."""
         chosen, new = change.task, change.task == self.method.tasks
         position = self.position
-        self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
-        self._log("decision", chosen=chosen + 1, new=new)
-        self.learner.part(change.strange)
+        tried = {f"worse_{task + 1}": mean for task, mean in change.trials.items()}
+        if change.decided:
+            self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
+        kind = "decision" if change.decided else "trial"
+        self._log(kind, chosen=chosen + 1, new=new, **tried)
+        first = self.learner.part(change.strange, change.first)
         if new:
             self.learner.end_task()
             self.learner.begin_task()
+            self.learner.begin_with(first)
+            self.learner.replay.begin_episode()
             self.actor.collect_memory_seconds()
             # It is not asked in random steps, and does not know of the new task.
             self.actor.belief = None

@@ -51,6 +51,18 @@ def test_the_latest_can_be_forgotten_and_the_rest_goes_on(held):
     assert len(replay) == 0
 
 
+def test_the_latest_come_by_episode():
+    replay = Replay(8, 1, 1, torch.device("cpu"))
+    for number in range(11):
+        if number % 4 == 0:
+            replay.begin_episode()
+        replay.add(*torch.full((3, 1, 1), float(number)))
+    found = [episode.action.flatten().tolist() for episode in replay.latest_episodes(6)]
+    assert found == [[5, 6, 7], [8, 9, 10]]
+    assert replay.latest_episodes(0) == []
+    assert sum(map(len, replay.latest_episodes(100))) == 8
+
+
 def test_clear_leaves_no_trace_of_the_old_task():
     replay = filled(4, 7)
     replay.clear()

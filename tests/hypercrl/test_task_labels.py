@@ -1,6 +1,7 @@
 """Labels given and labels inferred: when a task begins, what is learned, what is planned for."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from hypercrl.agent.belief import Told
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.agent.task_inference import Change, InferenceConfig
-from hypercrl.agent.task_labels import GivenLabels
+from hypercrl.agent.task_labels import Ended, GivenLabels
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, Method, make_method
 from hypercrl_kernels import mean_layers
 
 CONFIG = InferenceConfig(settle=5, allowance=1.0, alarm=3.0, patience=2)
+TRYING = replace(CONFIG, allowance=4.0, familiar=0.0, trial=3)
 
 
 @pytest.fixture
@@ -94,6 +96,60 @@ def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
     assert not labels.learns
     assert not labels.keeps
     assert same(labels.training_belief(1, 1).layers(), known[0])
+
+
+def episodes(labels: InferredLabels, jump: float, count: int, paid: float = 0.0) -> list[Change]:
+    """Episodes of four steps, in which every step is a little other than the last; what they say,
+    a belief of the model that acts being made anew after every change."""
+    rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
+    ended = Ended(0, paid, success=True, terminated=False, length=4)
+    belief, said = labels.training_belief(0, 1), []
+    for step in range(1, 4 * count + 1):
+        drift = 0.01 * torch.tensor([[step % 7, step % 5]])
+        belief.observe(rest, action, rest + jump + drift)
+        change = labels.after_step(None if step % 4 else ended)
+        if change is not None:
+            said.append(change)
+            belief = labels.training_belief(0, 1)
+    return said
+
+
+def test_before_a_new_task_begins_the_model_of_each_known_one_acts(method):
+    """What they show is kept, not learned, and is what the new task begins with."""
+    labels = InferredLabels(method, TRYING)
+    for jump in (0.0, 9.0):
+        method.begin_task()
+        labels.begin()
+        assert episodes(labels, jump, 6) == []
+    (trial,) = episodes(labels, 90.0, 1)
+    assert (trial.task, trial.decided) == (0, False)
+    assert trial.strange == CONFIG.patience + 1
+    assert (labels.keeps, labels.learns) == (True, False)
+    known = mean_layers(method.planner_layers(0)(None))
+    assert same(labels.training_belief(1, 1).layers(), known)
+    again = InferredLabels(method, TRYING)
+    again.load_state(copy.deepcopy(labels.state()))
+    for goes_on in (labels, again):
+        (change,) = episodes(goes_on, 90.0, 2, paid=-1.0)
+        assert (change.task, change.decided) == (2, True)
+        assert change.first == change.strange == 1 + 2 * 4
+        assert change.trials == {0: 1.0}
+
+
+def test_a_task_whose_trial_is_as_usual_is_gone_back_to(method):
+    labels = InferredLabels(method, TRYING)
+    for jump in (9.0, 0.0):
+        method.begin_task()
+        labels.begin()
+        episodes(labels, jump, 6)
+    (trial,) = episodes(labels, 9.5, 1)  # misled where a wrong one acts
+    assert (trial.task, trial.decided) == (0, False)
+    (change,) = episodes(labels, 9.0, 3)
+    assert (change.task, change.decided, change.strange) == (0, True, 1 + 3 * 4)
+    assert 0.2 < change.trials[0] < 0.8
+    assert labels.inference.current == 0
+    assert not labels.trials.open
+    assert not labels.keeps
 
 
 def test_evaluated_episodes_are_of_any_settled_task(method):

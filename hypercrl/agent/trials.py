@@ -1,0 +1,221 @@
+"""Is a known task back? Its model acts for some episodes, which are compared with its usual ones.
+
+Where a wrong model acts, even the right one errs; what tells them apart is what each errs, and what
+it is paid, while it acts itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist, fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercrl.agent.task_labels import Ended
+from hypercrl.base.saved import same_kind, same_type
+
+USUAL = 10
+"""Episodes of its own task that are kept of each model, the latest ones."""
+
+RIDGE = 1e-3
+"""Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One in which a single model acted.
+
+    Attributes:
+        moment: [O, O], mean outer product of its errors of one step, in units of a step's change.
+        paid: the return.
+    """
+
+    moment: Tensor
+    paid: float
+
+
+def worse(trial: Sequence[Episode], usual: Sequence[Episode]) -> list[float]:
+    """Of each episode of a trial, how probably it is worse than a usual one, from 0 to 1.
+
+    The mean of two: its error is larger, its return smaller (Mann, Whitney 1947; ties count half).
+    Errors are the mean squared ones through the inverse covariance of the usual ones: a dimension
+    says as much as it says when the model is right, and several that err together say it once. A
+    usual episode has no part in the covariance that its own error is measured by.
+
+    Example:
+        >>> calm, wild = (Episode(torch.eye(1) * square, 0.0) for square in (1.0, 9.0))
+        >>> worse([wild, calm], [calm, calm, calm])
+        [0.75, 0.5]
+    """
+    moments = torch.stack([episode.moment for episode in usual]).double()
+    others = (moments.sum(0) - moments) / (len(usual) - 1)
+    mine = _through(moments, others)
+    tried = torch.stack([episode.moment for episode in trial]).double()
+    paid = torch.tensor([[episode.paid for episode in usual]])
+    got = torch.tensor([[episode.paid] for episode in trial])
+    errs_more = _larger(_through(tried, moments.mean(0))[:, None], mine[None])
+    return (0.5 * (errs_more + _larger(paid, got))).tolist()
+
+
+def _larger(one: Tensor, other: Tensor) -> Tensor:
+    """[E] from [E, U] in all: the share of U in which the one is larger."""
+    return ((one > other).double() + 0.5 * (one == other).double()).mean(1)
+
+
+def _through(moments: Tensor, covariance: Tensor) -> Tensor:
+    """[N] from [N, O, O], and a covariance [O, O] or one for each."""
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    ridge = (RIDGE * diagonal + 1e-12) * torch.eye(moments.shape[-1], dtype=moments.dtype)
+    solved = torch.linalg.solve(covariance + ridge, moments)
+    return solved.diagonal(dim1=-2, dim2=-1).mean(-1)
+
+
+class Trials:
+    """Keeps what is usual of each known task's model, and tries known tasks one after the other.
+
+    With W the mean over the n episodes of a trial of how probably each is worse than one of U usual
+    ones (`worse`), which is a half with variance (n + U + 1) / (12 n U) if nothing has changed, a
+    task is not back as soon as W is so large by chance in a share `error` of all cases alone. It is
+    back if that has not come to be after so many episodes.
+
+    Args:
+        episodes: of a trial, at most; 0: there are none.
+        error: see above.
+        obs_size: O.
+
+    Attributes:
+        usual: latest episodes of each known task.
+        doubted: episodes of the present task of which it is open whether they are its own.
+        waiting: tasks to be tried, the one whose model acts first; empty: there is no trial.
+        results: of each task tried since the trials began, its W so far.
+        steps: since then.
+    """
+
+    def __init__(self, episodes: int, error: float, obs_size: int) -> None:
+        self.episodes = episodes
+        self._nothing = torch.zeros(obs_size, obs_size)
+        self.surprising = NormalDist().inv_cdf(1 - error)
+        self.usual: list[list[Episode]] = []
+        self.end()
+
+    @property
+    def open(self) -> bool:
+        """Whether a model acts that is tried."""
+        return bool(self.waiting)
+
+    def begin_new(self) -> None:
+        """One task more is known."""
+        self.usual.append([])
+        self.end()
+
+    def begin(self, tasks: Sequence[int]) -> bool:
+        """Try these from the next episode on, without those of which too little is known.
+
+        Returns:
+            Whether there is one to be tried.
+        """
+        self.end()
+        enough = [task for task in tasks if len(self.usual[task]) > 1]
+        self.waiting = enough if self.episodes else []
+        return self.open
+
+    def end(self) -> None:
+        """Another model acts from now on, and it is believed in."""
+        self.doubted: list[Episode] = []
+        self.results: dict[int, float] = {}
+        self.steps = 0
+        self._go_on([])
+
+    def step(self, error: Tensor, ended: Ended | None) -> Episode | None:
+        """Count one step in.
+
+        Args:
+            error: [O] of the model that acts, in units of a step's change.
+            ended: the episode, if it ends here.
+
+        Returns:
+            The episode, if it has ended and the model has acted in all of it.
+        """
+        self.steps += self.open
+        self._sum, self._counted = self._sum + error.outer(error), self._counted + 1
+        if ended is None:
+            return None
+        episode = Episode(self._sum / self._counted, ended.episode_return)
+        whole = self._counted == ended.length
+        self._forget_episode()
+        return episode if whole else None
+
+    def keep(self, task: int) -> None:
+        """What was in doubt is usual of this task."""
+        self.usual[task] = [*self.usual[task], *self.doubted][-USUAL:]
+        self.doubted = []
+
+    def judge(self, episode: Episode) -> bool | None:
+        """Take in an episode of the trial: whether the task is back. None: the trial goes on.
+
+        If it is not, the next one, if there is one, is `waiting` for its own.
+        """
+        task, *others = self.waiting
+        self.doubted.append(episode)
+        mean = fmean(worse(self.doubted, self.usual[task]))
+        self.results[task] = mean
+        n, usual = len(self.doubted), len(self.usual[task])
+        if mean - 0.5 >= self.surprising * sqrt((n + usual + 1) / (12 * n * usual)):
+            self.doubted = []
+            self._go_on(others)
+            return False
+        if n < self.episodes:
+            return None
+        self.keep(task)
+        return True
+
+    def _go_on(self, tasks: Sequence[int]) -> None:
+        """What is left of the present episode counts for none of them."""
+        self.waiting = list(tasks)
+        self._forget_episode()
+
+    def _forget_episode(self) -> None:
+        self._sum, self._counted = self._nothing, 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next verdict depends on."""
+        return {
+            "usual": [self._packed(episodes) for episodes in self.usual],
+            "doubted": self._packed(self.doubted),
+            "waiting": list(self.waiting),
+            "results": [[task, mean] for task, mean in self.results.items()],
+            "steps": self.steps,
+            "sum": self._sum,
+            "counted": self._counted,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            KeyError, ValueError: it is not of such trials.
+        """
+        usual = same_type("usual", state["usual"], list)
+        self.usual = [self._unpacked("usual", saved) for saved in usual]
+        self.doubted = self._unpacked("doubted", state["doubted"])
+        self.waiting = same_type("waiting", state["waiting"], list[int])
+        self.results = {int(task): float(mean) for task, mean in state["results"]}
+        self.steps = same_type("steps", state["steps"], int)
+        self._counted = same_type("counted", state["counted"], int)
+        self._sum = same_kind("sum", state["sum"], self._nothing)
+        if not {*self.waiting, *self.results} <= {*range(len(self.usual))}:
+            raise ValueError(f"trials are not of {len(self.usual)} tasks")
+
+    def _packed(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        moments = [episode.moment for episode in episodes]
+        return {
+            "moments": torch.stack(moments) if moments else self._nothing[None][:0],
+            "paid": [episode.paid for episode in episodes],
+        }
+
+    def _unpacked(self, name: str, saved: Any) -> list[Episode]:
+        moments = same_kind(name, saved["moments"], self._nothing[None], rows=True)
+        paid = same_type(name, saved["paid"], list[float])
+        return [Episode(*parts) for parts in zip(moments.unbind(), paid, strict=True)]

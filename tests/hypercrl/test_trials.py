@@ -1,0 +1,163 @@
+"""Whether a known task is back, by the episodes in which its model acts."""
+
+import copy
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from hypercrl.agent.task_labels import Ended
+from hypercrl.agent.trials import USUAL, Episode, Trials, worse
+
+LENGTH, SIZE = 20, 3
+
+
+class World:
+    """Errors of a model, of a covariance that is drawn, and a return that they cost."""
+
+    def __init__(self, seed=0):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mixing = torch.randn(SIZE, SIZE, generator=self.generator)
+
+    def live(self, trials, factor, episodes=1, length=LENGTH):
+        """Whole episodes, with errors so many times as large; those that were whole for it."""
+        found = []
+        for _ in range(episodes):
+            errors = factor * torch.randn(length, SIZE, generator=self.generator) @ self.mixing
+            paid = float(-errors.square().mean())
+            for step, error in enumerate(errors):
+                last = step == length - 1
+                ended = Ended(0, paid, success=True, terminated=False, length=length)
+                found.append(trials.step(error, ended if last else None))
+        return [episode for episode in found if episode is not None]
+
+
+def known(world, trials, episodes=USUAL):
+    """One task more, of which that many usual episodes are kept."""
+    trials.begin_new()
+    trials.doubted += world.live(trials, 1.0, episodes)
+    trials.keep(len(trials.usual) - 1)
+
+
+def tried(world, trials, factor):
+    """What comes of a trial of task 1, and after how many episodes."""
+    assert trials.begin([0])
+    world.live(trials, factor)  # of another model in its beginning, as far as anyone knows
+    for episode in range(1, 100):
+        (lived,) = world.live(trials, factor)
+        if (back := trials.judge(lived)) is not None:
+            return back, episode
+    raise AssertionError
+
+
+def test_worse_is_the_share_of_pairs_by_error_and_by_return():
+    world, trials = World(), Trials(6, 0.02, SIZE)
+    usual, trial = world.live(trials, 1.0, 7), world.live(trials, 1.5, 4)
+
+    def error(episode, by):
+        covariance = np.mean([u.moment.double().numpy() for u in by], axis=0)
+        covariance += 1e-3 * np.trace(covariance) / SIZE * np.eye(SIZE)
+        return np.trace(np.linalg.inv(covariance) @ episode.moment.double().numpy()) / SIZE
+
+    wanted = []
+    for episode in trial:
+        errs = [error(episode, usual) > error(u, [o for o in usual if o is not u]) for u in usual]
+        paid = [episode.paid < u.paid for u in usual]
+        wanted.append((np.mean(errs) + np.mean(paid)) / 2)
+    assert worse(trial, usual) == pytest.approx(wanted)
+
+
+def test_ties_count_half():
+    same = Episode(torch.eye(SIZE), 1.0)
+    assert worse([same], [same] * 3) == [0.5]
+
+
+@pytest.mark.parametrize(("trial", "usual"), [(2, 5), (3, 4)])
+def test_the_variance_of_the_share_is_that_of_all_orders(trial, usual):
+    """W of n and U values that are all alike, over every way to deal them out."""
+    shares = []
+    for mine in combinations(range(trial + usual), trial):
+        others = [rank for rank in range(trial + usual) if rank not in mine]
+        shares.append(np.mean([m > o for m in mine for o in others]))
+    assert np.mean(shares) == pytest.approx(0.5)
+    assert np.var(shares) == pytest.approx((trial + usual + 1) / (12 * trial * usual))
+
+
+def test_a_right_model_is_known_again_and_a_wrong_one_is_not():
+    back = []
+    for seed in range(100):
+        world, trials = World(seed), Trials(6, 0.02, SIZE)
+        known(world, trials)
+        right, episodes = tried(world, trials, 1.0)
+        assert episodes == 6 or not right
+        back.append(right)
+        trials.end()
+        assert not tried(world, trials, 3.0)[0]
+    # At six looks of a chance of .02 each at most .12 are lost, were they independent.
+    assert np.mean(back) >= 0.88
+
+
+def test_what_a_trial_that_came_out_well_has_shown_is_usual_as_well():
+    world, trials = World(), Trials(3, 0.02, SIZE)
+    known(world, trials)
+    before = list(trials.usual[0])
+    assert tried(world, trials, 1.0)[0]
+    assert len(trials.usual[0]) == USUAL
+    assert [a is b for a, b in zip(trials.usual[0], before[3:], strict=False)] == [True] * 7
+
+
+def test_the_next_is_tried_where_one_is_not_back_and_a_broken_episode_counts_for_none():
+    world, trials = World(), Trials(3, 0.02, SIZE)
+    for _ in range(2):
+        known(world, trials)
+    assert trials.begin([1, 0])
+    trials.step(torch.ones(SIZE), None)
+    trials.begin([1, 0])  # again, in the midst of an episode
+    ended = Ended(0, 0.0, success=True, terminated=False, length=LENGTH)
+    assert trials.step(torch.ones(SIZE), ended) is None
+    trials.begin([1, 0])
+    verdicts = []
+    while trials.waiting[0] == 1:
+        verdicts.append(trials.judge(*world.live(trials, 5.0)))
+    assert verdicts[-1] is False
+    assert verdicts[:-1] == [None] * (len(verdicts) - 1)
+    assert trials.waiting == [0]
+    assert trials.results[1] == 1.0
+    assert trials.steps == len(verdicts) * LENGTH
+
+
+def test_none_is_tried_of_which_too_little_is_known():
+    trials = Trials(6, 0.02, SIZE)
+    trials.begin_new()
+    assert not trials.begin([0])
+    assert not trials.open
+    off = Trials(0, 0.02, SIZE)
+    known(World(), off)
+    assert not off.begin([0])
+
+
+def test_trials_go_on_from_their_state():
+    world, trials = World(), Trials(6, 0.02, SIZE)
+    for _ in range(2):
+        known(world, trials)
+    trials.begin([1, 0])
+    trials.judge(*world.live(trials, 1.0))
+    trials.step(torch.ones(SIZE), None)
+    again = Trials(6, 0.02, SIZE)
+    again.load_state(copy.deepcopy(trials.state()))
+    other = copy.deepcopy(world)
+    ends = [(w.live(t, 1.0, 1, LENGTH - 1)) for w, t in ((world, trials), (other, again))]
+    for one, both in zip(*ends, strict=True):
+        torch.testing.assert_close((one.moment, one.paid), (both.moment, both.paid))
+    torch.testing.assert_close(again.state(), trials.state())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"waiting": [7]}, {"results": [[3, 0.5]]}, {"sum": torch.zeros(2, 2)}]
+)
+def test_a_state_of_other_trials_is_refused(wrong):
+    trials = Trials(6, 0.02, SIZE)
+    known(World(), trials)
+    with pytest.raises(ValueError, match=r"tasks|wanted"):
+        Trials(6, 0.02, SIZE).load_state({**trials.state(), **wrong})
