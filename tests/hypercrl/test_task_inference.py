@@ -433,6 +433,8 @@ INFERRING = (
             "method.hidden=[16]",
             "method.learning_rate=0.003",
             "method.beta=1",
+            "inference.familiar=0.6",
+            "inference.alarm=600",  # so that five seeds do, whatever a processor rounds
         ),
         (
             "method=single",
