@@ -175,7 +175,7 @@ def _row(
     ground: str, label: str, steps: int, updates: int, scores: Sequence[tuple[list[float], ...]]
 ) -> list[str]:
     from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
-    from hypercrl.report.tables import SEEDS_FOR_INTERVAL
+    from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 
     success = np.array([s for s, _ in scores])
     by_task = " ".join(f"{x:.2f}" for x in success.mean(0))
