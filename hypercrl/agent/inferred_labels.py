@@ -114,4 +114,8 @@ class InferredLabels(TaskLabels):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.inference.load_state(state)
-        self.trials.load_state(state["trials"])
+        if "trials" in state:
+            self.trials.load_state(state["trials"])
+            return
+        for _ in range(self.inference.known):  # saved before there were trials
+            self.trials.begin_new()

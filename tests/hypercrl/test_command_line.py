@@ -516,10 +516,10 @@ def test_a_multirun_with_a_mistake_in_any_job_starts_none(tmp_path, capsys, word
 
 
 def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "jobs_rewards.py").write_text(
         "def wrong(obs, action, next_obs):\n    return obs\n"  # a row each is wanted
     )
-    words = ["env.tasks=[{task: gym, id: Pendulum-v1, reward: 'mine:wrong'}]", "seed=0,1"]
+    words = ["env.tasks=[{task: gym, id: Pendulum-v1, reward: 'jobs_rewards:wrong'}]", "seed=0,1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         with pytest.raises(SystemExit):
@@ -527,4 +527,4 @@ def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "hypercrl: job 0: " in said
     assert "\njob 1: " in said
-    assert [path.name for path in tmp_path.glob("[!_]*")] == ["mine.py"]
+    assert [path.name for path in tmp_path.glob("[!_]*")] == ["jobs_rewards.py"]
