@@ -71,7 +71,7 @@ def serve() -> None:
             answer["us"] = plans[name].microseconds()
         except Exception as error:
             answer["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")[:160]
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer, allow_nan=False), flush=True)
 
 
 class Build:

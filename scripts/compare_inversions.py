@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         sys.path.append(str(options.dmash))
         from peer_dmash import run as run_one
 
-        print(json.dumps(run_one(options.cell, options.steps, options.seconds)))
+        print(json.dumps(run_one(options.cell, options.steps, options.seconds), allow_nan=False))
         return
     import torch
     from peer_dmash import GROUNDS, WAYS
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
             return
         line = json.loads(ended.stdout.splitlines()[-1]) | where
         with options.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, names))

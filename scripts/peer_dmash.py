@@ -389,7 +389,7 @@ def run(name: str, steps: int, seconds: float) -> dict[str, Any]:
         if (due or late) and "actor" in parts.made and parts.updates:
             point = {"steps": step, "updates": parts.updates}
             points.append(point | _score(parts, ground, evaluate))
-            print(name, json.dumps(points[-1]), file=sys.stderr, flush=True)
+            print(name, json.dumps(points[-1], allow_nan=False), file=sys.stderr, flush=True)
         last = [np.mean(p["warm"]["success"]) for p in points][-2:]
         if late or not wanted or (len(last) == 2 and min(last) >= ENOUGH):
             raise _Ended
