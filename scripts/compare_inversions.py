@@ -89,17 +89,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def page(options: argparse.Namespace) -> None:
     """Put the tables between their marks."""
+    from marked_section import with_section
+
     from hypercrl.base.files import write_atomically
 
     records = _read(options.kept)
     text = PAGE.read_text(encoding="utf-8")
     for name, table in (("equal steps", at_equal_steps(records)), ("until", until(records))):
-        begin = BEGIN.format(name)
-        before, found, rest = text.partition(begin)
-        _, end, after = rest.partition(END)
-        if not (found and end):
-            raise SystemExit(f"{PAGE} has no {begin} and {END} behind it")
-        text = f"{before}{begin}\n{table}\n{END}{after}"
+        try:
+            text = with_section(text, BEGIN.format(name), END, f"\n{table}\n")
+        except ValueError as error:
+            raise SystemExit(f"{PAGE}: {error}") from error
     write_atomically(PAGE, text.encode())
 
 

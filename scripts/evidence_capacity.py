@@ -10,6 +10,7 @@ import numpy as np
 from evidence_figures import LOOKS, band, errors_axis
 from evidence_grid import SEQUENCES, variants_of
 from evidence_records import cell_of, matrix
+from marked_section import with_section
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -111,11 +112,9 @@ def write_table(page: Path, labelled: Mapping[str, Records]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{page} has no {BEGIN.strip()} and {END} behind it")
-    write_atomically(page, f"{before}{BEGIN}\n{table(labelled)}\n{END}{after}".encode())
+    text = page.read_text(encoding="utf-8")
+    text = with_section(text, BEGIN, END, f"\n{table(labelled)}\n")
+    write_atomically(page, text.encode())
 
 
 def table(labelled: Mapping[str, Records]) -> str:

@@ -29,6 +29,7 @@ from evidence_grid import check_patterns, fits
 from evidence_page import table
 from evidence_records import read_lines
 from hidden_readout import FLOOR, STEPS, Episodes, hidden_episodes, read_out
+from marked_section import with_section
 from omegaconf import OmegaConf
 from rich.console import Console
 from timed_cells import options, run_for, run_of
@@ -376,12 +377,8 @@ def filled(page: str, records: Sequence[Mapping[str, Any]]) -> str:
         ValueError: a mark is missing.
     """
     for sequence in HIDDEN:
-        begin = BEGIN.format(sequence)
-        before, mark, rest = page.partition(begin)
-        _, closed, after = rest.partition(END)
-        if not (mark and closed):
-            raise ValueError(f"no {begin.strip()} … {END.strip()} on the page")
-        page = f"{before}{begin}\n{section(records, sequence)}\n{END}{after}"
+        table = f"\n{section(records, sequence)}\n"
+        page = with_section(page, BEGIN.format(sequence), END, table)
     return page
 
 
