@@ -54,6 +54,14 @@ def system(task, n, seed, length=1):
     return Batch(*(part[:, 0] if length == 1 else part for part in parts))
 
 
+@pytest.fixture
+def in_double():
+    """Adam takes what rounding leaves of a gradient for a direction, which a float32 run shows."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def in_units(batch, units):
     return Batch(batch.obs * units, batch.action, batch.next_obs * units)
 
@@ -128,12 +136,12 @@ def test_units_of_powers_of_two_change_no_bit(name):
         ("hnet", True, True),
     ],
 )
-def test_a_run_in_other_units_learns_the_same(name, probabilistic, memory):
+def test_a_run_in_other_units_learns_the_same(name, probabilistic, memory, in_double):
     ones = torch.ones(5)
     one, other = (train(name, units, 25, probabilistic, memory) for units in (ones, UNITS))
     for a, b in zip(imagined(one, ones), imagined(other, UNITS), strict=True):
         assert a.abs().max() > 0.1
-        assert (a - b).abs().max() < 1e-3
+        assert (a - b).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("probabilistic", [False, True])
