@@ -23,6 +23,9 @@ else
 LEFT_OUT := Python $(PYTHON_VERSION): without PyBullet (engine=bullet), which has wheels for Python 3.11 only
 endif
 
+# Images set it for small layers; here every process would compile torch's sources again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test extras lint docs slow matrix clean-venv
 
 train: $(VENV)/.installed
