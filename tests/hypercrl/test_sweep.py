@@ -65,4 +65,4 @@ def test_a_trial_with_a_mistake_is_one_message(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "-m", *TINY, *words, "run_dir=sweep"])
     assert ended.value.code == 2
-    assert "hypercrl: seed must be at least 0, not -" in capsys.readouterr().err
+    assert "hypercrl: job 0: seed must be at least 0, not -" in capsys.readouterr().err
