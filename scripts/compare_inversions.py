@@ -17,11 +17,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence_grid import check_patterns, fits
+
+from hypercrl.base.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parent
 RESULTS = SCRIPTS.parent / "docs" / "results"
@@ -59,8 +61,9 @@ def run(options: argparse.Namespace) -> None:
     }
     done = {record["cell"] for record in _read(options.out)}
     every = [f"{of}/{by}/{n}" for n in range(SEEDS) for by in WAYS for of in GROUNDS]
-    patterns = options.only.split(",")
-    names = [n for n in every if n not in done and any(fnmatchcase(n, p) for p in patterns)]
+    check_patterns(options.only, every)
+    names = [name for name in every if name not in done and fits(name, options.only)]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + options.total
 
     def one(name: str) -> None:
@@ -84,7 +87,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    from evidence_records import read_lines
+
+    return read_lines(path) if path.exists() else []
 
 
 def page(options: argparse.Namespace) -> None:
@@ -96,10 +101,7 @@ def page(options: argparse.Namespace) -> None:
     records = _read(options.kept)
     text = PAGE.read_text(encoding="utf-8")
     for name, table in (("equal steps", at_equal_steps(records)), ("until", until(records))):
-        try:
-            text = with_section(text, BEGIN.format(name), END, f"\n{table}\n")
-        except ValueError as error:
-            raise SystemExit(f"{PAGE}: {error}") from error
+        text = with_section(text, BEGIN.format(name), END, f"\n{table}\n")
     write_atomically(PAGE, text.encode())
 
 
@@ -213,7 +215,10 @@ def main() -> None:
     tables.set_defaults(command=page)
     tables.add_argument("--kept", type=Path, default=KEPT, help="lines of runs")
     options = parser.parse_args()
-    options.command(options)
+    try:
+        options.command(options)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def write_table(page: Path, labelled: Mapping[str, Records]) -> None:
     """Put the table between its marks in a page that is written by hand.
 
     Raises:
-        ValueError: the marks are not there.
+        UserError: the marks are not there.
     """
     text = page.read_text(encoding="utf-8")
     text = with_section(text, BEGIN, END, f"\n{table(labelled)}\n")

@@ -374,11 +374,11 @@ def filled(page: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The page with the table of each sequence between its marks.
 
     Raises:
-        ValueError: a mark is missing.
+        UserError: a mark is missing.
     """
     for sequence in HIDDEN:
-        table = f"\n{section(records, sequence)}\n"
-        page = with_section(page, BEGIN.format(sequence), END, table)
+        text = f"\n{section(records, sequence)}\n"
+        page = with_section(page, BEGIN.format(sequence), END, text)
     return page
 
 

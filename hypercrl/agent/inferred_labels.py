@@ -116,6 +116,8 @@ class InferredLabels(TaskLabels):
         self.inference.load_state(state)
         if "trials" in state:
             self.trials.load_state(state["trials"])
-            return
-        for _ in range(self.inference.known):  # saved before there were trials
-            self.trials.begin_new()
+        else:  # saved before there were trials
+            for _ in range(self.inference.known):
+                self.trials.begin_new()
+        if len(self.trials.usual) != self.inference.known:
+            raise ValueError(f"trials are not of {self.inference.known} tasks")

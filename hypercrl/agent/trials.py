@@ -59,6 +59,18 @@ def worse(trial: Sequence[Episode], usual: Sequence[Episode]) -> list[float]:
     return (0.5 * (errs_more + _larger(paid, got))).tolist()
 
 
+def surprising(trial: int, usual: int, error: float) -> float:
+    """The mean of `worse` that so many episodes of a trial reach in a share `error` of all cases if
+    nothing has changed: that of a normal distribution of mean a half and of the variance
+    (n + U + 1) / (12 n U). Above 1 no trial fails, whatever it shows.
+
+    Args:
+        trial: n ≥ 1; usual: U ≥ 1.
+    """
+    deviation = sqrt((trial + usual + 1) / (12 * trial * usual))
+    return 0.5 + NormalDist().inv_cdf(1 - error) * deviation
+
+
 def _larger(one: Tensor, other: Tensor) -> Tensor:
     """[E] from [E, U] in all: the share of U in which the one is larger."""
     return ((one > other).double() + 0.5 * (one == other).double()).mean(1)
@@ -75,13 +87,12 @@ def _through(moments: Tensor, covariance: Tensor) -> Tensor:
 class Trials:
     """Keeps what is usual of each known task's model, and tries known tasks one after the other.
 
-    With W the mean over the n episodes of a trial of how probably each is worse than one of U usual
-    ones (`worse`), which is a half with variance (n + U + 1) / (12 n U) if nothing has changed, a
-    task is not back as soon as W is so large by chance in a share `error` of all cases alone. It is
-    back if that has not come to be after so many episodes.
+    With W the mean over the episodes of a trial of how probably each is worse than a usual one
+    (`worse`), a task is not back as soon as W is `surprising`. It is back if that has not come to
+    be after so many episodes.
 
     Args:
-        episodes: of a trial, at most; 0: there are none.
+        episodes: of a trial, at most; 0: there are none, and nothing is kept.
         error: see above.
         obs_size: O.
 
@@ -95,8 +106,8 @@ class Trials:
 
     def __init__(self, episodes: int, error: float, obs_size: int) -> None:
         self.episodes = episodes
+        self.error = error
         self._nothing = torch.zeros(obs_size, obs_size)
-        self.surprising = NormalDist().inv_cdf(1 - error)
         self.usual: list[list[Episode]] = []
         self.end()
 
@@ -111,15 +122,19 @@ class Trials:
         self.end()
 
     def begin(self, tasks: Sequence[int]) -> bool:
-        """Try these from the next episode on, without those of which too little is known.
+        """Try these from the next episode on, without those of which too little is known: so few
+        usual episodes that whatever a trial shows would not be surprising.
 
         Returns:
             Whether there is one to be tried.
         """
         self.end()
-        enough = [task for task in tasks if len(self.usual[task]) > 1]
-        self.waiting = enough if self.episodes else []
+        if self.episodes:
+            self.waiting = [task for task in tasks if self._can_fail(len(self.usual[task]))]
         return self.open
+
+    def _can_fail(self, usual: int) -> bool:
+        return usual > 1 and surprising(self.episodes, usual, self.error) <= 1
 
     def end(self) -> None:
         """Another model acts from now on, and it is believed in."""
@@ -138,6 +153,8 @@ class Trials:
         Returns:
             The episode, if it has ended and the model has acted in all of it.
         """
+        if not self.episodes:
+            return None
         self.steps += self.open
         self._sum, self._counted = self._sum + error.outer(error), self._counted + 1
         if ended is None:
@@ -161,12 +178,12 @@ class Trials:
         self.doubted.append(episode)
         mean = fmean(worse(self.doubted, self.usual[task]))
         self.results[task] = mean
-        n, usual = len(self.doubted), len(self.usual[task])
-        if mean - 0.5 >= self.surprising * sqrt((n + usual + 1) / (12 * n * usual)):
+        count = len(self.doubted)
+        if mean >= surprising(count, len(self.usual[task]), self.error):
             self.doubted = []
             self._go_on(others)
             return False
-        if n < self.episodes:
+        if count < self.episodes:
             return None
         self.keep(task)
         return True

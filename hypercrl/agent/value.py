@@ -71,32 +71,38 @@ class Value(nn.Module):
 
     Args:
         config: sizes and discount.
-        standards: mean and scale [O] of observations; where they change in place, so do they here.
-            ∞ of what has not moved.
-        generator: of initial weights.
+        obs_size: O.
+        generator: of initial weights, on the CPU, as the value is at first.
 
     Attributes:
         discount: γ.
+        mean, scale: [O], see `standardise`.
         unit: u, see `fit`.
         layers: weight [2, in, out] and bias [2, 1, out] of each layer, one after the other.
     """
 
+    mean: Tensor
+    scale: Tensor
     unit: Tensor
 
-    def __init__(
-        self, config: ValueConfig, standards: tuple[Tensor, Tensor], generator: torch.Generator
-    ) -> None:
+    def __init__(self, config: ValueConfig, obs_size: int, generator: torch.Generator) -> None:
         super().__init__()
         self.discount = config.discount
-        self.standards = standards
         self.layers = nn.ParameterList()
-        for inputs, outputs in pairwise([len(standards[0]), *config.hidden, 1]):
+        for inputs, outputs in pairwise([obs_size, *config.hidden, 1]):
             drawn = [xavier_uniform((outputs, inputs), generator).T for _ in range(NETWORKS)]
             self.layers += [torch.stack(drawn), torch.zeros(NETWORKS, 1, outputs)]
         with torch.no_grad():
             self.layers[-2].zero_()
+        self.register_buffer("mean", torch.zeros(obs_size))
+        self.register_buffer("scale", torch.ones(obs_size))
         self.register_buffer("unit", torch.ones(()))
-        self.to(standards[0].device)
+
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """Look at observations by these from now on, [O]: copies, so that what later tasks make of
+        the model's scales is nothing to this one. ∞ is the scale of what has not moved."""
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
     def fit(self, rewards: Tensor) -> None:
         """Measure values in u = √(mean r² / (1 − γ²)), in place: the standard deviation of a return
@@ -114,8 +120,7 @@ class Value(nn.Module):
         Args:
             layers: in place of its own.
         """
-        mean, scale = self.standards
-        x = (obs - mean) / scale
+        x = (obs - self.mean) / self.scale
         x = (x.sign() * x.abs().log1p()).reshape(-1, x.shape[-1]).expand(NETWORKS, -1, -1)
         *hidden, weight, bias = self.layers if layers is None else layers
         for inner, offset in zip(hidden[::2], hidden[1::2], strict=True):

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -107,18 +107,17 @@ class Grid:
         return Cell(name, overrides, folder, self.suite.command)
 
     def _leave_out(self, configs: Mapping[tuple[str, ...], DictConfig]) -> None:
-        """Of each cell the settings that have an effect on others alone.
+        """Of each cell, and of its name, the settings that have an effect on others alone.
 
-        So memory=none,gru context.windows=8,16 is one grid, of three cells.
+        So memory=none,gru context.windows=8,16 is one grid, of three cells, of which that without a
+        memory stays where it is if more windows are asked for.
         """
         ignored = {key: ignored_words(config, key) for key, config in configs.items()}
-        self.cells = _once(
-            [
-                replace(cell, overrides=tuple(w for w in cell.overrides if w not in unused))
-                for cell in self.cells
-                for unused in [ignored[cell.but_seed]]
-            ]
-        )
+        used = [
+            [word for word in cell.overrides if word not in ignored[cell.but_seed]]
+            for cell in self.cells
+        ]
+        self.cells = _once([self._cell(dict(w.split("=", 1) for w in words)) for words in used])
 
     @contextmanager
     def claim(self) -> Iterator[None]:

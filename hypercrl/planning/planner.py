@@ -191,7 +191,7 @@ class Planner(ABC):
         stop: Stop | None = None,
         returns: Returns | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Search from `start` for the action sequence with the largest undiscounted return.
+        """Search from `start` for the action sequence with the largest return.
 
         Args:
             rollout: the model; reward: the task's batched reward.
@@ -203,7 +203,8 @@ class Planner(ABC):
             termination: of the task; None: its episodes do not end.
             watch: called with what each iteration came to.
             stop: asked before every iteration but the first; the search ends where it says so.
-            returns: what sums the reward up to the termination, faster than `trajectory_returns`.
+            returns: of trajectories, such as discounted ones with a value behind them; None: their
+                rewards' undiscounted sum up to the termination, by `trajectory_returns`.
 
         Returns:
             The action [B, A] to execute now and the start [B, N, H, A] of the next search: what

@@ -224,17 +224,19 @@ def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
             "planner.dynamics=model, or another planner."
         )
     labels = _make_labels(config, method)
-    values = _make_values(config, method, len(sequence))
+    values = _make_values(config, sequence, device)
     return Experiment(config, device, sequence, streams, method, planner, labels, values)
 
 
-def _make_values(config: TrainConfig, method: Method, tasks: int) -> list[Value]:
+def _make_values(config: TrainConfig, sequence: TaskSequence, device: torch.device) -> list[Value]:
     """One of each task, where there are to be any."""
     if config.value.kind == "none":
         return []
-    standards = method.model.observation_scales()
-    seeds = [derive_seed(config.seed, "value", task) for task in range(tasks)]
-    return [Value(config.value, standards, torch.Generator().manual_seed(s)) for s in seeds]
+    generators = [
+        torch.Generator().manual_seed(derive_seed(config.seed, "initial value", task))
+        for task in range(len(sequence))
+    ]
+    return [Value(config.value, sequence.observation_size, g).to(device) for g in generators]
 
 
 def _make_labels(config: TrainConfig, method: Method) -> TaskLabels:

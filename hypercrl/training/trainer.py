@@ -355,8 +355,9 @@ class Trainer:
         if self.position.step:
             self.actor.collect_memory_seconds()
             within = {"actor": self.actor.state()}
-        if values := self.experiment.begun_values():
-            within["values"] = [dict(value.state_dict()) for value in values]
+        if self.experiment.values:
+            begun = self.experiment.begun_values()
+            within["values"] = [dict(value.state_dict()) for value in begun]
         return {
             "position": asdict(self.position),
             "scores": self.measured.state(),

@@ -43,6 +43,7 @@ class ValueLearner:
             fused=True,
             capturable=device.type == "cuda",
         )
+        self._model = experiment.model
         self._env = experiment.sequence.make(task)
         # In place, as a graph of training steps reads them.
         self._held = torch.zeros((), dtype=torch.int64, device=device)
@@ -63,7 +64,9 @@ class ValueLearner:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Find the targets of all that the replay holds, before a round of training steps."""
+        """Take on the model's scales, and find the targets of all that the replay holds, before a
+        round of training steps."""
+        self.value.standardise(*self._model.observation_scales())
         held, rewards = self.replay.contents(), self._rewards()
         ends = torch.zeros_like(rewards, dtype=torch.bool)
         if (termination := self._env.termination) is not None:

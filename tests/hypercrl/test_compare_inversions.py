@@ -185,3 +185,23 @@ def test_tables_say_what_there_was_at_equal_steps_and_after_how_many_it_was_solv
     assert "stale" not in text
     assert last in text
     assert (text[:2], text[-2:]) == ("a\n", "c\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("run", "--dmash", ".", "--only", "cartpole/*,nothing/*"),
+            "'nothing/*': no cell is named",
+        ),
+        (("page", "--kept", "kept.jsonl"), "kept.jsonl cannot be read"),
+    ],
+)
+def test_mistakes_are_one_message(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("kept.jsonl").write_text("no record\n{}\n")
+    monkeypatch.setattr(sys, "argv", ["compare_inversions.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        compare_inversions.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

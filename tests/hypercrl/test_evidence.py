@@ -350,7 +350,7 @@ def test_of_many_tasks_variants_with_three_seeds_stand_beside_the_methods(eviden
     assert rows["hnet"][7] == " 99 of 50 "
     assert rows[wide][7] == " 99 of 100 "
     page.write_text("no marks")
-    with pytest.raises(ValueError, match="has no <!-- made by"):
+    with pytest.raises(UserError, match="has no <!-- made by"):
         evidence_capacity.write_table(page, labelled)
     (*_, last) = evidence_capacity.capacity(labelled).axes[1].get_lines()
     assert last.get_ydata()[0] == pytest.approx(0.95)

@@ -141,5 +141,5 @@ def test_errors_are_over_what_all_see_and_tables_against_what_is_told(tmp_path, 
     )
     assert "what stood here" not in text
     assert text.endswith("after\n")
-    with pytest.raises(ValueError, match="frame_hidden"):
+    with pytest.raises(UserError, match="frame_hidden"):
         filled("nothing", [told])

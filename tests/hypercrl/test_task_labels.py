@@ -152,6 +152,16 @@ def test_a_task_whose_trial_is_as_usual_is_gone_back_to(method):
     assert not labels.keeps
 
 
+def test_trials_of_other_tasks_than_are_known_are_refused(method):
+    labels = InferredLabels(method, TRYING)
+    method.begin_task()
+    labels.begin()
+    state = copy.deepcopy(labels.state())
+    state["trials"]["usual"] *= 2
+    with pytest.raises(ValueError, match="trials are not of 1 tasks"):
+        InferredLabels(method, TRYING).load_state(state)
+
+
 def test_evaluated_episodes_are_of_any_settled_task(method):
     labels = InferredLabels(method, CONFIG)
     for _ in range(2):

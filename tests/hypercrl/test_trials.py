@@ -1,14 +1,26 @@
 """Whether a known task is back, by the episodes in which its model acts."""
 
 import copy
+import json
 from itertools import combinations
+from typing import cast
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from killed_runs import assert_same, learned, outcome, saved_and_killed
+from linear_world import LinearWorld
+from omegaconf import OmegaConf
+from test_command_line import message
+from tiny_runs import FEW_STEPS
 
 from hypercrl.agent.task_labels import Ended
 from hypercrl.agent.trials import USUAL, Episode, Trials, worse
+from hypercrl.cli import main
+from hypercrl.config.compose import composed
+from hypercrl.config.schema import TrainConfig
+from hypercrl.config.together import check_together
 
 LENGTH, SIZE = 20, 3
 
@@ -132,9 +144,26 @@ def test_none_is_tried_of_which_too_little_is_known():
     trials.begin_new()
     assert not trials.begin([0])
     assert not trials.open
+
+
+def test_none_is_tried_whose_trial_could_not_fail():
+    """Of two usual episodes and two others even the worst order, of six, is no surprise at 0.05; of
+    five and two it is, of 21."""
+    world, trials = World(), Trials(2, 0.05, SIZE)
+    known(world, trials, 2)
+    known(world, trials, 5)
+    assert trials.begin([0, 1])
+    assert trials.waiting == [1]
+    trials.judge(*world.live(trials, 9.0))
+    assert trials.judge(*world.live(trials, 9.0)) is False
+    assert not trials.open
+
+
+def test_without_trials_nothing_is_kept():
     off = Trials(0, 0.02, SIZE)
     known(World(), off)
     assert not off.begin([0])
+    assert off.usual == [[]]
 
 
 def test_trials_go_on_from_their_state():
@@ -161,3 +190,46 @@ def test_a_state_of_other_trials_is_refused(wrong):
     known(World(), trials)
     with pytest.raises(ValueError, match=r"tasks|wanted"):
         Trials(6, 0.02, SIZE).load_state({**trials.state(), **wrong})
+
+
+# --- whole runs ---
+
+gymnasium.register("TriedWorlds-v0", LinearWorld, max_episode_steps=5)
+TASKS = ", ".join(
+    f"{{task: gym, id: TriedWorlds-v0, options: {{sign: {sign}}}}}" for sign in (1, -1)
+)
+DOUBTING = ("settle=20", "alarm=1", "allowance=1", "patience=2", "familiar=0", "trial=3")
+TRYING = (
+    *(*FEW_STEPS, "method=single", f"env.tasks=[{TASKS}]", "protocol.num_tasks=2"),
+    *("protocol.planned_steps=90", "protocol.prediction_horizon=3", "protocol.updates=20"),
+    *("task_id=inferred", "inference.trial_error=0.2", *(f"inference.{x}" for x in DOUBTING)),
+)
+
+
+def test_saved_at_every_pause_and_killed_in_trials_it_ends_the_same(tmp_path, monkeypatch):
+    main(["train", *TRYING, f"run_dir={tmp_path / 'straight'}"])
+    within = saved_and_killed(
+        tmp_path / "run",
+        TRYING,
+        (1, 30),
+        monkeypatch,
+        lambda tree: tree["labels"]["trials"]["steps"],
+    )
+    assert len(within) > 30
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+    assert_same(learned(tmp_path / "run"), learned(tmp_path / "straight"))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    logged = [record for record in map(json.loads, lines) if record["kind"] == "trial"]
+    assert logged
+    assert not any(record["new"] for record in logged)
+
+
+@pytest.mark.parametrize(("trial", "error", "enough"), [(1, 0.05, 2), (5, 1e-3, 6), (33, 1e-6, 34)])
+def test_trials_that_cannot_fail_are_refused(trial, error, enough, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ("preset=smoke", "task_id=inferred", f"inference.trial_error={error:g}")
+    said = message(capsys, "train", *words, f"inference.trial={trial}", f"run_dir={run}")
+    assert f"Give inference.trial={enough} or more" in said
+    assert not run.exists()
+    config = OmegaConf.to_object(composed("train", [*words, f"inference.trial={enough}"]))
+    check_together(cast(TrainConfig, config))

@@ -41,14 +41,13 @@ def terminated(obs, action, next_obs):
 
 def drawn_value(obs_size, device="cpu", seed=0, hidden=(32, 32)):
     """Networks that say something, as if they had learned it."""
-    standards = torch.zeros(obs_size, device=device), torch.ones(obs_size, device=device)
     config = ValueConfig(kind="td", hidden=list(hidden))
     generator = torch.Generator().manual_seed(seed)
-    value = Value(config, standards, generator)
+    value = Value(config, obs_size, generator)
     with torch.no_grad():
         for layer in value.parameters():
-            layer += 0.3 * torch.randn(layer.shape, generator=generator).to(device)
-    return value
+            layer += 0.3 * torch.randn(layer.shape, generator=generator)
+    return value.to(device)
 
 
 def planning_agent(value, device, name="cem", robots=3):
@@ -286,6 +285,40 @@ def test_a_cut_episode_is_worth_what_would_have_come(steps):
     np.testing.assert_allclose(found[:2], [first, 0.8 * first], rtol=0.02)
 
 
+def test_what_only_a_later_task_moves_is_nothing_to_an_old_value():
+    """Nor is a scale that a later task has changed."""
+    experiment, g = made("env=push"), torch.Generator().manual_seed(0)
+    model, size, still = experiment.model, experiment.model.obs_size, 3
+    learned, obs = [], torch.randn(20, size, generator=g)
+    for task, steps in enumerate((1.0, 1e6)):  # more than what trembled, see `Normaliser`
+        experiment.method.begin_task()
+        replay = Replay(200, size, model.action_size, torch.device("cpu"))
+        for _ in range(200):
+            state = steps * torch.randn(1, size, generator=g)
+            state[:, still] *= task
+            replay.add(state, torch.randn(1, model.action_size, generator=g), 2 * state)
+        model.fit_normalisers(replay.contents())
+        learner = ValueLearner(experiment, 0, replay) if not task else None
+        if learner is not None:
+            learner.fit()
+            learner.follow()
+            learner.training_step()
+            learner.close()
+        with torch.no_grad():
+            learned.append(experiment.values[0](obs))
+    assert learned[0].any()
+    assert model.observation_scales()[1][still] < torch.inf
+    assert torch.equal(*learned)
+
+
+def test_initial_weights_and_batches_are_drawn_apart():
+    experiment = made("env=push")
+    seed = experiment.streams.get("value").initial_seed()
+    config = experiment.config.value
+    same = Value(config, experiment.model.obs_size, torch.Generator().manual_seed(seed))
+    assert not torch.equal(same.layers[0], experiment.values[0].layers[0])
+
+
 def test_values_are_measured_in_the_size_of_a_return():
     value, obs = drawn_value(3), torch.ones(3)
     plain = value(obs)
@@ -298,7 +331,7 @@ def test_values_are_measured_in_the_size_of_a_return():
 
 def test_the_least_of_both_networks_is_believed_and_what_never_moved_is_no_matter():
     value = drawn_value(3)
-    value.standards[1][2] = torch.inf
+    value.standardise(torch.zeros(3), torch.tensor([1.0, 1.0, torch.inf]))
     obs = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
     each = value.each(obs)
     assert each.shape == (2, 4, 5)
@@ -325,6 +358,12 @@ def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(tmp_path, mo
     assert len(saved) > 70
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
     assert_same(learned(tmp_path / "run"), learned(tmp_path / "straight"))
+
+
+def test_killed_before_its_first_task_it_is_gone_on_with(tmp_path, monkeypatch):
+    words = (*SMALL, "env=push", "protocol.num_tasks=1")
+    saved = saved_and_killed(tmp_path / "run", words, (1,), monkeypatch)
+    assert saved[0] == (0, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +394,8 @@ def test_it_is_counted_and_logged(run, tmp_path):
     results = [json.loads((path / "result.json").read_text()) for path in (run, plain)]
     network = (10 + 1) * 16 + 16 + 1
     more, less = (result["memory_bytes"] for result in results)
-    assert np.subtract(more, less).tolist() == [4 * (2 * network + 1), 4 * (4 * network + 2)]
+    each = 2 * network + 2 * 10 + 1
+    assert np.subtract(more, less).tolist() == [4 * each, 4 * 2 * each]
     assert results[0]["parameters"] - results[1]["parameters"] == 4 * network
     updates = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [one["value_loss"] for one in updates if one["kind"] == "update"]
