@@ -176,18 +176,22 @@ def _in_short(
     keeps = {m: KEEPS.get(m, "the same with other settings") for m in methods}
     rows = [[m, keeps[m], kept(m), *(cell(name, m) for name in benchmarks)] for m in methods]
     header = ["", "keeps", f"after {len(longest.tasks)} tasks"]
-    header += [f"{name}, {len(b.tasks)} tasks" for name, b in benchmarks.items()]
+    header += [f"{name}, {_tasks(len(b.tasks))}" for name, b in benchmarks.items()]
     ranks = ", ".join(f"{m} {fixed(gap)}" for m, gap in sorted(behind.items(), key=_second))
     lines = [
         "## In short\n",
-        f"Success lost to the best method, where a method loses most of {', '.join(compared)}: "
-        f"**{ranks}**.\n",
+        f"The most that a method's success is below the best method's, over "
+        f"{', '.join(compared)}: **{ranks}**.\n",
         "![success after the last task, by sequence and method](../images/evidence_overview.png)\n",
         f"Hollow, and in brackets: fewer than {SEEDS_FOR_INTERVAL} seeds. Mean success after the "
         f"last task, bold within {NEAR} of the best:\n",
         table(header, rows),
     ]
     return "\n".join(lines)
+
+
+def _tasks(number: int) -> str:
+    return "1 task" if number == 1 else f"{number} tasks"
 
 
 def _second(pair: tuple[str, float]) -> float:
@@ -272,8 +276,11 @@ def _targets(benchmarks: Mapping[str, Benchmark]) -> str:
 
 
 def _held(value: float, least: float, sign: int = 1) -> str:
+    """The number, bold where it is too small; then with enough decimals to be seen to be."""
     text = fixed(sign * value)
-    return text if math.isnan(value) or value >= least - 1e-9 else f"**{text}**"
+    if math.isnan(value) or value >= least - 1e-9:
+        return text
+    return f"**{text if sign * float(text) < least else fixed(sign * value, 4)}**"
 
 
 def _hardware(machine: str) -> str:

@@ -20,7 +20,7 @@ demo|../results.md#the-demo|one GPU|1 minute (three runs side by side, half a mi
 twenty_methods|../results.md#twenty-methods|two GPUs, 13 cores|9 minutes
 evidence|evidence.md|GPUs, in pieces of nine minutes|see the page; a piece: 9 minutes
 orders_and_widths|evidence.md#push20|GPUs, in pieces of nine minutes|24 runs of 6 minutes guessed, not measured
-many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (14 of 21 runs took 26)
+many_tasks|many_tasks.md|two GPUs, 32 cores|40 minutes guessed, not measured (of its 25 runs 14 took 26)
 low_rank|many_tasks.md#where-tasks-have-less-in-common|CPU, two cores|17 minutes at most (27 runs, in two goes)
 film_many_tasks|many_tasks.md|one GPU, then CPU|30 minutes guessed, not measured
 inversions|evidence.md#double_integrator|CPU, as many cores as there are|30 runs of 3 minutes on a core guessed, not measured
@@ -77,7 +77,7 @@ commands() { # name, folder of what is made
     twenty_methods) echo "hypercrl bench env=push method=all seed=0,1,2 preset=quick device=cuda out=$out/grid retries=2" ;;
     evidence) evidence_of '*' "$out" ;;
     orders_and_widths) evidence_of 'push20_*' "$out" ;;
-    many_tasks) evidence_of 'push100/*,push100_single/*,push100_width100_kept_beta0.5/*,push100_kept*/*/0,push100_width100/*/0,push100_lora*/*/0' "$out" 2400 ;;
+    many_tasks) evidence_of 'push100/*,push100_single/*,push100_width100_kept_beta0.5/*,push100_kept*/*/0,push100_width100/*/0,push100_lora*/*' "$out" 2400 ;;
     low_rank)
       local words="env=cheetah_joints,door,slide seed=0,1,2 preset=quick device=cpu threads=1 logger=[] protocol.num_tasks=null"
       words+=" protocol.random_steps=2000 protocol.planned_steps=1 protocol.updates=2000 protocol.eval_every=100000 protocol.heldout_episodes=20"

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from hypercrl.methods import METHODS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,3 +35,10 @@ def test_success_of_methods_is_that_of_the_evidence():
         size, unit = evidence["after 20 tasks"].split()
         mebibytes = float(size) / {"MiB": 1, "KiB": 1024}[unit]
         assert keeps.startswith(f"{mebibytes:.1f} MiB, "), method
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
+def test_all_methods_with_three_seeds_are_as_many_runs_as_is_said(page):
+    lines = (ROOT / page).read_text().splitlines()
+    said = [re.findall(r"(\d+) runs", s) for s in lines if "bench method=all seed=0,1,2" in s]
+    assert {int(number) for numbers in said for number in numbers} == {3 * len(list(METHODS))}

@@ -1,8 +1,10 @@
 """scripts/reproduce.sh: what it lists is there, and what it would run are commands."""
 
+import json
 import re
 import shlex
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,16 @@ def test_every_page_of_results_has_a_table_that_is_made_again():
     listed = {line.split()[1].partition("#")[0] for line in said()[1:]}
     pages = {path.name for path in (ROOT / "docs" / "results").glob("*.md")}
     assert pages <= listed
+
+
+def test_every_run_of_a_hundred_tasks_is_made_again():
+    command = shlex.split(said("many_tasks", "--print")[0])
+    patterns = command[command.index("--only") + 1].split(",")
+    kept = (ROOT / "docs" / "results" / "evidence").glob("push100*.jsonl")
+    lines = [json.loads(line) for path in kept for line in path.read_text().splitlines()[1:]]
+    assert lines
+    for cell in (line["cell"] for line in lines):
+        assert any(fnmatch(cell, pattern) for pattern in patterns), cell
 
 
 def test_commands_are_of_the_folder_that_is_given():

@@ -11,8 +11,11 @@ FAILED = "failed"
 
 
 def fixed(value: float, decimals: int = 2) -> str:
-    """A decimal number; a dash where it is undefined. No negative zero."""
-    return UNDEFINED if math.isnan(value) else f"{value:z.{decimals}f}"
+    """A decimal number; a dash where it is undefined. No negative zero.
+
+    Means that are equal but for the order of their sums are written alike, halves too.
+    """
+    return UNDEFINED if math.isnan(value) else f"{round(value, 9):z.{decimals}f}"
 
 
 def significant(value: float, digits: int = 3) -> str:

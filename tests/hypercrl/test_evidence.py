@@ -272,7 +272,7 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     assert "12 of " in page
     assert "| push | 3/5 |  0/5 |".replace("  ", " ") in page
     short = page.partition("## In short")[2].partition("## Targets")[0]
-    assert "loses most of push: **hnet 0.00, single 0.00, finetune 0.16**" in short
+    assert "over push: **hnet 0.00, single 0.00, finetune 0.16**" in short
     hnet = "| hnet | a hypernetwork that writes a network a task; no data | 1.0 KiB |"
     assert f"{hnet} **1.00** | (**0.75**) |" in short
     assert "| finetune | one network, nothing else | 1.0 KiB | 0.84 | (**0.75**) |" in short
@@ -294,6 +294,8 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     targets = page.partition("## Targets")[2].partition("## push")[0]
     assert "| push | 3 | 1.00 | 1.00 | 0.00 | — | — | — |" in targets
     assert evidence_page._held(-0.04, -0.03, sign=-1) == "**0.04**"
+    assert evidence_page._held(0.9478, 0.95) == "**0.9478**"  # not "0.95", which were no less
+    assert evidence_page._held(-0.034, -0.03, sign=-1) == "**0.0340**"
     for figure in ("push_costs", "overview"):
         assert (tmp_path / "images" / f"evidence_{figure}.png").stat().st_size > 1000
 

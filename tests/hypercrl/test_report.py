@@ -628,6 +628,9 @@ def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):
 def test_numbers_as_text():
     assert fixed(-0.001) == "0.00"
     assert fixed(math.nan) == "—"
+    assert fixed(math.inf) == "inf"
+    assert fixed(float(np.mean([0.275, 0.275, 0.25, 0.025, 0.2]))) == fixed(0.205)
+    assert fixed(math.nextafter(0.205, 1)) == fixed(math.nextafter(0.205, 0))
     assert [significant(v) for v in (0.0041249, 12.34, 1234.5, 0.0)] == [
         "0.00412",
         "12.3",
