@@ -135,7 +135,7 @@ class Learner:
 
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""
-        self.model.fit_normalisers(self.replay.contents())
+        self.method.fit_normalisers(self.replay.contents())
         if self.value is not None:
             self.value.fit()
 
