@@ -175,9 +175,11 @@ class Learner:
         return {name: float(value) for name, value in self.report.items()}
 
     def observe(self) -> None:
-        """Show the method what has come since it was last shown something."""
-        new = self.age - self.observed
-        if new and self.labels.learns:
+        """Show the method what has come since it was last shown something; in a doubt about the
+        task later, as what it is of is not known yet."""
+        if not self.labels.learns:
+            return
+        if new := self.age - self.observed:
             self.method.observe(self.replay.latest(new))
         self.observed = self.age
 
