@@ -86,17 +86,19 @@ class DynamicsModel(nn.Module):
         scales = self.input_normaliser
         return scales.mean[: self.obs_size], scales.scale[: self.obs_size]
 
-    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def distribution(self, outputs: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 
+        The bounds are those of task `task` (from 0), see `keep_bounds`, or the present ones.
         The log-variance is 0 when it is not learned, and of what has not moved yet: more and more
         sure of that, by e^{−s} in front of its errors, it would drown what there is to learn.
         """
         if not self.probabilistic:
             return outputs, torch.zeros_like(outputs)
         mean, logvar = outputs.chunk(2, -1)
-        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
-        logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
+        least, most = self._bounds(task)
+        logvar = most - F.softplus(most - logvar)
+        logvar = least + F.softplus(logvar - least)
         return mean, logvar * self.target_normaliser.moving()
 
     def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,9 +192,9 @@ class DynamicsModel(nn.Module):
             now = torch.stack([self.min_logvar, self.max_logvar])
             self.old_bounds = torch.cat([self.old_bounds, now[None]])
 
-    def _bounds(self, task: int) -> tuple[Tensor, Tensor]:
+    def _bounds(self, task: int | None) -> tuple[Tensor, Tensor]:
         """[O] least and largest log-variance of task `task`: those kept, or the present ones."""
-        if task < len(self.old_bounds):
+        if task is not None and task < len(self.old_bounds):
             return self.old_bounds[task, 0], self.old_bounds[task, 1]
         return self.min_logvar, self.max_logvar
 
