@@ -1,12 +1,14 @@
 """Settings that cannot be, each by itself or beside another: said before anything is built."""
 
 from itertools import count
+from typing import cast
 
 from hypercrl.agent.trials import USUAL, surprising
 from hypercrl.base.errors import UserError
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.methods import METHODS, check_members
+from hypercrl.methods.coreset import CoresetConfig
 
 
 def check_together(config: TrainConfig) -> None:
@@ -22,6 +24,7 @@ def check_together(config: TrainConfig) -> None:
         raise UserError(str(error)) from error
     _check_robots(config)
     check_members(config.method)
+    _check_coreset(config)
     if config.planner.sampled:
         _check_samples(config)
     _check_hypotheses(config)
@@ -51,6 +54,19 @@ def _check_robots(config: TrainConfig) -> None:
                 f"multiple of {robots}, not {steps}; give {steps - steps % robots + robots}, or "
                 "other robots."
             )
+
+
+def _check_coreset(config: TrainConfig) -> None:
+    """Raise UserError where a task would be left without a single transition to rehearse."""
+    method = config.method
+    if config.task_id == "inferred" or not issubclass(METHODS[method.name][1], CoresetConfig):
+        return
+    own, tasks = cast(CoresetConfig, method), len(learned_tasks(config))
+    if own.capacity is not None and not own.equal_bytes and own.capacity < tasks:
+        raise UserError(
+            f"method.capacity={own.capacity} has no room for a transition of each of {tasks} "
+            f"tasks; give {tasks} or more, or null for no limit."
+        )
 
 
 def _check_samples(config: TrainConfig) -> None:

@@ -29,13 +29,16 @@ class DynamicsModel(nn.Module):
 
     The weights are an argument of every call: a flat vector [P] written by a hypernetwork or kept
     by a method. The model owns the layout, the normalisers and, when probabilistic, the
-    learned bounds of the log-variance (Chua et al. 2018, appendix A.1).
+    learned bounds of the log-variance (Chua et al. 2018, appendix A.1), and what these were when
+    old tasks ended, see `keep_bounds`.
 
     Args:
         obs_size, action_size: widths O and A.
         hidden: hidden widths of the main network.
         probabilistic: also predict a log-variance per dimension, in normalised units.
     """
+
+    old_bounds: Tensor
 
     def __init__(
         self, obs_size: int, action_size: int, hidden: Sequence[int], probabilistic: bool
@@ -53,6 +56,7 @@ class DynamicsModel(nn.Module):
         if probabilistic:
             self.min_logvar = nn.Parameter(torch.full((obs_size,), -10.0))
             self.max_logvar = nn.Parameter(torch.full((obs_size,), 0.5))
+            self.register_buffer("old_bounds", torch.empty(0, 2, obs_size))
 
     @torch.no_grad()
     def fit_normalisers(self, batch: Batch) -> None:
@@ -82,17 +86,19 @@ class DynamicsModel(nn.Module):
         scales = self.input_normaliser
         return scales.mean[: self.obs_size], scales.scale[: self.obs_size]
 
-    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def distribution(self, outputs: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [..., O] of the normalised change, from a network's raw outputs.
 
+        The bounds are those of task `task` (from 0), see `keep_bounds`, or the present ones.
         The log-variance is 0 when it is not learned, and of what has not moved yet: more and more
         sure of that, by e^{−s} in front of its errors, it would drown what there is to learn.
         """
         if not self.probabilistic:
             return outputs, torch.zeros_like(outputs)
         mean, logvar = outputs.chunk(2, -1)
-        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)
-        logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
+        least, most = self._bounds(task)
+        logvar = most - F.softplus(most - logvar)
+        logvar = least + F.softplus(logvar - least)
         return mean, logvar * self.target_normaliser.moving()
 
     def predict(self, weights: Tensor, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +181,23 @@ class DynamicsModel(nn.Module):
         bounds = (self.max_logvar - self.min_logvar) * self.target_normaliser.moving()
         return 0.01 * bounds.sum()
 
+    @torch.no_grad()
+    def keep_bounds(self) -> None:
+        """Go on planning for the latest task with the bounds of the log-variance as they are now.
+
+        Its network was trained between these: what later tasks make of them would turn its
+        outputs, which have not moved, into other variances.
+        """
+        if self.probabilistic:
+            now = torch.stack([self.min_logvar, self.max_logvar])
+            self.old_bounds = torch.cat([self.old_bounds, now[None]])
+
+    def _bounds(self, task: int | None) -> tuple[Tensor, Tensor]:
+        """[O] least and largest log-variance of task `task`: those kept, or the present ones."""
+        if task is not None and task < len(self.old_bounds):
+            return self.old_bounds[task, 0], self.old_bounds[task, 1]
+        return self.min_logvar, self.max_logvar
+
     def memory_parameters(self) -> list[nn.Parameter]:
         """Those of the model's parameters that make a context out of a history."""
         return []
@@ -215,7 +238,8 @@ class DynamicsModel(nn.Module):
         layers.append((scale[:, None] * last_w[..., of_mean, :], mean_b))
         if not self.probabilistic:
             return layers
-        bounds = torch.stack([self.min_logvar.exp(), (-self.max_logvar).exp(), scale])
+        least, most = self._bounds(task)
+        bounds = torch.stack([least.exp(), (-most).exp(), scale])
         return GaussianLayers(
             layers, (last_w[..., of_variance, :], last_b[..., of_variance]), bounds
         )

@@ -123,6 +123,13 @@ class Normaliser(nn.Module):
         """[width] what turns scaled motion back: the scale, 0 of what was not `moving`."""
         return torch.where(self.moving(task), self.scale, 0.0)
 
+    def since_then(self, scale: Tensor) -> Tensor:
+        """[width] what turns numbers in units of an earlier scale into the present ones.
+
+        1 where there was none: 0 was all that stood still.
+        """
+        return torch.where(scale.isfinite(), scale / self.scale, 1.0)
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.scale
 

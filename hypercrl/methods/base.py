@@ -53,8 +53,8 @@ class Method(nn.Module, ABC):
     Tasks are counted from 0 in the order in which they are begun. A task that has not been begun
     is met with the weights of the latest one: that is what zero-shot transfer measures.
 
-    A task goes `begin_task`; then, again and again, `follow`, training steps and `observe`; then
-    `end_task`.
+    A task goes `begin_task`; `fit_normalisers`, on its random steps; then, again and again,
+    `follow`, training steps and `observe`; then `end_task`.
     Whatever a method keeps is a parameter or a buffer, so that its state is in every checkpoint.
 
     A model with a memory is trained on windows of episodes instead of transitions: a batch of N
@@ -63,7 +63,9 @@ class Method(nn.Module, ABC):
     tasks have the same sizes, `learns_variance` whether a probabilistic model can be trained,
     `ensembles` whether there may be M > 1 networks a task, the members of an ensemble. These are
     trained on batches of their own, [M, N, …], see `hypercrl.replay.bootstrap`; what there is of
-    each stands in the rows of one parameter, and a loss is the mean over them.
+    each stands in the rows of one parameter, and a loss is the mean over them. `rehearses` says
+    whether networks of old tasks are trained along on data of theirs, so that in a probabilistic
+    model the present bounds of the log-variance are theirs too; else each keeps its own.
 
     Args:
         model: the dynamics model the weights are for.
@@ -77,6 +79,7 @@ class Method(nn.Module, ABC):
     one_layout: ClassVar[bool] = True
     learns_variance: ClassVar[bool] = True
     ensembles: ClassVar[bool] = False
+    rehearses: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -102,6 +105,8 @@ class Method(nn.Module, ABC):
 
     def begin_task(self) -> None:
         """Prepare for a new task: new parameters, new optimisers."""
+        if self.tasks and not self.rehearses:
+            self.model.keep_bounds()
         self._add_task()
         self.tasks += 1
         self.model.begin_task()
@@ -115,6 +120,14 @@ class Method(nn.Module, ABC):
         Args:
             batch: N transitions, or windows; of M > 1 members [M, N, …].
         """
+
+    def fit_normalisers(self, batch: Batch) -> None:
+        """Fit the model's normalisers to the random steps of a task that has begun.
+
+        What a method keeps in normalised units it has to bring along: what only trembled in tasks
+        before gets another scale.
+        """
+        self.model.fit_normalisers(batch)
 
     def follow(self, batch: Batch, fresh: int) -> None:  # noqa: ARG002
         """Let the model's normalisers take in what has begun to move, see `Normaliser`.
@@ -204,9 +217,10 @@ class Method(nn.Module, ABC):
         return tensor_bytes([*self.parameters(), *self._stored()])
 
     def _stored(self) -> Iterable[Tensor]:
-        """Buffers that count as memory: all but the model's normalisers."""
-        of_model = set(self.model.buffers())
-        return (buffer for buffer in self.buffers() if buffer not in of_model)
+        """Buffers that count as memory: of the model's only what is kept of each task."""
+        kept = [self.model.old_bounds] if self.model.probabilistic else []
+        apart = set(self.model.buffers()) - set(kept)
+        return (buffer for buffer in self.buffers() if buffer not in apart)
 
     @abstractmethod
     def _add_task(self) -> None:
@@ -254,14 +268,24 @@ class Method(nn.Module, ABC):
             self._add_task()
         self.tasks = tasks
         self.extra_updates = same_type("extra_updates", state["extra_updates"], int)
-        self._make_room(state["tensors"], growing)
+        tensors = self._with_bounds(state["tensors"])
+        self._make_room(tensors, growing)
         for name, own in self.state_dict().items():
-            same_kind(name, state["tensors"][name], own)
-        self.load_state_dict(state["tensors"])
+            same_kind(name, tensors[name], own)
+        self.load_state_dict(tensors)
         self.model.protect(self.tasks)
         self.optimisers = self._new_optimisers() if tasks else []
         for optimiser, moments in zip(self.optimisers, state["optimisers"], strict=True):
             load_moments(optimiser, moments)
+
+    def _with_bounds(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was saved before bounds of the log-variance were kept: then all tasks had the
+        latest."""
+        if not self.model.probabilistic or "model.old_bounds" in tensors:
+            return tensors
+        latest = torch.stack([tensors["model.min_logvar"], tensors["model.max_logvar"]])
+        rows = 0 if self.rehearses else max(self.tasks - 1, 0)
+        return {**tensors, "model.old_bounds": latest.repeat(rows, 1, 1)}
 
     def _make_room(self, tensors: dict[str, Tensor], growing: Collection[str]) -> None:
         """Give the buffers that grow with the tasks, empty at first, as many rows as were saved."""

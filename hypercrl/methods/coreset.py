@@ -28,7 +28,12 @@ class CoresetConfig(MethodConfig):
         help="transitions kept of all old tasks together; null is no limit",
     )
     equal_bytes: bool = setting(False, help="capacity is what fits into the bytes hnet keeps")
-    selection: str = choice("random", *SELECTIONS, help="how the kept ones are chosen")
+    selection: str = choice(
+        "random",
+        *SELECTIONS,
+        only_with=("per_task|capacity|equal_bytes",),
+        help="how the kept ones are chosen",
+    )
 
 
 class TaskMemory(nn.Module):
@@ -105,6 +110,7 @@ class CoresetMethod(MemoryMethod):
     """
 
     ensembles = True
+    rehearses = True
 
     def _rehearse(self, size: int) -> Tensor | None:
         drawn = self.memory.rehearsal(size)

@@ -54,7 +54,7 @@ class HnetContext(Hnet):
 
     def _add_task(self) -> None:
         super()._add_task()
-        self.targets = self.targets[:, :0]
+        self.targets = self.targets[:, :0].clone()  # a view would hold the memory of all
         fresh = self.moments.new_zeros(1, 2, self.model.embedding_inputs)
         self.moments = torch.cat([self.moments, fresh])
 

@@ -20,6 +20,7 @@ class HnetReplay(Hnet):
 
     ensembles = False
     conditionings = ()
+    rehearses = True
     own_terms = "old tasks' transitions are rehearsed"
     config: HnetReplayConfig  # type: ignore[reportIncompatibleVariableOverride]
 
@@ -29,10 +30,11 @@ class HnetReplay(Hnet):
         self.memory = TaskMemory(self.config, self.model, network_bytes, self.sampler)
 
     def _rehearse(self, size: int) -> Tensor | None:
-        if self.tasks < 2:
+        held = len(self.memory.coreset.counts)  # fewer than there are where no room was left
+        if not held:
             return None
         batch = self.memory.coreset.draw_from_each(size, self.sampler)
-        old = torch.stack(list(self.embeddings)[:-1]).detach()
+        old = torch.stack(list(self.embeddings)[:held]).detach()
         x = self.model.inputs(batch.obs, batch.action).view(len(old), size, -1)
         outputs = self.model.layout.apply(self.hypernetwork(old), x)
         return self.model.row_losses(

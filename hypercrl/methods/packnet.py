@@ -23,7 +23,9 @@ class PackNetConfig(MethodConfig):
     retrain_updates: int = number(
         500, least=0, help="training steps at a task's end on what it keeps"
     )
-    retrain_batch: int = number(100, least=1, help="transitions in each of them")
+    retrain_batch: int = number(
+        100, least=1, only_with=("retrain_updates",), help="transitions in each of them"
+    )
 
 
 class PackNet(SharedMethod):

@@ -33,6 +33,7 @@ class ReservoirConfig(MethodConfig):
 class Reservoir(SharedMethod):
     """Every update adds a batch drawn from the memory to the batch of the present task."""
 
+    rehearses = True
     config: ReservoirConfig
 
     def _prepare(self) -> None:

@@ -135,7 +135,7 @@ class Learner:
 
     def fit_normalisers(self) -> None:
         """Fit the scales of what has moved in the random steps."""
-        self.model.fit_normalisers(self.replay.contents())
+        self.method.fit_normalisers(self.replay.contents())
         if self.value is not None:
             self.value.fit()
 
@@ -175,9 +175,11 @@ class Learner:
         return {name: float(value) for name, value in self.report.items()}
 
     def observe(self) -> None:
-        """Show the method what has come since it was last shown something."""
-        new = self.age - self.observed
-        if new and self.labels.learns:
+        """Show the method what has come since it was last shown something; in a doubt about the
+        task later, as what it is of is not known yet."""
+        if not self.labels.learns:
+            return
+        if new := self.age - self.observed:
             self.method.observe(self.replay.latest(new))
         self.observed = self.age
 

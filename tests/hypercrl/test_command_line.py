@@ -219,6 +219,11 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
         ("memory=gru memory.heads=1", "memory.heads has no effect with memory=gru: leave it out."),
         ("method=ftl method.clip_norm=1", "method.clip_norm has no effect with method=ftl: leave"),
         ("method=ewc method.decay=0.5", "with method=ewc: give method=online_ewc beside it"),
+        ("method=multitask method.selection=herding", "with method.per_task=null and method.capac"),
+        (
+            "method=packnet method.retrain_updates=0 method.retrain_batch=9",
+            "retrain_updates=0: giv",
+        ),
         ("method=hnet method.chunk_embedding_size=5", "with method.chunk_size=null: give method.c"),
         (
             "method=coreset_bytes method.capacity=5",
@@ -239,6 +244,14 @@ def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("method", ["coreset", "agem", "hnet_replay"])
+def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsys):
+    words = [f"method={method}", "method.capacity=1", "protocol.num_tasks=2"]
+    said = message(capsys, "train", *TINY, *words, f"run_dir={tmp_path / 'run'}")
+    assert "has no room for a transition of each of 2 tasks; give 2 or more" in said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -254,6 +267,9 @@ def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsy
         ("method=online_ewc", "method.decay=0.5"),
         ("method=chunked_hnet", "method.chunk_embedding_size=5"),
         ("method=coreset_bytes", "method.equal_bytes=false", "method.capacity=5"),
+        ("method=coreset", "method.selection=herding"),
+        ("method=coreset_bytes", "method.selection=herding"),
+        ("method=multitask", "method.capacity=5", "method.selection=herding"),
     ],
 )
 def test_a_setting_that_has_an_effect_is_taken(words):

@@ -364,6 +364,14 @@ def test_networks_written_for_a_window_have_nothing_to_be_distilled():
         make("hnet", make_model("hypernetwork", protect="distil"))
 
 
+def test_networks_written_for_a_window_take_no_memory_of_targets():
+    method = make("hnet", make_model("hypernetwork"), **SETTINGS["hnet"])
+    for _ in range(4):
+        method.begin_task()
+    assert len(method.targets) == 3
+    assert method.targets.untyped_storage().nbytes() == 0
+
+
 def test_without_its_regulariser_a_hypernetwork_of_contexts_forgets():
     lost = []
     for beta in (0.0, 1.0):

@@ -330,6 +330,59 @@ def test_l1_adds_lambda_times_the_norm_of_all_written_weights():
         torch.testing.assert_close(added - without, parameter.grad, rtol=1e-3, atol=1e-4)
 
 
+LEARNS_VARIANCE = [name for name in METHODS if name not in NO_LOG_VARIANCE]
+REHEARSES = ("hnet_replay", "multitask", "coreset", "coreset_bytes", "reservoir", "derpp")
+
+
+@pytest.mark.parametrize("name", LEARNS_VARIANCE)
+def test_old_tasks_keep_the_bounds_of_their_log_variance(name):
+    """Trained networks put out a variance by way of them: where nothing else moves, it stays."""
+    method = make(name, probabilistic=True)
+    train(method, 0, 6)
+    before = method.planner_layers(0)(None)
+    train(method, 1, 6, end=False)
+    after, latest = (method.planner_layers(task)(None) for task in range(2))
+    present = torch.stack([method.model.min_logvar.exp(), (-method.model.max_logvar).exp()])
+    assert torch.equal(latest.bounds[:2], present)
+    assert not torch.equal(before.bounds, latest.bounds)
+    assert torch.equal(after.bounds, latest.bounds if name in REHEARSES else before.bounds)
+    if name in FORGET_NOTHING:
+        for old, own in zip([*before.mean, before.head], [*after.mean, after.head], strict=True):
+            assert torch.equal(old[0], own[0])
+            assert torch.equal(old[1], own[1])
+
+
+@pytest.mark.parametrize("name", ["hnet", "single", "coreset"])
+def test_kept_bounds_are_saved_and_counted(name):
+    method, plain = make(name, probabilistic=True), make(name, probabilistic=True)
+    for task in range(3):
+        train(method, task, 4)
+    plain.load_state(copy.deepcopy(method.state()))
+    for task in range(3):
+        bounds = [one.planner_layers(task)(None).bounds for one in (method, plain)]
+        assert torch.equal(*bounds)
+    kept = 0 if name in REHEARSES else 2 * 2 * 2
+    assert method.model.old_bounds.numel() == kept
+    without = copy.deepcopy(method)
+    without.model.old_bounds = torch.empty(0, 2, 2)
+    assert method.memory_bytes() - without.memory_bytes() == 4 * kept
+
+
+@pytest.mark.parametrize("name", ["single", "coreset"])
+def test_what_was_saved_before_bounds_were_kept_goes_on(name):
+    method, resumed = make(name, probabilistic=True), make(name, probabilistic=True)
+    for task in range(3):
+        train(method, task, 4)
+    state = copy.deepcopy(method.state())
+    del state["tensors"]["model.old_bounds"]
+    resumed.load_state(state)
+    latest = method.planner_layers(2)(None).bounds
+    for task in range(3):
+        assert torch.equal(resumed.planner_layers(task)(None).bounds, latest)
+    train(resumed, 3, 4)
+    assert torch.equal(resumed.planner_layers(2)(None).bounds, latest) == (name == "single")
+
+
 def test_log_variance_bounds_are_trained():
     method = make("hnet", probabilistic=True)
     before = method.model.max_logvar.detach().clone()
@@ -606,3 +659,31 @@ def test_derpp_stores_what_the_network_said_then():
     at = int(method.store.seen)
     method.observe(batch)
     torch.testing.assert_close(method.store.extra[at : at + 6], said.detach())
+
+
+def test_ftl_follows_where_more_is_new_than_the_replay_holds():
+    """All that it holds is new then, and nothing of it has been summed."""
+    method = make("ftl")
+    method.begin_task()
+    held = linear_system(0, 50)
+    method.observe(held)
+    moments, scale = method.moments.clone(), method.model.target_normaliser.scale
+    products = scale * method.products
+    method.follow(Batch(held.obs, held.action, held.obs + 100 * (held.next_obs - held.obs)), 80)
+    assert torch.equal(method.moments, moments)
+    torch.testing.assert_close(scale * method.products, products)
+
+
+def test_hnet_replay_goes_on_with_the_tasks_that_there_was_room_for():
+    """Of 2 transitions in all the first two tasks have one each, and the third has none."""
+    method = make("hnet_replay", per_task=None, capacity=2)
+    for task in range(3):
+        train(method, task, 2)
+    train(method, 3, 2, end=False)
+    assert method.memory.coreset.counts.tolist() == [1, 1]
+    wanted = torch.zeros(())
+    rows = method.memory.coreset.all()
+    for task in range(2):
+        row = Batch(rows.obs[[task]], rows.action[[task]], rows.next_obs[[task]])
+        wanted = wanted + 5 * method.model.loss(method.weights(task), row)
+    torch.testing.assert_close(method._rehearse(5), wanted)

@@ -63,7 +63,8 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
         reached = rollout(layers, data.obs, data.action[:, None, None], noise=noise)[:, 0, 1]
         with torch.no_grad():
             x = model.inputs(data.obs, data.action)
-            mean, logvar = model.distribution(method.layout(task).apply(method.weights(task), x))
+            outputs = method.layout(task).apply(method.weights(task), x)
+            mean, logvar = model.distribution(outputs, task)
         told.append((logvar / 2).exp())
         change = mean + told[-1] * noise[:, 0, 0]
         scales = model.target_normaliser

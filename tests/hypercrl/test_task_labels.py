@@ -2,17 +2,23 @@
 
 import copy
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hypercrl.agent.belief import Told
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.agent.task_inference import Change, InferenceConfig
 from hypercrl.agent.task_labels import Ended, GivenLabels
+from hypercrl.config.compose import composed
+from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, Method, make_method
+from hypercrl.training.experiment import build
+from hypercrl.training.learner import Learner
 from hypercrl_kernels import mean_layers
 
 CONFIG = InferenceConfig(settle=5, allowance=1.0, alarm=3.0, patience=2)
@@ -82,6 +88,38 @@ def test_inferred_labels_stop_learning_in_doubt_and_then_name_a_new_task(method)
         assert not goes_on.learns
         goes_on.begin()
         assert goes_on.learns  # what is begun now
+
+
+@pytest.mark.parametrize("strange", [0, 3])
+def test_what_came_in_a_doubt_is_observed_once_it_is_over(strange):
+    """Also where a task of the sequence has ended in between. Steps of another task never are."""
+    words = ["preset=smoke", "device=cpu", "task_id=inferred", "method=reservoir"]
+    config = OmegaConf.to_object(composed("train", words))
+    learner = Learner(experiment := build(cast(TrainConfig, config)))
+    labels, seen = cast(InferredLabels, learner.labels), experiment.method.store.seen
+    learner.begin_task()
+
+    def add(steps: int) -> None:
+        obs = torch.zeros(1, experiment.model.obs_size)
+        for _ in range(steps):
+            learner.add(obs, torch.zeros(1, experiment.model.action_size), obs)
+
+    add(10)
+    learner.observe()
+    add(2)
+    labels.inference.alarmed = 1
+    assert not labels.learns
+    add(3)
+    learner.observe()
+    assert seen == 10
+    if strange:
+        learner.part(strange)
+        assert seen == 12
+        return
+    labels.inference.alarmed = 0
+    add(1)
+    learner.observe()
+    assert seen == 16
 
 
 def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):

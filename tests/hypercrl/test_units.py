@@ -294,6 +294,33 @@ def test_what_derpp_stores_of_a_motion_stays_that_motion():
     torch.testing.assert_close(scale * said, before)
 
 
+@pytest.mark.parametrize("name", ["ftl", "derpp"])
+def test_what_only_trembled_keeps_its_size_where_a_later_task_moves_it(name):
+    """By 10⁵ scales from its random steps on: what is held of the tremble is small beside it."""
+    settings = {"features": 50, "ridge": 1.0} if name == "ftl" else {"capacity": 100}
+    method = make(name, DynamicsModel(2, 2, [16], False), **settings)
+    small = torch.tensor([1.0, 1e-7])
+    moved = latch(200, seed=1, free=1.0)
+    batch = Batch(small * moved.obs, moved.action, small * moved.next_obs)
+    method.begin_task()
+    method.fit_normalisers(batch)
+    method.observe(batch)
+    model = method.model
+    scale = model.target_normaliser.scale.clone()
+    kept = method.products if name == "ftl" else method.store.extra
+    before = scale * kept
+    assert before[:, 1].any()
+    method.end_task(batch)
+    method.begin_task()
+    method.fit_normalisers(latch(200, seed=2, free=1.0))
+    assert model.target_normaliser.scale[1] > 1e4 * scale[1]
+    torch.testing.assert_close(model.target_normaliser.scale * kept, before)
+    if name == "ftl":
+        solution = method.solution.clone()
+        method._solve()
+        assert torch.equal(method.solution, solution)
+
+
 def test_what_no_model_has_seen_move_is_no_evidence_for_a_task():
     model = DynamicsModel(2, 1, [4], False)
     obs, action = torch.zeros(50, 2), torch.linspace(-1, 1, 50)[:, None]
