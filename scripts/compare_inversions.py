@@ -10,6 +10,7 @@ The page is docs/results/inversions.md, written by hand but for its tables; ours
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -63,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
     every = [f"{of}/{by}/{n}" for n in range(SEEDS) for by in WAYS for of in GROUNDS]
     check_patterns(options.only, every)
     names = [name for name in every if name not in done and fits(name, options.only)]
+    _check_program(options.dmash)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + options.total
 
@@ -84,6 +86,18 @@ def run(options: argparse.Namespace) -> None:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, names))
+
+
+def _check_program(folder: Path) -> None:
+    """Raise UserError where no run could begin."""
+    sys.path.append(str(folder))
+    try:
+        importlib.import_module("dmash.contexts")
+    except ImportError as error:
+        raise UserError(
+            f"the program in {folder} cannot be imported ({error}): "
+            "scripts/peer_dmash.py says what has to be on the path"
+        ) from error
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

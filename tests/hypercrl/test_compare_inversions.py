@@ -194,6 +194,7 @@ def test_tables_say_what_there_was_at_equal_steps_and_after_how_many_it_was_solv
             ("run", "--dmash", ".", "--only", "cartpole/*,nothing/*"),
             "'nothing/*': no cell is named",
         ),
+        (("run", "--dmash", "."), "the program in . cannot be imported (No module named 'dmash')"),
         (("page", "--kept", "kept.jsonl"), "kept.jsonl cannot be read"),
     ],
 )
