@@ -199,6 +199,7 @@ def _model(half_length: float, width: int, height: int) -> mujoco.MjModel:
     motor = spec.add_actuator(name="motor", target="slider", trntype=mujoco.mjtTrn.mjTRN_JOINT)
     motor.gear[0] = GEAR
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
+    spec.visual.quality.shadowsize = 0  # a shadow map takes four times as long as the picture
     model = spec.compile()
     model.dof_damping[:] = SLIDER_DAMPING, HINGE_DAMPING
     check_dampers(model)

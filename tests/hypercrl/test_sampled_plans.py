@@ -43,6 +43,10 @@ def batch(task, n=64):
     return Batch(obs, action, obs + change * (1 + 0.5 * torch.randn(n, 3, generator=g)))
 
 
+OFTEN = ("hnet", "single", "lora", "packnet", "agem", "derpp", "coreset")
+"""One of each way to keep what was learned."""
+
+
 @pytest.mark.parametrize("name", WITH_VARIANCE)
 def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
     """Of each of two tasks, the first an old one, with the variance that `distribution` says."""
@@ -75,7 +79,13 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
 
 @pytest.mark.parametrize(
     "settings",
-    [*((name, f"method={name}") for name in WITH_VARIANCE), *MEMORIES],
+    [
+        *(
+            pytest.param((name, f"method={name}"), marks=() if name in OFTEN else pytest.mark.slow)
+            for name in WITH_VARIANCE
+        ),
+        *MEMORIES,
+    ],
     ids=lambda settings: settings[0],
 )
 def test_samples_are_planned_with_from_start_to_resumption_to_play(
