@@ -1,7 +1,6 @@
 """Settings that cannot be, each by itself or beside another: said before anything is built."""
 
 from itertools import count
-from typing import cast
 
 from hypercrl.agent.trials import USUAL, surprising
 from hypercrl.base.errors import UserError
@@ -58,10 +57,9 @@ def _check_robots(config: TrainConfig) -> None:
 
 def _check_coreset(config: TrainConfig) -> None:
     """Raise UserError where a task would be left without a single transition to rehearse."""
-    method = config.method
-    if config.task_id == "inferred" or not issubclass(METHODS[method.name][1], CoresetConfig):
+    own, tasks = config.method, len(learned_tasks(config))
+    if config.task_id == "inferred" or not isinstance(own, CoresetConfig):
         return
-    own, tasks = cast(CoresetConfig, method), len(learned_tasks(config))
     if own.capacity is not None and not own.equal_bytes and own.capacity < tasks:
         raise UserError(
             f"method.capacity={own.capacity} has no room for a transition of each of {tasks} "

@@ -124,21 +124,22 @@ class Method(nn.Module, ABC):
     def fit_normalisers(self, batch: Batch) -> None:
         """Fit the model's normalisers to the random steps of a task that has begun.
 
-        What a method keeps in normalised units it has to bring along: what only trembled in tasks
-        before gets another scale.
+        What only trembled in tasks before gets another scale.
         """
+        scale = self.model.target_normaliser.scale.clone()
         self.model.fit_normalisers(batch)
+        self._bring_along(self.model.target_normaliser.since_then(scale))
 
     def follow(self, batch: Batch, fresh: int) -> None:  # noqa: ARG002
         """Let the model's normalisers take in what has begun to move, see `Normaliser`.
-
-        What a method keeps in normalised units it has to bring along.
 
         Args:
             batch: all that the replay holds of the task, the oldest first.
             fresh: how many of the last ones `observe` has not been given yet.
         """
+        scale = self.model.target_normaliser.scale.clone()
         self.model.follow(batch)
+        self._bring_along(self.model.target_normaliser.since_then(scale))
 
     def observe(self, batch: Batch) -> None:
         """Take note of new transitions: each comes once, in order, after the steps trained on it.
@@ -215,6 +216,9 @@ class Method(nn.Module, ABC):
         What a method could make anew as the next task begins counts until then.
         """
         return tensor_bytes([*self.parameters(), *self._stored()])
+
+    def _bring_along(self, ratio: Tensor) -> None:
+        """Turn what is kept of changes in normalised units into the present ones: times [O]."""
 
     def _stored(self) -> Iterable[Tensor]:
         """Buffers that count as memory: of the model's only what is kept of each task."""

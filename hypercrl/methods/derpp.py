@@ -34,21 +34,8 @@ class DERpp(Reservoir):
         return self.model.layout.sizes[-1]
 
     @torch.no_grad()
-    def fit_normalisers(self, batch: Batch) -> None:
-        """See `follow`."""
-        before = self.model.target_normaliser.scale.clone()
-        super().fit_normalisers(batch)
-        self._bring_along(before)
-
-    @torch.no_grad()
-    def follow(self, batch: Batch, fresh: int) -> None:
+    def _bring_along(self, ratio: Tensor) -> None:
         """What was said of a motion stays the same motion; of what stood still it stays nothing."""
-        before = self.model.target_normaliser.scale.clone()
-        super().follow(batch, fresh)
-        self._bring_along(before)
-
-    def _bring_along(self, scale: Tensor) -> None:
-        ratio = self.model.target_normaliser.since_then(scale)
         self.store.extra[:, : self.model.obs_size] *= ratio
 
     @torch.no_grad()

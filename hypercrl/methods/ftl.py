@@ -80,14 +80,6 @@ class FTL(Method):
         return self.one_network
 
     @torch.no_grad()
-    def fit_normalisers(self, batch: Batch) -> None:
-        """See `follow`."""
-        before = self.model.target_normaliser.scale.clone()
-        super().fit_normalisers(batch)
-        if self._bring_along(before):
-            self._solve()
-
-    @torch.no_grad()
     def follow(self, batch: Batch, fresh: int) -> None:
         """Sum the task's transitions anew where scales change; old tasks' features stay.
 
@@ -99,9 +91,7 @@ class FTL(Method):
         seen = max(len(batch) - fresh, 0)  # none where more are new than the replay holds
         observed = batch.at(torch.arange(seen, device=batch.obs.device))
         self._add(observed, -1)
-        before = self.model.target_normaliser.scale.clone()
         super().follow(batch, fresh)
-        self._bring_along(before)
         self._add(observed, 1)
         self._solve()
 
@@ -110,14 +100,12 @@ class FTL(Method):
         self._add(batch, 1)
         self._solve()
 
-    def _bring_along(self, scale: Tensor) -> bool:
-        """Turn the sums of targets from units of that scale into the present ones; whether they
-        differ."""
-        ratio = self.model.target_normaliser.since_then(scale)
-        differ = bool((ratio != 1).any())
-        if differ:
+    @torch.no_grad()
+    def _bring_along(self, ratio: Tensor) -> None:
+        """The sums of targets, and the layer that follows from them."""
+        if (ratio != 1).any():
             self.products *= ratio
-        return differ
+            self._solve()
 
     def _add(self, batch: Batch, sign: int) -> None:
         """Add transitions to the sums, or with sign −1 take them out."""
