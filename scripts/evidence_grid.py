@@ -152,6 +152,19 @@ SEQUENCES = {
         of="door",
         said="2000 updates a session",
     ),
+    # What do five networks out of one hypernetwork remember?
+    **{
+        f"{env}_members": Sequence(
+            env,
+            (*STANDARD, "method.members=5"),
+            tasks=tasks,
+            methods=("hnet",),
+            seconds=200.0,
+            of=env,
+            said="5 members",
+        )
+        for env, tasks in (("push", 5), ("door", 5), ("workbench", 6))
+    },
     # Of these is what comes with the package (`push_demo`), and so they are small.
     "push_small": Sequence(
         "push",
@@ -254,6 +267,7 @@ STAGES = (
     (("workbench",), FIRST),
     (("push_2000", "door_2000"), ("hnet",)),
     (("push_small",), ("hnet",)),
+    (("push_members", "door_members", "workbench_members"), ("hnet",)),
     (("push20",), FIRST),
     (("double_integrator", "complex_ode", "cartpole"), INVERSION),
     (("cartpole_3000",), ("hnet", "single", "finetune")),

@@ -66,10 +66,12 @@ FARTHER = {
     "5 knots, 5 members, penalty, horizon 40": (*SMOOTH, "planner.horizon=40"),
 }
 """Where friction is least plans of 20 steps throw too far, with true dynamics too; of 30 not."""
-JOINTS = (
-    *("env=cheetah_joints", "method=single", "preset=quick", "protocol.robots=8"),
+CHEETAHS = (
+    *("env=cheetah_joints", "preset=quick", "protocol.robots=8"),
     *("protocol.eval_every=14000", "protocol.checkpoint_every=5000", *TWENTY),
 )
+JOINTS = (*CHEETAHS, "method=single")
+LONGER = (*MEMBERS, "protocol.updates=600")
 EXPLORING = {
     "5 members": MEMBERS,
     "5 members, bursts": (*MEMBERS, *BURSTS),
@@ -141,15 +143,39 @@ HARD = {
             "5 members, penalty, 200 samples, horizon 20": (
                 *("planner.samples=200", "planner.elites=20", "planner.horizon=20", *PENALTY),
             ),
-            "5 members, 600 updates": (*MEMBERS, "protocol.updates=600"),
-            "5 members, 600 updates, value": (*MEMBERS, "protocol.updates=600", *VALUE),
-            "5 members, 600 updates, far value": (*MEMBERS, "protocol.updates=600", *FAR_VALUE),
+            "5 members, 600 updates": LONGER,
+            "5 members, 600 updates, value": (*LONGER, *VALUE),
+            "5 members, 600 updates, far value": (*LONGER, *FAR_VALUE),
         },
         seeds=3,
     ),
     "more_joints": Hard(
         (*JOINTS, "protocol.order=[4,5]"),
-        {"5 members": MEMBERS, "5 members, 600 updates": (*MEMBERS, "protocol.updates=600")},
+        {"5 members": MEMBERS, "5 members, 600 updates": LONGER},
+        seeds=3,
+    ),
+    # What a network of its own learns, does the hypernetwork remember after the whole sequence?
+    "all_joints": Hard(
+        (*CHEETAHS, "protocol.num_tasks=5"),
+        {
+            "single, 5 members, 600 updates, value": ("method=single", *LONGER, *VALUE),
+            "hnet, 5 members, 600 updates": (*HNET, *LONGER),
+            "hnet, 5 members, 600 updates, value": (*HNET, *LONGER, *VALUE),
+        },
+        seeds=3,
+    ),
+    "all_slides": Hard(
+        ("env=slide", *STANDARD, *TWENTY),
+        {"hnet, 5 knots, 5 members, penalty, horizon 30": (*HNET, *SMOOTH, "planner.horizon=30")},
+        seeds=3,
+    ),
+    "all_doors": Hard(
+        ("env=door5", *STANDARD, *TWENTY),
+        {
+            "hnet, 5 knots, 5 members, penalty, gentle, steady, 2000 updates": (
+                *(*HNET, *SMOOTH, *GENTLE, *STEADY, *UPDATES),
+            ),
+        },
         seeds=3,
     ),
     "door5": Hard(
