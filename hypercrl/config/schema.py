@@ -267,7 +267,11 @@ class ExportConfig:
         only_with=("format=torch_export|onnx",),
         help="of a model: the whole of acting, or the dynamics alone",
     )
-    checkpoint: str = setting("latest", help="name of a checkpoint of the run")
+    checkpoint: str = setting(
+        "latest",
+        only_with=("source=rollout",),
+        help="name of a checkpoint of the run; a replay is read from the task's own",
+    )
     seed: int = number(
         0,
         least=0,
@@ -275,6 +279,7 @@ class ExportConfig:
         only_with=PLAYED,
         help="of the start states and the planner's noise",
     )
+    trust: bool = setting(False, help="import code that the run names, though a stranger wrote it")
 
 
 @dataclass

@@ -1,11 +1,15 @@
 """A boundary over which episodes of the old task give way to the new one's."""
 
 import gymnasium
+import pytest
 from killed_runs import assert_same, learned, outcome, saved_and_killed
 from linear_world import LinearWorld
 
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl.training.open_run import open_run
+from hypercrl.training.recorded import from_replay
 
 EPISODE = 5
 
@@ -56,6 +60,12 @@ def test_the_old_task_fades_out(tmp_path):
         assert abs(share - wanted) < 3 * (wanted * (1 - wanted) / 50) ** 0.5
     begun = replay["obs"][:, :2].reshape(-1, EPISODE, robots, 2)[:, 0]
     assert len(begun.flatten(0, 1).unique(dim=0)) == 200, "of starts that are drawn anew"
+
+    # Which is no data of the second task, as what is exported would claim.
+    experiment = open_run(tmp_path / "r", "cpu")
+    assert sum(map(len, from_replay(tmp_path / "r", experiment, 0))) == 1000
+    with pytest.raises(UserError, match=r"protocol.blur=500 .* Use source=rollout"):
+        from_replay(tmp_path / "r", experiment, 1)
 
 
 def test_a_boundary_is_sharp_unless_said_otherwise(tmp_path):
