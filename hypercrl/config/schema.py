@@ -75,7 +75,12 @@ class ProtocolConfig:
     first_updates: int | None = number(
         None, least=1, help="training steps in a task's first round; null is `updates`"
     )
-    batch_size: int = number(100, least=1, help="transitions in a training step")
+    batch_size: int = number(
+        100,
+        least=1,
+        only_with=("/memory=none", "/context.always=false"),
+        help="transitions in a training step",
+    )
     replay_capacity: int = number(
         10_000, least=1, help="transitions of the present task that are kept to train on"
     )

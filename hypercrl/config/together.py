@@ -169,6 +169,6 @@ def _check_doubt(config: TrainConfig) -> None:
         return
     raise UserError(
         f"protocol.replay_capacity={capacity} with inference.patience={patience}: a doubt is of "
-        f"{patience + 1} steps at least, which are forgotten, and nothing would be left of the task "
-        f"before. Give protocol.replay_capacity={patience + 2} or more; it should hold a task."
+        f"{patience + 1} steps at least, which are forgotten, and nothing would be left of the "
+        f"task before. Give protocol.replay_capacity={patience + 2} or more; it should hold a task."
     )

@@ -124,7 +124,7 @@ def test_what_this_program_never_writes_is_refused_at_once(tmp_path, content, re
     assert time.monotonic() - began < 20
 
 
-def test_resume_play_and_export_import_a_strangers_code_only_when_told(tmp_path, capsys, monkeypatch):
+def test_a_strangers_code_is_imported_only_when_told(tmp_path, capsys, monkeypatch):
     """The code is ours, and leaves a file where it is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
