@@ -22,7 +22,8 @@ def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str 
     Args:
         only_with: all that has to be so, or else the setting has no effect, and who gives it is
             told. "name" beside it has to be set, that is not 0, null or none; "name=a|b" has to
-            have one of these values; of "name|other" one is enough. A setting, or a group of them,
+            have one of these values; of "name|other" one is enough. "/name" is one of the
+            whole configuration, not of the same group. A setting, or a group of them,
             in which a choice is made ("memory") stands for that. What is named is never refused
             itself: it is what switches the others.
     """

@@ -25,7 +25,8 @@ def export(config: DictConfig) -> None:
     out = Path(settings.out)
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another one.")
-    experiment = open_run(Path(settings.run), "cpu", settings.checkpoint)
+    run, trust = Path(settings.run), settings.trust
+    experiment = open_run(run, "cpu", settings.checkpoint, trust=trust)
     task = experiment.index(settings.task)
     console = Console()
     if instead := experiment.untrained(task):

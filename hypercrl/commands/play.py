@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
-from math import isnan
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any, cast
 
@@ -207,7 +207,7 @@ def _run_episodes(
     stages: Sequence[_Stage], settings: PlayConfig, writer: VideoWriter | None, console: Console
 ) -> None:
     rate = _frame_rate(stages)
-    frames = round(rate * max(stage.seconds for stage in stages))
+    frames = ceil(rate * max(stage.seconds for stage in stages) - 1e-9)
     pacer = Pacer(rate) if settings.realtime else None
     if settings.realtime:
         for stage in stages:

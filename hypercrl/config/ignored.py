@@ -56,7 +56,10 @@ def _why_ignored(config: DictConfig, key: str) -> str:
             return f"{key} has no effect with {path.rstrip('.')}={node.name}: leave it out."
         for needed in metadata.get("only_with", ()):
             names, _, values = needed.partition("=")
-            switches = {f"{path}{name}": _chosen(node, name) for name in names.split("|")}
+            start, own, names = (
+                (config, "", names[1:]) if names.startswith("/") else (node, path, names)
+            )
+            switches = {f"{own}{name}": _chosen(start, name) for name in names.split("|")}
             wanted = values.split("|") if values else []
             met = (v in wanted if wanted else v not in UNSET for v in switches.values())
             if key in switches or any(met):

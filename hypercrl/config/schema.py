@@ -75,7 +75,12 @@ class ProtocolConfig:
     first_updates: int | None = number(
         None, least=1, help="training steps in a task's first round; null is `updates`"
     )
-    batch_size: int = number(100, least=1, help="transitions in a training step")
+    batch_size: int = number(
+        100,
+        least=1,
+        only_with=("/memory=none", "/context.always=false"),
+        help="transitions in a training step",
+    )
     replay_capacity: int = number(
         10_000, least=1, help="transitions of the present task that are kept to train on"
     )
@@ -267,7 +272,11 @@ class ExportConfig:
         only_with=("format=torch_export|onnx",),
         help="of a model: the whole of acting, or the dynamics alone",
     )
-    checkpoint: str = setting("latest", help="name of a checkpoint of the run")
+    checkpoint: str = setting(
+        "latest",
+        only_with=("source=rollout",),
+        help="name of a checkpoint of the run; a replay is read from the task's own",
+    )
     seed: int = number(
         0,
         least=0,
@@ -275,6 +284,7 @@ class ExportConfig:
         only_with=PLAYED,
         help="of the start states and the planner's noise",
     )
+    trust: bool = setting(False, help="import code that the run names, though a stranger wrote it")
 
 
 @dataclass

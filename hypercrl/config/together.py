@@ -30,6 +30,7 @@ def check_together(config: TrainConfig) -> None:
     _check_exploration(config)
     _check_value(config)
     _check_trials(config)
+    _check_doubt(config)
 
 
 def _check_robots(config: TrainConfig) -> None:
@@ -158,4 +159,16 @@ def _check_trials(config: TrainConfig) -> None:
         f"inference.trial={trial} with inference.trial_error={error:g}: not even episodes that are "
         "worse than all usual ones would be too unusual, and no new task would ever begin. Give "
         f"inference.trial={enough} or more, or a larger inference.trial_error."
+    )
+
+
+def _check_doubt(config: TrainConfig) -> None:
+    """Raise UserError where every doubt would take the whole replay away."""
+    capacity, patience = config.protocol.replay_capacity, config.inference.patience
+    if config.task_id == "given" or capacity > patience + 1:
+        return
+    raise UserError(
+        f"protocol.replay_capacity={capacity} with inference.patience={patience}: a doubt is of "
+        f"{patience + 1} steps at least, which are forgotten, and nothing would be left of the "
+        f"task before. Give protocol.replay_capacity={patience + 2} or more; it should hold a task."
     )

@@ -22,7 +22,8 @@ class ContextConfig:
     """How a memory is trained, and how its context reaches the dynamics.
 
     Open-loop predictions begin at the end of the burn-in and every `stride` transitions before it,
-    so that a memory learns to speak early; a stride beyond the burn-in leaves the last one alone.
+    so that a memory learns to speak early; a stride beyond the burn-in leaves the last one alone. A
+    hypernetwork writes one network a window, and makes the last one alone too.
     """
 
     into: str = choice(
@@ -49,7 +50,10 @@ class ContextConfig:
     )
     horizon: int = number(10, least=1, help="transitions that are predicted open loop")
     stride: int = number(
-        3, least=1, help="transitions between the beginnings of open-loop predictions"
+        3,
+        least=1,
+        only_with=("into=input|film",),
+        help="transitions between the beginnings of open-loop predictions",
     )
     windows: int = number(32, least=1, help="in a training step")
     always: bool = setting(

@@ -281,6 +281,11 @@ def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
     each = f" for each of {robots} robots" if robots > 1 else ""
     if protocol.random_steps < robots * length:
         raise UserError(f"{what}; give protocol.random_steps that many at least{each}.")
+    if config.task_id == "inferred" and protocol.random_steps < 2 * length - 1:
+        raise UserError(
+            f"{what}, and with task_id=inferred a task may begin in the midst of an episode; give "
+            f"protocol.random_steps={2 * length - 1} at least."
+        )
     if protocol.replay_capacity < robots * 2 * length:
         raise UserError(f"{what}; give protocol.replay_capacity room for two at least{each}.")
 

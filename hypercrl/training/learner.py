@@ -197,7 +197,8 @@ class Learner:
         begun = self.replay.latest_episodes(min(first, self.random_steps))
         own = self.age - self.observed - strange
         if strange:
-            self.replay.forget_latest(strange)
+            # One stays of a doubt longer than the replay: there is to be a batch of every task.
+            self.replay.forget_latest(min(strange, len(self.replay) - 1))
             if own > 0:
                 self.method.observe(self.replay.latest(own))
         for robot in range(self.replay.robots):

@@ -69,7 +69,8 @@ class Measurements:
         """Scores of the first `count` tasks, or of a sample of them; where this was saved in its
         midst, of the rest anew."""
         env_steps = position.env_steps
-        last = env_steps == self.schedule.steps * self.tasks
+        # Not by the count of environment steps, of which recorded ones are none.
+        last = (position.task, position.step) == (self.tasks - 1, self.schedule.steps)
         if last or not self.tallies.matrix["success"]:
             tasks = list(range(count))
         else:

@@ -58,12 +58,18 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
     beginning, and the last one may be cut short.
 
     Raises:
-        UserError: no checkpoint of the run holds transitions of this task.
+        UserError: no checkpoint of the run holds transitions of this task, or what it holds may be
+            of another one too.
     """
     if experiment.config.task_id != "given":
         raise UserError(
             "source=replay needs task_id=given: an agent that infers the task may hold transitions "
             "of several. Use source=rollout."
+        )
+    if task and experiment.config.protocol.blur:
+        raise UserError(
+            f"with protocol.blur={experiment.config.protocol.blur} training of task {task + 1} "
+            "began with episodes of the task before, which its replay may hold. Use source=rollout."
         )
     folder = RunFolder.open(run)
     name = f"after_task_{task + 1}"

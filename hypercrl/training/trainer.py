@@ -114,9 +114,9 @@ class Trainer:
             for task in range(position.task, len(self.sequence)):
                 if not position.step:
                     self._begin_task(task)
-                    self._prepare(task, None)
                     if task in self.recorded:
                         self._begin_with(self.recorded[task])
+                    self._prepare(task, None)
                 self._train_task(task)
         except TaskFault as fault:
             raise UserError(
@@ -186,7 +186,6 @@ class Trainer:
         self.learner.begin_with(episodes)
         random = self.protocol.random_steps
         self.position.step = min(self.learner.age, random)
-        self.learner.replay.begin_episode()
         self.position.stage = 1 if self.learner.age >= random else 0  # all but the act
 
     def _prepare(self, task: int, resumed: dict[str, Any] | None) -> None:
@@ -201,7 +200,7 @@ class Trainer:
                 raise ValueError("there is no belief to plan with")
             return
         self.actor.begin(self._lingering)
-        if self.schedule.plans(self.learner.age):
+        if self.schedule.plans(self.learner.age) and not self.position.stage:
             self.actor.inform()  # it does not know that this is another task
 
     def _act(self, planned: bool) -> None:

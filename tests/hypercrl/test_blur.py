@@ -1,11 +1,19 @@
 """A boundary over which episodes of the old task give way to the new one's."""
 
 import gymnasium
+import pytest
+import torch
 from killed_runs import assert_same, learned, outcome, saved_and_killed
 from linear_world import LinearWorld
+from torch.nn import functional as F
 
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
+from hypercrl.replay.transitions import Batch
 from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl.training import trainer
+from hypercrl.training.open_run import open_run
+from hypercrl.training.recorded import from_replay
 
 EPISODE = 5
 
@@ -57,6 +65,12 @@ def test_the_old_task_fades_out(tmp_path):
     begun = replay["obs"][:, :2].reshape(-1, EPISODE, robots, 2)[:, 0]
     assert len(begun.flatten(0, 1).unique(dim=0)) == 200, "of starts that are drawn anew"
 
+    # Which is no data of the second task, as what is exported would claim.
+    experiment = open_run(tmp_path / "r", "cpu")
+    assert sum(map(len, from_replay(tmp_path / "r", experiment, 0))) == 1000
+    with pytest.raises(UserError, match=r"protocol.blur=500 .* Use source=rollout"):
+        from_replay(tmp_path / "r", experiment, 1)
+
 
 def test_a_boundary_is_sharp_unless_said_otherwise(tmp_path):
     words = ("protocol.random_steps=50", "protocol.planned_steps=0")
@@ -64,6 +78,20 @@ def test_a_boundary_is_sharp_unless_said_otherwise(tmp_path):
     replay = load_checkpoint(tmp_path / "r/checkpoints/latest.safetensors")["learner"]["replay"]
     moved = (replay["next_obs"] - replay["obs"])[:, :2]
     assert ((moved * replay["action"]).sum(1) < 0).all()
+
+
+def test_recorded_steps_are_steps_of_the_task_that_fades_in(tmp_path, monkeypatch):
+    draws = torch.Generator().manual_seed(0)
+    action, obs = 2 * torch.rand(12, 2, generator=draws) - 1, torch.zeros(12, 4)
+    episode = Batch(obs, action, obs - F.pad(action, (0, 2)))
+    monkeypatch.setattr(trainer, "recorded_transitions", lambda *_: {1: [episode]})
+    words = ("protocol.random_steps=12", "protocol.planned_steps=5", "protocol.blur=10")
+    main(["train", *WORDS, *words, "protocol.update_every=5", f"run_dir={tmp_path / 'r'}"])
+    replay = load_checkpoint(tmp_path / "r/checkpoints/latest.safetensors")["learner"]["replay"]
+    assert replay["begins"].nonzero()[:, 0].tolist() == [0, 12]
+    moved = (replay["next_obs"] - replay["obs"])[12:, :2]
+    assert len(moved) == 5
+    assert ((moved * replay["action"][12:]).sum(1) < 0).all()
 
 
 def test_saved_and_killed_within_a_blurred_boundary_it_ends_the_same(tmp_path, monkeypatch):

@@ -212,6 +212,18 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
             "context.windows has no effect with memory=none and context.always=false: give memory "
             "or context.always beside it, or leave it out.",
         ),
+        (
+            "memory=gru protocol.batch_size=9",
+            "protocol.batch_size has no effect with memory=gru: give memory=none beside it",
+        ),
+        (
+            "context.always=true protocol.batch_size=9",
+            "with context.always=true: give context.always=false beside it",
+        ),
+        (
+            "memory=gru context.into=hypernetwork context.stride=2",
+            "context.stride has no effect with context.into=hypernetwork: give context.into=input",
+        ),
         ("memory=gru context.distil=5", "with context.protect=freeze: give context.protect=distil"),
         ("method=hnet method.beta=0 method.targets=kept", "with method.beta=0.0: give method.b"),
         ("'context={always: false, stride: 2}'", "context.stride has no effect with memory=none"),
@@ -262,6 +274,8 @@ def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsy
         ("protocol.num_tasks=2", "protocol.blur=5"),
         ("task_id=inferred", "inference.window=5"),
         ("memory=gru", "context.windows=8"),
+        ("memory=gru", "context.stride=2"),
+        ("protocol.batch_size=9",),
         ("context.always=true", "context.windows=8"),
         ("context.always=false",),
         ("method=online_ewc", "method.decay=0.5"),

@@ -244,6 +244,10 @@ def test_export_says_what_is_wrong(run: Path, tmp_path: Path, capsys):
         ([f"run={run}", f"out={tmp_path}"], "exists already"),
         ([f"run={run}", f"out={tmp_path / 'x'}", "task=3"], "has the tasks 1 to 2"),
         ([f"run={run}", f"out={tmp_path / 'x'}", "format=minary"], "format"),
+        (
+            [f"run={run}", f"out={tmp_path / 'x'}", "source=replay", "checkpoint=after_task_2"],
+            "checkpoint has no effect with source=replay: give source=rollout beside it",
+        ),
     ):
         with pytest.raises(SystemExit):
             main(["export", *words])

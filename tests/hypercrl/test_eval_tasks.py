@@ -5,13 +5,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from killed_runs import outcome, saved_and_killed
 from tiny_runs import FEW_STEPS
 
 from hypercrl import metrics
 from hypercrl.cli import main
+from hypercrl.replay.transitions import Batch
 from hypercrl.report.style import shown_tasks
-from hypercrl.training import evaluation
+from hypercrl.training import evaluation, trainer
 
 SMALL = (
     *FEW_STEPS,
@@ -60,6 +62,22 @@ def test_scores_are_those_of_a_run_that_evaluates_all(run, tmp_path):
         assert not np.isnan(every).any()
         there = ~np.isnan(some)
         assert np.array_equal(some[there], every[there])
+
+
+def test_all_are_measured_at_the_end_also_where_a_task_began_with_recorded_steps(
+    tmp_path, monkeypatch
+):
+    """These are no environment steps of the run."""
+    draws = torch.Generator().manual_seed(0)
+    obs, action = (torch.randn(15, size, generator=draws) for size in (10, 2))
+    episode = Batch(obs[:-1], action[:-1].clamp(-1, 1), obs[1:])
+    monkeypatch.setattr(trainer, "recorded_transitions", lambda *_: {1: [episode]})
+    path = tmp_path / "recorded"
+    main(["train", *SMALL, f"run_dir={path}"])
+    assert json.loads((path / "result.json").read_text())["env_steps"] == 4 * 30 - 14
+    there = ~np.isnan(matrix(path))
+    assert there[-1].all()
+    assert there[2].sum() == 3
 
 
 def test_a_report_says_of_nothing_that_it_failed(run, capsys):

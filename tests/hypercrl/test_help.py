@@ -46,17 +46,19 @@ def test_every_setting_has_a_meaning_of_one_line(schema):
 
 
 @pytest.mark.parametrize("schema", schemas())
-def test_what_a_setting_goes_with_is_beside_it_and_has_such_values(schema):
-    beside = {f.name: f.metadata.get("values") for f in fields(schema)}
+def test_what_a_setting_goes_with_is_there_and_has_such_values(schema):
+    """Beside it, or "/name" of a run's whole configuration."""
     for f in fields(schema):
         for needed in f.metadata.get("only_with", ()):
             names, _, values = needed.partition("=")
-            for path in names.split("|"):
+            whole = TrainConfig if names.startswith("/") else schema
+            there = {g.name: g.metadata.get("values") for g in fields(whole)}
+            for path in names.removeprefix("/").split("|"):
                 name = path.partition(".")[0]
-                assert name in beside, f"{schema.__name__}.{f.name} goes with {name}"
-                assert path != f.name, f"{schema.__name__}.{f.name} goes with itself"
-                if values and beside[name]:
-                    assert set(values.split("|")) <= set(beside[name]), needed
+                assert name in there, f"{schema.__name__}.{f.name} goes with {name}"
+                assert (whole, path) != (schema, f.name), f"{schema.__name__}.{path} and itself"
+                if values and there[name]:
+                    assert set(values.split("|")) <= set(there[name]), needed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -53,6 +53,17 @@ def test_videos_run_in_real_time(run, tmp_path, capsys, settings, rate, seconds)
     assert meta["duration"] == pytest.approx(seconds, abs=0.1)
 
 
+def test_an_episode_is_played_to_its_end_where_the_last_picture_comes_before(
+    run, capsys, monkeypatch
+):
+    """33 steps at 20 Hz are 82.5 pictures at 50 Hz."""
+    monkeypatch.setattr(CheetahTask, "max_episode_steps", 33)
+    main(["play", f"run={run}", "episodes=1", "tiled=true"])
+    cheetah, reacher = capsys.readouterr().out.splitlines()
+    assert " in 33 steps, " in cheetah
+    assert " in 50 steps, " in reacher
+
+
 def test_outcomes_say_only_what_is_known(run, capsys):
     main(["play", f"run={run}", "episodes=1", "tiled=true"])
     cheetah, reacher = capsys.readouterr().out.splitlines()

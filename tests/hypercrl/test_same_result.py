@@ -28,7 +28,6 @@ SMALL = {
         "planned_steps": 8,
         "update_every": 4,
         "updates": 3,
-        "batch_size": 16,
         "eval_every": 4,
         "eval_episodes": 1,
         "final_episodes": 1,

@@ -13,6 +13,7 @@ from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.agent.task_inference import Change, InferenceConfig
 from hypercrl.agent.task_labels import Ended, GivenLabels
+from hypercrl.base.errors import UserError
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
@@ -120,6 +121,43 @@ def test_what_came_in_a_doubt_is_observed_once_it_is_over(strange):
     add(1)
     learner.observe()
     assert seen == 16
+
+
+@pytest.mark.parametrize("method", ["coreset", "hnet_fisher", "packnet"])
+def test_something_of_a_task_is_left_after_a_doubt_longer_than_the_replay(method):
+    """There is to be what its end is consolidated on, and a batch if it comes again."""
+    sizes = ["protocol.replay_capacity=8", "inference.patience=5", f"method={method}"]
+    words = ["preset=smoke", "device=cpu", "task_id=inferred", *sizes]
+    config = OmegaConf.to_object(composed("train", words))
+    learner = Learner(experiment := build(cast(TrainConfig, config)))
+    learner.begin_task()
+    action = torch.zeros(1, experiment.model.action_size)
+    for step in range(20):
+        obs = torch.full((1, experiment.model.obs_size), float(step))
+        learner.add(obs, action, obs + 1)
+    learner.part(9)
+    assert learner.replay.contents().obs[:, 0].tolist() == [12]
+    learner.end_task()
+    learner.begin_task()
+    assert learner.method.tasks == 2
+
+
+def test_settings_that_would_leave_nothing_to_learn_from_are_refused():
+    words = ["preset=smoke", "device=cpu", "task_id=inferred"]
+    cases = (
+        (
+            ["protocol.replay_capacity=21", "inference.patience=20"],
+            r"doubt is of 21 steps at least.* Give protocol.replay_capacity=22 or more",
+        ),
+        (
+            ["memory=gru", "context={burn_in: 20, horizon: 11}", "protocol.random_steps=60"],
+            r"in the midst of an episode; give protocol.random_steps=61 at least",
+        ),
+    )
+    for own, says in cases:
+        config = OmegaConf.to_object(composed("train", [*words, *own]))
+        with pytest.raises(UserError, match=says):
+            build(cast(TrainConfig, config))
 
 
 def test_a_task_gone_back_to_is_not_trained_but_planned_for(method):
