@@ -46,7 +46,8 @@ from hypercrl.base.settings import check
 from hypercrl.base.strict_json import write_json
 from hypercrl.cli import COMMANDS
 from hypercrl.cli import main as hypercrl
-from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.registered import register
+from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.report.runs import load_run
 from hypercrl.runs.checkpoint import _DIGEST, load_checkpoint, save_checkpoint

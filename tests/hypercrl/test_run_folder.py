@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.compose import composed
-from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.registered import register
+from hypercrl.config.schema import TrainConfig
 from hypercrl.methods import METHODS
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import RunFolder
