@@ -112,7 +112,6 @@ def test_mistakes(tmp_path, capsys, words, wanted):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("forked_cells")
 def test_a_grid_through_the_command_line_is_served_and_ends_its_daemon(
     machine, tmp_path, monkeypatch, capsys
 ):
