@@ -258,7 +258,7 @@ def nothing_begins(folder: Path) -> Iterator[None]:
         # It composes everything a second time to ask whether --multirun was meant.
         stack.enter_context(mock.patch("hydra._internal.hydra.Hydra.get_mode", return_value=None))
         # A third of the time, for what is there since this script began.
-        stack.enter_context(mock.patch("hypercrl.config.schema.register"))
+        stack.enter_context(mock.patch("hypercrl.config.registered.register"))
         stack.enter_context(contextlib.chdir(folder))
         stack.enter_context(redirect_stdout(io.StringIO()))
         yield
