@@ -56,7 +56,7 @@ def _state_of_its_own(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _language_patched_once():
     """Triton's interpreter patches its language when a kernel is launched, and all of it once more
-    whenever the kernel calls a function, which is half of an interpreted kernel's time."""
+    whenever the kernel calls a function: two fifths of the time of kernels of many functions."""
     if DEVICE == "cuda" or importlib.util.find_spec("triton") is None:
         yield
         return
