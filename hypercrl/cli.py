@@ -172,7 +172,8 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.multirun import check_jobs
-    from hypercrl.config.schema import in_groups, register
+    from hypercrl.config.registered import register
+    from hypercrl.config.schema import in_groups
 
     register()
     asked = HELP & set(words)

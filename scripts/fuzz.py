@@ -46,7 +46,8 @@ from hypercrl.base.settings import check
 from hypercrl.base.strict_json import write_json
 from hypercrl.cli import COMMANDS
 from hypercrl.cli import main as hypercrl
-from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.registered import register
+from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.report.runs import load_run
 from hypercrl.runs.checkpoint import _DIGEST, load_checkpoint, save_checkpoint
@@ -257,7 +258,7 @@ def nothing_begins(folder: Path) -> Iterator[None]:
         # It composes everything a second time to ask whether --multirun was meant.
         stack.enter_context(mock.patch("hydra._internal.hydra.Hydra.get_mode", return_value=None))
         # A third of the time, for what is there since this script began.
-        stack.enter_context(mock.patch("hypercrl.config.schema.register"))
+        stack.enter_context(mock.patch("hypercrl.config.registered.register"))
         stack.enter_context(contextlib.chdir(folder))
         stack.enter_context(redirect_stdout(io.StringIO()))
         yield

@@ -6,23 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import cast
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.paths import configs_dir
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
+from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used, ignored_words
-from hypercrl.config.messages import check_choices, check_composed, composing
+from hypercrl.config.messages import check_choices, composing
 from hypercrl.config.overrides import keys_of
-from hypercrl.config.schema import TrainConfig, register
 from hypercrl.config.sources import TABLES
-from hypercrl.config.together import check_together
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.lock import LOCK, locked
@@ -165,18 +160,9 @@ def compose_cells(cells: Sequence[Cell]) -> dict[tuple[str, ...], DictConfig]:
         UserError: a setting that does not exist, values that cannot be, or a setting that has no
             effect on any cell.
     """
-    register()
     different = {cell.but_seed: cell for cell in cells}
-    configs = {}
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        for key, cell in different.items():
-            with composing(cell.command, cell.overrides):
-                config = compose(cell.command, list(cell.overrides))
-                check_composed(cell.command, config, cell.overrides)
-            if cell.command == TRAINING.command:
-                check_together(cast(TrainConfig, OmegaConf.to_object(config)))
-            configs[key] = config
+    with one_by_one() as composed:
+        configs = {key: composed(cell.command, cell.overrides) for key, cell in different.items()}
     check_used((config, key) for key, config in configs.items())
     return configs
 

@@ -1,18 +1,21 @@
 """A command's configuration without the command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import check_choices, check_composed, composing
-from hypercrl.config.schema import register
+from hypercrl.config.registered import register
+from hypercrl.config.schema import TrainConfig
 from hypercrl.config.sources import own_folders
+from hypercrl.config.together import check_together
 
 
 def composed(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -29,6 +32,28 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
         check_composed(command, config, overrides)
         check_used([(config, overrides)])
     return config
+
+
+@contextmanager
+def one_by_one() -> Iterator[Callable[[str, Sequence[str]], DictConfig]]:
+    """For the block, what composes each of many runs from a command and its words, before any runs.
+
+    Each is checked as far as that needs nothing built; whether a setting has an effect on any is
+    for who knows them all. What it raises is a UserError, as on the command line.
+    """
+
+    def one(command: str, words: Sequence[str]) -> DictConfig:
+        with composing(command, words):
+            config = compose(command, list(words))
+            check_composed(command, config, words)
+            if OmegaConf.get_type(config) is TrainConfig:
+                check_together(cast(TrainConfig, OmegaConf.to_object(config)))
+        return config
+
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        yield one
 
 
 @contextmanager

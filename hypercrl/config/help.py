@@ -117,8 +117,7 @@ def _choices(command: str, config: DictConfig) -> Iterator[tuple[str, str, str]]
     for name in (f.name for f in fields(schema)):
         (group,) = in_groups(command, [f"{name}="])
         if (group := group.rstrip("=")) in chosen:
-            there = [o for o in loader.get_group_options(group) if not o.endswith("_schema")]
-            yield name, chosen[group], ", ".join(there)
+            yield name, chosen[group], ", ".join(loader.get_group_options(group))
 
 
 def _given(setting: Setting) -> str:

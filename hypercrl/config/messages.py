@@ -162,7 +162,7 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
         return first_line(error)
     group, _, choice = error.missing_cfg_file.rpartition("/")
     group = "preset" if group == command else group
-    options = sorted(o for o in error.options if not o.endswith("_schema"))
+    options = sorted(error.options)
     return f"there is no {group}={choice}.{_hint(choice, options)} Choices: {', '.join(options)}."
 
 

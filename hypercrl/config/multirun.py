@@ -2,21 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
-from omegaconf import OmegaConf
 
 from hypercrl.base.errors import UserError
-from hypercrl.base.paths import configs_dir
+from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
-from hypercrl.config.messages import check_composed, composing
-from hypercrl.config.schema import TrainConfig
-from hypercrl.config.together import check_together
+from hypercrl.config.messages import composing
 
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
@@ -45,22 +39,13 @@ def check_jobs(command: str, words: Sequence[str]) -> None:
             return
         (jobs,) = BasicSweeper.split_arguments(ours, None)
     swept = {override.get_key_element() for override in ours if override.is_sweep_override()}
-    for job in jobs:
-        GlobalHydra.instance().clear()
-        try:
-            _check(command, job)
-        except UserError as error:
-            told = " ".join(word for word in job if word.partition("=")[0] in swept)
-            raise UserError(f"{told}: {error}" if told else str(error)) from error
-
-
-def _check(command: str, job: Sequence[str]) -> None:
-    with composing(command, job), initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        config = compose(command, list(job))
-        check_composed(command, config, job)
-        check_used([(config, job)])
-        if OmegaConf.get_type(config) is TrainConfig:
-            check_together(cast(TrainConfig, OmegaConf.to_object(config)))
+    with one_by_one() as composed:
+        for job in jobs:
+            try:
+                check_used([(composed(command, job), job)])
+            except UserError as error:
+                told = " ".join(word for word in job if word.partition("=")[0] in swept)
+                raise UserError(f"{told}: {error}" if told else str(error)) from error
 
 
 def take_away_unless_begun(folder: Path) -> None:

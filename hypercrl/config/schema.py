@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.agent.value import ValueConfig
 from hypercrl.base.settings import choice, group, number, setting
-from hypercrl.config.sources import TABLES, register_sources
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MemoryConfig
 from hypercrl.methods import MethodConfig
@@ -339,21 +336,3 @@ COMMANDS = {
     "recall": RecallConfig,
     "export": ExportConfig,
 }
-_registered: dict[tuple[str | None, str], type] = {}
-
-
-def register() -> None:
-    """Put the schemas where the YAML files name them, and see what the user has beside these."""
-    register_sources()
-    for command, schema in COMMANDS.items():
-        _store(None, command, schema)
-    for kind, table in TABLES.items():
-        for name, (_, schema) in table.items():
-            _store(kind, name, schema)
-
-
-def _store(kind: str | None, name: str, schema: type) -> None:
-    """Once each: to read all dataclasses takes a fifth of a composition's time."""
-    if _registered.get((kind, name)) is not schema:
-        ConfigStore.instance().store(group=kind, name=f"{name}_schema", node=schema)
-        _registered[kind, name] = schema

@@ -1,6 +1,9 @@
+import subprocess
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
+from forked import ForkedCell
 
 from hypercrl.cli import main
 from hypercrl.report import write_report
@@ -52,3 +55,11 @@ def no_power_cut() -> Iterator[None]:
 def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """But here it does."""
     monkeypatch.setattr("hypercrl.commands.train.write_report", write_report)
+
+
+@pytest.fixture
+def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of a grid are forked, where it is not the point how a process of its own begins."""
+    kept = {name: getattr(subprocess, name) for name in ("STDOUT", "DEVNULL", "TimeoutExpired")}
+    forks = SimpleNamespace(Popen=ForkedCell, **kept)
+    monkeypatch.setattr("hypercrl.bench.workers.subprocess", forks)

@@ -1,13 +1,17 @@
 """Processes of their own that begin at once: forked from one that has imported everything."""
 
+import gc
 import multiprocessing
 import os
 import resource
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from typing import IO
 
 import torch
 
+import hypercrl.commands.train as command
 from hypercrl.cli import main
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
@@ -15,6 +19,9 @@ from hypercrl_envs.blocks import BlockTask
 _FORKS = multiprocessing.get_context("forkserver")
 # torch imports the second with the first optimiser, in a second and a half.
 _FORKS.set_forkserver_preload(["hypercrl.commands.train", "torch._dynamo", "forked"])
+
+
+gc.freeze()
 
 
 def ended(function: Callable[..., object], *arguments: object) -> tuple[int | None, str]:
@@ -37,6 +44,46 @@ def _call(function: Callable[..., object], arguments: tuple, said: Connection, t
     os.dup2(said.fileno(), 2)
     torch.set_num_threads(threads)
     function(*arguments)
+
+
+class ForkedCell:
+    """What `LocalWorkers` needs of a process that runs `python -m hypercrl WORDS`.
+
+    It writes no page: see the fixture `no_report`.
+    """
+
+    def __init__(self, called: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_):
+        assert called[1:3] == ["-m", "hypercrl"]
+        arguments = (list(called[3:]), str(stdout.name), dict(env), os.getcwd())
+        self._process = _FORKS.Process(target=_run_cell, args=arguments)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        if timeout is not None and self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("hypercrl", timeout)
+        return self._process.exitcode
+
+
+def _run_cell(words: list[str], log: str, environment: dict[str, str], folder: str) -> None:
+    for number, path in ((0, os.devnull), (1, log), (2, log)):
+        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    command.write_report = lambda *_: None
+    main(words)
 
 
 def train_and_die(number: int, step: int, words: tuple[str, ...], episode: int = 60) -> None:

@@ -367,6 +367,7 @@ class Lost(Finetune):
 """
 
 
+@pytest.mark.usefixtures("forked_cells")
 def test_a_run_whose_gpu_lets_it_down_says_so_and_is_tried_once_more(tmp_path, monkeypatch, capsys):
     """A real run; what CUDA would raise is raised by its method."""
     monkeypatch.chdir(tmp_path)
@@ -384,6 +385,7 @@ def test_a_run_whose_gpu_lets_it_down_says_so_and_is_tried_once_more(tmp_path, m
     assert log.count("the GPU") == 1
 
 
+@pytest.mark.usefixtures("forked_cells")
 def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys):
     """One of two runs is killed at a checkpoint; the grid goes on with it to the same result."""
     straight, out = tmp_path / "straight", tmp_path / "grid"
@@ -429,6 +431,7 @@ def test_a_real_grid_with_a_killed_worker_ends_like_one_without(tmp_path, capsys
     assert capsys.readouterr().out == said.partition("already\n")[2]
 
 
+@pytest.mark.usefixtures("forked_cells")
 def test_what_bench_did_not_make_it_does_not_touch(tmp_path):
     """A cell's folder with files of someone else: the cell fails, the files stay."""
     words = ["method=finetune", "seed=0", *SMALL]
@@ -501,6 +504,7 @@ gymnasium.register("Breaks-v0", Breaks, max_episode_steps=50)
 """
 
 
+@pytest.mark.usefixtures("forked_cells")
 def test_a_grid_whose_cells_all_fail_is_summed_up(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "breaking_module.py").write_text(BREAKS)

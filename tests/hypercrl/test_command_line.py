@@ -545,6 +545,13 @@ def test_a_multirun_with_a_mistake_in_any_job_starts_none(tmp_path, capsys, word
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_pattern_takes_choices_and_no_schemas(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr("hypercrl.commands.train.train", lambda c: taken.append(c.method.name))
+    main(["train", "-m", "method=glob(hnet_*)", "preset=smoke", f"run_dir={tmp_path / 'runs'}"])
+    assert taken == ["hnet_fisher", "hnet_replay", "hnet_si"]
+
+
 def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
     (tmp_path / "jobs_rewards.py").write_text(
         "def wrong(obs, action, next_obs):\n    return obs\n"  # a row each is wanted

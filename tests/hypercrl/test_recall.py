@@ -61,6 +61,7 @@ def test_every_encoder_is_a_cell(tmp_path) -> None:
     assert grid.cells[0].name == "gru-16-0"
 
 
+@pytest.mark.usefixtures("forked_cells")
 def test_the_suite_skips_what_is_done(tmp_path, capfd) -> None:
     out = tmp_path / "suite"
     words = ["bench", "suite=recall", "preset=smoke", "memory=gru", f"out={out}", "device=cpu"]

@@ -107,6 +107,12 @@ def write_run(
     return path
 
 
+@pytest.fixture
+def words_alone(monkeypatch):
+    """Figures are made and not drawn, which is most of a report's time."""
+    monkeypatch.setattr("hypercrl.report.to_png", lambda _: b"")
+
+
 def report(paths, out) -> tuple[str, str]:
     """What the terminal and the page show."""
     console = Console(file=io.StringIO(), width=120)
@@ -119,6 +125,7 @@ def rows_of(table) -> dict[str, list[str]]:
     return {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_a_hand_computed_matrix_reaches_terminal_and_page(tmp_path):
     terminal, page = report([write_run(tmp_path / "run")], tmp_path / "out")
     for text in (terminal, page):
@@ -156,6 +163,7 @@ def test_tables_place_every_cell(tmp_path):
     assert metrics["Return"] == ["-30.0", "30.0", "30.0", "15.0", "10.0"]
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_comparison_over_seeds_with_normalised_return(tmp_path):
     single = [[-100.0, -80.0], [-20.0, -80.0], [-20.0, -20.0]]
     paths = [write_run(tmp_path / "single", "single", scores=single)]
@@ -300,6 +308,7 @@ OLD_RESULTS = [
 ]
 
 
+@pytest.mark.usefixtures("words_alone")
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
     paths = [
@@ -368,6 +377,7 @@ def test_results_of_old_are_read(tmp_path):
             assert table["Success"][column] == ("—" if said is None else f"{said:z.2f}"), old
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_the_glossary_of_the_documentation_is_that_of_the_report(tmp_path):
     written = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
     _, page = report([write_run(tmp_path / "a")], tmp_path / "out")
@@ -379,6 +389,7 @@ def test_the_glossary_of_the_documentation_is_that_of_the_report(tmp_path):
         assert name in page
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_tables_as_files(tmp_path):
     report([write_run(tmp_path / "a_b", "hnet_si")], tmp_path / "out")
     rows = list(csv.reader((tmp_path / "out" / "push-quick.csv").open()))
@@ -488,6 +499,7 @@ def test_a_seed_that_is_there_twice_is_noted(tmp_path):
     assert "hnet: seed 0 is there twice." in benchmark.notes
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_runs_with_other_settings_are_rows_of_their_own(tmp_path):
     paths = [
         write_run(tmp_path / f"{method}{beta}{seed}", method, seed, success=success, beta=beta)

@@ -4,6 +4,7 @@ and its group does not. Its records stand once and in order, wherever it was kil
 import json
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,24 +15,26 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
 from hypercrl.config.compose import composed
-from hypercrl.config.schema import TrainConfig, register
+from hypercrl.config.registered import register
+from hypercrl.config.schema import TrainConfig
 from hypercrl.methods import METHODS
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import build
 
 OPTIONS = [
-    f"{group}={path.stem}"
+    [f"{group}={path.stem}" for path in sorted((configs_dir() / group).glob("*.yaml"))]
     for group in ("memory", "method", "planner")
-    for path in sorted((configs_dir() / group).glob("*.yaml"))
 ]
+CHOICES = [[option for option in options if option] for options in zip_longest(*OPTIONS)]
+"""Every option of every group in one of them."""
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_the_configuration_comes_back(option, tmp_path):
+@pytest.mark.parametrize("choices", CHOICES, ids=" ".join)
+def test_the_configuration_comes_back(choices, tmp_path):
     register()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        config = compose("train", [option])
+        config = compose("train", choices)
     with RunFolder.create(tmp_path / "run", config) as folder:
         assert folder.config(TrainConfig) == OmegaConf.to_object(config)
 
