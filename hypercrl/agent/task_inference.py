@@ -62,7 +62,7 @@ class InferenceConfig:
         help="episodes that known tasks are tried for, at most, in a doubt; 0: none",
     )
     trial_error: float = number(
-        0.05,
+        0.02,
         least=1e-6,
         most=0.3,
         only_with=("trial",),
