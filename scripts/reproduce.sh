@@ -130,7 +130,7 @@ commands() { # name, folder of what is made
       done ;;
     task_inference)
       echo "hypercrl bench preset=quick device=cuda env=push method=hnet protocol.num_tasks=5 protocol.eval_every=5000 protocol.final_episodes=20 task_id=inferred 'seed=range(44,56)' out=$out/grid" ;;
-    returns) echo "python scripts/revisits.py $out/returns --limit 900 --out $out/revisits.json device=cuda" ;;
+    returns) echo "python scripts/revisits.py $out/returns inference.trial=6 --limit 900 --out $out/revisits.json device=cuda" ;;
     hard_tasks) echo "python scripts/hard_tasks.py --seconds 900 --out $out" ;;
     ensembles) echo "python scripts/calibrate_members.py method=hnet method.members=5 --seeds 3 --out $out/hnet.json" ;;
     frame_hidden) echo "hypercrl bench env=frame_hidden method=hnet memory=none,gru,hgrn2 seed=0,1,2 preset=quick device=cuda out=$out/grid" ;;

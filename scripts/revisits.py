@@ -4,6 +4,7 @@
 
 Runs what is not there yet of two grids, with `hypercrl bench`, and shows what has ended by the
 limit: both sequences without labels and with them, then without them and with blurred boundaries.
+Settings take the place of the grids' own: task_id=inferred leaves out what labels are given to.
 
 A return is known again if at its end the agent acts with the task that it had at the end of the
 first visit, and had made in it; a new task is found if it made one in it. Success is the mean over
@@ -80,7 +81,9 @@ def run_grids(folder: Path, words: Sequence[str], limit: float) -> None:
     for part, own in PARTS.items():
         if time.monotonic() >= end:
             return
-        command = ["bench", f"out={folder / part}", *own, *GRID, *words]
+        given = {word.partition("=")[0] for word in words}
+        kept = [word for word in (*own, *GRID) if word.partition("=")[0] not in given]
+        command = ["bench", f"out={folder / part}", *kept, *words]
         log = (folder / f"{part}.log").open("a")
         with log, subprocess.Popen(
             [sys.executable, "-m", "hypercrl", *command],

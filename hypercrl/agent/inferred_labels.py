@@ -65,16 +65,13 @@ class InferredLabels(TaskLabels):
         return None
 
     def _try_known(self, change: Change) -> Change:
-        """Before a new task begins; the present one last, if it was gone back to itself."""
+        """Before another task's model is believed in; the present one first, as it may be right."""
         inference, trials = self.inference, self.trials
+        if trials.begin([inference.current, *inference.others]):
+            return Change(self.acting, change.strange, decided=False)
         if change.task < inference.known:
-            trials.end()
-            return change
-        latest = inference.current == inference.known - 1
-        present = [] if latest else [inference.current]
-        if not trials.begin([*inference.others, *present]):
-            return change
-        return Change(self.acting, change.strange, decided=False)
+            inference.go_back(change.task)
+        return change
 
     def _judge(self, episode: Episode) -> Change | None:
         inference, trials = self.inference, self.trials
@@ -86,13 +83,14 @@ class InferredLabels(TaskLabels):
             return Change(self.acting, 0, decided=False)
         trials.end()
         if not back:
-            return Change(inference.known, steps, first=steps, trials=results)
+            if inference.known < inference.config.max_tasks:
+                return Change(inference.known, steps, first=steps, trials=results)
+            tried = min(results, key=results.__getitem__)
         changed = tried != inference.current
-        if changed:
-            inference.go_back(tried)
-        else:
-            inference.stay()
-        return Change(tried, steps, decided=changed, trials=results)
+        newest = tried == inference.known - 1
+        own = newest and len(results) == 1  # no other model has acted in them
+        inference.go_back(tried)
+        return Change(tried, 0 if own else steps, decided=changed, trials=results)
 
     def training_belief(self, task: int, robots: int) -> Watched:  # noqa: ARG002
         """That the task is the one believed in, with an eye on the errors of all others."""

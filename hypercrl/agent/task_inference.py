@@ -59,14 +59,14 @@ class InferenceConfig:
     trial: int = number(
         0,
         least=0,
-        help="episodes that a known task is tried for before a new one begins; 0: none",
+        help="episodes that known tasks are tried for, at most, in a doubt; 0: none",
     )
     trial_error: float = number(
-        0.05,
+        0.02,
         least=1e-6,
-        most=0.5,
+        most=0.3,
         only_with=("trial",),
-        help="chance that an episode more makes a trial of the right task fail",
+        help="chance that a trial comes out wrong",
     )
 
 
@@ -80,7 +80,7 @@ class Change:
             hardly were.
         decided: whether it is believed in; else it has a trial, or had one and was right.
         first: of the strange steps, the newest, which are a new task's first ones.
-        trials: of each known task that was tried, how much worse it was than usual.
+        trials: of each known task that was tried, the evidence against it; see `Trials`.
     """
 
     task: int
@@ -105,8 +105,8 @@ class TaskInference:
     one's errors go on. If their mean is within the allowance nothing has changed, and the level
     becomes it: that is what to expect of the model now.
 
-    Else the other known task whose model erred least, in its levels, is gone back to if that is
-    `familiar`; or the task is new.
+    Else the other known task whose model erred least, in its levels, is to be gone back to if that
+    is `familiar`; or the task is new. The doubt lasts until one of both is done.
 
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
@@ -212,9 +212,8 @@ class TaskInference:
         familiar = least <= ratios[present] ** config.familiar
         strange = self.doubt if present == self.known - 1 else 0
         if wrong and not familiar and self.known < config.max_tasks:
-            return Change(self.known, strange)  # in doubt until it begins
+            return Change(self.known, strange)
         if wrong and (familiar or least < config.margin * ratios[present]):
-            self.go_back(best)
             return Change(best, strange)
         self.stay()
         return None

@@ -6,8 +6,8 @@ it is paid, while it acts itself.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist, fmean
+from math import inf, log, sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -18,6 +18,15 @@ from hypercrl.base.saved import same_kind, same_type
 
 USUAL = 10
 """Episodes of its own task that are kept of each model, the latest ones."""
+
+FEWEST = 3
+"""Of them, that a trial needs."""
+
+SHIFT = 2.0
+"""Standard deviations by which a wrong model is worse than usual, by error and by return."""
+
+TOGETHER = 0.5
+"""Correlation of error and return of an episode; 0.3 to 0.6 in pushing."""
 
 RIDGE = 1e-3
 """Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
@@ -36,44 +45,39 @@ class Episode:
     paid: float
 
 
-def worse(trial: Sequence[Episode], usual: Sequence[Episode]) -> list[float]:
-    """Of each episode of a trial, how probably it is worse than a usual one, from 0 to 1.
+def evidence(episode: Episode, usual: Sequence[Episode]) -> float:
+    """How much more probable an episode is of a wrong model than of the right one, as a logarithm.
 
-    The mean of two: its error is larger, its return smaller (Mann, Whitney 1947; ties count half).
-    Errors are the mean squared ones through the inverse covariance of the usual ones: a dimension
-    says as much as it says when the model is right, and several that err together say it once. A
-    usual episode has no part in the covariance that its own error is measured by.
+    From two deviations, in standard deviations of the usual episodes: x of the logarithm of the
+    mean squared error through the inverse covariance of the usual ones, in which a dimension says
+    as much as it says when the model is right, and several that err together say it once; and y of
+    the return, which is smaller. A usual episode has no part in the covariance that its own error
+    is measured by. Both are taken for normal, with the correlation ρ = `TOGETHER`, around 0 if the
+    model is right and around δ = `SHIFT` if it is wrong:
 
-    Example:
-        >>> calm, wild = (Episode(torch.eye(1) * square, 0.0) for square in (1.0, 9.0))
-        >>> worse([wild, calm], [calm, calm, calm])
-        [0.75, 0.5]
-    """
-    moments = torch.stack([episode.moment for episode in usual]).double()
-    others = (moments.sum(0) - moments) / (len(usual) - 1)
-    mine = _through(moments, others)
-    tried = torch.stack([episode.moment for episode in trial]).double()
-    paid = torch.tensor([[episode.paid for episode in usual]])
-    got = torch.tensor([[episode.paid] for episode in trial])
-    errs_more = _larger(_through(tried, moments.mean(0))[:, None], mine[None])
-    return (0.5 * (errs_more + _larger(paid, got))).tolist()
-
-
-def surprising(trial: int, usual: int, error: float) -> float:
-    """The mean of `worse` that so many episodes of a trial reach in a share `error` of all cases if
-    nothing has changed: that of a normal distribution of mean a half and of the variance
-    (n + U + 1) / (12 n U). Above 1 no trial fails, whatever it shows.
+        log p(x, y | wrong) − log p(x, y | right) = δ (x + y − δ) / (1 + ρ)
 
     Args:
-        trial: n ≥ 1; usual: U ≥ 1.
+        usual: at least `FEWEST`.
+
+    Example:
+        >>> usual = [Episode(torch.eye(1) * square, -square) for square in (0.5, 1.0, 2.0)]
+        >>> [round(evidence(episode, usual), 1) for episode in (usual[1], usual[2])]
+        [-3.0, -0.7]
     """
-    deviation = sqrt((trial + usual + 1) / (12 * trial * usual))
-    return 0.5 + NormalDist().inv_cdf(1 - error) * deviation
+    moments = torch.stack([each.moment for each in usual]).double()
+    others = (moments.sum(0) - moments) / (len(usual) - 1)
+    mine = _through(moments, others).log().tolist()
+    (error,) = _through(episode.moment[None].double(), moments.mean(0)).log().tolist()
+    x = _deviation(error, mine)
+    y = -_deviation(episode.paid, [each.paid for each in usual])
+    return SHIFT * (x + y - SHIFT) / (1 + TOGETHER)
 
 
-def _larger(one: Tensor, other: Tensor) -> Tensor:
-    """[E] from [E, U] in all: the share of U in which the one is larger."""
-    return ((one > other).double() + 0.5 * (one == other).double()).mean(1)
+def _deviation(value: float, usual: Sequence[float]) -> float:
+    """Of a value from others, whose mean is as uncertain as their number says."""
+    spread = stdev(usual) * sqrt(1 + 1 / len(usual))
+    return (value - fmean(usual)) / max(spread, 1e-9)
 
 
 def _through(moments: Tensor, covariance: Tensor) -> Tensor:
@@ -87,20 +91,24 @@ def _through(moments: Tensor, covariance: Tensor) -> Tensor:
 class Trials:
     """Keeps what is usual of each known task's model, and tries known tasks one after the other.
 
-    With W the mean over the episodes of a trial of how probably each is worse than a usual one
-    (`worse`), a task is not back as soon as W is `surprising`. It is back if that has not come to
-    be after so many episodes.
+    A trial is a sequential probability ratio test (Wald, Sequential tests of statistical
+    hypotheses, Ann. Math. Stat. 16, 1945): `evidence` of episodes is summed up until it lies
+    outside ±b, b = log (1 − error) / error, or there were so many episodes; then its sign decides.
+    No episode counts for more than b / 2. If none comes out well, the task that has had the best
+    episode is tried once more before a new one begins, as every trial is wrong now and then.
 
     Args:
         episodes: of a trial, at most; 0: there are none, and nothing is kept.
-        error: see above.
+        error: chance that it comes out wrong.
         obs_size: O.
 
     Attributes:
         usual: latest episodes of each known task.
         doubted: episodes of the present task of which it is open whether they are its own.
         waiting: tasks to be tried, the one whose model acts first; empty: there is no trial.
-        results: of each task tried since the trials began, its W so far.
+        again: whether the one that is tried was tried before.
+        total: evidence in this trial.
+        results: of each task tried since the trials began, the least evidence of its episodes.
         steps: since then.
     """
 
@@ -122,24 +130,20 @@ class Trials:
         self.end()
 
     def begin(self, tasks: Sequence[int]) -> bool:
-        """Try these from the next episode on, without those of which too little is known: so few
-        usual episodes that whatever a trial shows would not be surprising.
+        """Try these from the next episode on, without those of which too little is known.
 
         Returns:
             Whether there is one to be tried.
         """
         self.end()
         if self.episodes:
-            self.waiting = [task for task in tasks if self._can_fail(len(self.usual[task]))]
+            self.waiting = [task for task in tasks if len(self.usual[task]) >= FEWEST]
         return self.open
-
-    def _can_fail(self, usual: int) -> bool:
-        return usual > 1 and surprising(self.episodes, usual, self.error) <= 1
 
     def end(self) -> None:
         """Another model acts from now on, and it is believed in."""
-        self.doubted: list[Episode] = []
         self.results: dict[int, float] = {}
+        self.again = False
         self.steps = 0
         self._go_on([])
 
@@ -176,21 +180,26 @@ class Trials:
         """
         task, *others = self.waiting
         self.doubted.append(episode)
-        mean = fmean(worse(self.doubted, self.usual[task]))
-        self.results[task] = mean
-        count = len(self.doubted)
-        if mean >= surprising(count, len(self.usual[task]), self.error):
-            self.doubted = []
-            self._go_on(others)
-            return False
-        if count < self.episodes:
+        bound = log((1 - self.error) / self.error)
+        found = evidence(episode, self.usual[task])
+        self.results[task] = min(self.results.get(task, inf), found)
+        self.total += min(max(found, -bound / 2), bound / 2)
+        if len(self.doubted) < self.episodes and abs(self.total) < bound:
             return None
-        self.keep(task)
-        return True
+        if self.total < 0:
+            self.keep(task)
+            return True
+        if not (others or self.again):
+            self.again = True
+            others = [min(self.results, key=self.results.__getitem__)]
+        self._go_on(others)
+        return False
 
     def _go_on(self, tasks: Sequence[int]) -> None:
         """What is left of the present episode counts for none of them."""
         self.waiting = list(tasks)
+        self.doubted: list[Episode] = []
+        self.total = 0.0
         self._forget_episode()
 
     def _forget_episode(self) -> None:
@@ -203,6 +212,8 @@ class Trials:
             "doubted": self._packed(self.doubted),
             "waiting": list(self.waiting),
             "results": [[task, mean] for task, mean in self.results.items()],
+            "again": self.again,
+            "total": self.total,
             "steps": self.steps,
             "sum": self._sum,
             "counted": self._counted,
@@ -219,6 +230,8 @@ class Trials:
         self.doubted = self._unpacked("doubted", state["doubted"])
         self.waiting = same_type("waiting", state["waiting"], list[int])
         self.results = {int(task): float(mean) for task, mean in state["results"]}
+        self.again = same_type("again", state.get("again", False), bool)
+        self.total = same_type("total", state.get("total", 0.0), float)
         self.steps = same_type("steps", state["steps"], int)
         self._counted = same_type("counted", state["counted"], int)
         self._sum = same_kind("sum", state["sum"], self._nothing)

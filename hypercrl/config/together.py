@@ -1,8 +1,5 @@
 """Settings that cannot be, each by itself or beside another: said before anything is built."""
 
-from itertools import count
-
-from hypercrl.agent.trials import USUAL, surprising
 from hypercrl.base.errors import UserError
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig, learned_tasks
@@ -29,7 +26,6 @@ def check_together(config: TrainConfig) -> None:
     _check_hypotheses(config)
     _check_exploration(config)
     _check_value(config)
-    _check_trials(config)
     _check_doubt(config)
 
 
@@ -147,19 +143,6 @@ def _check_value(config: TrainConfig) -> None:
             "value.kind=td needs memory=none and context.always=false: it is a value of what is "
             "observed, and with a memory the last state of a plan is not all that is known."
         )
-
-
-def _check_trials(config: TrainConfig) -> None:
-    """Raise UserError where no trial could fail, so that no new task would ever begin."""
-    trial, error = config.inference.trial, config.inference.trial_error
-    if config.task_id == "given" or not trial or surprising(trial, USUAL, error) <= 1:
-        return
-    enough = next(n for n in count(trial) if surprising(n, USUAL, error) <= 1)
-    raise UserError(
-        f"inference.trial={trial} with inference.trial_error={error:g}: not even episodes that are "
-        "worse than all usual ones would be too unusual, and no new task would ever begin. Give "
-        f"inference.trial={enough} or more, or a larger inference.trial_error."
-    )
 
 
 def _check_doubt(config: TrainConfig) -> None:

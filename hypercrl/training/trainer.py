@@ -228,7 +228,7 @@ class Trainer:
         """Go on with another task of the agent's, a known one or a new one."""
         chosen, new = change.task, change.task == self.method.tasks
         position = self.position
-        tried = {f"worse_{task + 1}": mean for task, mean in change.trials.items()}
+        tried = {f"against_{task + 1}": found for task, found in change.trials.items()}
         if change.decided:
             self.tallies.decisions.append(Decision(position.env_steps, position.task, chosen, new))
         kind = "decision" if change.decided else "trial"

@@ -66,6 +66,8 @@ class Stream:
             if change.task == self.rule.known:
                 self.rule.begin_new()
                 self.owner.append(task)
+            else:
+                self.rule.go_back(change.task)
         return taken
 
 
@@ -112,7 +114,8 @@ def test_the_least_wrong_one_stays_where_no_more_may_be_made():
         changes = [rule.step(errors) for _ in range(config.patience + 1)]
         wanted = None if last == 1 else Change(0, config.patience + 1)
         assert changes == [None] * config.patience + [wanted]
-        assert rule.current == last
+        assert rule.suspicious == (wanted is not None)  # until it is gone back to
+        rule.go_back(last)
         assert rule.levels[1] == (1 if last == 0 else errors[1])  # to expect of one that stays
         assert not rule.suspicious
 

@@ -190,42 +190,84 @@ def episodes(labels: InferredLabels, jump: float, count: int, paid: float = 0.0)
     return said
 
 
-def test_before_a_new_task_begins_the_model_of_each_known_one_acts(method):
-    """What they show is kept, not learned, and is what the new task begins with."""
+def two_known(method, *jumps: float) -> InferredLabels:
     labels = InferredLabels(method, TRYING)
-    for jump in (0.0, 9.0):
+    for jump in jumps:
         method.begin_task()
         labels.begin()
         assert episodes(labels, jump, 6) == []
+    return labels
+
+
+def test_before_a_new_task_begins_the_model_of_each_known_one_acts(method):
+    """What they show is kept, not learned, and is what the new task begins with."""
+    labels = two_known(method, 0.0, 9.0)
     (trial,) = episodes(labels, 90.0, 1)
-    assert (trial.task, trial.decided) == (0, False)
+    assert (trial.task, trial.decided) == (1, False)  # the present one: it may be right
     assert trial.strange == CONFIG.patience + 1
     assert (labels.keeps, labels.learns) == (True, False)
+    (trial,) = episodes(labels, 90.0, 2, paid=-1.0)
+    assert (trial.task, trial.decided, trial.strange) == (0, False, 0)
     known = mean_layers(method.planner_layers(0)(None))
     assert same(labels.training_belief(1, 1).layers(), known)
     again = InferredLabels(method, TRYING)
     again.load_state(copy.deepcopy(labels.state()))
     for goes_on in (labels, again):
-        (change,) = episodes(goes_on, 90.0, 2, paid=-1.0)
+        second, change = episodes(goes_on, 90.0, 4, paid=-1.0)
+        assert (second.decided, second.strange) == (False, 0)  # the least bad one once more
         assert (change.task, change.decided) == (2, True)
-        assert change.first == change.strange == 1 + 2 * 4
-        assert change.trials == {0: 1.0}
+        assert change.first == change.strange == 1 + 6 * 4
+        assert min(change.trials.values()) > 3
 
 
 def test_a_task_whose_trial_is_as_usual_is_gone_back_to(method):
-    labels = InferredLabels(method, TRYING)
-    for jump in (9.0, 0.0):
-        method.begin_task()
-        labels.begin()
-        episodes(labels, jump, 6)
-    (trial,) = episodes(labels, 9.5, 1)  # misled where a wrong one acts
-    assert (trial.task, trial.decided) == (0, False)
+    labels = two_known(method, 9.0, 0.0)
+    trial, other = episodes(labels, 9.5, 3, paid=-1.0)  # misled where a wrong one acts
+    assert (trial.task, other.task, other.decided) == (1, 0, False)
     (change,) = episodes(labels, 9.0, 3)
-    assert (change.task, change.decided, change.strange) == (0, True, 1 + 3 * 4)
-    assert 0.2 < change.trials[0] < 0.8
+    assert (change.task, change.decided) == (0, True)
+    assert 1 + 4 * 4 <= change.strange <= 1 + 5 * 4
+    assert change.trials[0] < 0 < change.trials[1]
     assert labels.inference.current == 0
     assert not labels.trials.open
     assert not labels.keeps
+
+
+@pytest.mark.parametrize("gone_back", [False, True])
+def test_a_false_alarm_begins_no_task_and_leaves_the_level(method, gone_back):
+    """Bursts of errors in the present task, be it the newest one or not; then it is as usual."""
+    labels = two_known(method, 0.0, 9.0)
+    if gone_back:
+        labels.inference.go_back(0)
+    present, usual = labels.inference.current, 9.0 * (not gone_back)
+    levels = list(labels.inference.levels)
+    (trial,) = episodes(labels, usual + 90.0, 1)
+    assert (trial.task, trial.decided) == (present, False)
+    (change,) = episodes(labels, usual, 3)
+    assert (change.task, change.decided) == (present, False)
+    # What a task gone back to shows is not of the newest one, which is in training.
+    assert (change.strange > 0) == gone_back
+    assert labels.inference.levels == levels
+    assert not labels.trials.open
+    assert labels.learns == (not gone_back)
+
+
+def test_what_is_familiar_is_tried_as_well(method):
+    """The model that errs least in a doubt may be a wrong one all the same."""
+    labels = two_known(method, 9.0, 0.0)
+    labels.inference.config = replace(TRYING, familiar=1.0)
+    (trial,) = episodes(labels, 9.0, 1)
+    assert (trial.task, trial.decided) == (1, False)
+
+
+def test_where_no_more_tasks_may_be_made_the_least_bad_one_is_taken(method):
+    labels = two_known(method, 9.0, 0.0)
+    labels.inference.config = replace(TRYING, max_tasks=2, margin=1.0)
+    *_, change = episodes(labels, 20.0, 7, paid=-1.0)
+    assert min(change.trials.values()) > 0
+    assert change.task == min(change.trials, key=change.trials.__getitem__)
+    assert change.task == labels.inference.current
+    assert not labels.trials.open
 
 
 def test_trials_of_other_tasks_than_are_known_are_refused(method):
