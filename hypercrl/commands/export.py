@@ -25,9 +25,10 @@ def export(config: DictConfig) -> None:
     out = Path(settings.out)
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another one.")
-    experiment = open_run(Path(settings.run), "cpu", settings.checkpoint)
+    run = Path(settings.run)
+    experiment = open_run(run, "cpu", settings.checkpoint, trust=settings.trust)
     task = experiment.index(settings.task)
-    console = Console()
+    console = Console(markup=False)
     if instead := experiment.untrained(task):
         console.print(f"task {task + 1} was not trained: {instead}", highlight=False)
     write = _dataset if settings.format == "minari" else _model

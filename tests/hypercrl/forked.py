@@ -60,3 +60,9 @@ def train_with_little_room(room: int, words: tuple[str, ...]) -> None:
     """`hypercrl train WORDS`, where a file's size is at most `room` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     main(["train", *words])
+
+
+def play_with_little_room(room: int, words: tuple[str, ...]) -> None:
+    """`hypercrl play WORDS`, where a file's size is at most `room` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    main(["play", *words])

@@ -124,7 +124,9 @@ def test_what_this_program_never_writes_is_refused_at_once(tmp_path, content, re
     assert time.monotonic() - began < 20
 
 
-def test_resume_and_play_import_a_strangers_code_only_when_told(tmp_path, capsys, monkeypatch):
+def test_resume_play_and_export_import_a_strangers_code_only_when_told(
+    tmp_path, capsys, monkeypatch
+):
     """The code is ours, and leaves a file where it is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -138,12 +140,15 @@ def test_resume_and_play_import_a_strangers_code_only_when_told(tmp_path, capsys
     Path("imported").unlink()
     Path("run/result.json").unlink()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # now it is someone else
-    for words in (["train", "resume=run"], ["play", "run=run", "episodes=1"]):
+    export = ["export", "run=run", "format=torch_export", "part=dynamics", "out=m.pt2"]
+    for words in (["train", "resume=run"], ["play", "run=run", "episodes=1"], export):
         assert "'strange_rewards:paid'" in message(capsys, *words)
         assert not Path("imported").exists()
     main(["report", "run"])
     assert not Path("imported").exists()
     main(["play", "run=run", "episodes=1", "trust=true"])
     assert Path("imported").exists()
+    main([*export, "trust=true"])
+    assert Path("m.pt2").exists()
     main(["train", "resume=run", "trust=true"])
     assert Path("run/result.json").exists()
