@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -64,5 +65,6 @@ def train_with_little_room(room: int, words: tuple[str, ...]) -> None:
 
 def play_with_little_room(room: int, words: tuple[str, ...]) -> None:
     """`hypercrl play WORDS`, where a file's size is at most `room` bytes."""
+    sys.dont_write_bytecode = True  # Python 3.11 keeps a module's that was cut short
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     main(["play", *words])
