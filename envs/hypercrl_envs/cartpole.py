@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs.arm_task import SimulatedTask, SimulationOptions
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.mujoco_simulator import MujocoSimulator
 from hypercrl_envs.mujoco_world import add_camera, check_dampers
 from hypercrl_envs.task import Exploration
@@ -81,7 +82,7 @@ class CartpoleTask(SimulatedTask):
         """
         if not isinstance(reversed_motor, bool):
             raise ValueError(f"reversed_motor must be true or false, not {reversed_motor!r}")
-        if not 0.1 <= half_length <= 1.0:
+        if not (is_number(half_length) and 0.1 <= half_length <= 1.0):
             raise ValueError(f"half_length must be 0.1 to 1 m, not {half_length!r}")
         self.caption = f"cart-pole {2 * half_length:g} m"
         if reversed_motor:

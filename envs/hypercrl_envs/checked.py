@@ -10,10 +10,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
+
+from hypercrl_envs.rendering import RenderingUnavailable
 
 LARGEST = 1e15
 """A larger number is refused as infinity is: a sum of squares of these still fits into float32."""
@@ -36,10 +38,11 @@ def calls_into(where: str) -> Iterator[None]:
     Raises:
         TaskFault: whatever it raised, told with `where` and the line. `sys.exit` is such a failure:
             the run has not ended well because its simulator called it.
+        RenderingUnavailable: is left as it is.
     """
     try:
         yield
-    except TaskFault:
+    except (TaskFault, RenderingUnavailable):
         raise
     except (Exception, SystemExit) as error:
         raise TaskFault(f"{where} {told(error)}.") from error
@@ -78,6 +81,11 @@ def array(value: object, shape: tuple[int, ...], what: str) -> np.ndarray:
         number = _refused(value[tuple(place)])
         raise TaskFault(f"{what}{index} is {number}. All of it: {shown(value)}.")
     return value
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a parameter is one: text is none, and neither is yes or no, which Python counts."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def number(value: object, what: str) -> float:

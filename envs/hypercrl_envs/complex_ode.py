@@ -7,6 +7,7 @@ policies", NeurIPS 2023.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.closed_form import BODY_COLOUR, ClosedFormTask, Disc, goal_colour
 from hypercrl_envs.task import Exploration, PictureOptions
 
@@ -56,11 +58,11 @@ class ComplexOdeTask(ClosedFormTask):
         """
         super().__init__(**picture)
         try:
-            self.coefficients = np.array(coefficients, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
+            given = [each if is_number(each) else math.nan for each in coefficients]
+            self.coefficients = np.array(given, dtype=np.float64)
+        except (TypeError, OverflowError):
             self.coefficients = np.zeros(0)  # refused below
-        fits = self.coefficients.ndim == 1 and self.coefficients.any()
-        if not fits or not (abs(self.coefficients) <= COEFFICIENT_LIMIT).all():
+        if not self.coefficients.any() or not (abs(self.coefficients) <= COEFFICIENT_LIMIT).all():
             raise ValueError(
                 f"coefficients must be numbers within ±{COEFFICIENT_LIMIT:g}, not all of them "
                 f"zero, not {coefficients!r}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.closed_form import BODY_COLOUR, ClosedFormTask, Disc, goal_colour
 from hypercrl_envs.drawn import Choice
 from hypercrl_envs.names import known_name
@@ -67,7 +68,8 @@ class DoubleIntegratorTask(ClosedFormTask):
         """
         super().__init__(**picture)
         backward = [known_name(name, AXES, "axis") for name in reversed_axes]
-        if not 0.1 <= mass <= 2.0 or not 0.0 <= friction <= 2.0:
+        given = is_number(mass) and is_number(friction)
+        if not (given and 0.1 <= mass <= 2.0 and 0.0 <= friction <= 2.0):
             raise ValueError(
                 f"mass must be 0.1 to 2 and friction 0 to 2, not {mass!r} and {friction!r}"
             )

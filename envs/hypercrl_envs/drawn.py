@@ -14,6 +14,8 @@ from numbers import Real
 
 import numpy as np
 
+from hypercrl_envs.checked import is_number
+
 Value = float | Sequence[float]
 """A number, or a range [low, high]."""
 
@@ -179,9 +181,7 @@ def _ends(
 
 
 def _range(value: object) -> tuple[float, float]:
-    if isinstance(value, Real):
-        return float(value), float(value)
-    if isinstance(value, str):
+    low, high = (value, value) if isinstance(value, Real) else value  # type: ignore[reportGeneralTypeIssues]
+    if not (is_number(low) and is_number(high)):
         raise ValueError(f"not a number: {value!r}")
-    low, high = value  # type: ignore[reportGeneralTypeIssues]
     return float(low), float(high)

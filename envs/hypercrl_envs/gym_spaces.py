@@ -130,7 +130,8 @@ class ActionRange:
             )
         if not space.shape[0]:
             raise ValueError(f"{id}: it takes no actions (0 dimensions): there is nothing to plan")
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        # Integers without bounds have the ends of their type for them.
+        if not space.is_bounded():
             raise ValueError(
                 f"{id}: its actions have no bounds ({space}), and a planner searches between "
                 "bounds. Register the environment with a gymnasium.ActionWrapper whose "
@@ -191,4 +192,7 @@ class ActionRange:
         own = (low * (0.5 - 0.5 * action) + high * (0.5 + 0.5 * action)).clamp(low, high)
         dtype = np.dtype(self._space.dtype)
         # The bounds are numbers of that type: rounding to it does not leave them.
-        return own.round() if dtype.kind in "iu" else own.to(getattr(torch, dtype.name))
+        if dtype.kind in "iub":
+            return own.round()
+        # What torch has not, such as float128, holds every float64.
+        return own.to(getattr(torch, dtype.name, torch.float64))

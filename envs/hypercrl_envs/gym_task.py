@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs import checked
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
 from hypercrl_envs.rendering import as_picture, fitted, import_triton_first
@@ -107,7 +108,8 @@ class GymTask(Task):
         self.observation_parts = observations.parts
         self.max_episode_steps = _limit(env, id)
         # One picture a step, by Gymnasium's convention.
-        self.control_rate = float(env.metadata.get("render_fps") or Task.control_rate)
+        rate = env.metadata.get("render_fps")
+        self.control_rate = float(rate) if is_number(rate) and rate > 0 else Task.control_rate
         self.caption = id
         more = (0, (self._reward is None) + self._learns_end)
         low, high = (
@@ -153,7 +155,11 @@ class GymTask(Task):
         return self._says
 
     def _simulation_fault(self) -> str | None:
-        return mujoco_fault(getattr(self._env.unwrapped, "data", None))
+        try:
+            data = getattr(self._env.unwrapped, "data", None)
+        except Exception:  # a property of that name, with a meaning of its own
+            return None
+        return mujoco_fault(data)
 
     def try_out(self) -> None:
         """See `Task.try_out`; warn of an environment that its seed does not determine."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 from torch import Tensor
 
-from hypercrl_envs.task import Exploration, Task
+from hypercrl_envs.task import Exploration, Move, Task
 
 
 class PaddedTask(Task):
     """Another task whose observations end in zeros and whose last actions do nothing.
 
-    Reward, termination, distance and success see the part that is not padding.
+    Reward, termination, distance and success see the part that is not padding. The episode is the
+    other task's: it counts the steps and draws the numbers, so that it finds itself as it is alone.
     """
 
     def __init__(self, task: Task, observation_size: int, action_size: int) -> None:
@@ -70,16 +73,56 @@ class PaddedTask(Task):
         action = self._task.scripted_action(obs[: self._observations])
         return np.pad(action, (0, self.action_space.shape[0] - self._actions))
 
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The padded task's."""
+        return self._task.np_random
+
+    @np_random.setter
+    def np_random(self, value: np.random.Generator) -> None:
+        self._task.np_random = value
+
+    @property
+    def observation(self) -> np.ndarray | None:
+        """See `Task.observation`."""
+        obs = self._task.observation
+        return None if obs is None else self._with_padding(obs)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """See `Task.reset`."""
+        obs, info = self._task.reset(seed=seed, options=options)
+        return self._with_padding(obs), info
+
+    def move(self, action: np.ndarray) -> Move:
+        """See `Task.move`."""
+        moved = self._task.move(self._checked(action)[: self._actions])
+        return moved._replace(obs=self._with_padding(moved.obs))
+
+    def info(self) -> dict[str, Any]:
+        """See `Task.info`."""
+        return self._task.info()
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Task.get_state`."""
+        return self._task.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `Task.set_state`."""
+        self._task.set_state(state)
+
+    def _with_padding(self, obs: np.ndarray) -> np.ndarray:
+        return np.pad(obs, (0, self.observation_space.shape[0] - self._observations))
+
     def _reset_simulation(self) -> None:
-        self._task.np_random = self.np_random
         self._task._reset_simulation()
 
     def _advance(self, action: np.ndarray) -> None:
         self._task._advance(action[: self._actions])
 
     def _observe(self) -> np.ndarray:
-        obs = self._task._observe()
-        return np.pad(obs, (0, self.observation_space.shape[0] - self._observations))
+        return self._with_padding(self._task._observe())
 
     def _simulation_fault(self) -> str | None:
         return self._task._simulation_fault()

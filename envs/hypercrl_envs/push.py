@@ -20,6 +20,7 @@ import numpy as np
 
 from hypercrl_envs.arm_task import SimulationOptions
 from hypercrl_envs.blocks import BLOCK, BlockTask, block_colour
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.control_frame import ControlFrame
 from hypercrl_envs.drawn import LogUniform, Value
 from hypercrl_envs.mujoco_simulator import MujocoArm
@@ -90,10 +91,10 @@ class PushTask(BlockTask):
         if not isinstance(told, bool):
             raise ValueError(f"told must be true or false, not {told!r}")
         largest = LARGEST_START_YAW
-        if not (isinstance(start_yaw, int | float) and 0 <= start_yaw <= largest):
+        if not (is_number(start_yaw) and 0 <= start_yaw <= largest):
             raise ValueError(f"start_yaw must be from 0 to {largest} rad, not {start_yaw!r}")
         low, high = FRICTION_RANGE
-        if not (isinstance(friction, int | float) and low <= friction <= high):
+        if not (is_number(friction) and low <= friction <= high):
             raise ValueError(f"friction must be from {low:g} to {high:g}, not {friction!r}")
         self.told, self.start_yaw, self.friction = told, start_yaw, float(friction)
         # A fixed frame is no news to an observer.

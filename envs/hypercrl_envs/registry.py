@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import math
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from gymnasium.spaces import Box
 
 from hypercrl_envs.cartpole import CartpoleTask
+from hypercrl_envs.checked import told
 from hypercrl_envs.cheetah import CheetahTask
 from hypercrl_envs.complex_ode import ComplexOdeTask
 from hypercrl_envs.door import DoorTask
@@ -16,6 +20,7 @@ from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
 from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
+from hypercrl_envs.rendering import RenderingUnavailable
 from hypercrl_envs.slide import SlideTask
 from hypercrl_envs.task import PictureOptions, Task
 from hypercrl_envs.workbench import WorkbenchTask
@@ -81,6 +86,12 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
     except (TypeError, OverflowError) as error:  # of a text in place of a number, say
         given = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
         raise ValueError(f"task {task!r} cannot be made with {given}: {error}") from error
+    except (ValueError, RenderingUnavailable):
+        raise
+    except (Exception, SystemExit) as error:
+        if task in TASKS:
+            raise
+        raise ValueError(f"task {task!r} cannot be made: it {told(error)}") from error
     if (fault := _unfit(made)) is not None:
         made.close()
         raise ValueError(f"task {task!r}: {fault}")
@@ -89,6 +100,8 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
 
 def _unfit(task: Task) -> str | None:
     """Why an agent cannot act in a task that has been made; None: it can."""
+    if not hasattr(task, "camera"):
+        return f"let {type(task).__name__}.__init__ call super().__init__(**picture)"
     names = ("observation_space", "action_space", "max_episode_steps", "exploration", "caption")
     if missing := ", ".join(name for name in names if not hasattr(task, name)):
         return f"{type(task).__name__} does not set {missing}"
@@ -101,8 +114,15 @@ def _unfit(task: Task) -> str | None:
         return f"its actions are in {actions}, and are to be from -1 to 1: scale them in _advance"
     if not len(bias.bias_low) == len(bias.bias_high) == actions.shape[0]:
         return f"its exploration is of {len(bias.bias_low)} actions, of {actions.shape[0]}"
+    low, high = np.array([bias.bias_low, bias.bias_high], np.float64)
+    if not (np.isfinite([low, high]).all() and (low <= high).all()):
+        return f"its exploration goes from {low.tolist()} to {high.tolist()}; low is to be ≤ high"
     if not (isinstance(task.max_episode_steps, int) and task.max_episode_steps >= 1):
         return f"max_episode_steps is a number of steps from 1 on, not {task.max_episode_steps!r}"
+    if not isinstance(task.caption, str):
+        return f"caption is a text, not {task.caption!r}"
+    if not (isinstance(task.control_rate, Real) and 0 < task.control_rate < math.inf):
+        return f"control_rate is a number of steps in a second, not {task.control_rate!r}"
     return None
 
 

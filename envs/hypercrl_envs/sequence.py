@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypercrl_envs.padded import PaddedTask
-from hypercrl_envs.registry import make_task
+from hypercrl_envs.registry import TASKS, make_task
+from hypercrl_envs.state_trial import try_state
 from hypercrl_envs.task import Task
 
 
@@ -56,6 +57,7 @@ class TaskSequence:
             tasks_agree = pad or sizes[index] == sizes[0]
             if tasks_agree:
                 task.try_out()
+                self._try_state(index, task)
             task.close()
             if not tasks_agree:
                 raise ValueError(
@@ -76,7 +78,8 @@ class TaskSequence:
 
         Args:
             render_mode: "rgb_array" to use `render`, else None.
-            picture: width and height in pixels, camera; as the task's class takes them.
+            picture: width and height in pixels, camera; as the task's class takes them. What is
+                left out is as the sequence says.
 
         Raises:
             IndexError: there is no such task.
@@ -90,6 +93,13 @@ class TaskSequence:
             return task
         return PaddedTask(task, self.observation_size, self.action_size)
 
+    def _try_state(self, index: int, task: Task) -> None:
+        """See `try_state`; the program's own tasks are tried by its tests."""
+        if self.specs[index]["task"] not in TASKS:
+            copy = self._make(index, None)
+            try_state(task, copy)
+            copy.close()
+
     def _make(self, index: int, render_mode: str | None, **picture: Any) -> Task:
         spec = self.specs[index]
         if "task" not in spec:
@@ -100,7 +110,7 @@ class TaskSequence:
                 "pass it to make()"
             )
         try:
-            return make_task(render_mode=render_mode, **spec, **picture)
+            return make_task(render_mode=render_mode, **{**spec, **picture})
         except ValueError as error:
             raise ValueError(f"sequence {self.name!r}, task {index + 1}: {error}") from error
 

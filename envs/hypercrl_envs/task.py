@@ -288,7 +288,8 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         with checked.calls_into(f"{where}: reward"):
             paid = self.reward(*transition)
         reward = checked.number(paid, f"{where}: reward")
-        self._terminated, cut = self._ending(*transition)
+        with checked.calls_into(f"{where}: terminated"):
+            self._terminated, cut = self._ending(*transition)
         self._truncated = cut or self._elapsed_steps >= self.max_episode_steps
         self._follow()
         return Move(self._observation.copy(), reward, self._terminated, self._truncated)
@@ -298,14 +299,16 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
         Raises:
             RuntimeError: no `reset` or `set_state` before.
+            TaskFault: one of these two failed.
         """
         if self._observation is None:
             raise RuntimeError("call reset() or set_state() before info()")
         obs = torch.from_numpy(self._observation)
-        return {
-            "success": bool(self.success(obs)),
-            "goal_distance": float(self.goal_distance(obs)),
-        }
+        with checked.calls_into(f"{self.caption}: success or goal_distance"):
+            return {
+                "success": bool(self.success(obs)),
+                "goal_distance": float(self.goal_distance(obs)),
+            }
 
     def _follow(self) -> None:
         """Show the new state in the window, where there is one."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hypercrl_envs.arm_task import ArmTask, SimulationOptions
+from hypercrl_envs.checked import is_number
 from hypercrl_envs.names import known_name
 from hypercrl_envs.task import Exploration
 from hypercrl_envs.workbench_goals import (
@@ -175,8 +176,7 @@ def _goal(goal: str, at: Sequence[float] | None) -> Goal:
     low, high = _PLACES[goal]
     pair = isinstance(place, Sequence) and len(place) == 2
     inside = pair and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and a <= x <= b
-        for x, a, b in zip(place, low, high, strict=True)
+        is_number(x) and a <= x <= b for x, a, b in zip(place, low, high, strict=True)
     )
     if not inside:
         raise ValueError(f"the {goal} can be brought to places from {low} to {high} m, not {at!r}")

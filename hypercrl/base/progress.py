@@ -24,11 +24,11 @@ class Progress:
         self._caption = ""
         self._bar: TaskID | None = None
         self._rich = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:>5.0f}/{task.total:.0f} steps"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", style="cyan"),
+            TextColumn("{task.fields[figures]}", style="cyan", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

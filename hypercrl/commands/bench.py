@@ -91,7 +91,7 @@ def run(words: Sequence[str]) -> None:
     retries = _number(own, "retries", 2, least=0, whole=True)
     suite, settings = _suite(own, settings)
     grid = Grid(settings, Path(own["out"]), suite)
-    console = Console()
+    console = Console(markup=False)
     again = f"hypercrl bench {shlex.join(words)}"
     with continued_with(again), _workers(own, grid, console) as workers, grid.claim():
         board = run_grid(grid.cells, workers, int(retries), console)
@@ -162,7 +162,7 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
     if wish not in WISHES:
         raise UserError(f"mps is one of {', '.join(WISHES)}, not {wish!r}.")
     waiting = sum(not cell.done for cell in grid.cells)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     if cluster == "local":
         for key in ("address", "cpus", "gpus"):
             if key in own:

@@ -28,7 +28,7 @@ def export(config: DictConfig) -> None:
     run, trust = Path(settings.run), settings.trust
     experiment = open_run(run, "cpu", settings.checkpoint, trust=trust)
     task = experiment.index(settings.task)
-    console = Console()
+    console = Console(markup=False)
     if instead := experiment.untrained(task):
         console.print(f"task {task + 1} was not trained: {instead}", highlight=False)
     write = _dataset if settings.format == "minari" else _model

@@ -27,7 +27,8 @@ from hypercrl.runs.video import VideoWriter, caption, framed, headed, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl_envs import RenderingUnavailable, Task
-from hypercrl_envs.rendering import as_picture
+from hypercrl_envs.checked import calls_into
+from hypercrl_envs.rendering import as_picture, fitted
 
 
 def play(config: DictConfig) -> None:
@@ -43,7 +44,7 @@ def play(config: DictConfig) -> None:
         Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
     )
     tasks = _tasks(experiment, settings)
-    console = Console()
+    console = Console(markup=False)
     for task in tasks:
         if instead := experiment.untrained(task):
             where = f"was not trained in checkpoint {settings.checkpoint!r}"
@@ -172,7 +173,7 @@ class _Stage:
         for."""
         success = ", success" if self.info["success"] else ""
         text = f"{self.label}, episode {episode + 1}, step {self.steps}{success}"
-        frame = as_picture(self.env.render(), self.env.caption)
+        frame = _drawn(self.env)
         # The edge first, which is wider than the room above the words.
         return caption(framed(frame) if self.info["success"] else frame, text, self.short)
 
@@ -185,8 +186,21 @@ class _Stage:
         return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
 
 
+def _drawn(env: Task) -> np.ndarray:
+    """The task's picture, uint8 of the size that was asked for.
+
+    Raises:
+        RenderingUnavailable: there is none.
+        TaskFault: `render` raised something else.
+    """
+    with calls_into(f"{env.caption}, render"):
+        picture = env.render()
+    return fitted(as_picture(picture, env.caption), env.height, env.width)
+
+
 def _stage(experiment: Experiment, settings: PlayConfig, task: int) -> _Stage:
-    picture = {"width": settings.size, "height": settings.size, "camera": settings.camera}
+    picture = {"width": settings.size, "height": settings.size}
+    picture |= {} if settings.camera is None else {"camera": settings.camera}
     env = experiment.robot(task, "rgb_array" if settings.video else None, **picture)
     if experiment.plans_with_simulator:
         planned = (experiment.sequence, task, [env])

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> None:
     if out is None:
         own = len(runs) == 1 and not is_demo(runs[0])
         out = runs[0] / "report" if own else Path("runs/report")
-    console = Console()
+    console = Console(markup=False)
     if len(runs) == 1 and (results := _recall_results(runs[0])):
         page = write_recall(results, out, console)
     else:

@@ -7,15 +7,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import to_json
+from hypercrl.config.compose import composed
+from hypercrl.config.overrides import override
 from hypercrl.config.sources import (
     ENV,
     files,
     load_file,
+    no_tasks,
     plugged_in_names,
     plugged_in_sequence,
 )
@@ -37,12 +40,12 @@ def run(words: Sequence[str]) -> None:
     for name in words:
         if name not in names and ":" not in name:
             raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
-    console = Console()
+    console = Console(markup=False)
     for name in words or names:
+        tasks = _tasks(name, written.get(name))
         about = _comment(written[name].read_text(encoding="utf-8")) if name in written else ""
-        title = f"[bold]env={escape(name)}[/]  {escape(about)}"
-        console.print(title, highlight=False)
-        console.print(_table(_tasks(name, written.get(name)), console))
+        console.print(Text.assemble((f"env={name}", "bold"), f"  {about}"))
+        console.print(_table(tasks, console))
 
 
 def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
@@ -53,25 +56,32 @@ def _tasks(name: str, path: Path | None) -> list[dict[str, Any]]:
     """
     if path is None:
         return plugged_in_sequence(name)["tasks"]
-    tasks: Any = OmegaConf.to_container(load_file(path)).get("tasks")  # type: ignore[union-attr]
-    if not (isinstance(tasks, list) and all(isinstance(t, dict) and "task" in t for t in tasks)):
-        raise UserError(f"{path} is to have `tasks:`, a list of {{task: NAME, …}}.")
+    written = load_file(path)
+    if "defaults" in written:  # of other sequences
+        written = composed("train", [override(ENV, name)]).env
+    tasks: Any = OmegaConf.to_container(written).get("tasks")  # type: ignore[union-attr]
+    if not (isinstance(tasks, list) and tasks and all(map(_is_task, tasks))):
+        raise UserError(no_tasks(path))
     return tasks
+
+
+def _is_task(spec: Any) -> bool:
+    return isinstance(spec, dict) and "task" in spec and all(isinstance(key, str) for key in spec)
 
 
 def _table(tasks: Sequence[Mapping[str, Any]], console: Console) -> Table:
     """A column a parameter, or where that is too wide all in one, a line each."""
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
-    told = [{k: _text(v) for k, v in task.items() if k != "task"} for task in tasks]
+    told = [{key: _text(value) for key, value in task.items()} for task in tasks]
     wide = _of_columns(parameters)
-    for i, (task, values) in enumerate(zip(tasks, told, strict=True), 1):
-        wide.add_row(str(i), task["task"], *(escape(values.get(key, "")) for key in parameters))
+    for i, values in enumerate(told, 1):
+        wide.add_row(str(i), values["task"], *(values.get(key, "") for key in parameters))
     if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
         return wide
     narrow = _of_columns(["parameters"])
-    for i, (task, values) in enumerate(zip(tasks, told, strict=True), 1):
-        lines = (f"{key}: {value}" for key, value in values.items())
-        narrow.add_row(str(i), task["task"], escape("\n".join(lines)))
+    for i, values in enumerate(told, 1):
+        lines = (f"{key}: {value}" for key, value in values.items() if key != "task")
+        narrow.add_row(str(i), values["task"], "\n".join(lines))
     return narrow
 
 

@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
@@ -27,7 +27,7 @@ def train(config: DictConfig) -> float:
     Returns:
         The score that a sweep maximises: success at the end, the mean over all tasks, in [0, 1].
     """
-    console = Console()
+    console = Console(markup=False)
     if config.resume is None:
         with begun(config, _run_dir(config)) as run:
             return _finish(run, console)
@@ -42,19 +42,16 @@ def _finish(run: Run, console: Console) -> float:
     experiment, folder = run.experiment, run.folder
     config, tasks = experiment.config, len(experiment.sequence)
     name = NAME if experiment.plans_with_simulator else config.method.name
-    console.print(
-        f"[bold]{name}[/] on [bold]{config.env.name}[/] "
-        f"({tasks} tasks), preset {config.preset}, seed {config.seed}, "
-        f"{experiment.device} → {escape(str(folder.path))}",
-        highlight=False,
-    )
+    about = f" ({tasks} tasks), preset {config.preset}, seed {config.seed}, {experiment.device}"
+    names = (name, "bold"), " on ", (config.env.name, "bold")
+    console.print(Text.assemble(*names, f"{about} → {folder.path}"))
     if caution := experiment.method.caution(tasks):
-        console.print(f"[yellow]note[/]  {escape(caution)}", highlight=False)
+        console.print(Text.assemble(("note", "yellow"), f"  {caution}"))
     again = f"hypercrl train {in_shell('resume', folder.path)}"
     with continued_with(again), Progress(console, tasks) as progress:
         result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
-    console.print(f"figures and page: {page}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     return result["success_average_performance"]
 
 

@@ -111,9 +111,24 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     schema: Any = OmegaConf.get_type(config)
     for key in {f.name for f in fields(schema)} - set(config):
         raise UserError(f"{key} cannot be taken away.")
+    for group in TABLES:
+        _check_made(group, config.get(group))
     given = keys_of(overrides)
     if not config.get("resume") and given & {"protocol.num_tasks", "protocol.blur"}:
         _check_tasks(config, given)
+
+
+def _check_made(group: str, node: Any) -> None:
+    """Raise UserError where a class of settings of others' refuses these in its __post_init__."""
+    try:
+        if isinstance(node, DictConfig):
+            OmegaConf.to_object(node)
+    except OmegaConfBaseException:  # told where it is read
+        pass
+    except Exception as error:
+        raise UserError(
+            f"{group}={node.name}: its settings cannot be: {first_line(error)}"
+        ) from error
 
 
 def _check_tasks(config: DictConfig, given: Container[str]) -> None:

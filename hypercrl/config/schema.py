@@ -237,7 +237,9 @@ class PlayConfig:
     seed: int = number(0, least=0, most=LARGEST_SEED, help="of start states and of the planner")
     device: str = setting("cpu", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
     size: int = number(480, least=64, most=4096, help="width and height of a task, pixels")
-    camera: str = setting("front", help="front, side or top")
+    camera: str | None = setting(
+        None, help="front, side or top; null is what the sequence says, or front"
+    )
 
 
 @dataclass

@@ -85,7 +85,7 @@ def load_file(path: Path) -> DictConfig:
     """A file of settings; a sequence of tasks without a name has its file's.
 
     Raises:
-        UserError: it is no YAML, or no mapping.
+        UserError: it is no YAML, or no mapping; or the tasks of a sequence are no list.
     """
     try:
         read = OmegaConf.load(path)
@@ -95,7 +95,17 @@ def load_file(path: Path) -> DictConfig:
         raise UserError(f"{path} is to have lines KEY: VALUE.")
     if path.parent.name == ENV:
         read.setdefault("name", path.stem)
+        tasks = read._get_node("tasks")
+        if not (
+            tasks is None or OmegaConf.is_list(tasks) or OmegaConf.is_interpolation(read, "tasks")
+        ):
+            raise UserError(no_tasks(path))
     return read
+
+
+def no_tasks(path: Path) -> str:
+    """What to say of a sequence's file without a list of tasks."""
+    return f"{path} is to have `tasks:`, a list of {{task: NAME, …}}."
 
 
 def plugged_in_sequence(name: str) -> dict[str, Any]:

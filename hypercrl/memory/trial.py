@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from hypercrl.base.errors import UserError
 from hypercrl.memory.base import MemoryEncoder
 
 _CLOSE = 1e-3
@@ -20,23 +21,29 @@ def tried_out(
         generator: of its initial parameters.
 
     Raises:
-        ValueError: contexts of another shape, a `_step` that computes something else than
-            `_encode`, initial parameters that do not come from `generator`, or what it raised.
+        ValueError: contexts or states of another shape or type, a `_step` that computes something
+            else than `_encode`, contexts without gradients, initial parameters that do not come
+            from `generator`, or what it raised.
     """
+    from hypercrl_envs.checked import told
+
     began = generator.get_state()
-    encoder = make(generator)
-    generator.set_state(began)
-    again = make(generator).state_dict()
+    try:
+        encoder = make(generator)
+        generator.set_state(began)
+        again = make(generator).state_dict()
+    except (UserError, ValueError):  # a setting that does not fit
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"memory={name}: making it {told(error)}") from error
     if not all(torch.equal(x, again[key]) for key, x in encoder.state_dict().items()):
         raise ValueError(
             f"memory={name}: its initial parameters are others each time; draw all of them from "
             "the generator that __init__ gets"
         )
-    from hypercrl_envs.checked import told
-
     try:
-        fault = _fault(encoder)
-    except Exception as error:
+        fault = _fault(encoder) or _fault_of_training(encoder)
+    except (Exception, SystemExit) as error:
         raise ValueError(f"memory={name}: trying it {told(error)}") from error
     if fault is not None:
         raise ValueError(f"memory={name}: {fault}")
@@ -51,6 +58,12 @@ def _fault(encoder: MemoryEncoder) -> str | None:
     wanted = (2, 6, encoder.context_size)
     if tuple(whole.shape) != wanted:
         return f"_encode returned contexts {tuple(whole.shape)} of 6 transitions, not {wanted}"
+    if whole.dtype != tokens.dtype:
+        return f"_encode returned contexts of {whole.dtype}, not {tokens.dtype}"
+    for robots in (1, 3):
+        for part, value in encoder.initial(robots).items():
+            if value.shape[:1] != (robots,):
+                return f"_initial made {part} {tuple(value.shape)} for a batch of {robots}"
     state = encoder.initial(2)
     stepped = [encoder.step(state, token)["context"].clone() for token in tokens.unbind(1)]
     first, state = encoder.encode(tokens[:, :3])
@@ -65,4 +78,20 @@ def _fault(encoder: MemoryEncoder) -> str | None:
                 f"its contexts differ by {difference:.3g} between _encode of a whole window and "
                 f"{how}; both are to be the same, or it acts by something else than it learned"
             )
+    return None
+
+
+@torch.enable_grad()
+def _fault_of_training(encoder: MemoryEncoder) -> str | None:
+    """What is wrong with the gradients of its contexts."""
+    learned = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    if not learned:
+        return None
+    tokens = torch.randn(2, 6, encoder.input_size, generator=torch.Generator().manual_seed(0))
+    contexts, _ = encoder.encode(tokens)
+    if not contexts.requires_grad:
+        return "_encode returned contexts without gradients, so that nothing of it would be learned"
+    gradients = torch.autograd.grad(contexts.square().sum(), learned, allow_unused=True)
+    if not all(bool(each.isfinite().all()) for each in gradients if each is not None):
+        return "the gradients of its contexts are not finite"
     return None

@@ -38,7 +38,7 @@ def try_out(make: Make, model: DynamicsModel, name: str) -> None:
         fault = _fault(make, model)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"method={name}: trying it {told(error)}.") from error
     if fault is not None:
         raise UserError(f"method={name}: {fault}.")

@@ -19,7 +19,7 @@ from hypercrl.planning.planner import (
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
 from hypercrl.planning.risk import expected_returns
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
-from hypercrl.planning.trial import try_out
+from hypercrl.planning.trial import made, try_out
 
 _OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -39,9 +39,12 @@ def make_planner(config: PlannerConfig, low: Tensor, high: Tensor) -> Planner:
         ValueError: settings that do not fit together; or a planner of somebody else's that samples
             or fits what cannot be.
     """
-    planner = PLANNERS[config.name][0](config, low, high)
+    kind = PLANNERS[config.name][0]
+    if config.name in PLANNERS:
+        return kind(config, low, high)
+    planner = made(lambda: kind(config, low, high), config.name)
     # What policies are searched through is known later.
-    if config.name not in PLANNERS and not planner.follows:
+    if not planner.follows:
         try_out(planner, config.name)
     return planner
 

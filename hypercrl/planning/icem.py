@@ -27,7 +27,7 @@ class ICEMConfig(PlannerConfig):
 
     name: str = "icem"
     noise_beta: float = number(
-        0.0, least=0, help="exponent β of the noise's power spectrum 1/f^β; 0 is white"
+        0.0, least=0, most=100, help="exponent β of the noise's power spectrum 1/f^β; 0 is white"
     )
     kept: float = number(
         0.3, least=0, most=1, help="share of the elites that joins the next samples"

@@ -1,10 +1,29 @@
 """A look at a planner of somebody else's before anything is planned with it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from hypercrl.base.errors import UserError
 from hypercrl.planning.planner import Planner
 from hypercrl.planning.search import Search
+
+
+def made(make: Callable[[], Planner], name: str) -> Planner:
+    """What `make` makes.
+
+    Raises:
+        ValueError: a setting that cannot work; or what else it raised.
+    """
+    from hypercrl_envs.checked import told
+
+    try:
+        return make()
+    except (UserError, ValueError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"planner={name}: making it {told(error)}") from error
 
 
 def try_out(planner: Planner, name: str) -> None:
@@ -14,8 +33,8 @@ def try_out(planner: Planner, name: str) -> None:
         name: that it was chosen by, for messages.
 
     Raises:
-        ValueError: samples of another shape, not finite or beyond the bounds, a `fit` that returns
-            no such search, another plan by the same noise, or what it raised.
+        ValueError: samples of another shape or type, not finite or beyond the bounds, a `fit` that
+            returns no such search, another plan by the same noise, or what it raised.
     """
     from hypercrl_envs.checked import told
 
@@ -33,12 +52,12 @@ def try_out(planner: Planner, name: str) -> None:
         found, again = (
             planner._search(evaluate, start, generator.manual_seed(0), None, None) for _ in range(2)
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"planner={name}: {faults[0] if faults else f'trying it {told(error)}'}"
         ) from error
     if not faults:
-        faults += _faults_of_fit(found, shape)
+        faults += _faults_of_fit(found, shape, planner.low.dtype)
     if not faults and not torch.equal(found.best, again.best):
         faults.append(
             "the same search comes to another plan the second time: what it keeps from one to the "
@@ -54,6 +73,8 @@ def _fault(planner: Planner, actions: Tensor, shape: tuple[int, ...]) -> str | N
     if actions.dim() != 4 or [len(actions), *actions.shape[2:]] != [robots, *sequence]:
         wanted = f"({robots}, K, {', '.join(map(str, sequence))})"
         return f"returned {tuple(actions.shape)} where [B, K, H, A] is {wanted}"
+    if actions.dtype != planner.low.dtype:
+        return f"returned numbers of {actions.dtype}, not {planner.low.dtype}"
     if not bool(actions.isfinite().all()):
         return "returned numbers that are not finite"
     if not bool(((actions >= planner.low) & (actions <= planner.high)).all()):
@@ -64,12 +85,13 @@ def _fault(planner: Planner, actions: Tensor, shape: tuple[int, ...]) -> str | N
     return None
 
 
-def _faults_of_fit(found: Search, shape: tuple[int, ...]) -> list[str]:
-    parts = {"mean": found.mean, "std": found.std, "best": found.best}
-    return [
-        f"fit made {part} {tuple(value.shape)} where [B, H, A] is {shape}"
-        if tuple(value.shape) != shape
-        else f"fit made a {part} that is not finite"
-        for part, value in parts.items()
-        if tuple(value.shape) != shape or not bool(value.isfinite().all())
-    ]
+def _faults_of_fit(found: Search, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
+    faults = []
+    for part, value in {"mean": found.mean, "std": found.std, "best": found.best}.items():
+        if tuple(value.shape) != shape:
+            faults.append(f"fit made {part} {tuple(value.shape)} where [B, H, A] is {shape}")
+        elif value.dtype != dtype:
+            faults.append(f"fit made a {part} of {value.dtype}, not {dtype}")
+        elif not bool(value.isfinite().all()):
+            faults.append(f"fit made a {part} that is not finite")
+    return faults

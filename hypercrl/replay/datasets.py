@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hypercrl.base.errors import UserError
 from hypercrl.replay.transitions import Batch
+from hypercrl_envs.checked import LARGEST
 
 _ROUNDING = 1e-5
 """By so much may an action of float32 lie beyond a bound, relative to half of the range."""
@@ -143,8 +144,8 @@ def _batch(episode: Any, obs_size: int, action_size: int, action_space: Space, w
             f"{where} has observations {list(obs.shape)} and actions {list(action.shape)}; with "
             f"{steps} steps this task needs {list(wanted[0])} and {list(wanted[1])}."
         )
-    if not (obs.isfinite().all() and action.isfinite().all()):
-        raise UserError(f"{where} has numbers that are not finite.")
+    if not all(bool((x.abs() <= LARGEST).all()) for x in (obs, action)):  # false for NaN
+        raise UserError(f"{where} has numbers that are not finite, or beyond {LARGEST:g}.")
     return Batch(obs[:-1], agents_actions(action, action_space, where), obs[1:])
 
 
@@ -160,7 +161,7 @@ def agents_actions(action: Tensor, space: Space, where: str) -> Tensor:
     """
     own = action.double()
     low, high = -torch.ones(action.shape[1]), torch.ones(action.shape[1])
-    if isinstance(space, Box) and np.isfinite([space.low, space.high]).all():
+    if isinstance(space, Box) and space.is_bounded():
         low, high = (torch.tensor(b.astype(np.float64)) for b in (space.low, space.high))
         free = high > low
         own = torch.where(free, (2 * own - low - high) / torch.where(free, high - low, 1.0), 0.0)

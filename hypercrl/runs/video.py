@@ -9,7 +9,10 @@ from pathlib import Path
 import imageio.v2 as imageio
 import matplotlib
 import numpy as np
+from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image, ImageDraw, ImageFont
+
+from hypercrl.base.errors import UserError
 
 # Pillow's own font has no superscripts; matplotlib ships one that has.
 _FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
@@ -23,6 +26,10 @@ class VideoWriter:
     Args:
         path: ends in .mp4.
         fps: frames per second; one per control step makes the video run in real time.
+
+    Raises:
+        OSError: nothing can be written there.
+        UserError: not all could be, as on a full disk; nothing is left of it.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -30,8 +37,10 @@ class VideoWriter:
         self.fps = fps
         path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = path.with_name(f".{path.stem}.partial.mp4")
+        self._frames = 0
 
     def __enter__(self) -> "VideoWriter":
+        self._partial.touch()
         self._writer = imageio.get_writer(
             self._partial, format="FFMPEG", fps=self.fps, codec="libx264", macro_block_size=2
         )
@@ -40,14 +49,37 @@ class VideoWriter:
     def add(self, frame: np.ndarray) -> None:
         """Append a frame [height, width, 3], uint8; H.264 has even sizes: others get an edge."""
         height, width, _ = frame.shape
-        self._writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        try:
+            self._writer.append_data(even)
+        except OSError as error:  # ffmpeg has ended
+            raise self._torn() from error
+        self._frames += 1
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._writer.close()
-        if error is None:
-            os.replace(self._partial, self.path)
-        else:
+        try:
+            self._writer.close()
+            if error is None:
+                self._check_whole()
+                os.replace(self._partial, self.path)
+        finally:
             self._partial.unlink(missing_ok=True)
+
+    def _check_whole(self) -> None:
+        """Count the frames: nobody asks ffmpeg whether it could write all that it was given."""
+        try:
+            counted, _ = count_frames_and_secs(self._partial)
+            whole = (counted or 0) >= self._frames
+        except RuntimeError:  # it is no video
+            whole = False
+        if not whole:
+            raise self._torn()
+
+    def _torn(self) -> UserError:
+        return UserError(
+            f"{self.path} could not be written whole, and nothing is left of it: is there room on "
+            "the disk?"
+        )
 
 
 def caption(frame: np.ndarray, text: str, short: str) -> np.ndarray:

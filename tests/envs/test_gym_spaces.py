@@ -28,6 +28,18 @@ def random_floats(generator: np.random.Generator, dtype: str, count: int) -> np.
     return np.where(np.isfinite(numbers), numbers, dtype_zero := numbers.dtype.type(0)) + dtype_zero
 
 
+def test_types_that_torch_has_not_or_reads_otherwise():
+    """Any number but 0 is true to torch; of yes and no the nearer one is executed."""
+    to_own = ActionRange(spaces.Box(0, 1, (3,), np.bool_), "test")
+    action = np.array([-0.98, 0.02, 1.0], np.float32)
+    np.testing.assert_array_equal(to_own.for_environment(action), [False, True, True])
+    assert to_own(torch.from_numpy(action)).tolist() == [0.0, 1.0, 1.0]
+    space = spaces.Box(-2, 6, (3,), np.longdouble)
+    own = ActionRange(space, "test").for_environment(action)
+    assert space.contains(own)
+    np.testing.assert_allclose(own, 2 + 4 * action.astype(np.longdouble))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_no_action_leaves_the_bounds(dtype):
     """Every pair of bounds, in the environment's own type; the ends are the bounds themselves."""
@@ -141,6 +153,7 @@ def test_observations_that_are_no_vectors_are_refused(space, message):
         (spaces.Box(-1, 1, (2, 2)), "one-dimensional"),
         (spaces.Box(-1, 1, (0,)), "takes no actions"),
         (spaces.Box(-np.inf, 1, (2,)), "no bounds"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.int32), "no bounds"),
         (spaces.Box(1, 1, (2,)), "nothing to choose"),
     ],
 )
@@ -225,3 +238,23 @@ def test_panda_gym_reaches():
     np.testing.assert_array_equal(again.step(np.ones(3))[0], task.step(np.ones(3))[0])
     task.close()
     again.close()
+
+
+class Private(Goals):
+    """Its `data` are no simulator's, and not always there; its rate is a word."""
+
+    metadata = {"render_modes": [], "render_fps": "fast"}  # noqa: RUF012
+
+    @property
+    def data(self):
+        raise RuntimeError("connect first")
+
+
+gymnasium.register("Private-v0", Private, max_episode_steps=10)
+
+
+def test_names_that_environments_have_for_something_else_are_left_alone():
+    task = GymTask("Private-v0")
+    assert task.control_rate == 10.0
+    task.reset(seed=0)
+    task.step(np.zeros(2, np.float32))

@@ -163,3 +163,150 @@ def test_figures_that_cannot_be_logged_are_refused(figures, says):
     task.figures = figures
     with pytest.raises(TaskFault, match=says):
         task.try_out()
+
+
+def unmade(error: BaseException) -> Any:
+    def __init__(self: Point, **_: Any) -> None:
+        raise error
+
+    return __init__
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("model"), "raised KeyError: 'model'"),
+        (FileNotFoundError(2, "no such file", "arm.xml"), "raised FileNotFoundError.*'arm.xml'"),
+        (AssertionError("no licence"), "raised AssertionError: no licence"),
+        (SystemExit(3), r"called sys.exit\(3\)"),
+    ],
+)
+def test_what_making_a_task_raises_is_one_message(error, told, monkeypatch):
+    monkeypatch.setattr(Point, "__init__", unmade(error))
+    with pytest.raises(ValueError, match=f"task 1: task '.*' cannot be made: it {told}"):
+        TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("__init__", lambda self, **_: None, r"let Point.__init__ call super\(\).__init__"),
+        ("caption", 7, "caption is a text, not 7"),
+        ("control_rate", 0, "control_rate is a number of steps in a second, not 0"),
+        ("control_rate", "10", "control_rate is a number of steps in a second, not '10'"),
+        ("exploration", Exploration((1.0, 0.0), (-1.0, 0.0)), "low is to be ≤ high"),
+        ("exploration", Exploration((np.nan, 0.0), (0.0, 0.0)), "low is to be ≤ high"),
+    ],
+)
+def test_what_would_fail_hours_later_is_refused_at_once(name, value, message, monkeypatch):
+    monkeypatch.setattr(Point, name, value)
+    with pytest.raises(ValueError, match=f"task 1: task '.*Point': .*{message}"):
+        TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("_get_physics", fails, "state, taken by _get_physics, raised KeyError"),
+        ("_get_physics", lambda self: {"x": self.x}, "state, restored by _set_physics, raised"),
+        ("_set_physics", lambda self, physics: None, "state, restored by _set_physics, raised"),
+        ("_get_physics", lambda self: np.zeros(3), "restored and gone on with: point, step 4"),
+    ],
+)
+def test_a_state_that_cannot_be_restored_is_refused(name, value, message, monkeypatch):
+    monkeypatch.setattr(Point, name, value)
+    with pytest.raises(TaskFault, match=message):
+        TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+class Noisy(Point):
+    """Its steps are drawn from its own generator."""
+
+    def _advance(self, action: np.ndarray) -> None:
+        super()._advance(action + self.np_random.normal(size=2).astype(np.float32))
+
+
+class Coasting(Point):
+    """Its speed is not in its state."""
+
+    def __init__(self, **picture: Any) -> None:
+        super().__init__(**picture)
+        self.v = np.zeros(2, np.float32)
+
+    def _advance(self, action: np.ndarray) -> None:
+        self.v += 0.1 * action
+        self.x += self.v
+
+
+class Blurred(Point):
+    """It draws what it sees."""
+
+    def _observe(self) -> np.ndarray:
+        return self.x + self.np_random.normal(size=2).astype(np.float32)
+
+
+@pytest.mark.parametrize(("kind", "warned"), [(Noisy, 0), (Coasting, 1), (Blurred, 1)])
+def test_a_task_that_goes_on_otherwise_is_warned_of(kind, warned, recwarn):
+    TaskSequence([{"task": f"{__name__}:{kind.__name__}"}], "own")
+    assert [str(w.message)[:50] for w in recwarn] == warned * [
+        "point goes on otherwise where its state is restore"
+    ]
+
+
+class Wider(Point):
+    """One observation more."""
+
+    observation_space = Box(-9.0, 9.0, (3,), np.float32)
+
+    def _observe(self) -> np.ndarray:
+        return np.append(self.x, np.float32(0))
+
+    def goal_distance(self, obs: Tensor) -> Tensor:
+        return super().goal_distance(obs[..., :2])
+
+
+class Begun(Noisy):
+    """It has a `reset` of its own, and looks at its last observation."""
+
+    def reset(self, **how: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        self.pace = np.float32(0.5)
+        return super().reset(**how)
+
+    def _advance(self, action: np.ndarray) -> None:
+        assert self.observation is not None
+        super()._advance(getattr(self, "pace", np.float32(0.5)) * action)
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "pace": 0.5}
+
+
+def test_a_padded_task_is_what_it_is_alone():
+    specs = [{"task": f"{__name__}:{name}"} for name in ("Begun", "Wider")]
+    sequence = TaskSequence(specs, "own", pad=True)
+    padded, fresh, alone = sequence.make(0), sequence.make(0), make_task(f"{__name__}:Begun")
+    obs, info = padded.reset(seed=3)
+    own, own_info = alone.reset(seed=3)
+    np.testing.assert_array_equal(obs, [*own, 0])
+    assert info == own_info
+    push = np.array([0.5, -1.0], np.float32)
+    for _ in range(3):
+        moves = padded.step(push), alone.step(push)
+        np.testing.assert_array_equal(moves[0][0], [*moves[1][0], 0])
+        assert moves[0][1:] == moves[1][1:]
+    fresh.set_state(padded.get_state())
+    np.testing.assert_array_equal(fresh.observation, padded.observation)
+    for _ in range(3):  # what it draws in a step is restored too
+        np.testing.assert_array_equal(fresh.step(push)[0], padded.step(push)[0])
+
+
+def test_ends_and_successes_that_fail_later_are_faults(monkeypatch):
+    task = Point()
+    task.reset(seed=0)
+    monkeypatch.setattr(Point, "ends", True)
+    monkeypatch.setattr(Point, "terminated", fails)
+    with pytest.raises(TaskFault, match=r"step 1 of an episode: terminated raised KeyError"):
+        task.step(np.ones(2))
+    monkeypatch.setattr(Point, "ends", False)
+    monkeypatch.setattr(Point, "success", fails)
+    with pytest.raises(TaskFault, match="point: success or goal_distance raised KeyError"):
+        task.step(np.ones(2))

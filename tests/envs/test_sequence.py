@@ -50,13 +50,20 @@ def test_make_task_passes_parameters_on():
         ),
         ({"task": "slide", "camra": "top"}, r"parameter of task 'slide': 'camra'; did you mean"),
         ({"task": "push", "densities": [1, 2]}, r"densities must be two numbers from 100 to 1000"),
-        ({"task": "cartpole", "half_length": "a"}, r"'cartpole' cannot be made with half_length="),
+        ({"task": "push", "width": "a"}, r"'push' cannot be made with width='a'"),
         (
             {"task": "workbench", "goal": "block", "at": 3},
             r"the block can be brought to places from",
         ),
         ({"task": "complex_ode", "coefficients": ["a"]}, r"coefficients must be numbers within"),
         ({"task": "complex_ode", "coefficients": {"a": 1}}, r"coefficients must be numbers within"),
+        ({"task": "complex_ode", "coefficients": [True, 5]}, r"coefficients must be numbers"),
+        ({"task": "push", "frame": True}, r"frame must be an angle"),
+        ({"task": "push", "frame": ["0", "90"]}, r"frame must be an angle"),
+        ({"task": "push", "friction": True}, r"friction must be from 0.3 to 1.5, not True"),
+        ({"task": "push", "start_yaw": False}, r"start_yaw must be from 0 to 0.7 rad, not False"),
+        ({"task": "double_integrator", "mass": True}, r"mass must be 0.1 to 2 .* not True"),
+        ({"task": "cartpole", "half_length": True}, r"half_length must be 0.1 to 1 m, not True"),
     ],
 )
 def test_make_task_names_the_nearest(arguments, message):
@@ -224,3 +231,11 @@ def test_a_long_sequence_is_what_its_script_draws(count):
     assert drawn == (root / f"configs/env/push{count}.yaml").read_text()
     tasks = yaml.safe_load(drawn)["tasks"]
     assert len({str(task) for task in tasks}) == count
+
+
+def test_pictures_are_those_that_are_asked_for_and_else_those_of_the_sequence():
+    sequence = TaskSequence([{"task": "push", "camera": "side", "width": 64}], "from the side")
+    task = sequence.make(0, "rgb_array", width=48, height=32)
+    assert (task.camera, task.width, task.height) == ("side", 48, 32)
+    task.close()
+    assert sequence.make(0, camera="top").camera == "top"

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import IO
@@ -107,3 +108,10 @@ def train_with_little_room(room: int, words: tuple[str, ...]) -> None:
     """`hypercrl train WORDS`, where a file's size is at most `room` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     main(["train", *words])
+
+
+def play_with_little_room(room: int, words: tuple[str, ...]) -> None:
+    """`hypercrl play WORDS`, where a file's size is at most `room` bytes."""
+    sys.dont_write_bytecode = True  # Python 3.11 keeps a module's that was cut short
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    main(["play", *words])

@@ -161,6 +161,10 @@ def message(capsys, *words):
             "method=ewc method.fisher_samples=100000000",
             "fisher_samples must be at most 1e+06",
         ),
+        (
+            "planner=icem planner.noise_beta=3000",
+            "planner.noise_beta must be at most 100, not 3000",
+        ),
         ("planner.samples=1000000000000", "planner.samples must be at most 1e+09, not 10000000000"),
         (f"seed={10**400}", f"seed must be at most {2**63 - 1}, not a number of 401 digits."),
     ],

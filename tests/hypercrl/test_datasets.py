@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -159,6 +160,7 @@ def test_datasets_hold_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (episodes(actions=2.0), (10, 2), r"actions from 2 to 2, beyond the bounds \[-1.0, -1.0\]"),
         (episodes(actions=np.nan), (10, 2), "not finite"),
         ([], (10, 2), "no episodes"),
+        ([replace(each, obs=1e30 * each.obs) for each in episodes()], (10, 2), "beyond 1e\\+15"),
     ],
 )
 def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, recorded, sizes, message):

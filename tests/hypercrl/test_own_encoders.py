@@ -70,9 +70,59 @@ class Fails(Sums):
         return state["mean"]
 
 
+class Unmade(Sums):
+    def __init__(self, input_size: int, config: MemoryConfig, generator: torch.Generator) -> None:
+        raise KeyError("weights.pt")
+
+
+class Ends(Sums):
+    def _initial(self, batch: int) -> State:
+        raise SystemExit(3)
+
+
+class Double(Sums):
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        contexts, after = super()._encode(tokens, state)
+        return contexts.double(), after
+
+
+class OfTwo(Sums):
+    def _initial(self, batch: int) -> State:
+        return super()._initial(2)
+
+
+class Detached(Sums):
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        contexts, after = super()._encode(tokens, state)
+        return contexts.detach(), after
+
+
+class Scales(Sums):
+    """In place, which torch allows without gradients alone."""
+
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        self.weight.mul_(1.0)
+        return super()._encode(tokens, state)
+
+
+class Rooted(Sums):
+    """The root of 0 is 0, and its slope infinite."""
+
+    def _encode(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        contexts, after = super()._encode(tokens, state)
+        return contexts + (self.weight.sum() * 0.0).abs().sqrt(), after
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        (Unmade, "making it raised KeyError: 'weights.pt'"),
+        (Ends, "trying it called sys.exit(3)"),
+        (Double, "_encode returned contexts of torch.float64, not torch.float32"),
+        (OfTwo, "_initial made sum (2, 5) for a batch of 1"),
+        (Detached, "_encode returned contexts without gradients"),
+        (Scales, "trying it raised RuntimeError: a leaf Variable that requires grad"),
+        (Rooted, "the gradients of its contexts are not finite"),
         (Latest, "differ by .* and _step, one transition after the other"),
         (Forgets, "differ by .* a window that goes on from its state"),
         (Last, r"contexts (2, 1, 3) of 6 transitions, not (2, 6, 3)"),

@@ -86,6 +86,11 @@ class Raises(Plain):
         raise IndexError("nothing there")
 
 
+class Ends(Plain):
+    def end_task(self, batch: Batch) -> None:
+        raise SystemExit(0)
+
+
 @dataclass
 class Needed(MethodConfig):
     """What the examples' own settings are like."""
@@ -107,6 +112,7 @@ def made(kind: type[Plain], model: DynamicsModel | None = None, members: int = 1
         (Draws, "once it is saved and loaded, network.trunk becomes something else than without"),
         (Pairs, r"weights\(0\) are \(2, 75\) where the network has \(75,\)"),
         (Silent, "training_step returned no regulariser and no gradient_norm"),
+        (Ends, r"trying it called sys.exit\(0\)"),
         (Raises, r"trying it raised IndexError: nothing there \(test_own_methods.py, line "),
     ],
 )

@@ -68,6 +68,26 @@ class Draws(Best):
         return super().sample(search, torch.randn_like(noise))
 
 
+class Unmade(Best):
+    def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor) -> None:
+        raise KeyError("policy.pt")
+
+
+class Ends(Best):
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        raise SystemExit(3)
+
+
+class Double(Best):
+    def sample(self, search: Search, noise: Tensor) -> Tensor:
+        return super().sample(search, noise).double()
+
+
+class DoubleStd(Best):
+    def fit(self, search: Search, returns: Tensor, actions: Tensor) -> Search:
+        return replace(super().fit(search, returns, actions), std=search.std.double())
+
+
 def made(kind: type[Best]) -> Planner:
     config = PlannerConfig(
         f"{__name__}:{kind.__name__}", samples=8, horizon=5, iterations=2, elites=2
@@ -78,6 +98,10 @@ def made(kind: type[Best]) -> Planner:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        (Unmade, "making it raised KeyError: 'policy.pt'"),
+        (Ends, r"trying it called sys.exit\(3\)"),
+        (Double, "sample returned numbers of torch.float64, not torch.float32"),
+        (DoubleStd, "fit made a std of torch.float64, not torch.float32"),
         (Beyond, "sample returned actions beyond the bounds"),
         (First, r"sample returned \(8, 5, 3\) where \[B, K, H, A\] is \(2, K, 5, 3\)"),
         (Nothing, "trying it raised TypeError"),

@@ -1,5 +1,6 @@
 """Replays: real time for every control rate, and an outcome that says only what is known."""
 
+import itertools
 import re
 import time
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from forked import ended, play_with_little_room
 
 from hypercrl.cli import main
 from hypercrl.commands.play import _Stage
@@ -31,7 +33,7 @@ def run(tmp_path_factory):
             "device=cpu",
             "dynamics.hidden=[8]",
             "env.pad=true",
-            f"env.tasks=[{{task: cheetah}}, {REACHER}]",
+            f"env.tasks=[{{task: cheetah, camera: side, width: 300}}, {REACHER}]",
             "planner={samples: 8, elites: 2, horizon: 2, iterations: 1}",
             "protocol={random_steps: 20, planned_steps: 10, updates: 2, final_episodes: 1}",
             "protocol.heldout_episodes=1",
@@ -118,7 +120,7 @@ def test_some_tasks_are_shown_in_the_order_given_below_a_title(run, tmp_path, ca
 @pytest.mark.parametrize("size", [240, 480, 1000])
 def test_the_words_above_a_solved_task_are_whole(size):
     black = np.zeros((size, size, 3), np.uint8)
-    task: Any = SimpleNamespace(render=lambda: black, caption="push")
+    task: Any = SimpleNamespace(render=lambda: black, caption="push", width=size, height=size)
     agent: Any = None
     stage = _Stage(task, agent, "task 1/3: push 500 | 500 kg/m³", "1")
     stage.info = {"success": True}
@@ -211,3 +213,32 @@ def test_a_caption_that_would_hide_the_picture_gives_way_to_the_short_one():
     long = caption(frame, "Task, by and by " * 10, "7")
     np.testing.assert_array_equal(long, caption(frame, "7", "7"))
     np.testing.assert_array_equal(long[24:], frame[24:])
+
+
+def test_a_video_that_cannot_be_written_whole_is_not_left(run, tmp_path):
+    """A file grows to 1000 bytes, as on a disk that is full: ffmpeg says so by its exit code."""
+    words = f"run={run}", "task=2", "episodes=1", "size=64", f"video={tmp_path / 'out.mp4'}"
+    code, said = ended(play_with_little_room, 1000, words)
+    assert code == 2
+    assert "out.mp4 could not be written whole, and nothing is left of it" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_is_brought_to_the_size_and_what_it_raises_is_one_message(
+    run, tmp_path, capsys, monkeypatch
+):
+    sizes = itertools.cycle([(30, 40), (50, 20)])
+    monkeypatch.setattr(CheetahTask, "render", lambda _: np.ones((*next(sizes), 3), np.uint8))
+    video = tmp_path / "out.mp4"
+    main(["play", f"run={run}", f"video={video}", "episodes=1", "size=64", "task=1"])
+    assert imageio.immeta(video, plugin="FFMPEG")["size"] == (64, 64)
+    capsys.readouterr()
+
+    def fails(_: CheetahTask) -> None:
+        raise KeyError("lamp")
+
+    monkeypatch.setattr(CheetahTask, "render", fails)
+    with pytest.raises(SystemExit, match="2"):
+        main(["play", f"run={run}", f"video={tmp_path / '2.mp4'}", "episodes=1", "size=64"])
+    assert "cheetah, render raised KeyError: 'lamp'" in capsys.readouterr().err
+    assert not (tmp_path / "2.mp4").exists()

@@ -234,6 +234,17 @@ class MineConfig(MethodConfig):
 class Mine(SharedMethod):
     config: MineConfig
 
+@dataclass
+class EvenConfig(MethodConfig):
+    width: int = 2
+
+    def __post_init__(self):
+        if self.width % 2:
+            raise ValueError("width is to be even")
+
+class Even(SharedMethod):
+    config: EvenConfig
+
 class Undecorated(MethodConfig):
     decay: float = 0.1
 
@@ -286,6 +297,7 @@ def mine(here):
         (["method=mine:Stranger"], "a dataclass that inherits from MethodConfig"),
         (["method=mine:Unresolved"], "annotate `config`"),
         (["method=mine:Odd"], "OddConfig"),
+        (["method=mine:Even", "method.width=3"], "its settings cannot be: width is to be even"),
         (["planner=mine:Mine"], "no class that inherits from Planner"),
         (["memory=mine:Mine"], "no class that inherits from MemoryEncoder"),
         (["env=mine:Mine"], "no class that inherits from Task"),
@@ -436,12 +448,42 @@ def test_files_that_cannot_be(here, capsys):
     assert "no such folder" in refused(capsys, *train, "--config-dir", "gone")
 
 
-@pytest.mark.parametrize(
-    "text", ["name: x\n", "tasks: 3\n", "tasks: [push]\n", "tasks: [{a: 1}]\n"]
-)
+NO_TASKS = ["name: x\n", "tasks: []\n", "tasks: [push]\n", "tasks: [{a: 1}]\n"]
+NO_LIST = ["tasks: 3\n", "tasks:\n", "tasks: {task: push}\n"]
+
+
+@pytest.mark.parametrize("text", [*NO_TASKS, *NO_LIST, "tasks: [{task: push, 1: 2}]\n"])
 def test_a_sequence_without_tasks_is_one_message(here, capsys, text):
     write(here / "configs", "env/empty.yaml", text)
     assert "empty.yaml is to have `tasks:`" in refused(capsys, "tasks", "empty")
+    if text in NO_LIST:
+        assert "empty.yaml is to have `tasks:`" in refused(capsys, "train", *TINY, "env=empty")
+
+
+def test_tasks_lists_whatever_a_file_says(here, capsys):
+    write(
+        here / "configs", "env/odd.yaml", "# [/]\ntasks: [{task: 5}, {task: 'a[/]', b: '[red]'}]\n"
+    )
+    write(here / "configs", "env/more.yaml", "defaults: [push]\npad: true\n")
+    (here / "configs/env/latin.yaml").write_bytes(b"# caf\xe9\ntasks: [{task: push}]\n")
+    main(["tasks", "odd", "more"])
+    shown = capsys.readouterr().out
+    for text in ("env=odd  [/]", "│ 5 ", "│ a[/] ", "│ [red] ", "│ [100, 500] "):
+        assert text in shown
+    assert "latin.yaml cannot be read" in refused(capsys, "tasks", "latin")
+
+
+def test_names_and_captions_are_no_markup(here, capsys):
+    write(
+        here / "configs",
+        "env/odd.yaml",
+        "name: a[/]b\ntasks: [{task: complex_ode, coefficients: [5]}]\n",
+    )
+    main(["train", *TINY, "env=odd", "run_dir='[red]'"])
+    assert "on a[/]b (1 tasks)" in capsys.readouterr().out
+    main(["play", "run='[red]'", "episodes=1"])
+    main(["report", "[red]"])
+    assert "figures and page: [red]/report/index.html" in capsys.readouterr().out
 
 
 def test_the_shipped_folder_beside_the_user_is_no_second_one(monkeypatch):
