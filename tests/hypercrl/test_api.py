@@ -166,7 +166,7 @@ def test_inferred_tasks_are_weighed_by_what_was_observed(runs):
     usual = labels.trials.covariances([0, 1], labels.inference.expected_error).numpy()
     agent = hypercrl.load(runs / "inferred")
     evidence = np.zeros(2)
-    for obs, action, next_obs in zip(*transitions(2), strict=True):
+    for obs, action, next_obs in zip(*transitions(3, seed=2), strict=True):
         near = obs + (next_obs - obs) * 1e-2
         agent.observe(obs, action, near)
         for task in range(2):
