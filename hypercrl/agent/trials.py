@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl.agent.task_inference import SMALLEST
 from hypercrl.agent.task_labels import Ended
 from hypercrl.base.saved import same_kind, same_type
 
@@ -115,6 +116,33 @@ class Trials:
     def open(self) -> bool:
         """Whether a model acts that is tried."""
         return bool(self.waiting)
+
+    def covariances(self, tasks: Sequence[int], expected: float) -> Tensor:
+        """[T, O, O] of the usual errors of these tasks' models, in units of a step's change.
+
+        With M_m the mean outer product over the n_m usual episodes of task m, M̄ the mean of the
+        M_m, and r a small share of what they err in a dimension,
+
+            C_m = (n_m M_m + M̄) / (n_m + 1) + r I,
+
+        regularised discriminant analysis (Friedman, JASA 1989): what a task's few episodes do not
+        tell is taken from all tasks, and so is everything of a task of which there are none.
+
+        Args:
+            expected: squared error to expect of a right model, for where there are none at all.
+        """
+        unit = torch.eye(len(self._nothing), dtype=torch.float64)
+        counts = torch.tensor([float(len(self.usual[task])) for task in tasks])[:, None, None]
+        if not counts.any():
+            return (expected + SMALLEST) * unit.expand(len(tasks), -1, -1)
+        sums = [
+            sum((episode.moment.double() for episode in self.usual[task]), 0 * unit)
+            for task in tasks
+        ]
+        total = torch.stack(sums)
+        shared = (total / counts.clamp_min(1)).sum(0) / (counts > 0).sum()
+        ridge = RIDGE * shared.diagonal().mean() + SMALLEST * RIDGE
+        return (total + shared) / (counts + 1) + ridge * unit
 
     def begin_new(self) -> None:
         """One task more is known."""

@@ -96,6 +96,32 @@ def test_the_variance_of_the_share_is_that_of_all_orders(trial, usual):
     assert np.var(shares) == pytest.approx((trial + usual + 1) / (12 * trial * usual))
 
 
+def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
+    """By hand; a task of which nothing is kept has what is usual of the others."""
+    world, trials = World(), Trials(0, 0.05, SIZE)
+    for episodes in (3, 0, 1):
+        known(world, trials, episodes)
+        assert len(trials.usual[-1]) == episodes
+    one, _, three = ([e.moment.double().numpy() for e in usual] for usual in trials.usual)
+    shared = (np.mean(one, axis=0) + three[0]) / 2
+    ridge = 1e-3 * np.trace(shared) / SIZE * np.eye(SIZE)
+    wanted = np.stack([(sum(one) + shared) / 4, shared, (three[0] + shared) / 2]) + ridge
+    found = trials.covariances([0, 1, 2], 9.0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert torch.equal(trials.covariances([2, 1, 0], 9.0), found.flip(0))
+    nothing = trials.covariances([1, 1], 9.0)
+    np.testing.assert_allclose(nothing, np.stack(2 * [9 * np.eye(SIZE)]), rtol=1e-6)
+
+
+def test_usual_errors_come_to_be_the_covariance_that_errors_are_drawn_from():
+    world, trials = World(3), Trials(0, 0.05, SIZE)
+    trials.begin_new()
+    trials.usual[0] = world.live(trials, 2.0, 2000)
+    (found,) = trials.covariances([0], 1.0)
+    wanted = 4 * world.mixing.T @ world.mixing
+    assert (found - wanted).abs().max() < 0.03 * wanted.diagonal().max()
+
+
 def test_a_right_model_is_known_again_and_a_wrong_one_is_not():
     back = []
     for seed in range(100):
