@@ -4,10 +4,11 @@
 
 RUN has learned three tasks or more with labels given, so that no decision can be wrong. Of the
 first three, the model of each acts in `--usual` episodes of its own task, with the exploration of
-planned steps: what it errs in them is usual. Then every task is evaluated: *told*; under the
-posterior over all three by the covariance of each model's usual errors, as `task_id=inferred`
-has it; and by *one width*, the mean of all models' usual squared errors, for all models and
-dimensions alike, which was the rule before: a quarter of the evidence of a step, over O.
+planned steps: what it errs in them is usual. Then every task is evaluated, from the same starts:
+*told*; under the posterior over all three by the covariance of each model's usual errors, as
+`task_id=inferred` has it; and by *one width*, the mean of all models' usual squared errors, for all
+models and dimensions alike, which was the rule before: a quarter of the evidence of a step, over O;
+and by a width of a quarter of it.
 """
 
 import argparse
@@ -16,20 +17,24 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
+import numpy as np
 import torch
-from revisit_errors import TASKS, recorded
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from hypercrl.agent.belief import Belief
-from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior
+from hypercrl.agent.exploration import make_noise
+from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior, Watched
 from hypercrl.agent.trials import Episode, Trials
+from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.strict_json import write_json
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
 from hypercrl.training.result import git_revision, machine
+
+TASKS = 3
 
 EVIDENCE_BEFORE = 0.25
 """Share of the mean over the dimensions of e² / 2 s² that a step counted."""
@@ -39,13 +44,42 @@ Believe = Callable[[int, int], Belief]
 """By task and number of robots, what an agent knows as its episodes begin."""
 
 
+def own_errors(experiment: Experiment, task: int, episodes: int) -> Tensor:
+    """[T, E, O] of a task's model that acts in its own task, with the exploration of training."""
+    config, scale = experiment.config, experiment.model.target_normaliser.scale
+    seed = derive_seed(config.seed, "usual errors", task)
+    robots = [experiment.sequence.make(task) for _ in range(episodes)]
+    noise = make_noise(robots[0], config.exploration, episodes, torch.Generator().manual_seed(seed))
+    generator = torch.Generator(experiment.device).manual_seed(seed)
+    agent = experiment.agent(task, robots[0], episodes, generator)
+    known = [experiment.labels.belief(other, episodes) for other in range(TASKS)]
+    watched = Watched(known, scale, episodes, task)
+    agent.believe(watched)
+    seen = [robot.reset(seed=derive_seed(seed, i))[0] for i, robot in enumerate(robots)]
+    obs = torch.from_numpy(np.stack(seen))
+    for robot in range(episodes):
+        noise.reset(robot)
+    errors = []
+    for _ in range(experiment.sequence.episode_steps[task]):
+        actions = agent.act(obs) + config.exploration.planned_std * noise.step()
+        actions = actions.clamp(-1, 1)
+        stepped = [robot.step(a.numpy())[0] for robot, a in zip(robots, actions, strict=True)]
+        after = torch.from_numpy(np.stack(stepped))
+        agent.observe(obs, actions, after)
+        errors.append(watched.errors[:, task].cpu())
+        obs = after
+    for robot in robots:
+        robot.close()
+    return torch.stack(errors)
+
+
 def usual_errors(experiment: Experiment, episodes: int) -> tuple[Tensor, float]:
     """Covariances [TASKS, O, O] of the errors of models in their own tasks, and a right model's
     mean squared error, the median of the tasks'."""
     trials = Trials(0, 0.05, experiment.model.obs_size)
     squares = []
     for task in track(range(TASKS), "usual errors", transient=True):
-        errors = recorded(experiment, task, task, episodes, quiet=False).errors[task]
+        errors = own_errors(experiment, task, episodes)
         squares.append(float(errors.square().mean()))
         trials.begin_new()
         each = [episode.mT @ episode / len(episode) for episode in errors.unbind(1)]
@@ -72,6 +106,7 @@ def beliefs(experiment: Experiment, episodes: int) -> dict[str, Believe]:
         "told": experiment.labels.belief,
         "by covariance": under(covariances),
         "one width": under(width * torch.eye(size).expand(TASKS, -1, -1)),
+        "a quarter of it": under(width / 4 * torch.eye(size).expand(TASKS, -1, -1)),
     }
 
 
@@ -81,11 +116,12 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run, or push_demo")
     parser.add_argument("--checkpoint", default="latest")
     parser.add_argument("--episodes", type=int, default=8, help="of each task")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--usual", type=int, default=5, help="episodes in a model's own task")
     parser.add_argument("--out", type=Path, help="JSON file for the scores")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    experiment = open_run(given.run, "cpu", given.checkpoint)
+    experiment = open_run(given.run, given.device, given.checkpoint)
     evaluator = experiment.evaluator()
     table = Table(title=f"{given.run.name}, {given.episodes} episodes of each task")
     console = Console()
@@ -101,7 +137,7 @@ def main() -> None:
         found[name] = {"success": each, "return": returns}
         shown = " ".join(f"{success:.2f}" for success in each)
         table.add_row(name, f"{mean(each):.3f}", shown, f"{mean(returns):.1f}")
-        console.print(f"{name}: {mean(each):.3f}")
+        console.print(f"{name}: {mean(each):.3f} ({shown})")
     console.print(table)
     if given.out is not None:
         made = {"machine": machine(experiment.device), "git": git_revision()}

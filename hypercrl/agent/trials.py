@@ -24,6 +24,12 @@ RIDGE = 1e-3
 """Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
 
 
+FLOOR = 0.1
+"""Of a covariance that a likelihood goes by, the share that is alike in all directions. In some a
+model hardly ever errs, as where corners of a box would part, but what it errs there lasts, and sums
+up while nothing moves."""
+
+
 @dataclass(frozen=True)
 class Episode:
     """One in which a single model acted.
@@ -93,7 +99,7 @@ class Trials:
     be after so many episodes.
 
     Args:
-        episodes: of a trial, at most; 0: there are none, and nothing is kept.
+        episodes: of a trial, at most; 0: there are none.
         error: see above.
         obs_size: O.
 
@@ -121,9 +127,9 @@ class Trials:
         """[T, O, O] of the usual errors of these tasks' models, in units of a step's change.
 
         With M_m the mean outer product over the n_m usual episodes of task m, M̄ the mean of the
-        M_m, and r a small share of what they err in a dimension,
+        M_m, and γ = `FLOOR`,
 
-            C_m = (n_m M_m + M̄) / (n_m + 1) + r I,
+            S_m = (n_m M_m + M̄) / (n_m + 1),   C_m = (1 − γ) S_m + γ tr(S_m) / O · I,
 
         regularised discriminant analysis (Friedman, JASA 1989): what a task's few episodes do not
         tell is taken from all tasks, and so is everything of a task of which there are none.
@@ -131,7 +137,8 @@ class Trials:
         Args:
             expected: squared error to expect of a right model, for where there are none at all.
         """
-        unit = torch.eye(len(self._nothing), dtype=torch.float64)
+        size = len(self._nothing)
+        unit = torch.eye(size, dtype=torch.float64)
         counts = torch.tensor([float(len(self.usual[task])) for task in tasks])[:, None, None]
         if not counts.any():
             return (expected + SMALLEST) * unit.expand(len(tasks), -1, -1)
@@ -141,8 +148,9 @@ class Trials:
         ]
         total = torch.stack(sums)
         shared = (total / counts.clamp_min(1)).sum(0) / (counts > 0).sum()
-        ridge = RIDGE * shared.diagonal().mean() + SMALLEST * RIDGE
-        return (total + shared) / (counts + 1) + ridge * unit
+        found = (total + shared) / (counts + 1)
+        mean = found.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        return (1 - FLOOR) * found + (FLOOR * mean + SMALLEST) * unit
 
     def begin_new(self) -> None:
         """One task more is known."""
@@ -181,8 +189,6 @@ class Trials:
         Returns:
             The episode, if it has ended and the model has acted in all of it.
         """
-        if not self.episodes:
-            return None
         self.steps += self.open
         self._sum, self._counted = self._sum + error.outer(error), self._counted + 1
         if ended is None:

@@ -23,6 +23,7 @@ from hypercrl.agent.task_inference import (
     TaskInference,
     score_decisions,
 )
+from hypercrl.agent.trials import Episode, Trials
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
@@ -362,6 +363,23 @@ def test_a_small_error_that_is_never_made_says_more_than_a_large_one_that_is():
     belief = TaskPosterior(systems, torch.ones(2), 1, usual)
     belief.observe(torch.zeros(1, 2), torch.ones(1, 1), torch.zeros(1, 2))
     assert belief.probabilities()[0, 0] > 0.98
+
+
+def test_small_errors_that_last_while_nothing_moves_decide_nothing():
+    """Two coordinates err together; the right model lets them part a little, and always so."""
+    trials = Trials(0, 0.05, 2)
+    for _ in range(2):
+        trials.begin_new()
+        trials.usual[-1] = 10 * [Episode(torch.ones(2, 2), 0.0)]
+    still, moved = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0]])
+    systems = [Told([(moved, torch.tensor([0.05, -0.05]))]), Told([(still, torch.zeros(2))])]
+    belief = TaskPosterior(systems, torch.ones(2), 1, trials.covariances([0, 1], 1.0))
+    for _ in range(60):
+        belief.observe(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1, 2))
+    assert 0.3 < belief.probabilities()[0, 0] < 0.5
+    for _ in range(8):
+        belief.observe(torch.zeros(1, 2), torch.ones(1, 1), torch.full((1, 2), 2.0))
+    assert belief.probabilities()[0, 0] > 0.6
 
 
 def test_a_known_episode_is_gone_through_again():

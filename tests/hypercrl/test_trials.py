@@ -16,7 +16,7 @@ from test_command_line import message
 from tiny_runs import FEW_STEPS
 
 from hypercrl.agent.task_labels import Ended
-from hypercrl.agent.trials import USUAL, Episode, Trials, worse
+from hypercrl.agent.trials import FLOOR, USUAL, Episode, Trials, worse
 from hypercrl.cli import main
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
@@ -104,8 +104,8 @@ def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
         assert len(trials.usual[-1]) == episodes
     one, _, three = ([e.moment.double().numpy() for e in usual] for usual in trials.usual)
     shared = (np.mean(one, axis=0) + three[0]) / 2
-    ridge = 1e-3 * np.trace(shared) / SIZE * np.eye(SIZE)
-    wanted = np.stack([(sum(one) + shared) / 4, shared, (three[0] + shared) / 2]) + ridge
+    own = [(sum(one) + shared) / 4, shared, (three[0] + shared) / 2]
+    wanted = [(1 - FLOOR) * s + FLOOR * np.trace(s) / SIZE * np.eye(SIZE) for s in own]
     found = trials.covariances([0, 1, 2], 9.0)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     assert torch.equal(trials.covariances([2, 1, 0], 9.0), found.flip(0))
@@ -118,7 +118,8 @@ def test_usual_errors_come_to_be_the_covariance_that_errors_are_drawn_from():
     trials.begin_new()
     trials.usual[0] = world.live(trials, 2.0, 2000)
     (found,) = trials.covariances([0], 1.0)
-    wanted = 4 * world.mixing.T @ world.mixing
+    drawn = 4 * world.mixing.T @ world.mixing
+    wanted = (1 - FLOOR) * drawn + FLOOR * drawn.trace() / SIZE * torch.eye(SIZE)
     assert (found - wanted).abs().max() < 0.03 * wanted.diagonal().max()
 
 
@@ -185,11 +186,11 @@ def test_none_is_tried_whose_trial_could_not_fail():
     assert not trials.open
 
 
-def test_without_trials_nothing_is_kept():
+def test_without_trials_none_begins():
     off = Trials(0, 0.02, SIZE)
     known(World(), off)
+    assert len(off.usual[0]) == USUAL  # evaluated episodes go by them
     assert not off.begin([0])
-    assert off.usual == [[]]
 
 
 def test_trials_go_on_from_their_state():
