@@ -6,9 +6,8 @@ RUN has learned three tasks or more with labels given, so that no decision can b
 first three, the model of each acts in `--usual` episodes of its own task, with the exploration of
 planned steps: what it errs in them is usual. Then every task is evaluated, from the same starts:
 *told*; under the posterior over all three by the covariance of each model's usual errors, as
-`task_id=inferred` has it; and by *one width*, the mean of all models' usual squared errors, for all
-models and dimensions alike, which was the rule before: a quarter of the evidence of a step, over O;
-and by a width of a quarter of it.
+`task_id=inferred` has it; by *one width* for all models and dimensions, as where no usual errors
+are kept, from the median of the models' mean squared errors; and by a width of a quarter of it.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import make_noise
-from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior, Watched
+from hypercrl.agent.known_tasks import TaskPosterior, Watched
 from hypercrl.agent.trials import Episode, Trials
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.strict_json import write_json
@@ -35,10 +34,6 @@ from hypercrl.training.open_run import open_run
 from hypercrl.training.result import git_revision, machine
 
 TASKS = 3
-
-EVIDENCE_BEFORE = 0.25
-"""Share of the mean over the dimensions of e² / 2 s² that a step counted."""
-
 
 Believe = Callable[[int, int], Belief]
 """By task and number of robots, what an agent knows as its episodes begin."""
@@ -73,9 +68,9 @@ def own_errors(experiment: Experiment, task: int, episodes: int) -> Tensor:
     return torch.stack(errors)
 
 
-def usual_errors(experiment: Experiment, episodes: int) -> tuple[Tensor, float]:
-    """Covariances [TASKS, O, O] of the errors of models in their own tasks, and a right model's
-    mean squared error, the median of the tasks'."""
+def usual_errors(experiment: Experiment, episodes: int) -> tuple[Trials, float]:
+    """Those of models in their own tasks, and a right model's mean squared error, the median of the
+    tasks'."""
     trials = Trials(0, 0.05, experiment.model.obs_size)
     squares = []
     for task in track(range(TASKS), "usual errors", transient=True):
@@ -85,17 +80,20 @@ def usual_errors(experiment: Experiment, episodes: int) -> tuple[Tensor, float]:
         each = [episode.mT @ episode / len(episode) for episode in errors.unbind(1)]
         trials.usual[task] = [Episode(moment, 0.0) for moment in each]
     expected = median(squares)
-    return trials.covariances(range(TASKS), expected), expected
+    return trials, expected
 
 
 def beliefs(experiment: Experiment, episodes: int) -> dict[str, Believe]:
     """What is compared, by name."""
-    covariances, expected = usual_errors(experiment, episodes)
+    trials, expected = usual_errors(experiment, episodes)
     size = experiment.model.obs_size
-    width = EVIDENCE / EVIDENCE_BEFORE * size * expected
+    one_width = Trials(0, 0.05, size)
+    one_width.usual = [[] for _ in range(TASKS)]
     scale = experiment.model.target_normaliser.scale
 
-    def under(usual: Tensor) -> Believe:
+    def under(trials: Trials, expected: float) -> Believe:
+        usual = trials.covariances(range(TASKS), expected)
+
         def posterior(_task: int, robots: int) -> TaskPosterior:
             known = [experiment.labels.belief(other, robots) for other in range(TASKS)]
             return TaskPosterior(known, scale, robots, usual)
@@ -104,9 +102,9 @@ def beliefs(experiment: Experiment, episodes: int) -> dict[str, Believe]:
 
     return {
         "told": experiment.labels.belief,
-        "by covariance": under(covariances),
-        "one width": under(width * torch.eye(size).expand(TASKS, -1, -1)),
-        "a quarter of it": under(width / 4 * torch.eye(size).expand(TASKS, -1, -1)),
+        "by covariance": under(trials, expected),
+        "one width": under(one_width, expected),
+        "a quarter of it": under(one_width, expected / 4),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl.agent.known_tasks import EVIDENCE
 from hypercrl.agent.task_inference import SMALLEST
 from hypercrl.agent.task_labels import Ended
 from hypercrl.base.saved import same_kind, same_type
@@ -23,6 +24,9 @@ USUAL = 10
 RIDGE = 1e-3
 """Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
 
+ALIKE = 0.25
+"""Share of a step's evidence where it is not known which dimensions err together, and their mean
+counts."""
 
 FLOOR = 0.1
 """Of a covariance that a likelihood goes by, the share that is alike in all directions. In some a
@@ -135,13 +139,16 @@ class Trials:
         tell is taken from all tasks, and so is everything of a task of which there are none.
 
         Args:
-            expected: squared error to expect of a right model, for where there are none at all.
+            expected: squared error s² to expect of a right model, a mean over the dimensions. Where
+                there are no usual episodes at all every C_m is a multiple of s² I by which a step's
+                evidence is ½ `ALIKE` e² / s², with the mean e² over the dimensions.
         """
         size = len(self._nothing)
         unit = torch.eye(size, dtype=torch.float64)
         counts = torch.tensor([float(len(self.usual[task])) for task in tasks])[:, None, None]
         if not counts.any():
-            return (expected + SMALLEST) * unit.expand(len(tasks), -1, -1)
+            width = EVIDENCE / ALIKE * size * (expected + SMALLEST)
+            return width * unit.expand(len(tasks), -1, -1)
         sums = [
             sum((episode.moment.double() for episode in self.usual[task]), 0 * unit)
             for task in tasks

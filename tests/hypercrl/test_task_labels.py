@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hypercrl.agent.belief import Told
 from hypercrl.agent.inferred_labels import InferredLabels
-from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior
+from hypercrl.agent.known_tasks import TaskPosterior
 from hypercrl.agent.task_inference import Change, InferenceConfig
 from hypercrl.agent.task_labels import Ended, GivenLabels
 from hypercrl.config.compose import composed
@@ -237,7 +237,7 @@ def test_evaluated_episodes_are_weighed_by_each_model_s_own_usual_errors(method)
     belief = older.belief(0, 1)
     assert isinstance(belief, TaskPosterior)
     belief.observe(rest, action, rest + 9.0)
-    squares = belief.errors.square().sum(-1) / older.inference.expected_error
-    odds = -0.5 * EVIDENCE * (squares - squares[:, :1])
+    squares = belief.errors.square().mean(-1) / older.inference.expected_error
+    odds = -0.5 * 0.25 * (squares - squares[:, :1])
     torch.testing.assert_close(belief.evidence - belief.evidence[:, :1], odds, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(found(older), found(labels))

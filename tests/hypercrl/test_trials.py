@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from test_command_line import message
 from tiny_runs import FEW_STEPS
 
+from hypercrl.agent.known_tasks import EVIDENCE
 from hypercrl.agent.task_labels import Ended
 from hypercrl.agent.trials import FLOOR, USUAL, Episode, Trials, worse
 from hypercrl.cli import main
@@ -110,7 +111,8 @@ def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     assert torch.equal(trials.covariances([2, 1, 0], 9.0), found.flip(0))
     nothing = trials.covariances([1, 1], 9.0)
-    np.testing.assert_allclose(nothing, np.stack(2 * [9 * np.eye(SIZE)]), rtol=1e-6)
+    width = 9 * SIZE * EVIDENCE / 0.25  # a quarter of the mean of squares, as before there were any
+    np.testing.assert_allclose(nothing, np.stack(2 * [width * np.eye(SIZE)]), rtol=1e-6)
 
 
 def test_usual_errors_come_to_be_the_covariance_that_errors_are_drawn_from():
