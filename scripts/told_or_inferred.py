@@ -2,9 +2,10 @@
 
     python scripts/told_or_inferred.py RUN [--checkpoint NAME] [--episodes 8] [--usual 5]
 
-RUN has learned three tasks or more with labels given, so that no decision can be wrong. Of the
-first three, the model of each acts in `--usual` episodes of its own task, with the exploration of
-planned steps: what it errs in them is usual. Then every task is evaluated, from the same starts:
+RUN has learned three tasks or more. With labels given no decision can be wrong: of the first three
+tasks the model of each acts in `--usual` episodes of its own, with the exploration of planned
+steps, and what it errs in them is usual. With inferred labels it is what the run kept; then it has
+to have begun a task for each of the three. Then every task is evaluated, from the same starts:
 *told*; under the posterior over all three by the covariance of each model's usual errors, as
 `task_id=inferred` has it; by *one width* for all models and dimensions, as where no usual errors
 are kept, from the median of the models' mean squared errors; and by a width of a quarter of it.
@@ -25,8 +26,11 @@ from torch import Tensor
 
 from hypercrl.agent.belief import Belief
 from hypercrl.agent.exploration import make_noise
+from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.known_tasks import TaskPosterior, Watched
+from hypercrl.agent.task_labels import GivenLabels
 from hypercrl.agent.trials import Episode, Trials
+from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.strict_json import write_json
 from hypercrl.training.experiment import Experiment
@@ -47,7 +51,8 @@ def own_errors(experiment: Experiment, task: int, episodes: int) -> Tensor:
     noise = make_noise(robots[0], config.exploration, episodes, torch.Generator().manual_seed(seed))
     generator = torch.Generator(experiment.device).manual_seed(seed)
     agent = experiment.agent(task, robots[0], episodes, generator)
-    known = [experiment.labels.belief(other, episodes) for other in range(TASKS)]
+    told = GivenLabels(experiment.method).belief
+    known = [told(other, episodes) for other in range(TASKS)]
     watched = Watched(known, scale, episodes, task)
     agent.believe(watched)
     seen = [robot.reset(seed=derive_seed(seed, i))[0] for i, robot in enumerate(robots)]
@@ -70,7 +75,15 @@ def own_errors(experiment: Experiment, task: int, episodes: int) -> Tensor:
 
 def usual_errors(experiment: Experiment, episodes: int) -> tuple[Trials, float]:
     """Those of models in their own tasks, and a right model's mean squared error, the median of the
-    tasks'."""
+    tasks', or as the run expects it.
+
+    Raises:
+        UserError: it has not told three tasks apart.
+    """
+    if isinstance(labels := experiment.labels, InferredLabels):
+        if labels.inference.known != TASKS:
+            raise UserError(f"the run has begun {labels.inference.known} tasks, not {TASKS}")
+        return labels.trials, labels.inference.expected_error
     trials = Trials(0, 0.05, experiment.model.obs_size)
     squares = []
     for task in track(range(TASKS), "usual errors", transient=True):
@@ -86,8 +99,8 @@ def usual_errors(experiment: Experiment, episodes: int) -> tuple[Trials, float]:
 def beliefs(experiment: Experiment, episodes: int) -> dict[str, Believe]:
     """What is compared, by name."""
     trials, expected = usual_errors(experiment, episodes)
-    size = experiment.model.obs_size
-    one_width = Trials(0, 0.05, size)
+    told = GivenLabels(experiment.method).belief
+    one_width = Trials(0, 0.05, experiment.model.obs_size)
     one_width.usual = [[] for _ in range(TASKS)]
     scale = experiment.model.target_normaliser.scale
 
@@ -95,13 +108,13 @@ def beliefs(experiment: Experiment, episodes: int) -> dict[str, Believe]:
         usual = trials.covariances(range(TASKS), expected)
 
         def posterior(_task: int, robots: int) -> TaskPosterior:
-            known = [experiment.labels.belief(other, robots) for other in range(TASKS)]
+            known = [told(other, robots) for other in range(TASKS)]
             return TaskPosterior(known, scale, robots, usual)
 
         return posterior
 
     return {
-        "told": experiment.labels.belief,
+        "told": told,
         "by covariance": under(trials, expected),
         "one width": under(one_width, expected),
         "a quarter of it": under(one_width, expected / 4),
