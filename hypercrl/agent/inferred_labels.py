@@ -101,11 +101,13 @@ class InferredLabels(TaskLabels):
 
     def belief(self, task: int, robots: int) -> Belief:  # noqa: ARG002
         """That any known task is possible."""
-        beliefs = [self._of_known(known, robots) for known in self.inference.settled]
+        tasks = self.inference.settled
+        beliefs = [self._of_known(known, robots) for known in tasks]
         if len(beliefs) == 1:
             return beliefs[0]
         scale = self.method.model.target_normaliser.scale
-        return TaskPosterior(beliefs, scale, robots, self.inference.expected_error)
+        usual = self.trials.covariances(tasks, self.inference.expected_error)
+        return TaskPosterior(beliefs, scale, robots, usual)
 
     def state(self) -> dict[str, Any]:
         return {**self.inference.state(), "trials": self.trials.state()}

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from hypercrl.agent.belief import Belief
-from hypercrl.agent.task_inference import SMALLEST
 from hypercrl.base.saved import same_kind
 from hypercrl.dynamics.model import Layers, PlanningLayers
 from hypercrl.replay.transitions import Batch
 from hypercrl_kernels import mean_layers, rollout
 
-EVIDENCE = 0.25
+EVIDENCE = 0.1
 """Share of a step's evidence that counts: where one step errs, the next ones err alike."""
 
 
@@ -30,8 +29,6 @@ class KnownTasks(Belief, ABC):
     Attributes:
         errors: [B, T, O] of the latest step in units of `scale`. An ensemble predicts the mean of
             its members.
-        squares: [B, T], their squares, the mean over the dimensions: what a model always errs much
-            in says most.
     """
 
     changes = True
@@ -44,10 +41,6 @@ class KnownTasks(Belief, ABC):
         self.members = self.beliefs[0].hypotheses
         self._scale = scale
         self._all = self._of_all()
-
-    @property
-    def squares(self) -> Tensor:
-        return self.errors.square().mean(-1)
 
     def reset(self, robots: Sequence[int] | None = None) -> None:
         for belief in self.beliefs:
@@ -117,31 +110,39 @@ class Watched(KnownTasks):
 class TaskPosterior(KnownTasks):
     """Every known task is possible until errors tell them apart, and a plan is for all of them.
 
-    Bayes' rule after every step, log p_m ← log p_m − ½ `EVIDENCE` e_m² / `expected` + const, from
-    the same probability for each task. What is undecided is planned for as such: what is good
-    whichever task it is, such as a cautious first push, comes before what is good in one and bad
-    in another.
+    Bayes' rule after every step, from the same probability for each task: with e_m the error of
+    model m, and C_m the covariance of its usual ones,
 
-    The likelihood is normal, so that what counts are the large errors of a wrong model at a touch
-    and not the many small ones while nothing happens; of one width for all models, or one that is
-    wider everywhere would lose by that alone. The mean, not the sum over the dimensions: they move
-    together, as the corners of a box do, and a step is one observation of the task, not O.
+        log p_m ← log p_m − ½ κ (e_m^T C_m⁻¹ e_m + log |C_m|) + const,   κ = `EVIDENCE`,
+
+    a normal likelihood to the power κ, since a step's errors are much like the last one's
+    (Grünwald, The safe Bayesian, ALT 2012). What a right model hardly ever errs in, as in the
+    motion of its own tip, says at once that a model is wrong; what it often errs in, as at a
+    touch, says little; and dimensions that err together, as the corners of a box do, say it once.
+
+    What is undecided is planned for as such: what is good whichever task it is, such as a cautious
+    first push, comes before what is good in one and bad in another.
 
     Args:
         beliefs, scale, robots: see `KnownTasks`; T > 1.
-        expected: squared error to expect of the right model, as `squares`.
+        covariances: [T, O, O], positive definite, of the usual errors of each model, in units of
+            `scale`.
 
     Attributes:
         evidence: [B, T], the logarithm of the probability of each task, up to a constant.
     """
 
     def __init__(
-        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, expected: float
+        self, beliefs: Sequence[Belief], scale: Tensor, robots: int, covariances: Tensor
     ) -> None:
         super().__init__(beliefs, scale, robots)
         self.hypotheses = len(self.beliefs) * self.members
-        self.expected = expected + SMALLEST
         self.evidence = scale.new_zeros(robots, len(self.beliefs))
+        factors = torch.linalg.cholesky(covariances.cpu().double())
+        whole = torch.eye(len(scale), dtype=factors.dtype).expand_as(factors)
+        whitening = torch.linalg.solve_triangular(factors, whole, upper=False)
+        log_widths = 2 * factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        self._whitening, self._log_widths = whitening.to(scale), log_widths.to(scale)
 
     def layers(self) -> PlanningLayers:
         if self.layers_change:
@@ -157,7 +158,8 @@ class TaskPosterior(KnownTasks):
 
     def observe(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         super().observe(obs, action, next_obs)
-        self.evidence -= 0.5 * EVIDENCE / self.expected * self.squares
+        white = (self._whitening * self.errors[:, :, None]).sum(-1)
+        self.evidence -= 0.5 * EVIDENCE * (white.square().sum(-1) + self._log_widths)
 
     def recall(self, episodes: Sequence[Batch]) -> None:
         (episode,) = episodes  # it is asked of one robot alone

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypercrl.agent.known_tasks import EVIDENCE
+from hypercrl.agent.task_inference import SMALLEST
 from hypercrl.agent.task_labels import Ended
 from hypercrl.base.saved import same_kind, same_type
 
@@ -30,6 +32,15 @@ TOGETHER = 0.5
 
 RIDGE = 1e-3
 """Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
+
+ALIKE = 0.25
+"""Share of a step's evidence where it is not known which dimensions err together, and their mean
+counts."""
+
+FLOOR = 0.1
+"""Of a covariance that a likelihood goes by, the share that is alike in all directions. In some a
+model hardly ever errs, as where corners of a box would part, but what it errs there lasts, and sums
+up while nothing moves."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Trials:
     episode is tried once more before a new one begins, as every trial is wrong now and then.
 
     Args:
-        episodes: of a trial, at most; 0: there are none, and nothing is kept.
+        episodes: of a trial, at most; 0: there are none.
         error: chance that it comes out wrong.
         obs_size: O.
 
@@ -123,6 +134,38 @@ class Trials:
     def open(self) -> bool:
         """Whether a model acts that is tried."""
         return bool(self.waiting)
+
+    def covariances(self, tasks: Sequence[int], expected: float) -> Tensor:
+        """[T, O, O] of the usual errors of these tasks' models, in units of a step's change.
+
+        With M_m the mean outer product over the n_m usual episodes of task m, M̄ the mean of the
+        M_m, and γ = `FLOOR`,
+
+            S_m = (n_m M_m + M̄) / (n_m + 1),   C_m = (1 − γ) S_m + γ tr(S_m) / O · I,
+
+        regularised discriminant analysis (Friedman, JASA 1989): what a task's few episodes do not
+        tell is taken from all tasks, and so is everything of a task of which there are none.
+
+        Args:
+            expected: squared error s² to expect of a right model, a mean over the dimensions. Where
+                there are no usual episodes at all every C_m is a multiple of s² I by which a step's
+                evidence is ½ `ALIKE` e² / s², with the mean e² over the dimensions.
+        """
+        size = len(self._nothing)
+        unit = torch.eye(size, dtype=torch.float64)
+        counts = torch.tensor([float(len(self.usual[task])) for task in tasks])[:, None, None]
+        if not counts.any():
+            width = EVIDENCE / ALIKE * size * (expected + SMALLEST)
+            return width * unit.expand(len(tasks), -1, -1)
+        sums = [
+            sum((episode.moment.double() for episode in self.usual[task]), 0 * unit)
+            for task in tasks
+        ]
+        total = torch.stack(sums)
+        shared = (total / counts.clamp_min(1)).sum(0) / (counts > 0).sum()
+        found = (total + shared) / (counts + 1)
+        mean = found.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        return (1 - FLOOR) * found + (FLOOR * mean + SMALLEST) * unit
 
     def begin_new(self) -> None:
         """One task more is known."""
@@ -157,8 +200,6 @@ class Trials:
         Returns:
             The episode, if it has ended and the model has acted in all of it.
         """
-        if not self.episodes:
-            return None
         self.steps += self.open
         self._sum, self._counted = self._sum + error.outer(error), self._counted + 1
         if ended is None:

@@ -162,16 +162,18 @@ def test_inferred_tasks_are_weighed_by_what_was_observed(runs):
     """Bayes' rule, and the mixture's mean and standard deviation, by hand."""
     experiment = open_run(runs / "inferred", "cpu")
     scale = experiment.model.target_normaliser.scale.double().numpy()
-    expected = experiment.labels.inference.expected_error
+    labels = experiment.labels
+    usual = labels.trials.covariances([0, 1], labels.inference.expected_error).numpy()
     agent = hypercrl.load(runs / "inferred")
     evidence = np.zeros(2)
-    for obs, action, next_obs in zip(*transitions(3), strict=True):
+    for obs, action, next_obs in zip(*transitions(3, seed=2), strict=True):
         near = obs + (next_obs - obs) * 1e-2
         agent.observe(obs, action, near)
         for task in range(2):
             reached = by_hand(experiment, task, obs, action[None])[1]
-            square = (((reached - near) / scale) ** 2).mean()
-            evidence[task] -= 0.5 * EVIDENCE * square / expected
+            error = (reached - near) / scale
+            distance = error @ np.linalg.solve(usual[task], error)
+            evidence[task] -= 0.5 * EVIDENCE * (distance + np.linalg.slogdet(usual[task])[1])
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
     (obs, *_), (_, actions, _) = transitions(1, seed=1), transitions(5, seed=1)

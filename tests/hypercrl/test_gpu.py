@@ -153,7 +153,8 @@ def test_a_captured_plan_for_several_hypotheses_is_the_eager_plan():
     graph, eager = make_agent(), make_agent()
     for agent in (graph, eager):
         known = [Told(make_layers(scale)) for scale in (1.0, 1.1, 0.9)]
-        agent.believe(TaskPosterior(known, torch.ones(10, device="cuda"), 3, expected=0.01))
+        usual = 0.01 * torch.eye(10).expand(3, -1, -1)
+        agent.believe(TaskPosterior(known, torch.ones(10, device="cuda"), 3, usual))
     eager._plan = eager._plan_eagerly
     g = torch.Generator().manual_seed(2)
     for _ in range(10):

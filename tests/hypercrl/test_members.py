@@ -316,7 +316,7 @@ def test_the_belief_in_an_ensemble():
 
 def test_inferred_tasks_are_judged_by_the_mean_of_their_members():
     beliefs = [Ensemble(affine([1.0, 2.0]), 2), Ensemble(affine([-1.0, -3.0]), 2)]
-    posterior = TaskPosterior(beliefs, torch.tensor([0.5]), 2, 1.0)
+    posterior = TaskPosterior(beliefs, torch.tensor([0.5]), 2, torch.full((2, 1, 1), 0.4))
     watched = Watched(beliefs, torch.tensor([0.5]), 2, believed=1)
     assert posterior.layers()[-1][0][:, 0, 0].tolist() == 2 * [1.0, 2.0, -1.0, -3.0]
     assert watched.layers()[-1][0][:, 0, 0].tolist() == 2 * [-1.0, -3.0]
@@ -324,7 +324,8 @@ def test_inferred_tasks_are_judged_by_the_mean_of_their_members():
     obs, action = torch.zeros(2, 1), torch.tensor([[1.0], [0.0]])
     for belief in (posterior, watched):
         belief.observe(obs, action, torch.tensor([[1.5], [0.0]]))
-        torch.testing.assert_close(belief.squares, torch.tensor([[0.0, 49.0], [0.0, 0.0]]))
+        squares = belief.errors.square().sum(-1)
+        torch.testing.assert_close(squares, torch.tensor([[0.0, 49.0], [0.0, 0.0]]))
     first, second = posterior.probabilities()
     assert first[0] == first[1] > 0.49
     assert torch.equal(second, torch.full((4,), 0.25))

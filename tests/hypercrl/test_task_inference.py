@@ -10,19 +10,20 @@ import pytest
 import torch
 from batches import linear_system
 from linear_world import LinearWorld
+from torch.distributions import MultivariateNormal
 
 from hypercrl.agent.agent import Agent
 from hypercrl.agent.belief import Told
-from hypercrl.agent.known_tasks import TaskPosterior, Watched
+from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior, Watched
 from hypercrl.agent.task_inference import (
     BURSTS,
-    SMALLEST,
     Change,
     Decision,
     InferenceConfig,
     TaskInference,
     score_decisions,
 )
+from hypercrl.agent.trials import Episode, Trials
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
@@ -251,7 +252,7 @@ def told(method):
 
 def posterior(method, robots, error=0.2):
     scale = method.model.target_normaliser.scale
-    return TaskPosterior(told(method), scale, robots, error**2)
+    return TaskPosterior(told(method), scale, robots, error**2 * torch.eye(2).expand(2, -1, -1))
 
 
 def test_each_robot_finds_its_own_task(method):
@@ -281,16 +282,22 @@ def one_way(slope):
     return Told([(torch.tensor([[0.0, slope]]), torch.zeros(1))])
 
 
+def alike(square, tasks=2):
+    """Usual errors of so many models of one dimension."""
+    return torch.full((tasks, 1, 1), square)
+
+
 def test_probabilities_by_hand():
-    """Bayes' rule: p ∝ Π exp(−⅛ (e / (scale · expected))²), e being a, 0.5 a and 0 off."""
-    scale, expected = torch.tensor([0.5]), 0.64 - SMALLEST
-    belief = TaskPosterior([one_way(s) for s in (1.0, 0.5, 0.0)], scale, 2, expected)
+    """Bayes' rule: p ∝ Π exp(−½ κ (e / scale)² / C), e being a, 0.5 a and 0 off."""
+    scale = torch.tensor([0.5])
+    belief = TaskPosterior([one_way(s) for s in (1.0, 0.5, 0.0)], scale, 2, alike(0.16, 3))
     obs = torch.tensor([[3.0], [-1.0]])
     for actions in ([0.3, -0.1], [-0.2, 0.4]):
         action = torch.tensor(actions)[:, None]
         belief.observe(obs, action, obs)
     moved = torch.tensor([[0.13], [0.17]])  # Σ a² of either robot
-    weights = (-0.125 * moved * torch.tensor([1.0, 0.25, 0.0]) / 0.4**2).exp()
+    off = moved * torch.tensor([1.0, 0.25, 0.0]) / 0.5**2
+    weights = (-0.5 * EVIDENCE * off / 0.16).exp()
     torch.testing.assert_close(belief.probabilities(), weights / weights.sum(1, keepdim=True))
     # The states of an open loop are their mean.
     states = belief.predict(obs, torch.ones(2, 2, 1))
@@ -303,24 +310,85 @@ def test_probabilities_by_hand():
     torch.testing.assert_close(belief.probabilities(), torch.stack([before, torch.ones(3) / 3]))
 
 
+@pytest.mark.parametrize("truth", range(3))
+def test_odds_are_those_of_systems_whose_noise_is_known(truth):
+    """Linear systems with correlated noise of their own: the exact likelihood, by torch's."""
+    draw, scale = np.random.default_rng(truth), np.array([0.5, 2.0, 1.0])
+    gains = draw.normal(size=(3, 3, 2))
+    mixing = draw.normal(size=(3, 3, 3)) + np.eye(3)
+    noise = mixing @ mixing.transpose(0, 2, 1)
+    zeros, float32 = torch.zeros(3), torch.float32
+    systems = [
+        Told([(torch.cat([torch.zeros(3, 3), torch.tensor(gain, dtype=float32)], 1), zeros)])
+        for gain in gains
+    ]
+    in_scales = torch.tensor(noise / scale[:, None] / scale)
+    belief = TaskPosterior(systems, torch.tensor(scale, dtype=float32), 1, in_scales)
+    odds = np.zeros(3)
+    for _ in range(200):
+        state, action = draw.normal(size=3), draw.normal(size=2)
+        expected = state + gains @ action
+        after = draw.multivariate_normal(expected[truth], noise[truth])
+        belief.observe(*(torch.tensor(x[None], dtype=float32) for x in (state, action, after)))
+        odds += [
+            MultivariateNormal(torch.tensor(mean), torch.tensor(covariance))
+            .log_prob(torch.tensor(after))
+            .item()
+            for mean, covariance in zip(expected, noise, strict=True)
+        ]
+    found = belief.evidence[0].double().numpy() / EVIDENCE
+    np.testing.assert_allclose(found - found[truth], odds - odds[truth], rtol=1e-4, atol=1e-2)
+    assert belief.probabilities()[0, truth] > 0.99
+
+
 def test_several_dimensions_are_one_observation():
-    """Two dimensions that say the same say it once."""
+    """Two dimensions that always say the same say it once."""
     one, two = (
         TaskPosterior(
             [Told([(torch.cat([torch.zeros(o, o), s * torch.ones(o, 1)], 1), torch.zeros(o))])
              for s in (1.0, 0.0)],
-            torch.ones(o), 1, 1.0,
+            torch.ones(o), 1, (torch.ones(o, o) + 1e-6 * torch.eye(o)).expand(2, -1, -1),
         )
         for o in (1, 2)
     )  # fmt: skip
     for belief, o in ((one, 1), (two, 2)):
-        belief.observe(torch.zeros(1, o), torch.full((1, 1), 2.0), torch.zeros(1, o))
-    torch.testing.assert_close(one.probabilities(), two.probabilities())
+        belief.observe(torch.zeros(1, o), torch.full((1, 1), 4.0), torch.zeros(1, o))
+    torch.testing.assert_close(one.probabilities(), two.probabilities(), rtol=1e-4, atol=0)
     assert one.probabilities()[0, 1] > 0.6
 
 
+def test_a_small_error_that_is_never_made_says_more_than_a_large_one_that_is():
+    """By one width for all dimensions it would be the other way round."""
+    still, moved = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    sideways = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.1]])
+    systems = [Told([(weight, torch.zeros(2))]) for weight in (moved, still + sideways)]
+    usual = torch.diag(torch.tensor([1.0, 1e-4])).expand(2, -1, -1)
+    belief = TaskPosterior(systems, torch.ones(2), 1, usual)
+    belief.observe(torch.zeros(1, 2), torch.ones(1, 1), torch.zeros(1, 2))
+    assert belief.probabilities()[0, 0] > 0.98
+
+
+def test_small_errors_that_last_while_nothing_moves_decide_nothing():
+    """Two coordinates err together; the right model lets them part a little, and always so."""
+    trials = Trials(0, 0.05, 2)
+    for _ in range(2):
+        trials.begin_new()
+        trials.usual[-1] = 10 * [Episode(torch.ones(2, 2), 0.0)]
+    still, moved = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0]])
+    systems = [Told([(moved, torch.tensor([0.05, -0.05]))]), Told([(still, torch.zeros(2))])]
+    belief = TaskPosterior(systems, torch.ones(2), 1, trials.covariances([0, 1], 1.0))
+    for _ in range(60):
+        belief.observe(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1, 2))
+    assert 0.3 < belief.probabilities()[0, 0] < 0.5
+    for _ in range(8):
+        belief.observe(torch.zeros(1, 2), torch.ones(1, 1), torch.full((1, 2), 2.0))
+    assert belief.probabilities()[0, 0] > 0.6
+
+
 def test_a_known_episode_is_gone_through_again():
-    made = [TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 1, 1.0) for _ in range(3)]
+    made = [
+        TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 1, alike(1.0)) for _ in range(3)
+    ]
     g = torch.Generator().manual_seed(0)
     episode = Batch(*(torch.randn(5, 1, generator=g) for _ in range(3)))
     for step in range(5):
@@ -345,7 +413,7 @@ def test_an_agent_acts_for_both_hypotheses_until_it_knows():
         2,
         torch.Generator().manual_seed(0),
     )
-    belief = TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 2, 0.05**2)
+    belief = TaskPosterior([one_way(1.0), one_way(-1.0)], torch.ones(1), 2, alike(0.03**2))
     agent.believe(belief)
     agent.reset()
     obs = torch.tensor([[0.5], [0.5]])
@@ -363,7 +431,7 @@ def test_a_watched_task_is_believed_in_whatever_the_errors(method):
     for step in range(30):
         batch = linear_system(0, 1, seed=step)
         belief.observe(batch.obs, batch.action, batch.next_obs)
-        right, wrong = belief.squares[0].sqrt()
+        right, wrong = belief.errors[0].square().mean(-1).sqrt()
         wanted = (2 * batch.action[0] / method.model.target_normaliser.scale).square().mean().sqrt()
         torch.testing.assert_close(wrong, wanted, rtol=0, atol=0.5)
         assert right < 0.5

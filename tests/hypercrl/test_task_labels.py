@@ -291,3 +291,33 @@ def test_evaluated_episodes_are_of_any_settled_task(method):
     assert belief.hypotheses == 2
     labels.new_motion()
     assert isinstance(labels.belief(1, 3), Told)
+
+
+def test_evaluated_episodes_are_weighed_by_each_model_s_own_usual_errors(method):
+    """What is kept of them is in the checkpoint; one of before there was any has one width."""
+    labels = InferredLabels(method, CONFIG)
+    for jump in (0.0, 9.0):
+        method.begin_task()
+        labels.begin()
+        episodes(labels, jump, 6)
+    rest, action = torch.zeros(1, 2), torch.zeros(1, 1)
+
+    def found(labels: InferredLabels) -> torch.Tensor:
+        belief = labels.belief(0, 1)
+        assert isinstance(belief, TaskPosterior)
+        belief.observe(rest, action, rest + 9.0)
+        return belief.evidence.clone()
+
+    again, older = InferredLabels(method, CONFIG), InferredLabels(method, CONFIG)
+    state = copy.deepcopy(labels.state())
+    again.load_state(state)
+    assert torch.equal(found(again), found(labels))
+    del state["trials"]
+    older.load_state(state)
+    belief = older.belief(0, 1)
+    assert isinstance(belief, TaskPosterior)
+    belief.observe(rest, action, rest + 9.0)
+    squares = belief.errors.square().mean(-1) / older.inference.expected_error
+    odds = -0.5 * 0.25 * (squares - squares[:, :1])
+    torch.testing.assert_close(belief.evidence - belief.evidence[:, :1], odds, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found(older), found(labels))

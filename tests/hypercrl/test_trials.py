@@ -13,8 +13,9 @@ from linear_world import LinearWorld
 from tiny_runs import FEW_STEPS
 from torch.distributions import MultivariateNormal
 
+from hypercrl.agent.known_tasks import EVIDENCE
 from hypercrl.agent.task_labels import Ended
-from hypercrl.agent.trials import FEWEST, SHIFT, TOGETHER, USUAL, Episode, Trials, evidence
+from hypercrl.agent.trials import FEWEST, FLOOR, SHIFT, TOGETHER, USUAL, Episode, Trials, evidence
 from hypercrl.cli import main
 
 LENGTH, SIZE = 20, 3
@@ -92,6 +93,34 @@ def test_usual_episodes_that_are_all_alike_make_any_other_one_strange():
     assert evidence(other, [same] * FEWEST) > 100
 
 
+def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
+    """By hand; a task of which nothing is kept has what is usual of the others."""
+    world, trials = World(), Trials(0, 0.05, SIZE)
+    for episodes in (3, 0, 1):
+        known(world, trials, episodes)
+        assert len(trials.usual[-1]) == episodes
+    one, _, three = ([e.moment.double().numpy() for e in usual] for usual in trials.usual)
+    shared = (np.mean(one, axis=0) + three[0]) / 2
+    own = [(sum(one) + shared) / 4, shared, (three[0] + shared) / 2]
+    wanted = [(1 - FLOOR) * s + FLOOR * np.trace(s) / SIZE * np.eye(SIZE) for s in own]
+    found = trials.covariances([0, 1, 2], 9.0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert torch.equal(trials.covariances([2, 1, 0], 9.0), found.flip(0))
+    nothing = trials.covariances([1, 1], 9.0)
+    width = 9 * SIZE * EVIDENCE / 0.25  # a quarter of the mean of squares, as before there were any
+    np.testing.assert_allclose(nothing, np.stack(2 * [width * np.eye(SIZE)]), rtol=1e-6)
+
+
+def test_usual_errors_come_to_be_the_covariance_that_errors_are_drawn_from():
+    world, trials = World(3), Trials(0, 0.05, SIZE)
+    trials.begin_new()
+    trials.usual[0] = world.live(trials, 2.0, 2000)
+    (found,) = trials.covariances([0], 1.0)
+    drawn = 4 * world.mixing.T @ world.mixing
+    wanted = (1 - FLOOR) * drawn + FLOOR * drawn.trace() / SIZE * torch.eye(SIZE)
+    assert (found - wanted).abs().max() < 0.03 * wanted.diagonal().max()
+
+
 def test_a_right_model_is_known_again_and_a_wrong_one_is_not():
     back, lengths = [], []
     for seed in range(100):
@@ -167,11 +196,11 @@ def test_none_is_tried_of_which_too_little_is_known():
     assert not trials.open
 
 
-def test_without_trials_nothing_is_kept():
+def test_without_trials_none_begins():
     off = Trials(0, 0.02, SIZE)
     known(World(), off)
+    assert len(off.usual[0]) == USUAL  # evaluated episodes go by them
     assert not off.begin([0])
-    assert off.usual == [[]]
 
 
 def test_trials_go_on_from_their_state():
