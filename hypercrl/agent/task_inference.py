@@ -80,7 +80,7 @@ class Change:
             hardly were.
         decided: whether it is believed in; else it has a trial, or had one and was right.
         first: of the strange steps, the newest, which are a new task's first ones.
-        trials: of each known task that was tried, the evidence against it; see `Trials`.
+        trials: of each known task that was tried, the least evidence against it; see `Trials`.
     """
 
     task: int

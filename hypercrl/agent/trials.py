@@ -92,11 +92,11 @@ def _deviation(value: float, usual: Sequence[float]) -> float:
 
 
 def _through(moments: Tensor, covariance: Tensor) -> Tensor:
-    """[N] from [N, O, O], and a covariance [O, O] or one for each."""
+    """[N], positive, from [N, O, O], and a covariance [O, O] or one for each."""
     diagonal = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     ridge = (RIDGE * diagonal + 1e-12) * torch.eye(moments.shape[-1], dtype=moments.dtype)
     solved = torch.linalg.solve(covariance + ridge, moments)
-    return solved.diagonal(dim1=-2, dim2=-1).mean(-1)
+    return solved.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
 
 
 class Trials:
@@ -252,7 +252,7 @@ class Trials:
             "usual": [self._packed(episodes) for episodes in self.usual],
             "doubted": self._packed(self.doubted),
             "waiting": list(self.waiting),
-            "results": [[task, mean] for task, mean in self.results.items()],
+            "results": [[task, found] for task, found in self.results.items()],
             "again": self.again,
             "total": self.total,
             "steps": self.steps,
@@ -270,7 +270,7 @@ class Trials:
         self.usual = [self._unpacked("usual", saved) for saved in usual]
         self.doubted = self._unpacked("doubted", state["doubted"])
         self.waiting = same_type("waiting", state["waiting"], list[int])
-        self.results = {int(task): float(mean) for task, mean in state["results"]}
+        self.results = {int(task): float(found) for task, found in state["results"]}
         self.again = same_type("again", state.get("again", False), bool)
         self.total = same_type("total", state.get("total", 0.0), float)
         self.steps = same_type("steps", state["steps"], int)

@@ -48,7 +48,7 @@ class Learner:
         replay: transitions of the task in training.
         age: steps that the task in training is old: the step of the sequence's task, unless the
             agent infers the task and has not noticed, or has begun one in between.
-        observed: of these, how many the method has taken note of.
+        observed: of these, how many the method has taken note of, or need not: they are not kept.
         first_loss: of the run's first training step.
         round: slots of the training steps that are left of a round, [count, N], of windows
             [count, N, L], of members [count, M, N]; None: none is begun.
@@ -121,9 +121,11 @@ class Learner:
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         """Take in one step of each robot, [N, O], [N, A], [N, O]."""
+        self.age += self.replay.robots
         if self.labels.keeps:
             self.replay.add(obs, action, next_obs)
-        self.age += self.replay.robots
+        else:
+            self.observed = self.age
 
     def begin_with(self, episodes: Iterable[Batch]) -> None:
         """Store episodes that were recorded elsewhere as the task's first steps."""
@@ -201,9 +203,9 @@ class Learner:
             self.replay.forget_latest(min(strange, len(self.replay) - 1))
             if own > 0:
                 self.method.observe(self.replay.latest(own))
+            self.observed = self.age
         for robot in range(self.replay.robots):
             self.replay.begin_episode(robot)
-        self.observed = self.age
         return begun
 
     def _follow(self) -> None:

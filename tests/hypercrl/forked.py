@@ -20,9 +20,7 @@ from hypercrl_envs.blocks import BlockTask
 _FORKS = multiprocessing.get_context("forkserver")
 # torch imports the second with the first optimiser, in a second and a half.
 _FORKS.set_forkserver_preload(["hypercrl.commands.train", "torch._dynamo", "forked"])
-
-
-gc.freeze()
+gc.freeze()  # in the process that is forked, too: what is imported is not looked through again
 
 
 def ended(function: Callable[..., object], *arguments: object) -> tuple[int | None, str]:

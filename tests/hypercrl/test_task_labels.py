@@ -116,6 +116,19 @@ def test_what_came_in_a_doubt_is_observed_once_it_is_over(strange):
     if strange:
         learner.part(strange)
         assert seen == 12
+        labels.trials.waiting = [0]
+        add(4)
+        learner.part(0)  # the trial is over: it is this task
+        labels.trials.end()
+        labels.inference.alarmed = 0
+        learner.observe()
+        assert seen == 16
+        labels.inference.levels.append(0.0)  # what acts now is an older one
+        assert not labels.keeps
+        add(2)
+        labels.inference.levels.pop()
+        learner.observe()
+        assert seen == 16
         return
     labels.inference.alarmed = 0
     add(1)

@@ -91,6 +91,10 @@ def test_usual_episodes_that_are_all_alike_make_any_other_one_strange():
     assert evidence(same, [same] * FEWEST) < 0
     assert np.isfinite(evidence(other, [same] * FEWEST))
     assert evidence(other, [same] * FEWEST) > 100
+    still = Episode(torch.zeros(SIZE, SIZE), 1.0)  # nothing moved in it
+    assert evidence(still, [still] * FEWEST) < 0
+    assert np.isfinite(evidence(still, [same] * FEWEST))
+    assert 100 < evidence(same, [still] * FEWEST) < np.inf
 
 
 def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
