@@ -12,7 +12,8 @@ GPU_FAULT = 3
 
 OUT_OF_MEMORY = (
     "end other programs, or give smaller sizes (dynamics.hidden, method.hidden, memory.width, "
-    "planner.samples, protocol.batch_size); a run goes on with: hypercrl train resume=DIR"
+    "planner.samples, protocol.batch_size, context.windows); a run goes on with: hypercrl train "
+    "resume=DIR"
 )
 FAILED = (
     "the system's log (dmesg) says more; name another one with CUDA_VISIBLE_DEVICES, a run goes on "
