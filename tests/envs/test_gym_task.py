@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from hypercrl_envs import TaskFault, TaskSequence, make_task
 from hypercrl_envs.gym_task import GymTask
 
 REWARDS = "hypercrl_envs.gym_rewards"
+WALKERS = yaml.safe_load(
+    (Path(__file__).parents[2] / "configs/env/walkers.yaml").read_text(encoding="utf-8")
+)["tasks"]
 CASES = [("Reacher-v5", "reacher"), ("Pusher-v5", "pusher")]
 
 
@@ -104,6 +110,25 @@ def test_options_and_pictures():
     task.reset(seed=0)
     assert task.render().shape == (32, 64, 3)
     task.close()
+
+
+@pytest.mark.parametrize("walker", WALKERS, ids=lambda walker: walker["id"])
+def test_walkers_stay_in_the_picture(walker):
+    """However far they have come there is as much wood in it."""
+    task = make_task(**walker, render_mode="rgb_array", width=160, height=160)
+    task.reset(seed=0)
+    assert isinstance(task, GymTask)
+    robot = task._env.unwrapped
+    wood = []
+    for far in (0.0, 12.0):
+        position = robot.data.qpos.copy()
+        position[0] = far
+        robot.set_state(position, robot.data.qvel)
+        picture = task.render().astype(int)
+        wood.append(int((picture[..., 0] - picture[..., 2] > 40).sum()))
+    task.close()
+    assert wood[0] > 100
+    assert wood[1] == pytest.approx(wood[0], rel=0.2)
 
 
 @pytest.mark.parametrize(
