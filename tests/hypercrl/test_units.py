@@ -330,9 +330,9 @@ def test_what_no_model_has_seen_move_is_no_evidence_for_a_task():
     belief = Watched([Told(layers)], model.target_normaliser.scale, 1, believed=0)
     start = torch.zeros(1, 2)
     belief.observe(start, action[:1], torch.tensor([[0.0, 0.0]]))
-    calm = belief.squares.clone()
+    calm = belief.errors.clone()
     belief.observe(start, action[:1], torch.tensor([[0.0, 5.0]]))
-    assert torch.equal(belief.squares, calm)
+    assert torch.equal(belief.errors, calm)
 
 
 def test_a_task_is_not_doubted_while_its_model_learns_a_new_motion():
