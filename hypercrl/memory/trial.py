@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.making import making
 from hypercrl.memory.base import MemoryEncoder
 
 _CLOSE = 1e-3
@@ -28,14 +28,10 @@ def tried_out(
     from hypercrl_envs.checked import told
 
     began = generator.get_state()
-    try:
+    with making(f"memory={name}"):
         encoder = make(generator)
         generator.set_state(began)
         again = make(generator).state_dict()
-    except (UserError, ValueError):  # a setting that does not fit
-        raise
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"memory={name}: making it {told(error)}") from error
     if not all(torch.equal(x, again[key]) for key, x in encoder.state_dict().items()):
         raise ValueError(
             f"memory={name}: its initial parameters are others each time; draw all of them from "

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from hypercrl.base.making import making
 from hypercrl.base.plugins import Table
 from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
@@ -19,7 +20,7 @@ from hypercrl.planning.planner import (
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
 from hypercrl.planning.risk import expected_returns
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
-from hypercrl.planning.trial import made, try_out
+from hypercrl.planning.trial import try_out
 
 _OWN: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "cem": (CEM, CEMConfig),
@@ -42,7 +43,8 @@ def make_planner(config: PlannerConfig, low: Tensor, high: Tensor) -> Planner:
     kind = PLANNERS[config.name][0]
     if config.name in PLANNERS:
         return kind(config, low, high)
-    planner = made(lambda: kind(config, low, high), config.name)
+    with making(f"planner={config.name}"):
+        planner = kind(config, low, high)
     # What policies are searched through is known later.
     if not planner.follows:
         try_out(planner, config.name)

@@ -1,29 +1,10 @@
 """A look at a planner of somebody else's before anything is planned with it."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from hypercrl.base.errors import UserError
 from hypercrl.planning.planner import Planner
 from hypercrl.planning.search import Search
-
-
-def made(make: Callable[[], Planner], name: str) -> Planner:
-    """What `make` makes.
-
-    Raises:
-        ValueError: a setting that cannot work; or what else it raised.
-    """
-    from hypercrl_envs.checked import told
-
-    try:
-        return make()
-    except (UserError, ValueError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"planner={name}: making it {told(error)}") from error
 
 
 def try_out(planner: Planner, name: str) -> None:
