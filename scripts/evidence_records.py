@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 from evidence_grid import METHODS, SEQUENCES, EvidenceCell
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.dotted import dotted
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
 from hypercrl.base.strict_json import from_json, to_json
 from hypercrl.config.compose import composed
+from hypercrl.config.ignored import why_ignored
 from hypercrl.config.stored import parse_stored
 from hypercrl.runs.run_folder import RunFolder
 
@@ -45,10 +46,13 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
 
 @cache
+def _config(sequence: str, method: str) -> DictConfig:
+    return composed("train", EvidenceCell(sequence, method, 0).words())
+
+
 def wanted(sequence: str, method: str) -> Settings:
     """The settings that the grid asks for now."""
-    config = composed("train", EvidenceCell(sequence, method, 0).words())
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain: Any = OmegaConf.to_container(_config(sequence, method), resolve=True)
     return settings_of(plain)
 
 
@@ -62,9 +66,15 @@ def own(settings: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key.startswith("method.")}
 
 
-def differing(kept: Settings, now: Settings) -> list[str]:
-    """Settings of `kept` that are others now; one that was not there then has its old meaning."""
-    return sorted(key for key, value in kept.items() if now.get(key, _NOT_THERE) != value)
+def differing(kept: Settings, cell: EvidenceCell) -> list[str]:
+    """Settings of `kept` that are others now, and that results of this cell depend on.
+
+    One that was not there then has its old meaning, and one that has no effect with the others,
+    such as those of the inference of tasks that are given, may have another value since.
+    """
+    config, now = _config(cell.sequence, cell.method), wanted(cell.sequence, cell.method)
+    changed = sorted(key for key, value in kept.items() if now.get(key, _NOT_THERE) != value)
+    return [key for key in changed if not why_ignored(config, key)]
 
 
 _NOT_THERE = object()
@@ -140,13 +150,12 @@ def kept(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
         for record in records:
             cell = cell_of(record)
             settings = {**header["settings"], **record["settings"]}
-            now = wanted(cell.sequence, cell.method)
-            if changed := differing(shared(settings), shared(now)):
+            if changed := differing(shared(settings), cell):
                 raise UserError(
                     f"{folder / name}.jsonl was measured with other settings "
                     f"({', '.join(changed)}). Move it away, or change the grid back."
                 )
-            if not differing(own(settings), own(now)):
+            if not differing(own(settings), cell):
                 found[cell.name] = {**record, "settings": settings}
     return found
 
@@ -164,7 +173,7 @@ def take(records: Iterable[Mapping[str, Any]], folder: Path = FOLDER) -> dict[st
     said, before = {}, kept(folder)
     for record in records:
         cell = cell_of(record)
-        changed = differing(record["settings"], wanted(cell.sequence, cell.method))
+        changed = differing(record["settings"], cell)
         if changed:
             said[cell.name] = f"refused: other settings ({', '.join(changed)})"
         elif cell.name in before:

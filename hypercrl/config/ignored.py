@@ -32,7 +32,7 @@ def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for config, words in composed:
         for key in _given(words):
-            reasons[key].append(_why_ignored(config, key))
+            reasons[key].append(why_ignored(config, key))
     for _, said in sorted(reasons.items()):
         if all(said):
             raise UserError(said[0])
@@ -44,12 +44,12 @@ def ignored_words(config: DictConfig, words: Sequence[str]) -> set[str]:
     Raises:
         UserError: of what is in one word, KEY={...}, a part has an effect and a part has none.
     """
-    ignored = {w for w in words if all(_why_ignored(config, key) for key in _given([w]))}
+    ignored = {w for w in words if all(why_ignored(config, key) for key in _given([w]))}
     check_used([(config, [w for w in words if w not in ignored])])
     return ignored
 
 
-def _why_ignored(config: DictConfig, key: str) -> str:
+def why_ignored(config: DictConfig, key: str) -> str:
     """What makes a setting, or a group that it is in, meaningless; empty where nothing does."""
     for node, path, metadata in _levels(config, key):
         if metadata.get("unused"):

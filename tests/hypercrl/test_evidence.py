@@ -47,9 +47,9 @@ def grid(evidence, monkeypatch):
     monkeypatch.setattr(evidence_grid, "COMMON", ("logger=[]", "protocol.final_episodes=1"))
     monkeypatch.setitem(evidence_grid.SEQUENCES, "push", column)
     monkeypatch.setattr(evidence_grid, "STAGES", ((("push",), ("single", "finetune")),))
-    evidence_records.wanted.cache_clear()
+    evidence_records._config.cache_clear()
     yield evidence_records
-    evidence_records.wanted.cache_clear()
+    evidence_records._config.cache_clear()
 
 
 @pytest.fixture
@@ -203,6 +203,23 @@ def test_a_setting_that_is_new_has_its_old_meaning(grid, tmp_path):
     del record["settings"]["planner.samples"]
     assert grid.take([record], tmp_path) == {"push/single/0": "taken"}
     assert set(grid.kept(tmp_path)) == {"push/single/0"}
+
+
+def test_a_setting_without_effect_may_have_changed(grid, tmp_path):
+    """The tasks are given, so how they would be inferred was not part of what was measured."""
+    record = record_of(grid, **{"inference.alarm": 7.0})
+    assert grid.take([record], tmp_path) == {"push/single/0": "taken"}
+    assert set(grid.kept(tmp_path)) == {"push/single/0"}
+
+
+def test_what_the_repository_keeps_is_of_the_settings_now(evidence):
+    """A default that changes what was measured would leave every kept file unread."""
+    import evidence_records
+
+    for file in sorted(evidence_records.FOLDER.glob("*.jsonl")):
+        header, first = map(json.loads, file.read_text("utf-8").splitlines()[:2])
+        cell = evidence_records.cell_of(first)
+        assert not evidence_records.differing(header["settings"], cell), file.name
 
 
 def test_kept_of_another_protocol_is_not_mixed_with_what_is_new(grid, tmp_path):
