@@ -104,7 +104,7 @@ def read(folder: Path) -> Run:
     config: Any = OmegaConf.load(folder / "config.yaml")
     tasks = OmegaConf.to_container(config.env.tasks)
     assert isinstance(tasks, list)
-    identities = [tasks.index(task) for task in tasks]
+    identities = [tasks.index(task) for task in tasks][: config.protocol.num_tasks]
     steps = config.protocol.random_steps + config.protocol.planned_steps
     found = judged(result.get("decisions", []), identities, steps)
     return Run(
