@@ -1,0 +1,54 @@
+"""What the script says of decisions in sequences whose tasks come again, on ones made by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TASKS = """\
+env:
+  tasks: [{density: 1}, {density: 2}, {density: 3}, {density: 1}, {density: 2}]
+protocol: {blur: 0, num_tasks: NUMBER, random_steps: 600, planned_steps: 1200}
+"""
+
+
+@pytest.fixture
+def revisits(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import revisits as module
+
+    return module
+
+
+def decision(task: int, chosen: int, env_step: int, *, new: bool = False) -> dict:
+    return {"task": task, "chosen": chosen, "new": new, "env_step": env_step}
+
+
+NEWS = [decision(1, 1, 1900, new=True), decision(2, 2, 3700, new=True)]
+
+
+def run(revisits, folder: Path, number: str, decisions: list[dict]):
+    result = {"env": "e", "task_id": "inferred", "seed": 0, "success": [[0.0], [1.0]]}
+    result |= {"decisions": decisions, "seconds": 1.0, "git": None}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "config.yaml").write_text(TASKS.replace("NUMBER", number))
+    return revisits.read(folder)
+
+
+def test_returns_and_news_are_told_apart(revisits, tmp_path):
+    """The first return's task is gone back to and left again; then it is taken for a new one."""
+    decisions = [*NEWS, decision(3, 0, 5500), decision(3, 2, 6000), decision(4, 1, 7300)]
+    found = run(revisits, tmp_path, "5", decisions)
+    assert (found.returns, found.news, found.extra) == ([False, True], [True, True], 0)
+    assert found.delays == [100, 100, 100]
+    again = [*NEWS, decision(3, 3, 5500, new=True), decision(4, 1, 7300)]
+    found = run(revisits, tmp_path, "5", again)
+    assert (found.returns, found.extra) == ([False, True], 1)
+
+
+def test_a_task_that_was_not_learned_is_not_judged(revisits, tmp_path):
+    """Three of a sequence of five: nothing comes again."""
+    found = run(revisits, tmp_path, "3", NEWS)
+    assert (found.returns, found.news, found.extra) == ([], [True, True], 0)
+    assert run(revisits, tmp_path, "null", NEWS).returns == [False, False]
