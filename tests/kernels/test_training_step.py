@@ -342,6 +342,19 @@ def test_a_head_gives_every_gradient_to_twenty_bits(step, size, tasks):
         assert ((mine - left @ right).abs() <= bound).all()
 
 
+@pytest.mark.parametrize(("weight", "target"), [(300.0, 0.0), (0.0, 300.0)])
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+def test_a_head_beyond_float16_has_no_norm(step, weight, target):
+    """What the kernel cannot hold is no number, never a wrong one: a run ends with a message."""
+    head, old, targets = torch.full((100,), weight), torch.ones(1, 9), torch.full((1, 10), target)
+    moments = AdamMoments(torch.tensor(3.0), torch.zeros_like(head), torch.zeros_like(head))
+    got = step.regularised_head(
+        step.to(head), step.unwritten(head), step.moments(moments), SETTINGS,
+        *step.to(torch.zeros(10), torch.zeros(9), old, targets), None, 1.0,
+    )  # fmt: skip
+    assert bool(got.squares.sum().isfinite()) == (not step.kernels)
+
+
 @pytest.mark.parametrize("limit", [0.5, 1e9])
 @pytest.mark.parametrize(("trunk", "head", "tasks"), [(1100, 1500, 3), (5, 1, 0)])
 def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):
