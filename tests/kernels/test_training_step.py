@@ -310,6 +310,51 @@ def test_a_head_whose_targets_are_near(step):
         assert (mine.double().cpu() - theirs).norm() < 1.5e-4 * theirs.norm()
 
 
+@pytest.mark.parametrize(("size", "tasks"), [(40, 1), (1, 16), (40, 65)])
+def test_a_head_gives_every_gradient_to_twenty_bits(step, size, tasks):
+    """Of one product each, as two parts of float16 do: 3 u² with u = 2⁻¹¹, and float32's own.
+
+    The targets are so far that what is written errs by less than that. Where a gradient is a sum,
+    the terms and their adding up err so, and the parts of bfloat16 that were there before by 2⁻¹⁶.
+    """
+    width, strength = 50, 0.5
+    head, old = 0.01 * normal(size * (width + 1), seed=0), normal(tasks, width, seed=1)
+    targets = 50 + 50 * normal(tasks, size, seed=2).sigmoid()
+    head, old, targets = (t.float().double() for t in (head, old, targets))
+    moments = AdamMoments(torch.tensor(3.0), torch.zeros_like(head), torch.zeros_like(head))
+    weight, bias = head[: size * width].view(size, width), head[size * width :]
+    slope = (old @ weight.T + bias - targets) * (2 * strength / tasks)
+    gradient = step.unwritten(head)
+    zeros = torch.zeros(size), torch.zeros(width)
+    got = step.regularised_head(
+        step.to(head), gradient, step.moments(moments), SETTINGS,
+        *step.to(*zeros, old, targets), None, strength,
+    )  # fmt: skip
+    found = gradient.double().cpu()[: size * width].view(size, width)
+    of_old = got.old.double().cpu().sum(0)
+    for mine, left, right, least in (
+        (found, slope.T, old, 2**-29),
+        (of_old, slope, weight, 2**-33),
+    ):
+        terms = left.abs() @ right.abs()
+        bound = (3 * 2**-22 + (left.shape[1] + 3) * 2**-24) * terms
+        bound += least * left.abs().sum(1, keepdim=True)
+        assert ((mine - left @ right).abs() <= bound).all()
+
+
+@pytest.mark.parametrize(("weight", "target"), [(300.0, 0.0), (0.0, 300.0)])
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+def test_a_head_beyond_float16_has_no_norm(step, weight, target):
+    """What the kernel cannot hold is no number, never a wrong one: a run ends with a message."""
+    head, old, targets = torch.full((100,), weight), torch.ones(1, 9), torch.full((1, 10), target)
+    moments = AdamMoments(torch.tensor(3.0), torch.zeros_like(head), torch.zeros_like(head))
+    got = step.regularised_head(
+        step.to(head), step.unwritten(head), step.moments(moments), SETTINGS,
+        *step.to(torch.zeros(10), torch.zeros(9), old, targets), None, 1.0,
+    )  # fmt: skip
+    assert bool(got.squares.sum().isfinite()) == (not step.kernels)
+
+
 @pytest.mark.parametrize("limit", [0.5, 1e9])
 @pytest.mark.parametrize(("trunk", "head", "tasks"), [(1100, 1500, 3), (5, 1, 0)])
 def test_norms_clipping_and_adam(step, trunk, head, tasks, limit):

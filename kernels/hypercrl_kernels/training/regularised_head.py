@@ -33,7 +33,8 @@ def regularised_head(
     written for them are never stored.
 
     One Triton kernel on CUDA for a layer that fits; torch operations elsewhere, on a CPU chunk by
-    chunk.
+    chunk. The kernel gives no number, and not a wrong one, where a weight or a distance from a
+    target is beyond 255 or a number of `old` beyond 4094.
 
     Args:
         head: [P w + P], W [P, w] row by row, then b [P].

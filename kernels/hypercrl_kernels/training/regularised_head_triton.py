@@ -8,8 +8,14 @@ walks, which add to the gradient.
 
 As in attention, the old tasks' hidden layers stay in shared memory as the queries do, rows of W
 pass by as keys and values do, and what a product leaves in registers is an operand of the next.
-That takes operands of 16 bits, so float32 is a sum of bfloat16 numbers: what is written of three,
-to all of float32's bits, as the targets are subtracted from it; its gradients of two.
+That takes operands of 16 bits, so a number of float32 is a sum of two of float16, and a product of
+two such sums leaves out that of the lesser parts. With u = 2⁻¹¹, float16's unit roundoff, it is
+right to 3 u² = 3 · 2⁻²², float32's own to 2⁻²⁴. Two parts of bfloat16, whose u is 2⁻⁸, would leave
+3 · 2⁻¹⁶, and Adam makes much of an error where a gradient is near zero.
+
+float16 has a range, so operands are times a power of two. None is more than 2⁻²⁵ / scale off, which
+of weights is 2⁻³³; beyond 65504 / scale it is infinite, a step that `hypercrl` reports as diverged:
+a hidden layer's number beyond 4094, a weight or a distance from a target beyond 255.
 
 Where WIDTH is no power of two, b is one more column of W, whose input is 1.
 """
@@ -24,12 +30,11 @@ from hypercrl_kernels.training.adam_triton import adam_moved, adam_rates
 
 
 @triton.jit
-def parts(x):
-    """Three bfloat16 numbers that x is the sum of, the largest first."""
-    high = x.to(tl.bfloat16)
-    x -= high.to(tl.float32)
-    middle = x.to(tl.bfloat16)
-    return high, middle, (x - middle.to(tl.float32)).to(tl.bfloat16)
+def parts(x, SCALE: tl.constexpr):
+    """Two float16 numbers that x times SCALE is the sum of, the larger first."""
+    x *= SCALE
+    high = x.to(tl.float16)
+    return high, (x - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
@@ -76,6 +81,9 @@ def regularised_head_kernel(
 ):
     rate, inverse_root = adam_rates(tl.load(step) + 1.0, RATE, LOG_BETA1, LOG_BETA2)
     APART: tl.constexpr = WIDTH == PADDED  # no column is left for b
+    INPUTS: tl.constexpr = 2.0**4  # scales of the old tasks' hidden layers,
+    WEIGHTS: tl.constexpr = 2.0**8  # of W and b,
+    DISTANCES: tl.constexpr = 2.0**8  # and of how far what is written is from the targets
     column = tl.arange(0, PADDED)
     in_width = column < WIDTH
     is_bias = column == WIDTH
@@ -92,7 +100,7 @@ def regularised_head_kernel(
         of_task = task[:, None] * WIDTH + column[None, :]
         of_width = is_task[:, None] & in_width[None, :]
         inputs = tl.load(old + of_task, mask=of_width, other=0.0) + ones[None, :]
-        input_high, input_middle, input_low = parts(inputs)
+        input_high, input_low = parts(inputs, INPUTS)
         target_row = task.to(tl.int64) * size
         if CHOSEN:
             target_row = tl.load(tasks + task, mask=is_task, other=0) * size
@@ -139,27 +147,25 @@ def regularised_head_kernel(
                     bias_gradient = tl.load(gradient + bias_at, mask=inside, other=0.0)
 
             if OLD:
-                high, middle, low = parts(weight)
+                high, low = parts(weight, WEIGHTS)
                 written = tl.dot(input_low, tl.trans(high))
-                written = tl.dot(input_middle, tl.trans(middle), written)
                 written = tl.dot(input_high, tl.trans(low), written)
-                written = tl.dot(input_middle, tl.trans(high), written)
-                written = tl.dot(input_high, tl.trans(middle), written)
                 written = tl.dot(input_high, tl.trans(high), written)
+                written *= 1.0 / (INPUTS * WEIGHTS)
                 if APART:
                     written += bias[None, :]
                 difference = tl.where(both, written - wanted, 0.0)
                 distance += tl.sum(difference * difference, 1)
                 if APART:
                     bias_gradient += slope_scale * tl.sum(difference, 0)
-                far_high, far_middle, _ = parts(difference)
-                total = tl.dot(far_middle, high, total)
-                total = tl.dot(far_high, middle, total)
+                far_high, far_low = parts(difference, DISTANCES)
+                total = tl.dot(far_low, high, total)
+                total = tl.dot(far_high, low, total)
                 total = tl.dot(far_high, high, total)
-                found = tl.dot(tl.trans(far_middle), input_high)
-                found = tl.dot(tl.trans(far_high), input_middle, found)
+                found = tl.dot(tl.trans(far_low), input_high)
+                found = tl.dot(tl.trans(far_high), input_low, found)
                 found = tl.dot(tl.trans(far_high), input_high, found)
-                weight_gradient += slope_scale * found
+                weight_gradient += (slope_scale * (1.0 / (INPUTS * DISTANCES))) * found
             tl.store(gradient + at, weight_gradient, mask=valid)
             if not APART:
                 bias_gradient = tl.sum(tl.where(is_bias[None, :], weight_gradient, 0.0), 1)
@@ -169,7 +175,11 @@ def regularised_head_kernel(
                 if APART:
                     bias_norm += bias_gradient * bias_gradient
         if OLD:
-            tl.store(old_gradients + of_task, slope_scale * total, mask=of_width)
+            tl.store(
+                old_gradients + of_task,
+                (slope_scale * (1.0 / (WEIGHTS * DISTANCES))) * total,
+                mask=of_width,
+            )
         tl.debug_barrier()  # the next walk reads gradients that any thread wrote
     tl.store(distances + tl.program_id(0), tl.sum(distance, 0) / tl.maximum(count, 1))
     tl.store(squares + tl.program_id(0), tl.sum(tl.sum(norm, 1) + bias_norm, 0))
