@@ -44,6 +44,8 @@ FAR_VALUE = (*VALUE, "value.steps=20", "value.discount=0.995")
 """Behind the end of plans, which a hopper leaps into."""
 UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
+LIKELY = ("dynamics.probabilistic=true",)
+"""Trained by likelihood, for which errors of a blow hardly count."""
 STEADY = ("exploration.planned_std=0.1",)
 GENTLE = ("exploration.random_std=0.35",)
 """Less noise beside planned actions, in place of 0.25; smaller random ones, in place of 0.8."""
@@ -62,6 +64,12 @@ FARTHER = {
     "5 knots, 5 members, penalty, horizon 30": (*SMOOTH, "planner.horizon=30"),
     "5 knots, 5 members, penalty, horizon 30, 2000 updates": (
         *(*SMOOTH, "planner.horizon=30", *UPDATES),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, probabilistic": (
+        *(*SMOOTH, "planner.horizon=30", *LIKELY),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, 2000 updates, probabilistic": (
+        *(*SMOOTH, "planner.horizon=30", *UPDATES, *LIKELY),
     ),
     "5 knots, 5 members, penalty, horizon 40": (*SMOOTH, "planner.horizon=40"),
 }
