@@ -7,7 +7,7 @@ which it learned it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, log
 from statistics import median
 from typing import Any
 
@@ -20,6 +20,13 @@ SMALLEST = 1e-6
 BURSTS = 6.25
 """A right model's mean squared error in levels: its bursts of errors are most of it. Four to nine
 in pushing."""
+
+
+LASTING = 1.5
+"""How much larger a logarithm of errors is at every step where another model would be right."""
+
+LARGEST = 4.0
+"""What a step's logarithm counts for at most: a burst is a few large ones."""
 
 
 @dataclass
@@ -42,6 +49,9 @@ class InferenceConfig:
     )
     alarm: float = number(
         600.0, least=0, help="sum of errors beyond the allowance that alarms the agent"
+    )
+    steady: float = number(
+        120.0, least=0, help="sum of log errors beyond typical ones that alarms the agent as well"
     )
     patience: int = number(
         60, least=0, help="steps observed without learning, between alarm and decision"
@@ -100,10 +110,19 @@ class TaskInference:
         S_t = max(0, S_{t−1} + r_t − allowance),
 
     a cumulative sum (Page, Continuous inspection schemes, Biometrika 1954). A doubt lasts while
-    S > 0, and after an alarm for `patience` steps more. They may be another task's, so the level
-    stands still meanwhile: a right model's burst of errors ends before the alarm, while a wrong
-    one's errors go on. If their mean is within the allowance nothing has changed, and the level
-    becomes it: that is what to expect of the model now.
+    S > 0, and after an alarm, S > `alarm`, for `patience` steps more. They may be another task's,
+    so the level stands still meanwhile: a right model's burst of errors ends before the alarm,
+    while a wrong one's errors go on. If their mean is within the allowance nothing has changed, and
+    the level becomes it: that is what to expect of the model now.
+
+    Squares are mostly bursts, and a level that remembers how the model erred as it learned hides
+    what errs a little more at every step, until the model has learned it over what it knew.
+    Logarithms see that: with z_t that of the squared error and ζ its mean, which follows as the
+    level does,
+
+        L_t = max(0, L_{t−1} + min(max(z_t − ζ, −`LARGEST`), `LARGEST`) − `LASTING`),
+
+    and L > `steady` is an alarm as well. ζ stands still while L > 0.
 
     Else the other known task whose model erred least, in its levels, is to be gone back to if that
     is `familiar`; or the task is new. The doubt lasts until one of both is done.
@@ -111,13 +130,17 @@ class TaskInference:
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
         levels: of each known task; 0 until the agent has planned in it.
+        typical: mean logarithm of the errors of each known task.
+        lasting: L.
     """
 
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.current = -1
         self.levels: list[float] = []
+        self.typical: list[float] = []
         self.learned = 0
+        self.lasting = 0.0
         self._end_doubt()
 
     @property
@@ -156,51 +179,64 @@ class TaskInference:
     def begin_new(self) -> None:
         """A new task, of which nothing is known yet, is the current one."""
         self.levels.append(0.0)
+        self.typical.append(0.0)
         self.current = self.known - 1
-        self.learned = 0
-        self._end_doubt()
+        self.learn_more()
 
     def go_back(self, task: int) -> None:
         """A known task is the current one."""
         self.current = task
-        self._end_doubt()
+        self._begin_anew()
 
     def stay(self) -> None:
         """The current task goes on: its errors during the doubt are what to expect of it now."""
         self.levels[self.current] = self.doubted[self.current] / self.doubt
-        self._end_doubt()
+        self.typical[self.current] = self.logarithms / self.doubt
+        self._begin_anew()
 
     def learn_more(self) -> None:
         """The current task has shown a motion that no model knows: not in doubt until learned."""
         self.learned = 0
-        self._end_doubt()
+        self._begin_anew()
 
     def step(self, squares: Sequence[float]) -> Change | None:
         """Take in one planned step's squared error of each known model, a mean over dimensions."""
         config, square = self.config, squares[self.current]
+        logarithm = log(square + SMALLEST)
         if self.learned < config.settle:
             # A mean in which the latest half of what there is counts most: the model improves.
             self.learned += 1
-            self._follow(square, max(2 / (self.learned + 1), 1 / config.window))
+            share = max(2 / (self.learned + 1), 1 / config.window)
+            self._follow(self.levels, square, share)
+            self._follow(self.typical, logarithm, share)
             return None
         ratio = _ratio(square, self.levels[self.current])
         self.sum = max(0.0, self.sum + ratio - config.allowance)
+        beyond = min(max(logarithm - self.typical[self.current], -LARGEST), LARGEST)
+        self.lasting = max(0.0, self.lasting + beyond - LASTING)
+        if not self.lasting:
+            self._follow(self.typical, logarithm, 1 / config.window)
+        if self.alarmed or self.sum > config.alarm or self.lasting > config.steady:
+            self.alarmed += 1
         if not (self.sum or self.alarmed):
             self._end_doubt()
-            self._follow(square, 1 / config.window)
+            self._follow(self.levels, square, 1 / config.window)
             return None
         self.doubt += 1
+        self.logarithms += logarithm
         before = self.doubted or [0.0] * self.known
         self.doubted = [total + new for total, new in zip(before, squares, strict=True)]
-        if self.alarmed or self.sum > config.alarm:
-            self.alarmed += 1
         return self._judge_doubt() if self.alarmed > config.patience else None
 
-    def _follow(self, square: float, share: float) -> None:
-        self.levels[self.current] += share * (square - self.levels[self.current])
+    def _follow(self, means: list[float], value: float, share: float) -> None:
+        means[self.current] += share * (value - means[self.current])
+
+    def _begin_anew(self) -> None:
+        self.lasting = 0.0
+        self._end_doubt()
 
     def _end_doubt(self) -> None:
-        self.sum = 0.0
+        self.sum = self.logarithms = 0.0
         self.doubt = self.alarmed = 0
         self.doubted: list[float] = []
 
@@ -228,8 +264,11 @@ class TaskInference:
         return {
             "current": self.current,
             "levels": list(self.levels),
+            "typical": list(self.typical),
             "learned": self.learned,
+            "lasting": self.lasting,
             "sum": self.sum,
+            "logarithms": self.logarithms,
             "doubt": self.doubt,
             "alarmed": self.alarmed,
             "doubted": list(self.doubted),
@@ -241,15 +280,21 @@ class TaskInference:
         Raises:
             KeyError, ValueError: it is not of an inference.
         """
+        if "typical" not in state:  # saved before there were logarithms
+            typical = [log(level + SMALLEST) for level in state["levels"]]
+            state = {**state, "typical": typical, "lasting": 0.0, "logarithms": 0.0}
         for name, own in self.state().items():
             kind = list if isinstance(own, list) else type(own)
             same_type(name, state[name], kind)
         self.current, self.levels = state["current"], list(state["levels"])
+        self.typical, self.lasting = list(state["typical"]), state["lasting"]
         self.learned, self.sum = state["learned"], state["sum"]
+        self.logarithms = state["logarithms"]
         self.doubt, self.alarmed = state["doubt"], state["alarmed"]
         self.doubted = list(state["doubted"])
         tasks = range(self.known) if self.known else [-1]
-        if self.current not in tasks or len(self.doubted) not in (0, self.known):
+        lengths = len(self.typical) == self.known and len(self.doubted) in (0, self.known)
+        if self.current not in tasks or not lengths:
             raise ValueError(f"it is not of {self.known} tasks")
 
 

@@ -138,6 +138,42 @@ def test_touches_that_were_learned_with_the_level_raise_no_alarm():
     assert stream.run(0, 1500, spikes=range(0, 1500, 12)) == []
 
 
+def steps_until_alarm(rule: TaskInference, error: float) -> int:
+    """So many steps of such an error."""
+    steps = 0
+    while not rule.suspicious:
+        steps += 1
+        assert rule.step([error]) is None
+    return steps
+
+
+def test_errors_that_last_raise_an_alarm_that_their_sum_does_not():
+    """A level of 0.06 that remembers how the model erred while it learned is four times as large as
+    the errors of 0.01 are now. Ones of 0.3 are 5 levels then, a surplus of 1 a step, and their
+    logarithm is 3 above the mean of the others, a surplus of 1.5."""
+    rules = [
+        TaskInference(InferenceConfig(settle=100, window=100, steady=steady))
+        for steady in (120.0, 1e9)
+    ]
+    for rule in rules:
+        rule.begin_new()
+        for _ in range(100):
+            rule.step([0.5])
+        while rule.levels[0] > 0.06:
+            rule.step([0.01])
+    lasting, summed = (steps_until_alarm(rule, 0.3) for rule in rules)
+    assert 70 < lasting < 90
+    assert 550 < summed < 650
+
+
+def test_a_burst_is_no_alarm_however_large():
+    rule = TaskInference(InferenceConfig(settle=100, alarm=1e12))
+    rule.begin_new()
+    for step in range(2000):
+        rule.step([1e3 if step % 200 > 176 else 0.01])
+        assert not rule.suspicious
+
+
 def test_no_more_tasks_than_allowed():
     stream = Stream()
     for task in range(5):
@@ -580,5 +616,5 @@ def test_states_are_copies():
     rule.begin_new()
     state = rule.state()
     kept = copy.deepcopy(state)
-    rule.step(torch.ones(1, 4))
+    rule.step([1.0])
     torch.testing.assert_close(state, kept)
