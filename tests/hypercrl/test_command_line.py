@@ -234,6 +234,14 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
         ("memory.width=8", "memory.width has no effect with memory=none: leave it out."),
         ("memory=gru memory.heads=1", "memory.heads has no effect with memory=gru: leave it out."),
         ("method=ftl method.clip_norm=1", "method.clip_norm has no effect with method=ftl: leave"),
+        ("method=ftl dynamics.hidden=[8]", "dynamics.hidden has no effect with method=ftl: l"),
+        ("method=ftl_task 'dynamics={hidden: [8]}'", ".hidden has no effect with method=ftl_task"),
+        (
+            "method=ftl protocol.first_updates=5",
+            "protocol.first_updates has no effect with method=ftl and value.kind=none: give "
+            "value.kind=td beside it, or leave it out.",
+        ),
+        ("method=ftl protocol.batch_size=5", "protocol.batch_size has no effect with method=ftl"),
         ("method=ewc method.decay=0.5", "with method=ewc: give method=online_ewc beside it"),
         ("method=multitask method.selection=herding", "with method.per_task=null and method.capac"),
         (
@@ -255,7 +263,8 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsys):
-    given = [*TINY, *shlex.split(words)]
+    tiny = [word for word in TINY if "ftl" not in words or word != "protocol.updates=2"]
+    given = [*tiny, *shlex.split(words)]
     assert says in message(capsys, "train", *given, f"run_dir={tmp_path / 'run'}")
     assert not list(tmp_path.iterdir())
 
@@ -288,6 +297,7 @@ def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsy
         ("method=coreset", "method.selection=herding"),
         ("method=coreset_bytes", "method.selection=herding"),
         ("method=multitask", "method.capacity=5", "method.selection=herding"),
+        ("method=ftl", "value.kind=td", "protocol.batch_size=9", "protocol.first_updates=3"),
     ],
 )
 def test_a_setting_that_has_an_effect_is_taken(words):
