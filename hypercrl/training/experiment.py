@@ -27,7 +27,7 @@ from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
 from hypercrl.training.simulators import processes
-from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
+from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence, close
 
 
 @dataclass
@@ -306,7 +306,7 @@ def _check_simulators(sequence: TaskSequence) -> None:
     """Raise UserError where a task cannot be rolled out by its simulator."""
     for index, caption in enumerate(sequence.captions):
         task = sequence.make(index)
-        task.close()
+        close(task)
         if not task.restores_at_once:
             raise UserError(
                 f"planner.dynamics=simulator: task {index + 1} ({caption}) cannot be rolled out by "
