@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
-from hypercrl.config.compose import composed
+from hypercrl.config.compose import composed, one_by_one
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault
 
@@ -275,6 +275,19 @@ def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsy
     said = message(capsys, "train", *TINY, *words, f"run_dir={tmp_path / 'run'}")
     assert "has no room for a transition of each of 2 tasks; give 2 or more" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["coreset", "agem", "hnet_replay"])
+def test_nor_one_without_room_for_every_task_that_may_be_inferred(method, tmp_path, capsys):
+    words = ["task_id=inferred", f"method={method}", "method.capacity=9"]
+    said = message(capsys, "train", *TINY, *words, f"run_dir={tmp_path / 'run'}")
+    assert "has no room for a transition of each of 10 tasks that may be inferred" in said
+    assert "give 10 or more, or null for no limit, or inference.max_tasks=9." in said
+    assert not list(tmp_path.iterdir())
+    with one_by_one() as compose:
+        compose("train", [*TINY, *words, "inference.max_tasks=9"])
+        with pytest.raises(UserError, match="each of 9 tasks that may be inferred"):
+            compose("train", [*TINY, *words[:2], "method.capacity=8", "inference.max_tasks=9"])
 
 
 @pytest.mark.parametrize(
