@@ -48,6 +48,7 @@ import hypercrl.commands.train
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import write_json
 from hypercrl.cli import main as command
+from hypercrl.config.compose import with_effect
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
@@ -213,7 +214,7 @@ def begins(run: Path, settings: Sequence[str]) -> list[str]:
     """Words that go on with a run, or begin it if there is nothing of it."""
     if (run / "config.yaml").exists():
         return ["train", f"resume={run}"]
-    return ["train", *SMALL, *settings, f"run_dir={run}"]
+    return ["train", *with_effect("train", [*SMALL, *settings]), f"run_dir={run}"]
 
 
 def reference(settings: tuple[str, ...], folder: Path) -> Reference:

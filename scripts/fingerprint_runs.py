@@ -24,6 +24,7 @@ import torch
 
 from hypercrl.base.strict_json import write_json
 from hypercrl.cli import main
+from hypercrl.config.compose import with_effect
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
@@ -65,7 +66,7 @@ def fingerprint(settings: tuple[str, ...]) -> dict[str, str]:
     """Hashes of the tensors of the last checkpoint and of result.json without its timings."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         path = Path(folder) / "run"
-        main(["train", *SMALL, *settings, f"run_dir={path}"])
+        main(["train", *with_effect("train", [*SMALL, *settings]), f"run_dir={path}"])
         result = json.loads((path / "result.json").read_text())
         tensors = hashlib.sha256()
         checkpoint = path / "checkpoints/latest.safetensors"

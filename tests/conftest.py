@@ -53,6 +53,25 @@ def _state_of_its_own(tmp_path_factory):
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
+def patched_once(interpreter, tl):
+    """Triton's way to patch its language for the interpreter, but for what is patched already; None
+    where this Triton is another one than that way is known of (3.9), which patches as it likes."""
+    try:
+        patch, nothing, builtin = interpreter._patch_lang, interpreter._LangPatchScope, tl.core
+        nothing().restore()
+        if not builtin.is_builtin(tl.load):
+            return None
+    except (AttributeError, TypeError):
+        return None
+
+    def once(function):
+        modules = function.__globals__.values()
+        unpatched = any(builtin.is_builtin(m.load) for m in modules if m is tl or m is tl.core)
+        return patch(function) if unpatched else nothing()
+
+    return once
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _language_patched_once():
     """Triton's interpreter patches its language when a kernel is launched, and all of it once more
@@ -63,14 +82,9 @@ def _language_patched_once():
     from triton import language as tl
     from triton.runtime import interpreter
 
-    def call(function, *arguments, **settings):
-        modules = function.fn.__globals__.values()
-        if any(tl.core.is_builtin(m.load) for m in modules if m is tl or m is tl.core):
-            interpreter._patch_lang(function.fn)
-        return function.rewrite()(*arguments, **settings)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter.InterpretedFunction, "__call__", call)
+        if (once := patched_once(interpreter, tl)) is not None:
+            patch.setattr(interpreter, "_patch_lang", once)
         yield
 
 

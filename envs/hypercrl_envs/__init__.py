@@ -7,6 +7,7 @@ choose_gl_backend()
 
 from hypercrl_envs import gymnasium_ids  # noqa: E402
 from hypercrl_envs.checked import TaskFault  # noqa: E402
+from hypercrl_envs.closing import close, closed  # noqa: E402
 from hypercrl_envs.fleet import Fleet, LocalFleet, SpreadFleet  # noqa: E402
 from hypercrl_envs.registry import TASKS, make_task  # noqa: E402
 from hypercrl_envs.sequence import TaskSequence  # noqa: E402
@@ -26,5 +27,7 @@ __all__ = [
     "Task",
     "TaskFault",
     "TaskSequence",
+    "close",
+    "closed",
     "make_task",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault
+from hypercrl_envs.closing import close
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
 
@@ -59,7 +60,7 @@ class Fleet(ABC):
     def forget(self, index: int) -> None:
         """Close what `task` gave, as nothing more is asked of it for now."""
         if index in self._kinds:
-            self._kinds.pop(index).close()
+            close(self._kinds.pop(index))
 
     @abstractmethod
     def make(self, task: int, count: int) -> list[int]:
@@ -94,12 +95,20 @@ class Fleet(ABC):
 
     @abstractmethod
     def dismiss(self, robots: Sequence[int]) -> None:
-        """Close these robots."""
+        """Close these robots.
+
+        Raises:
+            TaskFault: the `close` of one raised; all are closed.
+        """
 
     def close(self) -> None:
-        """Close all that has been made."""
-        for index in list(self._kinds):
-            self.forget(index)
+        """Close all that has been made.
+
+        Raises:
+            TaskFault: see `dismiss`.
+        """
+        kinds, self._kinds = self._kinds, {}
+        close(*kinds.values())
 
 
 class LocalFleet(Fleet):
@@ -131,12 +140,13 @@ class LocalFleet(Fleet):
         return lambda: results
 
     def dismiss(self, robots: Sequence[int]) -> None:
-        for robot in robots:
-            self.tasks.pop(robot).close()
+        close(*[self.tasks.pop(robot) for robot in robots])
 
     def close(self) -> None:
-        self.dismiss(list(self.tasks))
-        super().close()
+        try:
+            self.dismiss(list(self.tasks))
+        finally:
+            super().close()
 
 
 class SpreadFleet(Fleet):

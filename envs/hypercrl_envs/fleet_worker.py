@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from hypercrl_envs.channel import Channel
 from hypercrl_envs.checked import TaskFault, told
+from hypercrl_envs.closing import close
 from hypercrl_envs.fleet import step_together
 from hypercrl_envs.sequence import TaskSequence
 from hypercrl_envs.task import Task
@@ -42,8 +44,10 @@ def serve(channel: Channel) -> None:
             channel.send(answer)
         except OSError:
             break
-    for task in tasks.values():
-        task.close()
+    try:
+        close(*tasks.values())
+    except TaskFault as fault:  # nobody waits for an answer any more
+        warnings.warn(str(fault), stacklevel=1)
 
 
 def _answer(
@@ -54,15 +58,15 @@ def _answer(
         actions = np.frombuffer(share, np.float32).reshape(len(robots), -1)
         obs, *rest = step_together([tasks[robot] for robot in robots], actions)
         return obs.tobytes(), *rest
+    if verb == "close":
+        close(*(tasks.pop(robot) for robot in robots))
+        return [None] * len(robots)
     answers = []
     for robot, what in zip(robots, share, strict=True):
         if verb == "call":
             answers.append(what(tasks[robot]))
             continue
-        if verb == "make":
-            tasks[robot] = sequence.make(what)
-        else:
-            tasks.pop(robot).close()
+        tasks[robot] = sequence.make(what)
         answers.append(None)
     return answers
 

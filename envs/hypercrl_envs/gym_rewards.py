@@ -10,6 +10,21 @@ from torch import Tensor
 
 from hypercrl_envs import terminations
 
+__all__ = [
+    "goal",
+    "goal_distance",
+    "hopper",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "mountain_car",
+    "mountain_car_distance",
+    "pusher",
+    "pusher_distance",
+    "reacher",
+    "reacher_distance",
+    "walker2d",
+]
+
 
 def reacher(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
     """Reacher-v5: - |finger tip - target| - ‖torque‖²; [..., 10], [..., 2] → [...]."""

@@ -23,8 +23,8 @@ class _Leaf:
     name: str
     box: spaces.Box
 
-    def of(self, observation: Any, where: str) -> np.ndarray:
-        """This part [n] of an observation."""
+    def of(self, observation: Any, where: str, rows: tuple[int, ...] = ()) -> np.ndarray:
+        """This part [n] of an observation; of many [*rows, n]."""
         for depth, key in enumerate(self.path):
             try:
                 observation = observation[key]
@@ -34,7 +34,8 @@ class _Leaf:
                     f"(key {depth + 1}): {checked.shown(observation)}."
                 ) from error
         what = f"{where}: {self.name}"
-        return checked.array(observation, self.box.shape, what).astype(np.float64).ravel()
+        part = checked.array(observation, (*rows, *self.box.shape), what).astype(np.float64)
+        return part.reshape(*rows, -1)
 
 
 class VectorObservation:
@@ -79,6 +80,15 @@ class VectorObservation:
             TaskFault: it is not of the space, or has a number in it that is not finite.
         """
         return np.concatenate([leaf.of(observation, where) for leaf in self._leaves])
+
+    def rows(self, observations: Any, count: int, where: str) -> np.ndarray:
+        """The same of `count` observations, whose parts are arrays [count, n], as [count, O].
+
+        Raises:
+            TaskFault: as of one.
+        """
+        parts = [leaf.of(observations, where, (count,)) for leaf in self._leaves]
+        return np.concatenate(parts, -1)
 
 
 def _leaves(space: gymnasium.Space, path: tuple[Any, ...], id: str) -> Iterator[_Leaf]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from contextlib import suppress
 from numbers import Real
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from hypercrl_envs.cartpole import CartpoleTask
-from hypercrl_envs.checked import told
+from hypercrl_envs.checked import TaskFault, told
 from hypercrl_envs.cheetah import CheetahTask
+from hypercrl_envs.closing import close
 from hypercrl_envs.complex_ode import ComplexOdeTask
 from hypercrl_envs.door import DoorTask
 from hypercrl_envs.double_integrator import DoubleIntegratorTask
@@ -93,7 +95,8 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
             raise
         raise ValueError(f"task {task!r} cannot be made: it {told(error)}") from error
     if (fault := _unfit(made)) is not None:
-        made.close()
+        with suppress(TaskFault):
+            close(made)
         raise ValueError(f"task {task!r}: {fault}")
     return made
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hypercrl_envs.closing import close
 from hypercrl_envs.padded import PaddedTask
 from hypercrl_envs.registry import TASKS, make_task
 from hypercrl_envs.state_trial import try_state
@@ -34,7 +35,8 @@ class TaskSequence:
         Raises:
             ValueError: no tasks, a spec that makes no task, or, without `pad`, tasks whose
                 observations or actions differ in size: one dynamics model cannot serve them all.
-            TaskFault: a task that cannot begin, or whose functions do not do what they are to.
+            TaskFault: a task that cannot begin or be closed, or whose functions do not do what
+                they are to.
         """
         if not specs:
             raise ValueError(f"sequence {name!r} has no tasks")
@@ -58,7 +60,7 @@ class TaskSequence:
             if tasks_agree:
                 task.try_out()
                 self._try_state(index, task)
-            task.close()
+            close(task)
             if not tasks_agree:
                 raise ValueError(
                     f"sequence {name!r}: task {index + 1} ({captions[index]}) has "
@@ -98,7 +100,7 @@ class TaskSequence:
         if self.specs[index]["task"] not in TASKS:
             copy = self._make(index, None)
             try_state(task, copy)
-            copy.close()
+            close(copy)
 
     def _make(self, index: int, render_mode: str | None, **picture: Any) -> Task:
         spec = self.specs[index]

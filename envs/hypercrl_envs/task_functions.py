@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from hypercrl_envs.checked import TaskFault, calls_into, shown
 from hypercrl_envs.plugins import HINT, imported
+
+_OWN = ("hypercrl_envs.gym_rewards", "hypercrl_envs.terminations")
+"""Modules of this package whose `__all__` are functions for others to name."""
 
 _ROWS = 8
 """Of the batch on which a function is tried."""
@@ -131,6 +135,21 @@ class TaskFunction(CheckedFunction):
         """
         self.path = path
         super().__init__(_imported(path), f"{id}: function {path}", boolean)
+
+
+def is_own(path: str) -> bool:
+    """Whether "module:name" is a function of this package that is there to be named.
+
+    Those are functions of tensors alone, which whoever wrote a configuration may name.
+
+    Example:
+        >>> is_own("hypercrl_envs.terminations:hopper")
+        True
+        >>> is_own("hypercrl_envs.terminations:torch")
+        False
+    """
+    module, _, name = path.partition(":")
+    return module in _OWN and name in import_module(module).__all__
 
 
 def try_figures(figures: Callable[[Tensor], Any], caption: str, obs: Tensor) -> None:

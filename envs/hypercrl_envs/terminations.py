@@ -10,6 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = [
+    "ant",
+    "hopper",
+    "humanoid",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "mountain_car",
+    "never",
+    "walker2d",
+]
+
 
 def never(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:  # noqa: ARG001
     """No episode ends: nothing is to be learned of it where the reward is learned."""

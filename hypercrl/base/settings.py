@@ -97,8 +97,12 @@ def meaning(schema: Any, name: str) -> str:
     return ""
 
 
-def check(config: Any, prefix: str = "") -> None:
+def check(config: Any, prefix: str = "", *, upwards: bool = True) -> None:
     """Check every field of a config, and of the configs in it, against its limits.
+
+    Args:
+        upwards: also against what a field is at most, by which it is sensible; what it is at least
+            is what makes it possible.
 
     Raises:
         UserError: a value outside; names the key, the value and the limits.
@@ -106,17 +110,17 @@ def check(config: Any, prefix: str = "") -> None:
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            check(value, f"{prefix}{f.name}.")
+            check(value, f"{prefix}{f.name}.", upwards=upwards)
         elif value is not None:
-            _check_value(f, value, f"{prefix}{f.name}")
+            _check_value(f, value, f"{prefix}{f.name}", upwards)
 
 
-def _check_value(f: "Field[Any]", value: Any, key: str) -> None:
+def _check_value(f: "Field[Any]", value: Any, key: str, upwards: bool) -> None:
     if values := f.metadata.get("values"):
         if value not in values:
             raise UserError(f"{key} is one of {', '.join(values)}, not {value!r}.")
         return
-    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
+    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf) if upwards else inf
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, int | float):
             continue

@@ -10,6 +10,7 @@ from hypercrl.base.settings import check
 from hypercrl.config.schema import ExportConfig
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
+from hypercrl_envs import close
 
 
 def export(config: DictConfig) -> None:
@@ -46,7 +47,7 @@ def _dataset(experiment: Experiment, settings: ExportConfig, out: Path) -> str:
     else:
         episodes = rolled_out(experiment, task, settings.episodes, settings.seed)
     env = experiment.sequence.make(task)
-    env.close()
+    close(env)
     about = {
         "algorithm_name": f"hypercrl {config.method.name} {config.planner.name}",
         "description": f"{env.caption}: {settings.source} of task {settings.task}",

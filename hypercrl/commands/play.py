@@ -26,7 +26,7 @@ from hypercrl.runs.demos import find_run, is_demo
 from hypercrl.runs.video import VideoWriter, caption, framed, headed, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
-from hypercrl_envs import RenderingUnavailable, Task
+from hypercrl_envs import RenderingUnavailable, Task, close
 from hypercrl_envs.checked import calls_into
 from hypercrl_envs.rendering import as_picture, fitted
 
@@ -251,7 +251,7 @@ def _run_episodes(
                 highlight=False,
                 soft_wrap=True,
             )
-        stage.env.close()
+    close(*(stage.env for stage in stages))
 
 
 def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
-from hypercrl.config.ignored import check_used
+from hypercrl.config.ignored import check_used, ignored_words
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.registered import register
 from hypercrl.config.schema import TrainConfig
@@ -54,6 +54,21 @@ def one_by_one() -> Iterator[Callable[[str, Sequence[str]], DictConfig]]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         yield one
+
+
+def with_effect(command: str, words: Sequence[str]) -> list[str]:
+    """The words that have an effect, of some that are given alike to several choices.
+
+    Raises:
+        UserError: as on the command line.
+
+    Example:
+        >>> with_effect("train", ["method=ftl", "protocol.updates=5", "seed=1"])
+        ['method=ftl', 'seed=1']
+    """
+    with _own_hydra(), one_by_one() as compose_one:
+        ignored = ignored_words(compose_one(command, words), words)
+    return [word for word in words if word not in ignored]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Settings that were given and would be ignored: each says what it goes with, where it is declared.
+"""Settings that are given and would be ignored: each says what it goes with, where declared.
 
-The marks are `only_with` and `unused` of hypercrl.base.settings. Defaults, presets and files may
-hold such settings, for they are made for several choices.
+The marks are `only_with` and `unused` of hypercrl.base.settings, and what a choice `ignores` of
+other groups. Defaults, presets and files may hold such settings, as they are for several choices.
 """
 
 from collections import defaultdict
@@ -68,6 +68,27 @@ def why_ignored(config: DictConfig, key: str) -> str:
             give = " or ".join(map(_plain, switches))
             give += f"={' or '.join(wanted)}" if wanted else ""
             return f"{key} has no effect with {given}: give {give} beside it, or leave it out."
+    return _why_a_choice_ignores(config, key)
+
+
+def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
+    """The same of what a choice in another group, such as a method, has no use for."""
+    for group in map(str, config):
+        if OmegaConf.is_missing(config, group):
+            continue
+        node = config[group]
+        ignores: Mapping[str, str] = getattr(OmegaConf.get_type(node), "ignores", {})
+        if key not in ignores:
+            continue
+        choice, needed = f"{group}={node.name}", ignores[key]
+        if not needed:
+            return f"{key} has no effect with {choice}: leave it out."
+        name, _, value = needed.partition("=")
+        if (chosen := _chosen(config, name)) != value:
+            return (
+                f"{key} has no effect with {choice} and {name}={chosen}: give {needed} beside it, "
+                "or leave it out."
+            )
     return ""
 
 

@@ -54,14 +54,19 @@ def _check_robots(config: TrainConfig) -> None:
 
 def _check_coreset(config: TrainConfig) -> None:
     """Raise UserError where a task would be left without a single transition to rehearse."""
-    own, tasks = config.method, len(learned_tasks(config))
-    if config.task_id == "inferred" or not isinstance(own, CoresetConfig):
+    own = config.method
+    if not isinstance(own, CoresetConfig) or own.capacity is None or own.equal_bytes:
         return
-    if own.capacity is not None and not own.equal_bytes and own.capacity < tasks:
-        raise UserError(
-            f"method.capacity={own.capacity} has no room for a transition of each of {tasks} "
-            f"tasks; give {tasks} or more, or null for no limit."
-        )
+    inferred = config.task_id == "inferred"
+    tasks = config.inference.max_tasks if inferred else len(learned_tasks(config))
+    if own.capacity >= tasks:
+        return
+    fewer = f", or inference.max_tasks={own.capacity}" if inferred else ""
+    raise UserError(
+        f"method.capacity={own.capacity} has no room for a transition of each of {tasks} "
+        f"tasks{' that may be inferred' if inferred else ''}; give {tasks} or more, or null for no "
+        f"limit{fewer}."
+    )
 
 
 def _check_samples(config: TrainConfig) -> None:

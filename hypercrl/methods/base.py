@@ -1,7 +1,7 @@
 """How parameters survive a change of task: the interface of every continual-learning method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,14 @@ StepReport = dict[str, Tensor]
 
 @dataclass
 class MethodConfig:
-    """Fields that every method has; a method's own dataclass adds to them."""
+    """Fields that every method has; a method's own dataclass adds to them.
+
+    Attributes:
+        ignores: settings elsewhere that have no effect with the method, by their keys, each with
+            what gives it one nevertheless, "value.kind=td", or with "". Who gives one is told.
+    """
+
+    ignores: ClassVar[Mapping[str, str]] = {}
 
     name: str = setting(help="set by method=NAME")
     learning_rate: float = number(1e-3, least=0, help="of Adam")

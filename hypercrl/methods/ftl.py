@@ -8,9 +8,11 @@ projections, of which few are active at a time. So the model is a ReLU network w
 layer and is planned with like any other.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +31,13 @@ class FTLConfig(MethodConfig):
     The ridge is what keeps a rollout of many steps from running away where there is little data.
     Without an embedding there is one model for whatever comes, and no label is needed.
     """
+
+    ignores: ClassVar[Mapping[str, str]] = {
+        "dynamics.hidden": "",
+        **dict.fromkeys(
+            ("protocol.updates", "protocol.first_updates", "protocol.batch_size"), "value.kind=td"
+        ),
+    }
 
     learning_rate: float = unused(1e-3)
     clip_norm: float = unused(5.0)

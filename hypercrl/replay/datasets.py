@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Dict, Space, Tuple
 from torch import Tensor
 
 from hypercrl.base.errors import UserError
 from hypercrl.replay.transitions import Batch
-from hypercrl_envs.checked import LARGEST
+from hypercrl_envs.checked import LARGEST, TaskFault
+from hypercrl_envs.gym_spaces import VectorObservation
 
 _ROUNDING = 1e-5
 """By so much may an action of float32 lie beyond a bound, relative to half of the range."""
@@ -102,7 +103,8 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
 
     Actions are those of an agent, from -1 to 1: mapped from the bounds of the dataset's action
     space, as `hypercrl_envs.gym_spaces.ActionRange` maps an agent's to them. Without bounds they
-    are taken as they are.
+    are taken as they are. Observations that are dicts or tuples of boxes become the vector that
+    `task: gym` makes of them, see `VectorObservation`.
 
     Args:
         path: of the dataset's folder, or its id in Minari's own folder.
@@ -127,13 +129,27 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
         raise UserError(f"{path} cannot be read as a dataset of Minari: {error}") from error
     if not episodes:
         raise UserError(f"{path} has no episodes in it.")
-    space = dataset.action_space
-    return [_batch(e, obs_size, action_size, space, f"{path}, episode {e.id}") for e in episodes]
+    spaces = dataset.observation_space, dataset.action_space
+    return [_batch(e, obs_size, action_size, *spaces, f"{path}, episode {e.id}") for e in episodes]
 
 
-def _batch(episode: Any, obs_size: int, action_size: int, action_space: Space, where: str) -> Batch:
+def _batch(
+    episode: Any,
+    obs_size: int,
+    action_size: int,
+    observation_space: Space,
+    action_space: Space,
+    where: str,
+) -> Batch:
+    observations = episode.observations
+    if isinstance(observation_space, Dict | Tuple):
+        try:
+            vector = VectorObservation(observation_space, where)
+            observations = vector.rows(observations, len(episode.rewards) + 1, where)
+        except (ValueError, TaskFault) as error:
+            raise UserError(str(error)) from error
     try:
-        obs = torch.as_tensor(np.asarray(episode.observations), dtype=torch.float32)
+        obs = torch.as_tensor(np.asarray(observations), dtype=torch.float32)
         action = torch.as_tensor(np.asarray(episode.actions), dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: observations and actions are no vectors ({error}).") from error

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,6 +135,12 @@ class RunFolder:
             typed.method = METHODS[stored.method.name][1]
             typed.planner = PLANNERS[stored.planner.name][1]
             typed.memory = MEMORIES[stored.memory.name][1]
+            if gone := next(_unknown(typed, stored), None):
+                raise UserError(
+                    f"{self.path}/config.yaml has {gone}, a setting that this version of the "
+                    "program does not have. Use the version that the run was begun with; or delete "
+                    "it there, if what it did can be done without."
+                )
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
         except UserError:
             raise
@@ -296,6 +303,17 @@ class RunFolder:
         """
         with self.written():
             write_json(self.result_path, result, indent=2)
+
+
+def _unknown(typed: DictConfig, stored: DictConfig, above: str = "") -> Iterator[str]:
+    """Settings, KEY=VALUE, of a stored configuration that its dataclasses do not have."""
+    for name, value in stored.items():
+        if name not in typed.keys():  # noqa: SIM118, as what is missing is in it too
+            yield f"{above}{name}={value}"
+        elif isinstance(value, DictConfig) and not OmegaConf.is_missing(typed, name):
+            own = typed[name]
+            if isinstance(own, DictConfig) and is_dataclass(OmegaConf.get_type(own)):
+                yield from _unknown(own, value, f"{above}{name}.")
 
 
 def _refuse_used(path: Path) -> None:

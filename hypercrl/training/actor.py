@@ -168,11 +168,18 @@ class Actor:
             self.tallies.memory_seconds.extend(self.belief.seconds)
             self.belief.seconds = []
 
+    def end(self) -> None:
+        """The task is over: what explored in it draws no more."""
+        self.experiment.streams.drop(self._exploration)
+
     def close(self) -> None:
-        """The task is over."""
+        """Let go of its robots.
+
+        Raises:
+            TaskFault: see `Fleet.dismiss`.
+        """
         self._robots.close()
         self.fleet.forget(self.task)
-        self.experiment.streams.drop(self._exploration)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; generators are kept elsewhere."""

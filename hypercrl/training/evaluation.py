@@ -3,7 +3,6 @@
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
 
@@ -19,7 +18,7 @@ from hypercrl.base.random_streams import derive_seed
 from hypercrl.planning import Planner
 from hypercrl.training.durations import Durations
 from hypercrl.training.episodes import Episodes
-from hypercrl_envs import Fleet, LocalFleet
+from hypercrl_envs import Fleet, LocalFleet, closed
 
 TASKS_AT_ONCE = 8
 """Of an evaluation that goes on in other processes; it is saved when all of these are done."""
@@ -154,7 +153,8 @@ class Evaluator:
         """
         model = task if imagined is None else imagined
         sequence = self.fleet.sequence
-        with closing(LocalFleet(sequence)) as fleet:  # plans look into the robots' simulators
+        fleet = LocalFleet(sequence)
+        with closed(fleet):  # plans look into the robots' simulators
             robots = fleet.make(task, episodes)
             tasks = [fleet.tasks[robot] for robot in robots]
             agent = oracle_agent(self.planner, sequence, model, tasks)

@@ -1,6 +1,7 @@
 """From a configuration to the parts of an experiment, for training and replaying alike."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -15,6 +16,7 @@ from hypercrl.agent.value import Value
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams, derive_seed
 from hypercrl.base.saved import same_type
+from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.config.together import check_together
 from hypercrl.dynamics import DynamicsModel
@@ -27,7 +29,7 @@ from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
 from hypercrl.training.simulators import processes
-from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
+from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence, close
 
 
 @dataclass
@@ -188,11 +190,13 @@ class Experiment:
         )
 
 
-def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
+def build(config: TrainConfig, *, begun: bool = False, trained: bool = False) -> Experiment:
     """Build all parts afresh from the config's seed.
 
     Args:
         config: of a run.
+        begun: whether there is the run, which another version may have begun: settings that would
+            be refused of a new one are warned of, unless they are below what is possible.
         trained: whether it has a checkpoint, which is only looked at: then its method, if it is
             somebody else's, has been tried.
 
@@ -200,7 +204,10 @@ def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
         UserError: a setting out of its limits, no such device, tasks that cannot be made or begun,
             functions of theirs that do not do what they are to, more memory needed than there is.
     """
-    check_together(config)
+    begun = begun or trained
+    if begun:
+        check(config, upwards=False)
+    _judge(begun, check_together, config)
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:
@@ -212,7 +219,9 @@ def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
     except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
     if config.planner.dynamics == "model":
-        _check_heldout(config, sequence)
+        _judge(begun, _check_heldout, config, sequence)
+        if config.memory.name != "none" or config.context.always:
+            _judge(begun, _check_windows, config, sequence)
     check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
     generators = streams.get("parameters"), streams.get("method", device)
@@ -226,6 +235,16 @@ def build(config: TrainConfig, *, trained: bool = False) -> Experiment:
     labels = _make_labels(config, method)
     values = _make_values(config, sequence, device)
     return Experiment(config, device, sequence, streams, method, planner, labels, values)
+
+
+def _judge(begun: bool, fits: Callable[..., None], *settings: Any) -> None:
+    """Call what refuses settings; of a run that has begun, what it says is a warning."""
+    try:
+        fits(*settings)
+    except UserError as error:
+        if not begun:
+            raise
+        warnings.warn(f"a run of these settings would not be begun now: {error}", stacklevel=3)
 
 
 def _make_values(config: TrainConfig, sequence: TaskSequence, device: torch.device) -> list[Value]:
@@ -260,7 +279,6 @@ def _make_model(
     context = config.context
     if config.memory.name == "none" and not context.always:
         return DynamicsModel(*shared)
-    _check_windows(config, sequence)
     try:
         tokens = 2 * obs_size + action_size
         encoder = make_memory(config.memory, tokens, streams.get("memory"))
@@ -306,7 +324,7 @@ def _check_simulators(sequence: TaskSequence) -> None:
     """Raise UserError where a task cannot be rolled out by its simulator."""
     for index, caption in enumerate(sequence.captions):
         task = sequence.make(index)
-        task.close()
+        close(task)
         if not task.restores_at_once:
             raise UserError(
                 f"planner.dynamics=simulator: task {index + 1} ({caption}) cannot be rolled out by "

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.planning import Planner
 from hypercrl.training.experiment import Experiment
-from hypercrl_envs import Task
+from hypercrl_envs import Task, close
 from hypercrl_kernels import GaussianLayers, Layers, mean_layers, rollout
 
 TOLERANCE = 1e-5
@@ -173,7 +173,7 @@ def export_act(experiment: Experiment, task: int, out: Path, form: str) -> float
 def _starts(env: Task, count: int) -> Tensor:
     """Observations [count, O] at the beginning of episodes."""
     starts = [env.reset(seed=seed)[0] for seed in range(count)]
-    env.close()
+    close(env)
     return torch.from_numpy(np.stack(starts))
 
 

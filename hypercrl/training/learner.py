@@ -113,9 +113,18 @@ class Learner:
         self._begin_value()
         self.prepare()
 
+    def close(self) -> None:
+        """Let go of the simulator that a value has the rewards of.
+
+        Raises:
+            TaskFault: see `hypercrl_envs.close`.
+        """
+        value, self.value = self.value, None
+        if value is not None:
+            value.close()
+
     def _begin_value(self) -> None:
-        if self.value is not None:
-            self.value.close()
+        self.close()
         if self.experiment.values:
             self.value = ValueLearner(self.experiment, self.method.tasks - 1, self.replay)
 

@@ -7,6 +7,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.training.evaluation import QUANTITIES, Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.result import about, of_matrices
+from hypercrl_envs import closed
 
 NAME = "simulator"
 """Stands where a result names its method."""
@@ -23,15 +24,13 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
     evaluator = experiment.evaluator()
     started = time.perf_counter()
     scores: list[Score] = []
-    try:
+    with closed(evaluator):
         for task, caption in enumerate(sequence.captions):
             progress.start_task(task, caption, 1, 0)
             score = evaluator.evaluate_oracle(task, protocol.final_episodes)
             scores.append(score)
             progress.show_score(task, score.success)
             progress.advance(1)
-    finally:
-        evaluator.close()
     seconds = time.perf_counter() - started
     row = {name: [getattr(score, name) for score in scores] for name in QUANTITIES}
     return {

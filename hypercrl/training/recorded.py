@@ -15,7 +15,7 @@ from hypercrl.replay import Replay
 from hypercrl.replay.datasets import Episode
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import Experiment
-from hypercrl_envs import Task
+from hypercrl_envs import Task, close
 from hypercrl_envs.gymnasium_ids import IDS
 
 
@@ -28,7 +28,7 @@ def rolled_out(experiment: Experiment, task: int, episodes: int, seed: int) -> l
         agent = experiment.agent(task, env)
     agent.generator.manual_seed(seed)
     recorded = [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
-    env.close()
+    close(env)
     return recorded
 
 
@@ -101,7 +101,7 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
                 _info(env, obs),
             )
         )
-    env.close()
+    close(env)
     return recorded
 
 
@@ -116,7 +116,7 @@ def env_spec(experiment: Experiment, task: int) -> EnvSpec | None:
     """What `gymnasium.make` makes task `task` (from 0) from; None where it has no id of its own."""
     kind, parameters = (spec := dict(experiment.sequence.specs[task])).pop("task"), spec
     env = experiment.sequence.make(task)
-    env.close()
+    close(env)
     if kind not in IDS:
         return None
     made = gymnasium.make(IDS[kind], **parameters)

@@ -67,8 +67,7 @@ class Robots:
 
     def close(self) -> None:
         """Nothing acts in the task any more."""
-        for world in self._worlds:
-            self.fleet.dismiss(world)
+        self.fleet.dismiss([robot for world in self._worlds for robot in world])
 
     def state(self) -> dict[str, Any]:
         """Of every robot, and who acts; the generator is kept elsewhere."""

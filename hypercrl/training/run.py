@@ -100,8 +100,8 @@ def resumed(
                 f"{folder.path} holds an agent to play and load, not what training goes on from: "
                 "resume the run that it was made of, or begin a new one."
             )
-        with _in_threads(config):
-            yield Run(build(config), folder, saved)
+        with _in_threads(config, old=True):
+            yield Run(build(config, begun=True), folder, saved)
 
 
 def _settle(config: DictConfig) -> None:
@@ -114,9 +114,9 @@ def _settle(config: DictConfig) -> None:
 
 
 @contextmanager
-def _in_threads(config: TrainConfig) -> Iterator[None]:
+def _in_threads(config: TrainConfig, *, old: bool = False) -> Iterator[None]:
     """Let torch use a run's threads, which the last digits of its sums depend on; None: its own."""
-    check(config)
+    check(config, upwards=not old)
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
     try:

@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
@@ -25,7 +24,7 @@ from hypercrl.training.measurements import Measurements
 from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
-from hypercrl_envs import LocalFleet, TaskFault
+from hypercrl_envs import LocalFleet, TaskFault, closed
 
 
 class Trainer:
@@ -99,8 +98,9 @@ class Trainer:
         log = MetricsLog(self.folder, log_bytes, chosen_trackers(self.experiment.config.logger))
         with (
             self.interruption.noted(),
-            closing(self.evaluator),
-            closing(self.fleet),
+            closed(self.evaluator),
+            closed(self.fleet),
+            closed(self.learner),
             log as self.log,
         ):
             if resumed is None:
@@ -119,9 +119,11 @@ class Trainer:
                     self._prepare(task, None)
                 self._train_task(task)
         except TaskFault as fault:
+            between = not position.step and position.task
+            where = "after" if between else "in training of"
             raise UserError(
-                f"{fault} That was after {position.env_steps} environment steps, in training of "
-                f"task {position.task + 1}. {self._last_good}"
+                f"{fault} That was after {position.env_steps} environment steps, {where} "
+                f"task {position.task + (not between)}. {self._last_good}"
             ) from fault
 
     def _train_task(self, task: int) -> None:
@@ -327,7 +329,7 @@ class Trainer:
         return f"Last good checkpoint: {self.folder.checkpoint_path(LATEST)}."
 
     def _end_task(self, task: int) -> None:
-        self.actor.close()
+        self.actor.end()
         tallies = self.tallies
         tallies.plan_seconds.extend(self.actor.agent.plan_seconds)
         self.actor.agent.plan_seconds = []
@@ -338,6 +340,7 @@ class Trainer:
         self._checkpoint(name := f"after_task_{task + 1}")
         self.folder.make_latest(name, keep=True)
         self.log.commit()
+        self.actor.close()  # if that raises, the run goes on from there
 
     def _log(self, kind: str, **values: float | bool) -> None:
         self.log.write(kind, self.position.env_steps, self.position.task + 1, **values)

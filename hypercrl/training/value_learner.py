@@ -10,6 +10,7 @@ from hypercrl.replay import Replay
 from hypercrl.replay.n_step import n_step_returns
 from hypercrl.replay.transitions import random_rows
 from hypercrl.training.experiment import Experiment
+from hypercrl_envs import close
 
 
 class ValueLearner:
@@ -52,7 +53,7 @@ class ValueLearner:
 
     def close(self) -> None:
         """The task is over."""
-        self._env.close()
+        close(self._env)
 
     def fit(self) -> None:
         """Measure values in a unit of what the random steps have paid."""

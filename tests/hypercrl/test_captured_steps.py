@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny_runs import FEW_STEPS
 
 from hypercrl.base.cuda_graph import CapturedFunction, CapturedSteps
-from hypercrl.config.compose import composed
+from hypercrl.config.compose import composed, with_effect
 from hypercrl.config.schema import TrainConfig
 from hypercrl.methods import METHODS
 from hypercrl.training.experiment import build
@@ -77,7 +77,8 @@ def test_steps_are_taken_in_turn_and_ten_in_a_launch(stand_in):
 
 
 def made(*words):
-    settings = OmegaConf.to_object(composed("train", ["env=push", *FEW_STEPS, *words]))
+    words = with_effect("train", ["env=push", *FEW_STEPS, *words])
+    settings = OmegaConf.to_object(composed("train", words))
     return build(cast(TrainConfig, settings))
 
 

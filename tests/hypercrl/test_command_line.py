@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
-from hypercrl.config.compose import composed
+from hypercrl.config.compose import composed, one_by_one
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault
 
@@ -234,6 +234,14 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
         ("memory.width=8", "memory.width has no effect with memory=none: leave it out."),
         ("memory=gru memory.heads=1", "memory.heads has no effect with memory=gru: leave it out."),
         ("method=ftl method.clip_norm=1", "method.clip_norm has no effect with method=ftl: leave"),
+        ("method=ftl dynamics.hidden=[8]", "dynamics.hidden has no effect with method=ftl: l"),
+        ("method=ftl_task 'dynamics={hidden: [8]}'", ".hidden has no effect with method=ftl_task"),
+        (
+            "method=ftl protocol.first_updates=5",
+            "protocol.first_updates has no effect with method=ftl and value.kind=none: give "
+            "value.kind=td beside it, or leave it out.",
+        ),
+        ("method=ftl protocol.batch_size=5", "protocol.batch_size has no effect with method=ftl"),
         ("method=ewc method.decay=0.5", "with method=ewc: give method=online_ewc beside it"),
         ("method=multitask method.selection=herding", "with method.per_task=null and method.capac"),
         (
@@ -255,7 +263,8 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(words, says, tmp_path, capsys):
-    given = [*TINY, *shlex.split(words)]
+    tiny = [word for word in TINY if "ftl" not in words or word != "protocol.updates=2"]
+    given = [*tiny, *shlex.split(words)]
     assert says in message(capsys, "train", *given, f"run_dir={tmp_path / 'run'}")
     assert not list(tmp_path.iterdir())
 
@@ -266,6 +275,19 @@ def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsy
     said = message(capsys, "train", *TINY, *words, f"run_dir={tmp_path / 'run'}")
     assert "has no room for a transition of each of 2 tasks; give 2 or more" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["coreset", "agem", "hnet_replay"])
+def test_nor_one_without_room_for_every_task_that_may_be_inferred(method, tmp_path, capsys):
+    words = ["task_id=inferred", f"method={method}", "method.capacity=9"]
+    said = message(capsys, "train", *TINY, *words, f"run_dir={tmp_path / 'run'}")
+    assert "has no room for a transition of each of 10 tasks that may be inferred" in said
+    assert "give 10 or more, or null for no limit, or inference.max_tasks=9." in said
+    assert not list(tmp_path.iterdir())
+    with one_by_one() as compose:
+        compose("train", [*TINY, *words, "inference.max_tasks=9"])
+        with pytest.raises(UserError, match="each of 9 tasks that may be inferred"):
+            compose("train", [*TINY, *words[:2], "method.capacity=8", "inference.max_tasks=9"])
 
 
 @pytest.mark.parametrize(
@@ -288,6 +310,7 @@ def test_a_memory_without_room_for_every_task_is_refused(method, tmp_path, capsy
         ("method=coreset", "method.selection=herding"),
         ("method=coreset_bytes", "method.selection=herding"),
         ("method=multitask", "method.capacity=5", "method.selection=herding"),
+        ("method=ftl", "value.kind=td", "protocol.batch_size=9", "protocol.first_updates=3"),
     ],
 )
 def test_a_setting_that_has_an_effect_is_taken(words):

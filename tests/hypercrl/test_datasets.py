@@ -2,14 +2,16 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple, flatten, flatten_space
 from torch import Tensor
 
 from hypercrl.base.errors import UserError
@@ -181,6 +183,117 @@ def test_actions_of_an_environment_become_those_that_its_task_maps_to_them():
     for where in (space, unbounded):
         with pytest.raises(UserError, match=r"mine has actions from .* to 5.5, beyond the bounds"):
             agents_actions(given + 0.5, where, "mine")
+
+
+INNER = Dict({"b": Box(-1.0, 1.0, (3,)), "a": Box(0, 9, (2,), np.int64)})
+NESTED = Dict({"observation": Box(-1.0, 1.0, (1,)), "goals": INNER})
+PAIR = Tuple((Box(-1.0, 1.0, (3,)), Box(-9.0, 9.0, (1,))))
+
+
+class Goals(gymnasium.Env):
+    """Its observations are drawn from `NESTED`."""
+
+    observation_space = NESTED
+    action_space = Box(-2.0, 2.0, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space = Dict({**NESTED.spaces}, seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+gymnasium.register("DatasetGoals-v0", f"{__name__}:Goals", max_episode_steps=20)
+
+
+def paid(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return action.sum(-1)
+
+
+def flat(space: Space, observation: Any) -> np.ndarray:
+    return np.asarray(flatten(space, observation), np.float32)
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """What Minari collects of them: the parts one after another."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: stacked([each[key] for each in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(stacked(part) for part in zip(*observations, strict=True))
+    return np.stack(observations)
+
+
+def write_spaces(path: Path, space: Space, recorded: Sequence[Sequence[Any]]) -> Path:
+    """As Minari writes them, episodes of two of whose actions the larger one is the bound."""
+    minari = importlib.import_module("minari")
+    importlib.import_module("minari.dataset.minari_storage")
+    path.joinpath("data").mkdir(parents=True)
+    storage = minari.dataset.minari_storage.MinariStorage.new(
+        path / "data", space, Box(-2.0, 2.0, (2,)), None
+    )
+    storage.update_metadata({"dataset_id": path.name, "minari_version": minari.__version__})
+    buffers = []
+    for observations in recorded:
+        steps = len(observations) - 1
+        ends = np.arange(steps) == steps - 1
+        buffers.append(
+            minari.data_collector.EpisodeBuffer(
+                observations=stacked(observations),
+                actions=np.tile(np.array([1.0, 2.0], np.float32), (steps, 1)),
+                rewards=np.zeros(steps),
+                terminations=np.zeros(steps, bool),
+                truncations=ends,
+            )
+        )
+    storage.update_episodes(buffers)
+    return path
+
+
+@pytest.mark.extra("minari")
+@pytest.mark.parametrize("space", [NESTED, PAIR], ids=["dict", "tuple"])
+def test_parts_become_the_vector_that_gymnasium_makes_of_them(tmp_path: Path, space: Space):
+    space.seed(0)
+    recorded = [[space.sample() for _ in range(length)] for length in (4, 3)]
+    size = int(np.prod(flatten_space(space).shape or 0))
+    path = write_spaces(tmp_path / "mine", space, recorded)
+    for batch, observations in zip(read_dataset(path, size, 2), recorded, strict=True):
+        wanted = np.stack([flat(space, each) for each in observations])
+        np.testing.assert_array_equal(batch.obs, wanted[:-1])
+        np.testing.assert_array_equal(batch.next_obs, wanted[1:])
+    with pytest.raises(UserError, match=r"observations \[4, \d\] .* needs \[4, 9\] and"):
+        read_dataset(path, 9, 2)
+
+
+@pytest.mark.extra("minari")
+def test_parts_that_are_no_numbers_are_refused(tmp_path: Path):
+    space = Dict({"a": Box(-1.0, 1.0, (3,)), "gear": Discrete(3)})
+    path = write_spaces(tmp_path / "mine", space, [[space.sample() for _ in range(3)]])
+    with pytest.raises(UserError, match=r"mine, episode 0: gear is Discrete\(3\), and a model"):
+        read_dataset(path, 4, 2)
+
+
+@pytest.mark.extra("minari")
+def test_a_task_of_parts_begins_with_episodes_of_its_environment(tmp_path: Path):
+    """Recorded in the environment itself; what is exported of the replay can be begun with too."""
+    env = gymnasium.make("DatasetGoals-v0")
+    recorded = [[env.reset(seed=seed)[0]] for seed in range(4)]
+    for observations in recorded:
+        observations.extend(env.step(env.action_space.sample())[0] for _ in range(20))
+    wanted = np.stack([[flat(NESTED, each) for each in episode] for episode in recorded])
+    path = write_spaces(tmp_path / "goals", NESTED, recorded)
+    task = f"{{task: gym, id: DatasetGoals-v0, reward: '{__name__}:paid'}}"
+    words = [*SETTINGS, f"env.tasks=[{task}]", "protocol={num_tasks: 1, replay_capacity: 200}"]
+    for dataset, name in ((path, "first"), (tmp_path / "exported", "second")):
+        run = tmp_path / name
+        main([*words, f"run_dir={run}", f"replay.datasets=[{dataset}]"])
+        stored = held(run, "after_task_1")
+        np.testing.assert_array_equal(stored["obs"][:80].unflatten(0, (4, 20)), wanted[:, :-1])
+        assert torch.equal(stored["action"][:80], torch.tensor([[0.5, 1.0]]).expand(80, 2))
+        if name == "first":
+            main(["export", f"run={run}", "source=replay", f"out={tmp_path / 'exported'}"])
 
 
 @pytest.mark.extra("minari")

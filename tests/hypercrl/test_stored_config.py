@@ -1,19 +1,26 @@
 """A run's configuration as a stranger may have written it: what is read, refused, and trusted."""
 
+import importlib
+import inspect
 import os
 import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import torch
+import yaml
 from test_command_line import TINY, message
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.paths import configs_dir
 from hypercrl.cli import main
 from hypercrl.config.stored import parse_stored, read_stored, signed
 from hypercrl.report import load_run
+from hypercrl_envs.task_functions import is_own
 
 OWN = 'env:\n  tasks:\n  - reward: own_rewards:paid\nrun_dir: "a:b"\n'
 
@@ -37,9 +44,36 @@ def test_what_names_no_code_needs_no_trust(tmp_path):
     assert read_stored(written(tmp_path, text), trust=False)
 
 
+@pytest.mark.parametrize("sequence", ["walkers", "gymnasium", "gymnasium_learned"])
+def test_functions_of_the_program_need_no_trust(tmp_path, sequence):
+    text = (configs_dir() / "env" / f"{sequence}.yaml").read_text(encoding="utf-8")
+    assert ":" in "".join(str(value) for value in yaml.safe_load(text)["tasks"][0].values())
+    assert read_stored(written(tmp_path, text), trust=False)
+
+
+@pytest.mark.parametrize("module", ["gym_rewards", "terminations"])
+def test_nothing_but_functions_of_tensors_may_be_named(module):
+    found = importlib.import_module(f"hypercrl_envs.{module}")
+    for name in vars(found):
+        function = getattr(found, name)
+        public = inspect.isfunction(function) and function.__module__ == found.__name__
+        assert public or not is_own(f"{found.__name__}:{name}")
+    for name in found.__all__:
+        hints = get_type_hints(getattr(found, name))
+        assert set(hints.values()) == {torch.Tensor}
+        assert is_own(f"{found.__name__}:{name}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "env: {tasks: [{reward: 'hypercrl_envs.terminations:torch'}]}\n",
+        "env: {tasks: [{reward: 'hypercrl_envs.gym_rewards:_forward'}]}\n",
+        "env: {tasks: [{reward: 'hypercrl_envs.gym_rewards:terminations.torch'}]}\n",
+        "env: {tasks: [{reward: 'hypercrl_envs.plugins:imported'}]}\n",
+        "env: {tasks: [{reward: 'hypercrl.base.files:write_atomically'}]}\n",
+        "env: {tasks: [{id: 'hypercrl_envs.gym_rewards:Hopper-v5'}]}\n",
+        "env: {tasks: [{reward: 'hypercrl_envs.terminations:hopper', id: 'mine:Hopper-v5'}]}\n",
         OWN,  # of old, or of another program
         signed(OWN).replace("paid", "other"),
         signed(OWN)[:-10] + "0" * 9 + "\n",

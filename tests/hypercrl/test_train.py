@@ -12,6 +12,7 @@ import torch
 from forked import ended, train_and_die
 
 from hypercrl.cli import main
+from hypercrl.config.compose import with_effect
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
@@ -187,9 +188,10 @@ def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path, m
     small = SMALL[:4] if "hnet" in "".join(settings) else (*SMALL[:2], SMALL[3])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (*SHORT, *settings, "seed=3")
-    wanted = train(straight, *settings, small=small)
+    words = with_effect("train", [*small, *settings])
+    wanted = train(straight, *words, small=())
     step = random.SystemRandom().randrange(1, 120)
-    words = (*small, *settings, f"run_dir={killed}")
+    words = (*words, f"run_dir={killed}")
     code, _ = ended(train_and_die, signal.SIGKILL, step, words, EPISODE)
     assert code == -signal.SIGKILL
     assert not (killed / "result.json").exists()

@@ -13,6 +13,7 @@ from hypercrl.agent.belief import Told
 from hypercrl.agent.known_tasks import Watched
 from hypercrl.agent.task_inference import InferenceConfig, TaskInference
 from hypercrl.cli import main
+from hypercrl.config.compose import with_effect
 from hypercrl.config.schema import TrainConfig
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
@@ -443,7 +444,8 @@ LATCH_RUN = (
 def run_latch(path, *settings, units=(1.0, 1.0)):
     """The experiment with what it has learned at the end, and its result."""
     task = f"{{task: gym, id: StiffLatch-v0, options: {{units: {list(units)}}}}}"
-    main(["train", *LATCH_RUN, *settings, f"env.tasks=[{task}]", f"run_dir={path}"])
+    words = with_effect("train", [*LATCH_RUN, *settings, f"env.tasks=[{task}]"])
+    main(["train", *words, f"run_dir={path}"])
     folder = RunFolder.open(path)
     experiment = build(folder.config(TrainConfig))
     experiment.load_agent(folder.load_checkpoint("latest"))

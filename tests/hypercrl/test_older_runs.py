@@ -1,0 +1,82 @@
+"""Runs whose settings were legal when they were begun, and would be refused of a new one."""
+
+import json
+import shutil
+
+import pytest
+from test_command_line import TINY, message
+
+import hypercrl
+from hypercrl.cli import main
+from hypercrl.runs.demos import DEMOS
+
+SMALL = (*TINY, "protocol.num_tasks=2", "method=coreset", "method.capacity=300")
+OLD = {
+    "capacity: 300": "capacity: 1",  # once more tasks than rows left some without any
+    "trial_error: 0.02": "trial_error: 0.5",  # of a rule by rank
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    main(["train", *SMALL, f"run_dir={run}"])
+    return run
+
+
+def changed(trained, tmp_path, texts):
+    """The run as if it had been begun with others of its settings."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = (run / "config.yaml").read_text()
+    for text, other in texts.items():
+        assert config.count(text) == 1
+        config = config.replace(text, other)
+    (run / "config.yaml").write_text(config)
+    return run
+
+
+@pytest.mark.parametrize("setting", OLD)
+def test_it_is_opened_and_gone_on_with(setting, trained, tmp_path, capsys):
+    run = changed(trained, tmp_path, {setting: OLD[setting]})
+    with pytest.warns(UserWarning, match=r"would not be begun now: .*(capacity=1|at most 0\.3)"):
+        agent = hypercrl.load(run, task=2)
+    env = agent.make_env()
+    assert agent.act(env.reset(seed=0)[0]).shape == (2,)
+    with pytest.warns(UserWarning, match="would not be begun now"):
+        main(["play", f"run={run}", "task=1", "episodes=1"])
+    (run / "result.json").unlink()
+    with pytest.warns(UserWarning, match="would not be begun now"):
+        main(["train", f"resume={run}"])
+    scores = [json.loads((r / "result.json").read_text())["scores"] for r in (trained, run)]
+    assert scores[0] == scores[1]
+    main(["report", str(run)])
+    capsys.readouterr()
+
+
+def test_and_is_refused_of_a_new_one(tmp_path, capsys):
+    for words in (["method.capacity=1"], ["task_id=inferred", "inference.trial_error=0.5"]):
+        message(capsys, "train", *SMALL, *words, f"run_dir={tmp_path / 'run'}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "says"),
+    [
+        (
+            "beta: 0.05\n",
+            "beta: 0.05\n  hearings: 3\n",
+            "config.yaml has method.hearings=3, a setting that this version of the program does "
+            "not have. Use the version that the run was begun with; or delete it there",
+        ),
+        ("preset: quick\n", "preset: quick\ncolour: red\n", "config.yaml has colour=red, a sett"),
+        ("samples: 300", "samples: 0", "planner.samples must be at least 1, not 0."),
+        ("beta: 0.05", "beta: [1]", "does not fit this version of the program"),
+        ("task_id: given", "task_id: guessed", "task_id is one of given, inferred, not 'guessed'."),
+    ],
+)
+def test_what_cannot_be_is_one_message(text, other, says, tmp_path, capsys):
+    run = changed(DEMOS / "push_demo", tmp_path, {text: other})
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert says in message(capsys, "play", f"run={run}", "episodes=1")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
