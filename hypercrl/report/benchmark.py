@@ -157,6 +157,7 @@ class Benchmark:
             notes.append(
                 f"What is relative to {REFERENCE} is so to the mean of {'; '.join(variants)}."
             )
+        notes += _without_success(self.runs)
         notes += _unlike(self.runs)
         for method, runs in self.methods.items():
             notes += [f"{method}: {note}" for note in _notes(runs)]
@@ -200,6 +201,16 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
                     "or another prediction horizon. Report them apart."
                 )
     return benchmarks
+
+
+def _without_success(runs: Sequence[Run]) -> Iterator[str]:
+    """Tasks in which success is 0 whatever an agent does."""
+    tasks = {task for run in runs if run.result for task in run.result.without_distance}
+    if tasks:
+        yield (
+            f"Task {_listed(sorted(tasks))}: no distance is given, so that nothing counts as "
+            "success; look at the return."
+        )
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:
