@@ -590,6 +590,32 @@ def test_figures_are_pictures_and_not_blank(tmp_path):
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([[0.3, None], [0.1, None], [0.2, None]], "Task 2: no distance"),
+        ([[None] * 2] * 3, "Task 1, 2: no distance"),
+        ([[0.3, None], [None, 0.2], [0.1, 0.2]], None),  # not evaluated is not without
+    ],
+)
+def test_success_that_cannot_be_is_noted(tmp_path, distances, said):
+    write_run(tmp_path / "run", success=[[0.0, 0.0]] * 3, goal_distance=distances)
+    (benchmark,) = group([load_run(tmp_path / "run")])
+    found = [note for note in benchmark.notes if "no distance" in note]
+    assert len(found) == (said is not None)
+    assert all(said in note for note in found)
+
+
+def test_two_seeds_have_no_interval_beside_their_costs(tmp_path):
+    def bars(seeds):
+        runs = [load_run(write_run(tmp_path / f"{seeds}-{n}", seed=n)) for n in range(seeds)]
+        left, _ = trade_offs(group(runs)[0]).axes
+        return [line for line in left.get_lines() if np.size(line.get_xdata()) == 2]
+
+    assert not bars(2)
+    assert len(bars(3)) == 1
+
+
 @pytest.mark.parametrize("spread", [1.0, 1.02, 2, 7, 1e3, 1e7])
 def test_ticks_of_costs_do_not_crowd(tmp_path, spread):
     """At least two on each axis, and no label touches another one."""
