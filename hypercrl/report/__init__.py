@@ -43,8 +43,8 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
         Path of the page.
 
     Raises:
-        UserError: no paths, a path that is no run folder, a damaged file in one, runs that cannot
-            be compared, or an `out` that is a file.
+        UserError: no paths, a path that is no run folder, a damaged file in one, or an `out` that
+            is a file.
     """
     if not paths:
         raise UserError("Nothing to report: give one run folder or more.")
@@ -134,7 +134,8 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
 
 def _name(benchmark: Benchmark) -> str:
     """What the files of a benchmark are called."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{benchmark.env}-{benchmark.preset}")
+    parts = filter(None, (benchmark.env, benchmark.preset, benchmark.sequence))
+    return re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(parts)).strip("-")
 
 
 def _replace(file: Path, content: bytes) -> None:

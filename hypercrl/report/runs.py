@@ -280,7 +280,7 @@ def _without_distance(written: dict[str, Any]) -> tuple[int, ...]:
     """See `Result`; of results of old, and of matrices with no other number, none is known."""
     distances = as_matrix(written.get("goal_distance", written["scores"]))
     unknown = np.isnan(distances).all(0) & ~np.isnan(as_matrix(written["scores"])).all(0)
-    return tuple(int(task) + 1 for task in unknown.nonzero()[0])
+    return tuple(int(task) + 1 for task in np.flatnonzero(unknown))
 
 
 def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:
