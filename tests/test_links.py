@@ -1,4 +1,5 @@
-"""Every relative link in the documents leads to a file in the repository, and to a heading."""
+"""Every relative link in the documents leads to a file in the repository, and to a heading; every
+table is one."""
 
 import re
 import runpy
@@ -72,6 +73,32 @@ def test_a_wrong_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Some heading\n[a](#some-heading) [b](#other) [c](gone.md) `[d](code.md)`\n")
     assert broken(page) == ["#other", "gone.md"]
+
+
+def torn(path: Path) -> list[str]:
+    """First lines of what looks like a table and is shown as plain lines, and rows of other cells
+    than their header has. A pipe without a backslash parts cells in code, too."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    bad = []
+    for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.M):
+        header, *rows = block.splitlines()
+        if not rows or not re.fullmatch(r"(\|\s*:?-+:?\s*)+\|\s*", rows[0]):
+            bad.append(header)
+            continue
+        cells = [len(re.findall(r"(?<!\\)\|", row)) for row in (header, *rows)]
+        bad += [row for row, n in zip((header, *rows), cells, strict=True) if n != cells[1]]
+    return bad
+
+
+@pytest.mark.parametrize("document", listed("*.md"))
+def test_tables_are_whole(document):
+    assert torn(ROOT / document) == []
+
+
+def test_a_torn_table_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("| a | b |\n|---|---|\n| 1 | `x\\|y` |\n| 2 |\n\n| 3 | 4 |\n| 5 | 6 |\n")
+    assert torn(page) == ["| 2 |", "| 3 | 4 |"]
 
 
 def test_the_map_shows_every_room():

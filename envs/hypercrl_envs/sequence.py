@@ -8,7 +8,7 @@ from typing import Any
 
 from hypercrl_envs.closing import close
 from hypercrl_envs.padded import PaddedTask
-from hypercrl_envs.registry import TASKS, make_task
+from hypercrl_envs.registry import PICTURE, TASKS, find_task, make_task, task_parameters
 from hypercrl_envs.state_trial import try_state
 from hypercrl_envs.task import Task
 
@@ -75,6 +75,13 @@ class TaskSequence:
     def __len__(self) -> int:
         return len(self.specs)
 
+    @property
+    def identities(self) -> list[int]:
+        """Of each task the number (from 0) of the first that is the same one, however both are
+        written: what is left out is its default, and how pictures are taken is no matter."""
+        whole = [_spelt_out(spec) for spec in self.specs]
+        return [whole.index(each) for each in whole]
+
     def make(self, index: int, render_mode: str | None = None, **picture: Any) -> Task:
         """A fresh task number `index` (from 0).
 
@@ -119,6 +126,18 @@ class TaskSequence:
 
 def _sizes(task: Task) -> tuple[int, int]:
     return task.observation_space.shape[0], task.action_space.shape[0]
+
+
+def _spelt_out(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of a task but those of pictures."""
+    accepted = task_parameters(find_task(spec["task"]))
+    values = {**{name: parameter.default for name, parameter in accepted.items()}, **spec}
+    return {name: _listed(value) for name, value in values.items() if name not in PICTURE}
+
+
+def _listed(value: Any) -> Any:
+    """The same with lists for tuples, as files have them."""
+    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def told_apart(captions: Sequence[str], specs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -345,7 +345,9 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
             ValueError: the state belongs to a different kind of task.
         """
         elapsed = state["elapsed_steps"]
-        if not 0 <= elapsed <= self.max_episode_steps:
+        # Steps after the end are counted too.
+        over = bool(state.get("truncated", False))
+        if elapsed < 0 or (elapsed > self.max_episode_steps and not over):
             raise ValueError(f"elapsed_steps of a state is {elapsed}")
         self._set_physics(np.asarray(state["physics"], dtype=np.float64))
         self._elapsed_steps = int(elapsed)

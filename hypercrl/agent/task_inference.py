@@ -7,6 +7,7 @@ which it learned it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf, log
 from statistics import median
 from typing import Any
@@ -325,7 +326,8 @@ def score_decisions(
     """How well decisions fit the true boundaries.
 
     A decision is right if it is the first within a true task and makes a new task where the true
-    one is new, or goes back to the one that was made for it where it is not.
+    one is new, or goes back to the one that was made for it where it is not. A task that follows
+    itself goes on: nothing changes there, and there is nothing to notice.
 
     Args:
         boundaries: environment step at which each true task but the first began.
@@ -333,22 +335,25 @@ def score_decisions(
 
     Returns:
         decisions: how many there were; precision: share of them that were right; recall: share of
-        the boundaries that were noticed by a right one; delay: environment steps from boundary to
+        the changes that were noticed by a right one; delay: environment steps from change to
         right decision, the mean. None where undefined.
     """
     made_for = {identities[0]: 0}
+    changes = [
+        task for task in range(1, len(identities)) if identities[task] != identities[task - 1]
+    ]
     delays = []
-    for task, boundary in enumerate(boundaries, 1):
-        first = next((d for d in decisions if d.task == task), None)
+    for task, following in pairwise([*changes, len(identities)]):
+        first = next((d for d in decisions if task <= d.task < following), None)
         if first is None:
             continue
         wanted = made_for.get(identities[task])
         if first.new if wanted is None else first.chosen == wanted:
-            delays.append(first.env_step - boundary)
+            delays.append(first.env_step - boundaries[task - 1])
             made_for[identities[task]] = first.chosen
     return {
         "decisions": len(decisions),
         "precision": len(delays) / len(decisions) if decisions else None,
-        "recall": len(delays) / len(boundaries) if boundaries else None,
+        "recall": len(delays) / len(changes) if changes else None,
         "delay": sum(delays) / len(delays) if delays else None,
     }

@@ -6,7 +6,7 @@ import os
 import runpy
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypercrl.base.errors import UserError, first_line
@@ -75,17 +75,12 @@ class RayWorkers:
             ) from error
         need = {"CPU": cpus, "GPU": gpus}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(all(node.get(k, 0) >= v for k, v in need.items()) for node in nodes):
+        if not (room := places(nodes, need)):
             ray.shutdown()
             raise UserError(
                 f"no node of the Ray cluster has room for a cell of {cpus:g} CPUs and {gpus:g} "
                 "GPUs; lower cpus= or gpus=."
             )
-        room = min(
-            int(ray.cluster_resources().get(kind, 0) // amount)
-            for kind, amount in need.items()
-            if amount
-        )
         self.slots = min(room, limit or room)
         self.here = len(nodes) == 1 and not (address or "").startswith("ray://")
         self.service = Service()
@@ -131,6 +126,21 @@ class RayWorkers:
             self.ray.cancel(task, force=True)
         self._running.clear()
         self.ray.shutdown()
+
+
+def places(nodes: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
+    """How many cells there is room for at a time.
+
+    Node by node: what is left of one and of another is room for none. Ray counts in ten
+    thousandths, and to it ten tenths are a whole.
+
+    Args:
+        nodes: what each has of every resource.
+        need: what a cell takes of it, more than nothing of one at least.
+    """
+    taken = {kind: amount for kind, amount in need.items() if amount}
+    shares = (min(node.get(k, 0) / amount for k, amount in taken.items()) for node in nodes)
+    return sum(int(share + 1e-6) for share in shares)
 
 
 def _check_reachable(address: str | None) -> None:

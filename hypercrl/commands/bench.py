@@ -73,6 +73,9 @@ RECALL_USUAL = {"memory": "all", "memory.width": "16,32,64", "seed": "0"}
 MOST_WORKERS = 10_000
 """More are a slip of the finger, for which there would not even be memory to count them."""
 
+LEAST_SHARE = 0.0001
+"""Of a GPU that Ray gives away."""
+
 OWN = ("suite", "out", "workers", "mps", "retries", "cluster", "address", "cpus", "gpus")
 
 
@@ -179,6 +182,11 @@ def _workers(own: dict[str, str], grid: Grid, console: Console) -> Iterator[Work
         from hypercrl.bench.ray_workers import RayWorkers
 
         cpus, share = _number(own, "cpus", 1, least=0.01), _number(own, "gpus", 0, least=0)
+        if (share > 1 and share % 1) or 0 < share < LEAST_SHARE:
+            raise UserError(
+                f"gpus={own['gpus']}: a cell takes a share of one GPU from {LEAST_SHARE:g} to 1 on "
+                "Ray, or whole ones; it has no use for more than one."
+            )
         most = int(_number(own, "workers", 0, 0, MOST_WORKERS, whole=True)) or None
         with closing(RayWorkers(own.get("address"), cpus, share, most)) as workers:
             names = [gpu.name for gpu in _gpus(grid)] if workers.here and 0 < share < 1 else []

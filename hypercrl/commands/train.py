@@ -14,6 +14,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.config.overrides import in_shell, keys_of
 from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
+from hypercrl.training.result import score
 from hypercrl.training.run import Run, begun, resumed
 
 MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
@@ -25,7 +26,7 @@ def train(config: DictConfig) -> float:
     With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
 
     Returns:
-        The score that a sweep maximises: success at the end, the mean over all tasks, in [0, 1].
+        The score that a sweep maximises, see `hypercrl.training.result.score`.
     """
     console = Console(markup=False)
     if config.resume is None:
@@ -52,7 +53,7 @@ def _finish(run: Run, console: Console) -> float:
         result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
-    return result["success_average_performance"]
+    return score(result)
 
 
 def _run_dir(config: DictConfig) -> Path:

@@ -43,8 +43,8 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
         Path of the page.
 
     Raises:
-        UserError: no paths, a path that is no run folder, a damaged file in one, runs that cannot
-            be compared, or an `out` that is a file.
+        UserError: no paths, a path that is no run folder, a damaged file in one, or an `out` that
+            is a file.
     """
     if not paths:
         raise UserError("Nothing to report: give one run folder or more.")
@@ -110,8 +110,9 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
         )
         drawn.append(("matrix", "Result matrices", caption, heat_maps(benchmark)))
         caption = (
-            "Interquartile mean over seeds × tasks with its 95 % bootstrap interval. Left and up "
-            "is better. Bytes are what method and replay keep, seconds are those of updates."
+            "Interquartile mean over seeds × tasks, from three seeds on with its 95 % bootstrap "
+            "interval. Left and up is better. Bytes are what method and replay keep, seconds are "
+            "those of updates."
         )
         drawn.append(("costs", "Success and its costs", caption, trade_offs(benchmark)))
     if any(run.tasks_evaluated for run in benchmark.runs):
@@ -133,7 +134,8 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
 
 def _name(benchmark: Benchmark) -> str:
     """What the files of a benchmark are called."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{benchmark.env}-{benchmark.preset}")
+    parts = filter(None, (benchmark.env, benchmark.preset, benchmark.sequence))
+    return re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(parts)).strip("-")
 
 
 def _replace(file: Path, content: bytes) -> None:

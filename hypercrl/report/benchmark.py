@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hypercrl.base.dotted import dotted
-from hypercrl.base.errors import UserError
 from hypercrl.metrics import (
     Array,
     auc_forward_transfer,
@@ -28,21 +27,28 @@ _NO_DIFFERENCE = {
     *("simulators", "logger", "checkpoint_every", "watch"),
 }
 """Config keys in which the seeds of one method may differ."""
+_OF_TASKS = ("num_tasks", "order", "prediction_horizon")
+"""Settings of `protocol` that say which tasks are learned, and what is measured of them."""
 _OF_METHODS = ("method.", "memory.", "context.", "inference.", "task_id", "planner.dynamics")
 """What makes a method another one; in all else methods side by side are to be alike."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All runs on one task sequence with one preset."""
+    """All runs on one task sequence with one preset.
+
+    Attributes:
+        sequence: what tells it from others of this name and preset: "order=[2, 1]".
+    """
 
     env: str
     preset: str
     runs: tuple[Run, ...]
+    sequence: str = ""
 
     @property
     def title(self) -> str:
-        return f"{self.env} · {self.preset}"
+        return " · ".join(filter(None, (self.env, self.preset, self.sequence)))
 
     @cached_property
     def methods(self) -> dict[str, tuple[Run, ...]]:
@@ -157,6 +163,7 @@ class Benchmark:
             notes.append(
                 f"What is relative to {REFERENCE} is so to the mean of {'; '.join(variants)}."
             )
+        notes += _without_success(self.runs)
         notes += _unlike(self.runs)
         for method, runs in self.methods.items():
             notes += [f"{method}: {note}" for note in _notes(runs)]
@@ -177,29 +184,64 @@ class Benchmark:
 
 
 def group(runs: Sequence[Run]) -> list[Benchmark]:
-    """One benchmark for each pair of env and preset, in the order in which they were given.
+    """One benchmark for each env and preset, in the order in which they were given.
 
-    Raises:
-        UserError: finished runs of one pair had different tasks, or another prediction horizon.
+    Where runs of one pair have other tasks, or another prediction horizon, one for each of these,
+    as in a grid over `protocol.order`.
     """
-    keys = dict.fromkeys((run.env, run.preset) for run in runs)
-    benchmarks = [
-        Benchmark(*key, _told_apart([run for run in runs if (run.env, run.preset) == key]))
-        for key in keys
-    ]
-    for benchmark in benchmarks:
-        finished = [(run, run.result) for run in benchmark.runs if run.result is not None]
-        for run, result in finished[1:]:
-            first, expected = finished[0]
-            if (result.tasks, result.prediction_horizon) != (
-                expected.tasks,
-                expected.prediction_horizon,
-            ):
-                raise UserError(
-                    f"{first.path} and {run.path} have the same env and preset, but other tasks "
-                    "or another prediction horizon. Report them apart."
-                )
+    benchmarks = []
+    for env, preset in dict.fromkeys((run.env, run.preset) for run in runs):
+        alike = _by_tasks([run for run in runs if (run.env, run.preset) == (env, preset)])
+        names = _names([own[0] for own in alike]) if len(alike) > 1 else [""]
+        benchmarks += [
+            Benchmark(env, preset, _told_apart(own), name)
+            for own, name in zip(alike, names, strict=True)
+        ]
     return benchmarks
+
+
+def _by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
+    """Those whose matrices are of the same. What has not ended goes by its settings, to those that
+    have and share these."""
+    found: dict[Any, list[Run]] = {}
+    by_settings: dict[str, Any] = {}
+    for run in sorted(runs, key=lambda run: run.result is None):
+        settings = repr((_of_tasks(run), run.config.get("env")))
+        key = by_settings.get(settings, settings)
+        if run.result is not None:
+            key = by_settings[settings] = run.result.tasks, run.result.prediction_horizon
+        found.setdefault(key, []).append(run)
+    place = {id(run): number for number, run in enumerate(runs)}
+    alike = [sorted(own, key=lambda run: place[id(run)]) for own in found.values()]
+    return sorted(alike, key=lambda own: place[id(own[0])])
+
+
+def _of_tasks(run: Run) -> dict[str, Any]:
+    protocol = run.config.get("protocol")
+    return {key: protocol.get(key) for key in _OF_TASKS} if isinstance(protocol, dict) else {}
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What tells the sequences of these runs apart: settings, or else their places."""
+    settings = [_of_tasks(run) for run in runs]
+    differing = _differing(settings)
+    names = [
+        ", ".join(f"{key}={_text(own.get(key))}" for key in _OF_TASKS if key in differing)
+        for own in settings
+    ]
+    if len(set(names)) == len(names):
+        return names
+    return [f"sequence {number}" for number in range(1, len(runs) + 1)]
+
+
+def _without_success(runs: Sequence[Run]) -> Iterator[str]:
+    """Tasks in which success is 0 whatever an agent does."""
+    tasks = {task for run in runs if run.result for task in run.result.without_distance}
+    if tasks:
+        yield (
+            f"Task {_listed(sorted(tasks))}: no distance is given, so that nothing counts as "
+            "success; look at the return."
+        )
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:

@@ -45,6 +45,8 @@ class Result:
         task_inference: decisions, precision, recall and delay of an agent that infers the task, see
             `hypercrl.agent.task_inference.score_decisions`; empty where the task is given.
         git: revision.
+        without_distance: tasks (from 1) that do not say how far from done they are, so that nothing
+            counts as success.
     """
 
     tasks: tuple[str, ...]
@@ -68,6 +70,7 @@ class Result:
     parameters: int
     git: str
     machine: str
+    without_distance: tuple[int, ...] = ()
 
     @property
     def measured(self) -> NDArray[np.bool_]:
@@ -261,6 +264,7 @@ def _result(written: dict[str, Any], file: Path) -> Result:
             parameters=int(written["parameters"]),
             git=str(written["git"]),
             machine=str(written["machine"]),
+            without_distance=_without_distance(written),
         )
     except KeyError as error:
         raise UserError(f"{file} lacks {error}; it was written by another version.") from error
@@ -270,6 +274,13 @@ def _result(written: dict[str, Any], file: Path) -> Result:
     if shapes != {(len(result.tasks) + 1, len(result.tasks))}:
         raise UserError(f"{file} is damaged: {len(result.tasks)} tasks, but matrices {shapes}.")
     return result
+
+
+def _without_distance(written: dict[str, Any]) -> tuple[int, ...]:
+    """See `Result`; of results of old, and of matrices with no other number, none is known."""
+    distances = as_matrix(written.get("goal_distance", written["scores"]))
+    unknown = np.isnan(distances).all(0) & ~np.isnan(as_matrix(written["scores"])).all(0)
+    return tuple(int(task) + 1 for task in np.flatnonzero(unknown))
 
 
 def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:

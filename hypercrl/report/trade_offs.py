@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
 from hypercrl.report.benchmark import Benchmark
+from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import duration, size
 from hypercrl.report.runs import Result
 from hypercrl.report.style import (
@@ -29,7 +30,8 @@ MARKERS = "os^D"
 def trade_offs(benchmark: Benchmark, look: Mapping[str, Look] | None = None) -> Figure:
     """Interquartile mean of success at the end against two costs, a point for each method.
 
-    Bars are 95 % bootstrap intervals over seeds × tasks. Left and up is better.
+    Bars are 95 % bootstrap intervals over seeds × tasks, from three seeds on as in the tables. Left
+    and up is better.
 
     Args:
         benchmark: the runs.
@@ -76,7 +78,7 @@ def _panel(
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
             continue
         x, y = float(np.mean(costs)), interquartile_mean(final)
-        if len(final) > 1:
+        if len(final) >= SEEDS_FOR_INTERVAL:
             low, high = interquartile_mean_interval(final, np.random.default_rng(0))
             axes.plot([x, x], [low, high], color=look[method].colour, linewidth=1.2, alpha=0.6)
         # Colours come back after seven methods; the marker tells them apart.

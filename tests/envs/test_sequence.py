@@ -201,6 +201,18 @@ def test_a_shipped_sequence_can_be_made(path: Path):
     assert len(set(sequence.captions)) == len(different)  # what comes again has its caption again
 
 
+def test_tasks_are_the_same_however_they_are_written():
+    specs = [
+        {"task": "push"},
+        {"task": "push", "densities": [100, 500], "camera": "top"},
+        {"task": "push", "densities": (500.0, 500), "frame": 0, "engine": "mujoco"},
+        {"task": "push", "densities": [[100, 500], 500]},
+        {"task": "push", "width": 64, "densities": (100, 500.0)},
+        {"task": "push", "densities": [[100.0, 500.0], 500]},
+    ]
+    assert TaskSequence(specs, "again").identities == [0, 1, 0, 3, 1, 3]
+
+
 def test_captions_tell_tasks_of_one_environment_apart():
     reacher = {"task": "gym", "id": "Reacher-v5", "reward": "hypercrl_envs.gym_rewards:reacher"}
     specs = [

@@ -226,6 +226,19 @@ def test_bad_actions_are_refused_and_change_nothing(task: Task, kind):
     assert task.get_state()["elapsed_steps"] == before["elapsed_steps"]
 
 
+@pytest.mark.filterwarnings("ignore:an episode of")
+def test_a_state_taken_after_steps_beyond_the_end_can_be_restored():
+    task, copy = make_task("double_integrator"), make_task("double_integrator")
+    task.reset(seed=0)
+    for _ in range(task.max_episode_steps + 3):
+        task.step(nothing(task))
+    copy.set_state(task.get_state())
+    assert copy.get_state()["elapsed_steps"] == task.max_episode_steps + 3
+    assert_same(play(copy, random_actions(copy, 0, 2)), play(task, random_actions(task, 0, 2)))
+    first, second = (each.reset()[0] for each in (task, copy))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_step_before_reset_is_refused(spec: Spec):
     task = make_task(**spec)
     with pytest.raises(RuntimeError, match="reset"):

@@ -109,6 +109,8 @@ def test_a_mistake_in_any_cell_is_found_before_any_runs(tmp_path, words, wanted)
         (["out=x", "retries=some"], "retries is a number"),
         (["out=x", "cluster=slurm"], "local, ray"),
         (["out=x", "gpus=1"], "cluster=ray"),
+        (["out=x", "cluster=ray", "gpus=1.5"], "from 0.0001 to 1"),
+        (["out=x", "cluster=ray", "gpus=0.00005"], "from 0.0001 to 1"),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, monkeypatch, tmp_path, words, wanted):

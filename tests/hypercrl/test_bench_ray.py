@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid, Status, run_grid
-from hypercrl.bench.ray_workers import RayWorkers
+from hypercrl.bench.ray_workers import RayWorkers, places
 from hypercrl.cli import main
 
 SMALL = (
@@ -33,6 +33,22 @@ def test_without_ray_one_message_says_what_to_install(monkeypatch, capsys, tmp_p
         main(["bench", "cluster=ray", "seed=0", f"out={tmp_path / 'grid'}"])
     assert 'pip install "hypercrl[ray]"' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "wanted"),
+    [
+        ([{"CPU": 64.0, "GPU": 1.0}], 1, 0.2, 5),  # 1.0 // 0.2 is 4
+        ([{"CPU": 64.0, "GPU": 8.0}], 0.1, 0.1, 80),
+        ([{"CPU": 16.0, "GPU": 1.0}], 1, 1 / 3, 3),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], 2, 0, 2),  # a third one would have a core of each
+        ([{"CPU": 64.0}, {"CPU": 1.0, "GPU": 1.0}], 1, 0.5, 1),
+        ([{"CPU": 64.0}], 1, 0.5, 0),
+        ([], 1, 0, 0),
+    ],
+)
+def test_so_many_cells_as_each_node_has_room_for(nodes, cpus, gpus, wanted):
+    assert places(nodes, {"CPU": cpus, "GPU": gpus}) == wanted
 
 
 def worker_processes():

@@ -489,8 +489,40 @@ def test_a_foreign_result_is_refused(tmp_path, change, message):
 def test_other_tasks_under_the_same_name_are_not_compared(tmp_path):
     a = write_run(tmp_path / "a")
     b = write_run(tmp_path / "b", seed=1, tasks=["other", "tasks"])
-    with pytest.raises(UserError, match="Report them apart"):
-        group([load_run(a), load_run(b)])
+    c = write_run(tmp_path / "c", seed=2, prediction_horizon=5)
+    d = write_run(tmp_path / "d", seed=3)
+    found = group([load_run(path) for path in (a, b, c, d)])
+    assert [[run.seed for run in own.runs] for own in found] == [[0, 3], [1], [2]]
+    assert [own.title.rpartition(" · ")[2] for own in found] == [f"sequence {n}" for n in (1, 2, 3)]
+    assert found[1].tasks == ("other", "tasks")
+
+
+def test_a_grid_over_orders_is_a_section_for_each(tmp_path):
+    """With it a grid was trained to its end, and no report of it could be written."""
+
+    def written(order, seed, **more):
+        path = write_run(tmp_path / f"{order}{seed}", seed=seed, **more)
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"protocol: {{order: {order}, num_tasks: 2, prediction_horizon: 10}}\n")
+        return path
+
+    there, back = ["first", "second"], ["second", "first"]
+    paths = [
+        written([1, 2], 0, tasks=there),
+        written([2, 1], 0, tasks=back),
+        written([1, 2], 1, finished=False),
+        written([2, 1], 1, tasks=back),
+    ]
+    found = group([load_run(path) for path in paths])
+    assert [own.title for own in found] == [
+        "push · quick · order=[1, 2]",
+        "push · quick · order=[2, 1]",
+    ]
+    assert [[run.seed for run in own.runs] for own in found] == [[0, 1], [0, 1]]
+    page = write_report(paths, tmp_path / "out", Console(file=io.StringIO(), width=100))
+    assert "push · quick · order=[2, 1]" in page.read_text()
+    names = {path.stem for path in (tmp_path / "out").glob("*.csv")}
+    assert names == {"push-quick-order-1-2", "push-quick-order-2-1"}
 
 
 def test_a_seed_that_is_there_twice_is_noted(tmp_path):
@@ -588,6 +620,32 @@ def test_figures_are_pictures_and_not_blank(tmp_path):
             pixels = np.asarray(image.convert("RGB"))
         assert min(pixels.shape[:2]) > 200
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([[0.3, None], [0.1, None], [0.2, None]], "Task 2: no distance"),
+        ([[None] * 2] * 3, "Task 1, 2: no distance"),
+        ([[0.3, None], [None, 0.2], [0.1, 0.2]], None),  # not evaluated is not without
+    ],
+)
+def test_success_that_cannot_be_is_noted(tmp_path, distances, said):
+    write_run(tmp_path / "run", success=[[0.0, 0.0]] * 3, goal_distance=distances)
+    (benchmark,) = group([load_run(tmp_path / "run")])
+    found = [note for note in benchmark.notes if "no distance" in note]
+    assert len(found) == (said is not None)
+    assert all(said in note for note in found)
+
+
+def test_two_seeds_have_no_interval_beside_their_costs(tmp_path):
+    def bars(seeds):
+        runs = [load_run(write_run(tmp_path / f"{seeds}-{n}", seed=n)) for n in range(seeds)]
+        left, _ = trade_offs(group(runs)[0]).axes
+        return [line for line in left.get_lines() if np.size(line.get_xdata()) == 2]
+
+    assert not bars(2)
+    assert len(bars(3)) == 1
 
 
 @pytest.mark.parametrize("spread", [1.0, 1.02, 2, 7, 1e3, 1e7])

@@ -28,6 +28,22 @@ def test_training_returns_the_mean_of_its_last_row_of_success(tmp_path, monkeypa
     assert scores == [last]
 
 
+def test_where_nothing_counts_as_success_the_return_is_the_score(tmp_path, monkeypatch):
+    """Success is 0 whatever an agent does, and a sweep would find that all settings are alike."""
+    from hypercrl.commands import train
+
+    scores = []
+    original = train.train
+    monkeypatch.setattr(train, "train", lambda config: scores.append(original(config)))
+    env = ["env=inverted_pendulum", "protocol.prediction_horizon=2", f"run_dir={tmp_path / 'run'}"]
+    main(["train", *TINY, *env])
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["goal_distance"][-1] == [None]
+    assert result["success"][-1] == [0.0]
+    assert scores == [result["scores"][-1][0]]
+    assert scores[0] > 0
+
+
 @pytest.mark.extra("hydra-optuna-sweeper")
 def test_two_trials_are_searched_by_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

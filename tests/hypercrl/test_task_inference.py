@@ -503,6 +503,28 @@ def test_precision_recall_and_delay_by_hand():
     }
 
 
+def test_where_a_task_follows_itself_there_is_nothing_to_notice():
+    """As in a control for false alarms."""
+    boundaries, identities = [100, 200, 300, 400], [0, 0, 1, 1, 0]
+    assert score_decisions([], boundaries, identities)["recall"] == 0.0
+    assert score_decisions([], boundaries[:1], identities[:2])["recall"] is None
+    late = Decision(310, 3, 1, True)  # the second task was noticed after the boundary with itself
+    back = Decision(430, 4, 0, False)
+    assert score_decisions([late, back], boundaries, identities) == {
+        "decisions": 2,
+        "precision": 1.0,
+        "recall": 1.0,
+        "delay": (110 + 30) / 2,
+    }
+    false_alarm = Decision(150, 1, 1, True)
+    assert score_decisions([false_alarm], boundaries[:1], identities[:2]) == {
+        "decisions": 1,
+        "precision": 0.0,
+        "recall": None,
+        "delay": None,
+    }
+
+
 gymnasium.register(
     "TwoLinearWorlds-v0",
     LinearWorld,
