@@ -62,6 +62,7 @@ def termination_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
+        handler.forget()
         for number, earlier in before.items():
             signal.signal(number, earlier)
 
@@ -75,12 +76,23 @@ class _Handler:
         self._waits: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        again = self._waits is not None and self._waits.is_alive()
-        if again or not _imports(frame):
+        if self._waits is not None or not _imports(frame):
+            self.forget()
             raise Interrupted(number, _MEANING[number])
-        self._waits = threading.Timer(self.RETRY_SECONDS, signal.raise_signal, [number])
+        self._waits = threading.Timer(self.RETRY_SECONDS, self._send_again, [number])
         self._waits.daemon = True
         self._waits.start()
+
+    def _send_again(self, number: int) -> None:
+        if self._waits is not None:  # or it was forgotten meanwhile
+            self._waits = None
+            signal.raise_signal(number)
+
+    def forget(self) -> None:
+        """A signal that waits is not sent any more."""
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
 
 
 _MEANING = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}

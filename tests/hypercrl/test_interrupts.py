@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from importlib import import_module
 
 import pytest
@@ -135,3 +136,18 @@ def test_a_second_one_does_not_wait_for_the_import(tmp_path, monkeypatch):
     (tmp_path / "takes_for_ever.py").write_text(again)
     with pytest.raises(KeyboardInterrupt), termination_interrupts():
         import_module("takes_for_ever")
+    time.sleep(0.2)  # the first one does not come once more
+
+
+def test_one_waits_for_a_long_import(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    long = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(0.3)\ndone = True\n"
+    (tmp_path / "takes_long.py").write_text(long)
+
+    def imported():
+        import_module("takes_long")
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+        imported()
+    assert sys.modules["takes_long"].done
