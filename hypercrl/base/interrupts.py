@@ -95,7 +95,7 @@ class _Handler:
             self._waits = None
 
 
-_MEANING = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+_MEANING: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
 
 
 def _imports(frame: FrameType | None) -> bool:

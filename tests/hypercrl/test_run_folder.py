@@ -157,5 +157,8 @@ def test_only_a_run_is_said_to_go_on(tmp_path):
         pass
     assert str(refused.value).endswith("Name another run_dir.")
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(UserError, match="continue that run"), RunFolder.create(tmp_path, None):
+    with (
+        pytest.raises(UserError, match="continue that run"),
+        RunFolder.create(tmp_path, OmegaConf.create()),
+    ):
         pass
