@@ -1,5 +1,15 @@
-"""python -m hypercrl"""
+"""The command `hypercrl` and python -m hypercrl: an interrupt is answered from here on."""
 
-from hypercrl.cli import main
+from hypercrl.base.interrupts import answered
 
-main()
+
+def main() -> None:
+    """`hypercrl.cli.main` on the words of the command line."""
+    with answered():
+        from hypercrl.cli import main as command
+
+        command()
+
+
+if __name__ == "__main__":
+    main()

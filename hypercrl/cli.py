@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.gpu_faults import GPU_FAULT, OUT_OF_MEMORY, gpu_fault
-from hypercrl.base.interrupts import exit_code, termination_interrupts, told
+from hypercrl.base.interrupts import answered
 from hypercrl.base.streams import outlived
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         return
     _make_current_folder_importable()
     try:
-        with termination_interrupts(), ExitStack() as stack:
+        with answered(), ExitStack() as stack:
             if config_dir is not None:
                 from hypercrl.config.sources import config_folder
 
@@ -101,10 +101,6 @@ def _main(arguments: Sequence[str] | None) -> None:
     except OSError as error:
         print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        with suppress(OSError):  # the terminal may be what has gone
-            print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
-        sys.exit(exit_code(interrupt))
 
 
 def _ending(error: Exception) -> tuple[int, str]:

@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from hypercrl.cli import main
+from hypercrl_envs import make_task
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs/extend").glob("*.md") if path.stem != "README")
@@ -87,6 +89,25 @@ def test_a_page_in_an_empty_folder(page, empty_folder, monkeypatch):
         elif words[0] != "bench":  # processes of their own: from the wheel, below
             assert program == "hypercrl"
             main([*words, *TINY.get(words[0], ())])
+    assert Path.cwd() == empty_folder  # where the next page's commands are called
+
+
+def test_a_mujoco_model_of_ones_own(empty_folder):
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    (code,) = (text for _, text in BLOCK.findall(page) if text.startswith("# my_arm.py"))
+    (empty_folder / "my_arm.py").write_text(code, encoding="utf-8")
+    (empty_folder / "my_arm.xml").write_text(
+        '<mujoco><worldbody><body><joint name="hinge" axis="0 1 0"/><geom size="0.1"/></body>'
+        '</worldbody><actuator><motor joint="hinge" ctrlrange="-1 1"/></actuator></mujoco>'
+    )
+    task = make_task("gym", id="my_arm:MyArm-v0", reward="my_arm:up")
+    task.try_out()
+    obs, _ = task.reset(seed=0)
+    for _ in range(3):
+        before, action = torch.as_tensor(obs), torch.full((1,), 0.5)
+        obs, reward, *_ = task.step(action.numpy())
+        said = task.reward(before, action, torch.as_tensor(obs))
+        assert reward == pytest.approx(float(said), rel=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def told(error: BaseException) -> str:
     line = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r}){line}"
-    return f"raised {type(error).__name__}: {error}{line}"
+    said = f": {error}" if str(error) else ""
+    return f"raised {type(error).__name__}{said}{line}"
 
 
 def array(value: object, shape: tuple[int, ...], what: str) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Signals that end a command: in order, saved where it trains, and saying how it goes on."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,20 +28,83 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
+def answered() -> Iterator[None]:
+    """A signal that ends the block ends the process with one line and an exit code.
+
+    Raises:
+        SystemExit: SIGINT or SIGTERM came.
+    """
+    with termination_interrupts():
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            with suppress(OSError):  # the terminal may be what has gone
+                print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
+            sys.exit(exit_code(interrupt))
+
+
+@contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """Raise `Interrupted` in the block when SIGTERM comes; only the main thread can see to that."""
+    """Raise `Interrupted` in the block when SIGINT or SIGTERM comes, but not amid an import.
+
+    What a signal raises while torch or MuJoCo is imported may be raised inside their C++, which
+    aborts, or makes an ImportError of it. It waits until the import is over; a second one does not.
+    Only the main thread can see to signals, and one that the process ignores stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    handler = _Handler()
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        handler.forget()
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(number, "ended by SIGTERM")
+class _Handler:
+    """Raises what a signal means, or sends it once more a little later."""
+
+    RETRY_SECONDS = 0.05
+
+    def __init__(self) -> None:
+        self._waits: threading.Timer | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._waits is not None or not _imports(frame):
+            self.forget()
+            raise Interrupted(number, _MEANING[number])
+        self._waits = threading.Timer(self.RETRY_SECONDS, self._send_again, [number])
+        self._waits.daemon = True
+        self._waits.start()
+
+    def _send_again(self, number: int) -> None:
+        if self._waits is not None:  # or it was forgotten meanwhile
+            self._waits = None
+            signal.raise_signal(number)
+
+    def forget(self) -> None:
+        """A signal that waits is not sent any more."""
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
+
+
+_MEANING: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported by what the frame was called by."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Interruption:

@@ -97,6 +97,7 @@ class Grid:
         swept = {k: v for k, v in values.items() if k not in moving and k not in self.fixed}
         parts = [values[key] for key in self.suite.named if key in values]
         name = "-".join([*parts, *(f"{k}={v}" for k, v in sorted(swept.items()))]) or "run"
+        name = re.sub(r"\\(.)", r"\1", name)  # as Hydra escapes the colon of "module:Class"
         folder = self.out / "cells" / re.sub(r"[^A-Za-z0-9_.+-]+", "_", name)
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)

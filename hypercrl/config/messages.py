@@ -137,6 +137,8 @@ def _check_tasks(config: DictConfig, given: Container[str]) -> None:
     learned, whose = config.env.tasks, f"the sequence {config.env.name} has"
     if order is not None:
         learned, whose = order, "protocol.order names"
+    if not learned:
+        raise UserError(f"{whose} no tasks.")
     if "protocol.num_tasks" in given and wanted is not None and wanted > len(learned):
         raise UserError(
             f"protocol.num_tasks={wanted}, but {whose} {len(learned)} tasks; "

@@ -252,6 +252,9 @@ class RunFolder:
         others = [other for other in self.checkpoints() if other != name]
         if not others:
             return "There is no other one; begin a new run."
+        if self.ended:  # nothing goes on with it, but others are played
+            named = in_shell("checkpoint", others[-1])
+            return f"There are also {', '.join(others)}; take one of them with: {named}"
         command = f"hypercrl train {in_shell('resume', self.path)}"
         command += f" {in_shell('checkpoint', others[-1])}"
         return f"There are also {', '.join(others)}; go on from one of them with: {command}"
@@ -318,9 +321,10 @@ def _unknown(typed: DictConfig, stored: DictConfig, above: str = "") -> Iterator
 
 def _refuse_used(path: Path) -> None:
     if path.exists() and not (path.is_dir() and all(map(_of_nobody, path.iterdir()))):
+        goes_on = f", or continue that run with: hypercrl train {in_shell('resume', path)}"
         raise UserError(
-            f"{path} exists already and is left as it is. Name another run_dir, or continue "
-            f"that run with: hypercrl train {in_shell('resume', path)}"
+            f"{path} exists already and is left as it is. Name another run_dir"
+            + (goes_on if (path / "config.yaml").is_file() else ".")
         )
 
 

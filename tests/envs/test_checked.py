@@ -86,6 +86,7 @@ FAULTS = {
     "old": (("size", 4), "not \\(observation, reward, terminated, truncated, info\\)"),
     "raises": ((0, RuntimeError("lost contact")), "raised RuntimeError: lost contact"),
     "key": ((0, KeyError("joint")), "raised KeyError: 'joint' .test_checked.py, line"),
+    "silent": ((0, NotImplementedError()), r"raised NotImplementedError \(test_checked.py, line"),
     "exit": ((0, SystemExit(0)), r"called sys.exit\(0\)"),
 }
 

@@ -579,3 +579,10 @@ def test_a_setting_is_left_to_the_cells_that_it_has_an_effect_on(tmp_path):
     for words in (["memory=none,gru", "inference.window=4"], ["memory=none", "context.windows=8"]):
         with pytest.raises(UserError, match="has no effect with"):
             Grid([*words, *SMALL], tmp_path)
+
+
+def test_a_cell_is_named_as_it_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from hypercrl.methods.si import SI\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (cell,) = Grid(["method=mine:SI", "seed=0"], tmp_path / "out").cells
+    assert (cell.name, cell.folder.name) == ("mine:SI-0", "mine_SI-0")

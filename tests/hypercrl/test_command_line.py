@@ -592,3 +592,13 @@ def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
     assert "hypercrl: job 0: " in said
     assert "\njob 1: " in said
     assert [path.name for path in tmp_path.glob("[!_]*")] == ["jobs_rewards.py"]
+
+
+def test_a_sequence_without_tasks_has_none(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs/env").mkdir(parents=True)
+    (tmp_path / "configs/env/empty.yaml").write_text("tasks: []\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *TINY, "env=empty"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "hypercrl: the sequence empty has no tasks.\n"

@@ -7,7 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from importlib import import_module
 
+import pytest
+
+from hypercrl.base.interrupts import termination_interrupts
 from hypercrl.cli import main
 
 TINY = (
@@ -88,3 +93,61 @@ def test_a_replay_has_nothing_to_go_on_with(tmp_path):
     code, written = interrupted(words, signal.SIGINT, b"episode 1", tmp_path)
     assert code == 130
     assert written.strip().endswith(b"hypercrl: interrupted")
+
+
+SIGNALS_ITSELF = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(os.environ["NUMBER"]))
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("hypercrl.base.streams", signal.SIGINT),  # of the command line itself
+        ("torch._C", signal.SIGTERM),
+        ("mujoco._structs", signal.SIGINT),  # by C++, which makes an ImportError of what is raised
+    ],
+)
+def test_one_amid_an_import_is_one_line(module, number, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SIGNALS_ITSELF)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "hypercrl", "tasks", "push"],
+        env=os.environ | {"PYTHONPATH": path, "AT": module, "NUMBER": str(int(number))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}[number]
+    assert (done.returncode, done.stderr) == (128 + number, f"\nhypercrl: {said}\n")
+
+
+def test_a_second_one_does_not_wait_for_the_import(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    again = "import signal\nfor _ in range(2): signal.raise_signal(signal.SIGINT)\nassert False\n"
+    (tmp_path / "takes_for_ever.py").write_text(again)
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+        import_module("takes_for_ever")
+    time.sleep(0.2)  # the first one does not come once more
+
+
+def test_one_waits_for_a_long_import(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    long = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(0.3)\ndone = True\n"
+    (tmp_path / "takes_long.py").write_text(long)
+
+    def imported():
+        import_module("takes_long")
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+        imported()
+    assert sys.modules["takes_long"].done

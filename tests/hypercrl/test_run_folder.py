@@ -137,3 +137,28 @@ def test_settings_that_change_are_composed_as_they_are_now(monkeypatch):
         patch.setitem(METHODS, "finetune", (METHODS["finetune"][0], Other))
         assert composed("train", ["method=finetune"]).method.extra == 3
     assert "extra" not in composed("train", ["method=finetune"]).method
+
+
+def test_what_is_advised_is_not_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("latest", "previous"):
+        folder.checkpoint_path(name).parent.mkdir(exist_ok=True)
+        folder.checkpoint_path(name).touch()
+    assert folder.advice("latest").endswith(f"hypercrl train resume={tmp_path} checkpoint=previous")
+    folder.result_path.write_text("{}")  # it has ended, and is only played
+    assert folder.advice("latest") == (
+        "There are also previous; take one of them with: checkpoint=previous"
+    )
+
+
+def test_only_a_run_is_said_to_go_on(tmp_path):
+    (tmp_path / "notes").touch()
+    with pytest.raises(UserError) as refused, RunFolder.create(tmp_path, OmegaConf.create()):
+        pass
+    assert str(refused.value).endswith("Name another run_dir.")
+    (tmp_path / "config.yaml").touch()
+    with (
+        pytest.raises(UserError, match="continue that run"),
+        RunFolder.create(tmp_path, OmegaConf.create()),
+    ):
+        pass
