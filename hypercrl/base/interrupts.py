@@ -86,7 +86,8 @@ class _Handler:
     def _send_again(self, number: int) -> None:
         if self._waits is not None:  # or it was forgotten meanwhile
             self._waits = None
-            signal.raise_signal(number)
+            # To the main thread, which may wait for something by then and has to be woken.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def forget(self) -> None:
         """A signal that waits is not sent any more."""
