@@ -33,8 +33,11 @@ def unpacked(archive: Path) -> Iterator[Path]:
     """The one run, or agent alone, of a .tar.gz, in a folder that is gone behind the block.
 
     Raises:
-        UserError: there is none in it, or more.
+        UserError: there is none in it, or more; or this Python is older than 3.11.4 and does not
+            look at what it unpacks.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(f"Unpack {archive} yourself and give its folder, or take Python 3.11.4 up.")
     with TemporaryDirectory() as folder:
         try:
             with tarfile.open(archive) as tar:

@@ -48,8 +48,9 @@ def termination_interrupts() -> Iterator[None]:
     """Raise `Interrupted` in the block when SIGINT or SIGTERM comes, but not amid an import.
 
     What a signal raises while torch or MuJoCo is imported may be raised inside their C++, which
-    aborts, or makes an ImportError of it. It waits until the import is over; a second one does not.
-    Only the main thread can see to signals, and one that the process ignores stays ignored.
+    aborts, or makes an ImportError of it. It waits until the import is over, at most to the end of
+    the block; a second one does not. Only the main thread can see to signals, and one that the
+    process ignores stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -62,9 +63,11 @@ def termination_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        handler.forget()
+        waiting = handler.forget()
         for number, earlier in before.items():
             signal.signal(number, earlier)
+    if waiting is not None:
+        raise Interrupted(waiting, _MEANING[waiting])
 
 
 class _Handler:
@@ -74,11 +77,13 @@ class _Handler:
 
     def __init__(self) -> None:
         self._waits: threading.Timer | None = None
+        self._number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._waits is not None or not _imports(frame):
             self.forget()
             raise Interrupted(number, _MEANING[number])
+        self._number = number
         self._waits = threading.Timer(self.RETRY_SECONDS, self._send_again, [number])
         self._waits.daemon = True
         self._waits.start()
@@ -89,11 +94,13 @@ class _Handler:
             # To the main thread, which may wait for something by then and has to be woken.
             signal.pthread_kill(threading.main_thread().ident or 0, number)
 
-    def forget(self) -> None:
-        """A signal that waits is not sent any more."""
-        if self._waits is not None:
-            self._waits.cancel()
-            self._waits = None
+    def forget(self) -> int | None:
+        """The signal that waits, if there is one; it is not sent any more."""
+        if self._waits is None:
+            return None
+        self._waits.cancel()
+        self._waits = None
+        return self._number
 
 
 _MEANING: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}

@@ -184,6 +184,7 @@ def test_an_agent_alone_acts_as_the_run_it_was_made_of_bit_for_bit(trained, tmp_
     assert all(torch.equal(full[name], slim[name]) for name in full)
 
 
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python is older than 3.11.4")
 def test_an_agent_that_came_back_as_an_archive_becomes_a_demo(tmp_path, monkeypatch):
     with tarfile.open("agent.tar.gz", "w:gz") as tar:
         tar.add(DEMOS / DEMO, "push_small_hnet_0")
@@ -200,6 +201,16 @@ def test_an_agent_that_came_back_as_an_archive_becomes_a_demo(tmp_path, monkeypa
     with tarfile.open("agent.tar.gz", "w:gz"):
         pass
     with pytest.raises(SystemExit, match="is to hold one run, and holds 0"):
+        make_demo_as_a_script()
+
+
+def test_what_cannot_be_looked_at_is_not_unpacked(monkeypatch):
+    """By a Python from before 3.11.4."""
+    with tarfile.open("agent.tar.gz", "w:gz") as tar:
+        tar.add(DEMOS / DEMO, "agent")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(sys, "argv", ["make_demo.py", "agent.tar.gz", "mine"])
+    with pytest.raises(SystemExit, match="Unpack agent.tar.gz yourself"):
         make_demo_as_a_script()
 
 

@@ -7,6 +7,7 @@ import torch
 
 import hypercrl.commands.train
 from hypercrl.cli import main
+from hypercrl.config.compose import with_effect
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl_envs.blocks import BlockTask
@@ -114,7 +115,7 @@ def test_what_has_no_variance_is_not_sampled_from(name, probabilistic, capsys, t
     run = tmp_path / "run"
     settings = (f"method={name}", f"dynamics.probabilistic={probabilistic}", f"run_dir={run}")
     with pytest.raises(SystemExit) as exit_:
-        main(["train", *TINY, *settings])
+        main(["train", *with_effect("train", [*TINY, *settings])])
     assert exit_.value.code == 2
     assert f"method={name} predicts none; use planner.sampled=false" in capsys.readouterr().err
     assert not run.exists()
