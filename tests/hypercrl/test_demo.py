@@ -210,7 +210,7 @@ def test_what_cannot_be_looked_at_is_not_unpacked(monkeypatch):
         tar.add(DEMOS / DEMO, "agent")
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     monkeypatch.setattr(sys, "argv", ["make_demo.py", "agent.tar.gz", "mine"])
-    with pytest.raises(SystemExit, match="Unpack agent.tar.gz yourself"):
+    with pytest.raises(SystemExit, match=r"Unpack agent\.tar\.gz yourself"):
         make_demo_as_a_script()
 
 

@@ -114,8 +114,10 @@ def test_samples_are_planned_with_from_start_to_resumption_to_play(
 def test_what_has_no_variance_is_not_sampled_from(name, probabilistic, capsys, tmp_path):
     run = tmp_path / "run"
     settings = (f"method={name}", f"dynamics.probabilistic={probabilistic}", f"run_dir={run}")
+    plain = [word for word in TINY if word != "planner.sampled=true"]
+    words = with_effect("train", [*plain, *settings])
     with pytest.raises(SystemExit) as exit_:
-        main(["train", *with_effect("train", [*TINY, *settings])])
+        main(["train", *words, "planner.sampled=true"])
     assert exit_.value.code == 2
     assert f"method={name} predicts none; use planner.sampled=false" in capsys.readouterr().err
     assert not run.exists()
