@@ -168,12 +168,14 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.multirun import check_jobs
+    from hypercrl.config.options import options_first
     from hypercrl.config.registered import register
     from hypercrl.config.schema import in_groups
 
     register()
     asked = HELP & set(words)
-    words = in_groups(command, [w for w in words if w not in HELP])
+    words = options_first(command, [w for w in words if w not in HELP])
+    words = in_groups(command, words)
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     if not asked:
         check_jobs(command, words)

@@ -33,6 +33,11 @@ def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str 
     return field(default=default, metadata=metadata)
 
 
+def place(default: Any = MISSING, *, help: str = "") -> Any:
+    """A dataclass field that names a file or folder; an empty name is none."""
+    return field(default=default, metadata={"place": True, "help": help})
+
+
 def group(
     factory: Callable[[], Any],
     *,
