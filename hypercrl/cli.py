@@ -39,6 +39,7 @@ WHAT_TO_DO = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EACCES: "Name another folder, or change who may write there.",
+    errno.EEXIST: "A file is where a folder is to be; name another one.",
     errno.EROFS: "That disk is read only; name a folder on another one.",
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
