@@ -26,9 +26,9 @@ from omegaconf.errors import (
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
+from hypercrl.base.wanted import no_entry, wrong_kind
 from hypercrl.config.overrides import in_quotes, keys_of
 from hypercrl.config.sources import ENV, TABLES
-from hypercrl.config.wanted import no_entry, wrong_kind
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")

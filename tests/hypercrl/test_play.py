@@ -15,6 +15,8 @@ from forked import ended, play_with_little_room
 from linear_world import LinearWorld
 from tiny_runs import FEW_STEPS
 
+from hypercrl import load
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.commands.play import _Stage
 from hypercrl.runs.video import GREEN, VideoWriter, caption, framed, headed, tile
@@ -291,6 +293,13 @@ def test_what_cannot_be_drawn_is_said_before_it_is_played_and_how_to_play_it(
     assert not list(tmp_path.iterdir())
     main([*words, "video=null"])
     assert "episode 1: return " in capsys.readouterr().out
+
+
+def test_a_program_is_told_that_a_task_cannot_be_made_to_draw(dark):
+    agent = load(dark, task=1)
+    assert agent.make_env().reset(seed=0)[0].shape == (agent.observation_size,)
+    with pytest.raises(UserError, match="Unlit-v0 cannot be made with render_mode='rgb_array'"):
+        agent.make_env("rgb_array")
 
 
 def test_no_picture_is_said_at_once(run, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import ConfigIndexError, OmegaConfBaseException
 
-from hypercrl.config.help import shown
+from hypercrl.base.settings import shown
 
 _ONE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _MANY = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false each"}
@@ -18,7 +18,10 @@ _LONGEST = 60
 
 
 def wrong_kind(
-    error: OmegaConfBaseException, words: Sequence[str], usual: DictConfig | None
+    error: OmegaConfBaseException,
+    words: Sequence[str] = (),
+    usual: DictConfig | None = None,
+    above: str = "",
 ) -> str | None:
     """What the setting takes that an error is about, an example, and what it was given.
 
@@ -26,14 +29,15 @@ def wrong_kind(
         error: of OmegaConf, over a value of a dataclass's field.
         words: the settings given.
         usual: the configuration without what is wrong, of which examples are; None: there is none.
+        above: what the key lies under, with its dot.
 
     Returns:
         None where the error is about something else.
 
     Example:
         >>> OmegaConf.update(OmegaConf.structured(TrainConfig), "seed", "a")  # raises `error`
-        >>> wrong_kind(error, ["seed=a"], None)
-        "seed is a whole number, such as seed=0, not 'a'."
+        >>> wrong_kind(error)
+        "seed is a whole number, such as seed=1, not 'a'."
     """
     key = error.full_key
     found = _field(error)
@@ -45,8 +49,8 @@ def wrong_kind(
     takes = [f"one of {', '.join(values)}" if values else _words(part) for part in kinds]
     takes += ["null"] * null
     example = "" if values or kinds == [bool] else _example(key, kinds[0], usual)
-    such_as = f", such as {example}," if example else ","
-    return f"{key} is {' or '.join(takes)}{such_as} not {_given(error, words)}."
+    such_as = f", such as {above}{example}," if example else ","
+    return f"{above}{key} is {' or '.join(takes)}{such_as} not {_given(error, words)}."
 
 
 def no_entry(error: ConfigIndexError, usual: DictConfig | None) -> str:
@@ -63,7 +67,10 @@ def _field(error: OmegaConfBaseException) -> "tuple[Any, Field[Any] | None] | No
     if is_dataclass(owner):
         if key is None:  # something else in the place of all of them
             return owner, None
-        hints: dict[str, Any] = get_type_hints(owner)
+        try:
+            hints: dict[str, Any] = get_type_hints(owner)
+        except Exception:  # of a class of others, a name that is not there
+            return None
         by_name = {f.name: f for f in fields(owner)}
         return (hints[key], by_name[key]) if key in by_name else None
     if owner is not list:
