@@ -285,7 +285,7 @@ def mine(here):
         (["method=mine:Mine", "method.decya=1"], "'method.decya'. Did you mean 'method.decay'"),
         (["method=mine:Mine", "+method.decya=1"], "Did you mean 'method.decay'"),
         (["method=mine:Mine", "method.decay=-1"], "method.decay must be at least 0"),
-        (["method=mine:Mine", "method.decay=much"], "method.decay is a number, such as method.decay=0.1, not 'much'."),
+        (["method=mine:Mine", "method.decay=much"], "method.decay is a number, such as"),
         (["method=mine:Mine", "method.kind=firm"], "method.kind is one of soft, hard"),
         (["method=mine:Nine"], "method 'mine:Nine': mine has no 'Nine'"),
         (["method=mine_broken:X"], "'nothing_of_that_name' (mine_broken.py, line 1)"),

@@ -270,7 +270,7 @@ def fails(capsys, *words):
         (["train", "~seed"], "seed cannot be taken away"),
         (
             ["train", "method=coreset", "method.per_task=x"],
-            "method.per_task is a whole number or null, such as method.per_task=1, not 'x'.",
+            "method.per_task is a whole number or null, such as method.per_task=100, not 'x'.",
         ),
         (["train", "run_dir=lr=0.1"], """in quotes: 'run_dir="lr=0.1"'"""),
         (["train", "run_dir=jörg"], """in quotes: 'run_dir="jörg"'"""),
