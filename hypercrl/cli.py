@@ -39,6 +39,7 @@ WHAT_TO_DO = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EACCES: "Name another folder, or change who may write there.",
+    errno.EEXIST: "A file is where a folder is to be; name another one.",
     errno.EROFS: "That disk is read only; name a folder on another one.",
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
@@ -168,12 +169,14 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.multirun import check_jobs
+    from hypercrl.config.options import options_first
     from hypercrl.config.registered import register
     from hypercrl.config.schema import in_groups
 
     register()
     asked = HELP & set(words)
-    words = in_groups(command, [w for w in words if w not in HELP])
+    words = options_first(command, [w for w in words if w not in HELP])
+    words = in_groups(command, words)
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     if not asked:
         check_jobs(command, words)

@@ -17,7 +17,12 @@ from hypercrl_envs import checked
 from hypercrl_envs.checked import is_number
 from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
-from hypercrl_envs.rendering import as_picture, fitted, import_triton_first
+from hypercrl_envs.rendering import (
+    RenderingUnavailable,
+    as_picture,
+    fitted,
+    import_triton_first,
+)
 from hypercrl_envs.task import Exploration, PictureOptions, Task
 from hypercrl_envs.task_functions import TaskFunction
 
@@ -82,6 +87,7 @@ class GymTask(Task):
             ValueError: an environment that cannot be made, without a length of its episodes, or
                 whose spaces are no boxes with bounded actions; a function that cannot be imported;
                 or `solved_within` without a distance.
+            RenderingUnavailable: it cannot be made with `render_mode`.
         """
         super().__init__(**picture)
         self._reward = TaskFunction(reward, id) if reward is not None else None
@@ -162,7 +168,8 @@ class GymTask(Task):
         return mujoco_fault(data)
 
     def try_out(self) -> None:
-        """See `Task.try_out`; warn of an environment that its seed does not determine."""
+        """See `Task.try_out`; also step once, as nobody else has tried the environment, and warn of
+        one that its seed does not determine."""
         super().try_out()
         first, second = (self.reset(seed=0)[0] for _ in range(2))
         if not np.array_equal(first, second):
@@ -171,6 +178,7 @@ class GymTask(Task):
                 "repeated. Draw from self.np_random, after super().reset(seed=seed)",
                 stacklevel=2,
             )
+        self.step(np.random.default_rng(0).uniform(-1.0, 1.0, self.action_space.shape))
 
     def _try_functions(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         size = self._vector.size
@@ -267,7 +275,11 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
     try:
         return gymnasium.make(id, disable_env_checker=True, **picture, **options)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"environment {id!r} cannot be made: it {checked.told(error)}") from error
+        told = checked.told(error)
+        if picture:
+            given = f"render_mode={render_mode!r}"
+            raise RenderingUnavailable(f"{id} cannot be made with {given}: it {told}") from error
+        raise ValueError(f"environment {id!r} cannot be made: it {told}") from error
 
 
 def _limit(env: gymnasium.Env, id: str) -> int:

@@ -74,6 +74,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
     Raises:
         ValueError: unknown task, engine or parameter, or a value that the task rejects; the
             message names the nearest valid name.
+        RenderingUnavailable: it cannot be made with `render_mode`.
     """
     task_class = find_task(task)
     accepted = task_parameters(task_class)

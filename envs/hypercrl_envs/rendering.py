@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class RenderingUnavailable(RuntimeError):
-    """No picture can be drawn on this machine; the message says what to install."""
+    """No picture can be drawn, on this machine or of this task; the message says why."""
 
 
 def choose_gl_backend() -> None:

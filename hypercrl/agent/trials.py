@@ -81,14 +81,21 @@ def evidence(episode: Episode, usual: Sequence[Episode]) -> float:
     mine = _through(moments, others).log().tolist()
     (error,) = _through(episode.moment[None].double(), moments.mean(0)).log().tolist()
     x = _deviation(error, mine)
-    y = -_deviation(episode.paid, [each.paid for each in usual])
+    y = _deviation(-episode.paid, [-each.paid for each in usual])
     return SHIFT * (x + y - SHIFT) / (1 + TOGETHER)
 
 
 def _deviation(value: float, usual: Sequence[float]) -> float:
-    """Of a value from others, whose mean is as uncertain as their number says."""
+    """Of a value, the larger the worse, from others, whose mean is as uncertain as their number
+    says.
+
+    From others that are all alike, as sparse returns are, nobody knows how far it lies, but on
+    which side. A worse one is strange; a better one is no more than as good as usual, or it would
+    outweigh everything else.
+    """
     spread = stdev(usual) * sqrt(1 + 1 / len(usual))
-    return (value - fmean(usual)) / max(spread, 1e-9)
+    deviation = (value - fmean(usual)) / max(spread, 1e-9)
+    return deviation if spread else max(deviation, 0.0)
 
 
 def _through(moments: Tensor, covariance: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from hypercrl.config.schema import LARGEST_SEED
 from hypercrl.runs.run_folder import LATEST
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
-from hypercrl_envs import Task
+from hypercrl_envs import RenderingUnavailable, Task
 
 _ROUNDING = 1e-5
 """By so much may an action that was scaled to -1 and 1 lie beyond them."""
@@ -112,7 +112,10 @@ class TrainedAgent:
         Raises:
             UserError: pictures that the task cannot make.
         """
-        return self._experiment.robot(self.task - 1, render_mode, **picture)
+        try:
+            return self._experiment.robot(self.task - 1, render_mode, **picture)
+        except RenderingUnavailable as error:
+            raise UserError(str(error)) from error
 
     @overload
     def act(self, obs: Tensor, deadline: float | None = None) -> Tensor: ...

@@ -15,6 +15,10 @@ from hypercrl.base.errors import UserError
 MOST = 10**9
 """The largest whole number that a setting takes which does not say otherwise."""
 
+LONGEST_VALUE = 24
+"""Characters of a value that is shown; longer ones are such as the tasks of a sequence, which
+`--cfg job` prints."""
+
 
 def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str = "") -> Any:
     """A dataclass field that holds any value of its type; MISSING has to be given.
@@ -31,6 +35,11 @@ def setting(default: Any = MISSING, *, only_with: Sequence[str] = (), help: str 
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def place(default: Any = MISSING, *, help: str = "") -> Any:
+    """A dataclass field that names a file or folder; an empty name is none."""
+    return field(default=default, metadata={"place": True, "help": help})
 
 
 def group(
@@ -130,6 +139,14 @@ def _check_value(f: "Field[Any]", value: Any, key: str, upwards: bool) -> None:
         if not least <= number <= largest:
             limit = f"at least {exact(least)}" if number < least else f"at most {exact(largest)}"
             raise UserError(f"{key} must be {limit}, not {_short(number)}.")
+
+
+def shown(value: Any) -> str:
+    """A value as one would give it, or nothing where that is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = f"{value}".replace(" ", "") if isinstance(value, list) else f"{value}"
+    return text if len(text) <= LONGEST_VALUE else ""
 
 
 def exact(limit: float) -> str:

@@ -85,11 +85,11 @@ def run(words: Sequence[str]) -> None:
     Raises:
         UserError: a mistake in the words, before anything runs; or cells that failed, at the end.
     """
-    if not words or any(word in ("-h", "--help") for word in words):
+    if any(word in ("-h", "--help") for word in words):
         print(USAGE)
         return
     own, settings = _split(words)
-    if "out" not in own:
+    if not own.get("out"):
         raise UserError(f"bench needs out=FOLDER for its runs.\n\n{USAGE}")
     retries = _number(own, "retries", 2, least=0, whole=True)
     suite, settings = _suite(own, settings)

@@ -1,6 +1,7 @@
 """hypercrl play: replay a trained agent on one task, or on all of them, to mp4."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
 from math import ceil, isnan
@@ -26,7 +27,7 @@ from hypercrl.runs.demos import find_run, is_demo
 from hypercrl.runs.video import VideoWriter, caption, framed, headed, tile
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
-from hypercrl_envs import RenderingUnavailable, Task, close
+from hypercrl_envs import RenderingUnavailable, Task, TaskFault, close
 from hypercrl_envs.checked import calls_into
 from hypercrl_envs.rendering import as_picture, fitted
 
@@ -50,16 +51,32 @@ def play(config: DictConfig) -> None:
             where = f"was not trained in checkpoint {settings.checkpoint!r}"
             line = f"task {task + 1} {where}: {instead}"
             console.print(line, highlight=False, soft_wrap=True)
-    stages = [_stage(experiment, settings, task) for task in tasks]
     if video is None:
+        stages = [_stage(experiment, settings, task) for task in tasks]
         _run_episodes(stages, settings, None, console)
         return
-    try:
+    with _pictures():
+        stages = [_stage(experiment, settings, task) for task in tasks]
+        for stage in stages:
+            stage.try_picture()
         with VideoWriter(video, _frame_rate(stages)) as writer:
             _run_episodes(stages, settings, writer, console)
-    except RenderingUnavailable as error:
-        raise UserError(f"no video was written: {error}") from error
     console.print(f"video: {video}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _pictures() -> Iterator[None]:
+    """Around what draws.
+
+    Raises:
+        UserError: it cannot be drawn; says how to play all the same.
+    """
+    try:
+        yield
+    except RenderingUnavailable as error:
+        raise UserError(
+            f"no video was written: {error}. To play without pictures: video=null"
+        ) from error
 
 
 def _tasks(experiment: Experiment, settings: PlayConfig) -> Sequence[int]:
@@ -139,6 +156,15 @@ class _Stage:
         """Length of an episode in simulated time."""
         return self.env.max_episode_steps / self.env.control_rate
 
+    def try_picture(self) -> None:
+        """Draw before anything is played.
+
+        Raises:
+            RenderingUnavailable: there is no picture.
+        """
+        self.env.reset(seed=0)
+        _drawn(self.env)
+
     def warm_up(self) -> None:
         obs, _ = self.env.reset(seed=0)
         self.agent.warm_up(torch.from_numpy(obs)[None])
@@ -190,11 +216,13 @@ def _drawn(env: Task) -> np.ndarray:
     """The task's picture, uint8 of the size that was asked for.
 
     Raises:
-        RenderingUnavailable: there is none.
-        TaskFault: `render` raised something else.
+        RenderingUnavailable: there is none, whatever `render` raised.
     """
-    with calls_into(f"{env.caption}, render"):
-        picture = env.render()
+    try:
+        with calls_into(f"{env.caption}, render"):
+            picture = env.render()
+    except TaskFault as error:
+        raise RenderingUnavailable(str(error).rstrip(".")) from error
     return fitted(as_picture(picture, env.caption), env.height, env.width)
 
 

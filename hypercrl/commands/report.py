@@ -31,6 +31,9 @@ def run(words: Sequence[str]) -> None:
     out: Path | None = None
     runs: list[Path] = []
     for word in words:
+        if word in ("", "out="):
+            what = "out=" if word else "the name of a run's folder"
+            raise UserError(f"{what} is empty.\n\n{USAGE}")
         if word.startswith("out="):
             out = Path(word.removeprefix("out="))
         else:

@@ -11,13 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
-from hypercrl.base.settings import exact, meaning
+from hypercrl.base.settings import exact, meaning, shown
 from hypercrl.config.schema import in_groups
 
 WIDTH = 80
 TEXT_FROM = 32
-LONGEST_VALUE = 24
-"""Longer ones, such as the tasks of a sequence, are left to `--cfg job`."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,6 @@ def describe(node: DictConfig, f: "Field[Any]", prefix: str = "") -> Setting:
             OmegaConf.to_container(inner) if OmegaConf.is_config(inner) else inner._value()
         )
     return Setting(prefix + f.name, value, meaning(schema, f.name), limits(f))
-
-
-def shown(value: Any) -> str:
-    """A value as one would give it, or nothing where that is long."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = f"{value}".replace(" ", "") if isinstance(value, list) else f"{value}"
-    return text if len(text) <= LONGEST_VALUE else ""
 
 
 def limits(f: "Field[Any]") -> str:

@@ -14,16 +14,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigIndexError,
+    ConfigKeyError,
+    ConfigTypeError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.paths import configs_dir
+from hypercrl.base.settings import meaning
+from hypercrl.base.wanted import no_entry, wrong_kind
 from hypercrl.config.overrides import in_quotes, keys_of
 from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
-_IN_A_FILE = re.compile(r"In '(.+?)': (\w+) raised while [^\n]*\n(.*)\n\s*full_key: (\S+)")
+_IN_A_FILE = re.compile(r"In '(.+?)': \w+ raised while ")
 
 
 @contextmanager
@@ -96,7 +105,8 @@ def check_choices(command: str, words: Iterable[str]) -> None:
 
 
 def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse what Hydra composes all the same: keys too many or too few, more tasks than there are.
+    """Refuse what Hydra composes all the same: keys too many or too few, names of no place, more
+    tasks than there are.
 
     Args:
         command: of `hypercrl`.
@@ -111,6 +121,10 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
     schema: Any = OmegaConf.get_type(config)
     for key in {f.name for f in fields(schema)} - set(config):
         raise UserError(f"{key} cannot be taken away.")
+    for f in fields(schema):
+        node: Any = config._get_node(f.name)
+        if f.metadata.get("place") and node._value() == "":
+            raise UserError(f"{f.name}= is empty; it is: {meaning(schema, f.name)}.")
     for group in TABLES:
         _check_made(group, config.get(group))
     given = keys_of(overrides)
@@ -169,6 +183,8 @@ def _unreadable(error: OverrideParseException) -> str:
     key, equals, text = error.override.partition("=")
     if not equals:
         return f"cannot read {error.override!r}; settings are KEY=VALUE."
+    if key.startswith("-"):
+        return f"there is no option {error.override}; settings are KEY=VALUE, without dashes."
     quoted = shlex.quote(f"{key}={in_quotes(text)}")
     return f"cannot read {error.override!r}. If the value is one text, put it in quotes: {quoted}"
 
@@ -184,18 +200,26 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
 
 
 def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:
-    if in_a_file := _IN_A_FILE.match(str(error)):
-        file, kind, reason, key = in_a_file.groups()
-        unknown = kind == "ConfigKeyError"
-        return f"{file}: {_no_setting(key, command, words) if unknown else f'{key}: {reason}'}"
-    cause: BaseException = error
-    while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__
-    key = getattr(cause, "full_key", None)
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
-        return _no_setting(key, command, words)
-    if isinstance(cause, OmegaConfBaseException) and key:
-        return f"{key}: {first_line(cause)}"
+    in_a_file = _IN_A_FILE.match(str(error))
+    where = f"{in_a_file[1]}: " if in_a_file else ""
+    cause: BaseException | None = error
+    while not (cause is None or isinstance(cause, OmegaConfBaseException)):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and (key := cause.full_key):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return where + _no_setting(key, command, words)
+        if any(word.partition("=")[0] == f"~{key}" for word in words):
+            return f"{key} cannot be taken away."
+        beyond = [word for word in words if word.startswith(f"{key}.")]
+        if beyond and cause.value == {}:  # which Hydra makes of a setting that has none in it
+            return _no_setting(beyond[-1].partition("=")[0], command, words)
+        if isinstance(cause, ConfigIndexError):
+            return where + no_entry(cause, _usual(command, words))
+        if isinstance(cause, ValidationError | ConfigTypeError):
+            wanted = wrong_kind(cause, list(words), _usual(command, words))
+            if wanted is not None:
+                return where + wanted
+        return f"{where}{key}: {first_line(cause)}"
     if ambiguous := _AMBIGUOUS.match(str(error)):
         key, text = ambiguous.groups()
         quoted = shlex.quote(f"{key}={in_quotes(text)}")
@@ -222,13 +246,19 @@ def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
 
 
 def _known_keys(command: str, words: Iterable[str]) -> list[str]:
+    usual = _usual(command, words)
+    return [] if usual is None else list(_flat(usual))
+
+
+def _usual(command: str, words: Iterable[str]) -> DictConfig | None:
+    """What a command works on where nothing but these choices of groups is given."""
     chosen = [w for w in words if w.partition("=")[0] in (ENV, *TABLES) and "," not in w]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         for choices in (chosen, []):  # what is chosen may be what is wrong
             with suppress(HydraException, UserError):
-                return list(_flat(compose(command, choices)))
-    return []
+                return compose(command, choices)
+    return None
 
 
 def _flat(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from hypercrl.agent.exploration import ExplorationConfig
 from hypercrl.agent.task_inference import InferenceConfig
 from hypercrl.agent.value import ValueConfig
-from hypercrl.base.settings import choice, group, number, setting
+from hypercrl.base.settings import choice, group, number, place, setting
 from hypercrl.dynamics.context_model import ContextConfig
 from hypercrl.memory import MemoryConfig
 from hypercrl.methods import MethodConfig
@@ -193,10 +193,10 @@ class TrainConfig:
         only_with=LEARNED,
         help="copies of the metrics: tensorboard, wandb, trackio, mlflow, or a list of them",
     )
-    run_dir: str | None = setting(
+    run_dir: str | None = place(
         None, help="folder of the run; left out, a dated one under runs/train"
     )
-    resume: str | None = setting(
+    resume: str | None = place(
         None,
         help="folder of a run to go on with; only device=, checkpoint= and trust= beside it",
     )
@@ -212,7 +212,7 @@ class TrainConfig:
 class PlayConfig:
     """Replaying a checkpoint."""
 
-    run: str = setting(help="the run's folder")
+    run: str = place(help="the run's folder")
     task: int = setting(1, help="which task of the sequence, from 1")
     tiled: bool = setting(False, help="show all tasks side by side instead")
     tasks: list[int] | None = number(
@@ -229,7 +229,7 @@ class PlayConfig:
     checkpoint: str = setting("latest", help="latest, or after_task_N")
     trust: bool = setting(False, help="import code that the run names, though a stranger wrote it")
     episodes: int = number(3, least=1, help="how many are played")
-    video: str | None = setting(None, help="file to write, .mp4; null draws nothing")
+    video: str | None = place(None, help="file to write, .mp4; null draws nothing")
     title: str | None = setting(
         None,
         help="words above the picture, and how many tasks are solved at that moment",
@@ -246,8 +246,8 @@ class PlayConfig:
 class ExportConfig:
     """A run's data or model for other programs."""
 
-    run: str = setting(help="the run's folder")
-    out: str = setting(help="what to write, not there yet: a folder, or a .pt2 or .onnx file")
+    run: str = place(help="the run's folder")
+    out: str = place(help="what to write, not there yet: a folder, or a .pt2 or .onnx file")
     format: str = choice(
         "minari",
         "minari",
@@ -302,7 +302,7 @@ class RecallConfig:
     test_sequences: int = number(least=1, help="sequences that recall is counted on")
     seed: int = number(0, least=0, most=LARGEST_SEED, help="of initial weights and sequences")
     device: str = setting("auto", help="cpu, cuda, cuda:1; auto is a GPU where there is one")
-    run_dir: str = setting(help="folder for the result")
+    run_dir: str = place(help="folder for the result")
 
 
 def learned_tasks(config: TrainConfig) -> list[Any]:

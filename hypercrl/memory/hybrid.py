@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.settings import check, choice, number, setting
+from hypercrl.base.wanted import wrong_kind
 from hypercrl.memory.attention import WindowAttention
 from hypercrl.memory.base import MemoryConfig
 from hypercrl.memory.based import Based, BasedConfig
@@ -113,7 +114,9 @@ def linear_config(config: HybridConfig, layers: int) -> MemoryConfig:
         linear: Any = OmegaConf.to_object(merged)
         check(linear, "memory.settings.")
     except OmegaConfBaseException as error:
-        raise ValueError(f"memory.settings.{error.full_key}: {first_line(error)}") from error
+        wanted = wrong_kind(error, usual=OmegaConf.structured(schema), above="memory.settings.")
+        said = wanted or f"memory.settings.{error.full_key}: {first_line(error)}"
+        raise ValueError(said.removesuffix(".")) from error
     except UserError as error:
         raise ValueError(str(error).removesuffix(".")) from error
     return linear

@@ -112,6 +112,7 @@ class Experiment:
 
         Raises:
             UserError: pictures that it cannot make.
+            RenderingUnavailable: it can make none at all.
         """
         try:
             return self.sequence.make(task, render_mode, **picture)

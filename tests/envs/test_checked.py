@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -109,6 +111,15 @@ def test_what_a_step_returns(fault, told, pad):
     with pytest.raises(TaskFault, match=FAULTS[fault][1]) as caught:
         task.step(action)
     assert str(caught.value).startswith("TestFaulty-v0, step 3 of an episode")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_first_step_is_tried_before_anything_is_paid_for(fault, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "LATE", 1)
+    spec = {"task": "gym", "id": "TestFaulty-v0", "options": {"fault": fault}}
+    with pytest.raises(TaskFault, match=FAULTS[fault][1]) as caught:
+        TaskSequence([spec], "test")
+    assert str(caught.value).startswith("TestFaulty-v0, step 1 of an episode")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from hypercrl_envs import TaskFault
+from hypercrl_envs import RenderingUnavailable, TaskFault
 from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
 from hypercrl_envs.gym_task import GymTask
 
@@ -208,7 +208,7 @@ def test_a_goal_environment_pays_by_slices_of_its_observation():
 def test_whoever_wants_pictures_says_so_when_the_task_is_made():
     with pytest.raises(ValueError, match="render_mode is no option"):
         GymTask("TestGoals-v0", options={"render_mode": "human"})
-    with pytest.raises(ValueError, match="cannot be made: it raised TypeError"):
+    with pytest.raises(RenderingUnavailable, match="'rgb_array': it raised TypeError"):
         GymTask("TestGoals-v0", render_mode="rgb_array")
 
 

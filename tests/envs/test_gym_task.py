@@ -11,8 +11,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from hypercrl_envs import TaskFault, TaskSequence, make_task
+from hypercrl_envs import TaskFault, make_task
 from hypercrl_envs.gym_task import GymTask
+from hypercrl_envs.padded import PaddedTask
 
 REWARDS = "hypercrl_envs.gym_rewards"
 WALKERS = yaml.safe_load(
@@ -72,11 +73,12 @@ def until_it_moves(obs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("pad", [False, True])
 def test_a_distance_that_is_no_number_is_a_fault(pad):
-    spec = {"task": "gym", "id": "Reacher-v5", "distance": f"{__name__}:until_it_moves"}
-    task = TaskSequence([spec], "reacher", pad=pad).make(0)
+    task = GymTask("Reacher-v5", distance=f"{__name__}:until_it_moves")
+    if pad:
+        task = PaddedTask(task, 20, 3)
     task.reset(seed=0)
     with pytest.raises(TaskFault, match="Reacher-v5, after 1 steps of an episode: distance is nan"):
-        task.step(np.ones(2, np.float32))
+        task.step(np.ones(task.action_space.shape, np.float32))
 
 
 @pytest.mark.parametrize(("id", "name"), CASES)

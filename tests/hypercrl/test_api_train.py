@@ -143,7 +143,7 @@ def test_what_is_left_out_is_as_on_the_command_line(begun):
         ({"planner.sample": 1}, "Did you mean 'planner.samples'"),
         ({"planner": {"sample": 1}}, "Did you mean 'planner.samples'"),
         ({"method": "hnett"}, "there is no method=hnett. Did you mean 'hnet'"),
-        ({"planner.samples": "many"}, "planner.samples: Value 'many'"),
+        ({"planner.samples": "many"}, "planner.samples is a whole number, such as"),
         ({"planner.samples": 0}, "planner.samples must be at least 1, not 0"),
         ({"planner.samples": print}, "planner.samples takes text, numbers"),
         ({"protocol.num_tasks": 9}, "the sequence push has 5 tasks"),

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
 from hypercrl.config.compose import composed, one_by_one
+from hypercrl.config.options import options_first
 from hypercrl.config.overrides import in_shell, keys_of, override
 from hypercrl_envs import TaskFault
 
@@ -173,6 +174,128 @@ def test_a_value_of_the_wrong_kind_gets_one_message(word, says, tmp_path, capsys
     words = [word] if word.startswith("env") else word.split()
     assert says in message(capsys, "train", *TINY, f"run_dir={tmp_path / 'run'}", *words)
     assert not list(tmp_path.iterdir())
+
+
+OTHER_KINDS = {
+    "seed=a": "seed is a whole number, such as seed=0, not 'a'.",
+    "seed=1.5": "seed is a whole number, such as seed=0, not 1.5.",
+    "seed=null": "seed is a whole number, such as seed=0, not null.",
+    "seed.x=3": "there is no setting 'seed.x'. Did you mean 'seed'?",
+    "threads=a": "threads is a whole number or null, such as threads=1, not 'a'.",
+    "dynamics.hidden=16": "dynamics.hidden is a list of whole numbers, such as "
+    "dynamics.hidden=[200,200], not 16.",
+    "dynamics.hidden=[8,b]": "dynamics.hidden[1] is a whole number, such as dynamics.hidden[1]=200",
+    "dynamics.hidden={a:1}": "such as dynamics.hidden=[200,200], not {a:1}.",
+    "dynamics.hidden.5=3": "dynamics.hidden has no entry 5; they count from 0: give the whole list",
+    "dynamics.probabilistic=x": "dynamics.probabilistic is true or false, not 'x'.",
+    "dynamics=5": "dynamics is a group of settings, such as dynamics.hidden=[200,200], not 5.",
+    "dynamics=[1]": "dynamics is a group of settings, such as dynamics.hidden=[200,200], not [1].",
+    "protocol.order=[a]": "protocol.order[0] is a whole number, such as protocol.order[0]=1, not",
+    "protocol={updates:x}": "protocol.updates is a whole number, such as protocol.updates=",
+    "replay.datasets=5": "is a list of texts or null, such as replay.datasets=[NAME,OTHER], not 5.",
+    "env.tasks=5": "env.tasks is a list, not 5.",
+    "run_dir=[1]": "run_dir is a text or null, such as run_dir=NAME, not [1].",
+    "task_id=[1]": "task_id is one of given, inferred, not [1].",
+    "planner.std=x": "planner.std is a number, such as planner.std=",
+    "~dynamics.hidden": "dynamics.hidden cannot be taken away.",
+    "logger={a:1}": "logger is a list, such as logger=['tensorboard'], not {a:1}.",
+}
+
+
+@pytest.mark.parametrize("word", OTHER_KINDS)
+def test_what_is_wanted_instead_of_a_value_of_another_kind(word, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert OTHER_KINDS[word] in message(capsys, "train", *TINY, word)
+    with pytest.raises(UserError) as caught:
+        composed("train", [*TINY, word])
+    assert OTHER_KINDS[word] in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_and_so_in_a_file_of_ones_own_and_with_settings_of_another_choice(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "configs/method").mkdir(parents=True)
+    (tmp_path / "configs/method/mine.yaml").write_text("defaults: [hnet]\nbeta: x\n")
+    monkeypatch.chdir(tmp_path)
+    says = "method/mine: method.beta is a number, such as method.beta=0.05, not 'x'."
+    assert says in message(capsys, "train", "method=mine")
+    says = "memory.patterns is a whole number, such as memory.patterns=32, not 'x'."
+    assert says in message(capsys, "train", "memory=hopfield", "memory.patterns=x")
+    assert "seed=a: seed is a whole" in message(capsys, "train", "-m", "seed=1,a")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train run_dir=", "run_dir= is empty; it is: folder of the run; left out, a dated one"),
+        ("train resume=", "resume= is empty; it is: folder of a run to go on with;"),
+        ("play run=", "run= is empty; it is: the run's folder."),
+        ("play run=push_demo video=", "video= is empty; it is: file to write, .mp4;"),
+        ("export run= out=x", "run= is empty; it is: the run's folder."),
+        ("export run=push_demo out=", "out= is empty; it is: what to write, not there yet"),
+        ("recall memory=gru run_dir=", "run_dir= is empty; it is: folder for the result."),
+    ],
+)
+def test_an_empty_name_of_a_place_is_none(words, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert says in message(capsys, *words.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_asked_too_little_is_said_and_shown_on_stderr_and_is_a_mistake(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    cases: dict[tuple[str, ...], str] = {
+        ("bench",): "bench needs out=FOLDER",
+        ("bench", "seed=1"): "bench needs out=FOLDER",
+        ("bench", "seed=1", "out="): "bench needs out=FOLDER",
+        ("report",): "report needs at least one run folder.",
+        ("report", ""): "the name of a run's folder is empty.",
+        ("report", "push_demo", "out="): "out= is empty.",
+    }
+    for words, says in cases.items():
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert not printed.out
+        assert printed.err.startswith(f"hypercrl: {says}")
+        assert f"\n\nusage: hypercrl {words[0]} " in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train --foo", "there is no option --foo; settings are KEY=VALUE, without dashes. See: "),
+        ("train seed=1 --seed=2", "there is no option --seed=2; settings are KEY=VALUE, without"),
+        ("train --help --foo", "there is no option --foo; settings are KEY=VALUE, without dashes"),
+        ("play -x run=DIR", "without dashes. See: hypercrl play --help"),
+        ("train --cfg=all_of_it", "argument --cfg/-c: invalid choice: 'all_of_it' (choose from"),
+        ("train --cfg", "argument --cfg/-c: expected one argument. See: hypercrl train --help"),
+        ("bench out=grid --seed=1", "there is no option --seed=1; settings are KEY=VALUE, without"),
+        ("train foo seed=1", "cannot read 'foo'; settings are KEY=VALUE."),
+    ],
+)
+def test_options_that_there_are_not_get_one_message(words, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hypercrl: {says}") or (line.startswith("hypercrl:") and says in line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_stand_anywhere_among_the_settings(capsys):
+    main(["train", "seed=3", "--cfg", "job", "planner={samples: 40}"])
+    said = capsys.readouterr().out
+    assert "seed: 3" in said
+    assert "samples: 40" in said
+    ordered = options_first("train", ["seed=0,1", "-m", "run_dir=x"])
+    assert ordered == ["-m", "seed=0,1", "run_dir=x"]
 
 
 @pytest.mark.parametrize(

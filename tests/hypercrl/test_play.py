@@ -3,14 +3,20 @@
 import itertools
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 from forked import ended, play_with_little_room
+from linear_world import LinearWorld
+from tiny_runs import FEW_STEPS
 
+from hypercrl import load
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.commands.play import _Stage
 from hypercrl.runs.video import GREEN, VideoWriter, caption, framed, headed, tile
@@ -242,3 +248,79 @@ def test_a_picture_is_brought_to_the_size_and_what_it_raises_is_one_message(
         main(["play", f"run={run}", f"video={tmp_path / '2.mp4'}", "episodes=1", "size=64"])
     assert "cheetah, render raised KeyError: 'lamp'" in capsys.readouterr().err
     assert not (tmp_path / "2.mp4").exists()
+
+
+class Unlit(LinearWorld):
+    """Nobody can look at it: it knows no render_mode."""
+
+    def __init__(self):
+        super().__init__()
+
+
+gymnasium.register("Unlit-v0", Unlit, max_episode_steps=10)
+gymnasium.register("Undrawn-v0", LinearWorld, max_episode_steps=10)  # its render is not written
+
+
+@pytest.fixture(scope="module")
+def dark(tmp_path_factory):
+    """Two environments without pictures."""
+    path = tmp_path_factory.mktemp("runs") / "dark"
+    tasks = ", ".join(f"{{task: gym, id: {name}-v0}}" for name in ("Unlit", "Undrawn"))
+    main(["train", *FEW_STEPS, "method=finetune", f"env.tasks=[{tasks}]", f"run_dir={path}"])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (1, "Unlit-v0 cannot be made with render_mode='rgb_array': it raised TypeError: "),
+        (2, "Undrawn-v0, render raised NotImplementedError"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*render.mode")
+def test_what_cannot_be_drawn_is_said_before_it_is_played_and_how_to_play_it(
+    dark, tmp_path, capsys, task, says
+):
+    words = "play", f"run={dark}", f"task={task}", "episodes=1"
+    with pytest.raises(SystemExit) as end:
+        main([*words, f"video={tmp_path / 'nosuch/dir/x.mp4'}"])
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert "episode" not in printed.out
+    (line,) = [each for each in printed.err.splitlines() if each.startswith("hypercrl:")]
+    assert line.startswith(f"hypercrl: no video was written: {says}")
+    assert line.endswith(". To play without pictures: video=null")
+    assert not list(tmp_path.iterdir())
+    main([*words, "video=null"])
+    assert "episode 1: return " in capsys.readouterr().out
+
+
+def test_a_program_is_told_that_a_task_cannot_be_made_to_draw(dark):
+    agent = load(dark, task=1)
+    assert agent.make_env().reset(seed=0)[0].shape == (agent.observation_size,)
+    with pytest.raises(UserError, match="Unlit-v0 cannot be made with render_mode='rgb_array'"):
+        agent.make_env("rgb_array")
+
+
+def test_no_picture_is_said_at_once(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(CheetahTask, "render", lambda _: None)
+    monkeypatch.setattr(CheetahTask, "step", None)  # it does not come to that
+    with pytest.raises(SystemExit, match="2"):
+        main(["play", f"run={run}", "tiled=true", f"video={tmp_path / 'out.mp4'}"])
+    said = capsys.readouterr().err
+    assert "gave no picture: render returned NoneType, and is to return uint8 [height" in said
+    assert "To play without pictures: video=null" in said
+
+
+def test_a_folder_of_a_video_is_made_or_refused_at_once(run, tmp_path, capsys, monkeypatch):
+    words = "play", f"run={run}", "episodes=1", "size=64", "task=2"
+    main([*words, f"video={tmp_path / 'nosuch/dir/x.mp4'}"])
+    assert imageio.immeta(tmp_path / "nosuch/dir/x.mp4", plugin="FFMPEG")["size"] == (64, 64)
+    monkeypatch.setattr(_Stage, "advance", None)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file/x.mp4", Path("/proc/nosuch/x.mp4")):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, f"video={place}"])
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"hypercrl: {place.parent}: ")
+        assert "ame another one." in line or "Name a place that can be used." in line

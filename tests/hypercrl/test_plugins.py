@@ -285,7 +285,7 @@ def mine(here):
         (["method=mine:Mine", "method.decya=1"], "'method.decya'. Did you mean 'method.decay'"),
         (["method=mine:Mine", "+method.decya=1"], "Did you mean 'method.decay'"),
         (["method=mine:Mine", "method.decay=-1"], "method.decay must be at least 0"),
-        (["method=mine:Mine", "method.decay=much"], "method.decay: "),
+        (["method=mine:Mine", "method.decay=much"], "method.decay is a number, such as"),
         (["method=mine:Mine", "method.kind=firm"], "method.kind is one of soft, hard"),
         (["method=mine:Nine"], "method 'mine:Nine': mine has no 'Nine'"),
         (["method=mine_broken:X"], "'nothing_of_that_name' (mine_broken.py, line 1)"),
@@ -444,7 +444,7 @@ def test_files_that_cannot_be(here, capsys):
     assert "method/odd: there is no setting 'method.betta'. Did you mean 'method.beta'" in said
     write(here / "configs", "method/much.yaml", "defaults: [hnet]\nbeta: much\n")
     said = refused(capsys, *train, "method=much")
-    assert "method/much: method.beta: Value 'much'" in said
+    assert "method/much: method.beta is a number, such as method.beta=0.05, not 'much'." in said
     assert "no such folder" in refused(capsys, *train, "--config-dir", "gone")
 
 

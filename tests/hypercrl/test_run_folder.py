@@ -6,14 +6,20 @@ import time
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import gymnasium
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from killed_runs import assert_same, learned, outcome
+from linear_world import LinearWorld
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import FEW_STEPS
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.paths import configs_dir
+from hypercrl.cli import main
 from hypercrl.config.compose import composed
 from hypercrl.config.registered import register
 from hypercrl.config.schema import TrainConfig
@@ -21,6 +27,7 @@ from hypercrl.methods import METHODS
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import build
+from hypercrl_envs.gym_task import GymTask
 
 OPTIONS = [
     [f"{group}={path.stem}" for path in sorted((configs_dir() / group).glob("*.yaml"))]
@@ -162,3 +169,43 @@ def test_only_a_run_is_said_to_go_on(tmp_path):
         RunFolder.create(tmp_path, OmegaConf.create()),
     ):
         pass
+
+
+class Shaky(LinearWorld):
+    """It draws in its steps. What it is paid is a number once it is mended."""
+
+    mended = False
+
+    def step(self, action):
+        obs, paid, *rest = super().step(action + self.np_random.normal(size=2))
+        return obs, paid if self.mended else np.full(1, paid), *rest
+
+
+gymnasium.register("Shaky-v0", Shaky, max_episode_steps=5)
+SHAKY = (
+    *("train", *FEW_STEPS, "method=finetune", "env.tasks=[{task: gym, id: Shaky-v0}]"),
+    "protocol.prediction_horizon=3",
+)
+
+
+def test_a_wrong_first_step_leaves_no_run_and_the_same_command_begins_one_once_it_is_mended(
+    tmp_path, capsys, monkeypatch
+):
+    command = (*SHAKY, f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    said = "hypercrl: Shaky-v0, step 1 of an episode: reward is no number, but array"
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Shaky, "mended", True)
+    main(command)
+    assert RunFolder(tmp_path / "run").ended
+
+
+def test_that_an_environment_was_tried_changes_nothing_in_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shaky, "mended", True)
+    for name in ("tried", "untried"):
+        main((*SHAKY, f"run_dir={tmp_path / name}"))
+        monkeypatch.setattr(GymTask, "try_out", lambda _: None)
+    assert_same(learned(tmp_path / "tried"), learned(tmp_path / "untried"))
+    assert outcome(tmp_path / "tried") == outcome(tmp_path / "untried")

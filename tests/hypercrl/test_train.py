@@ -268,7 +268,10 @@ def fails(capsys, *words):
         (["train", "+method.bets=1"], "Did you mean 'method.beta'"),
         (["train", "++planner.sampels=5"], "Did you mean 'planner.samples'"),
         (["train", "~seed"], "seed cannot be taken away"),
-        (["train", "method=coreset", "method.per_task=x"], "method.per_task: Value 'x'"),
+        (
+            ["train", "method=coreset", "method.per_task=x"],
+            "method.per_task is a whole number or null, such as method.per_task=100, not 'x'.",
+        ),
         (["train", "run_dir=lr=0.1"], """in quotes: 'run_dir="lr=0.1"'"""),
         (["train", "run_dir=jörg"], """in quotes: 'run_dir="jörg"'"""),
         (["train", "run_dir=a,b"], """in quotes: 'run_dir="a,b"'"""),

@@ -97,6 +97,20 @@ def test_usual_episodes_that_are_all_alike_make_any_other_one_strange():
     assert 100 < evidence(same, [still] * FEWEST) < np.inf
 
 
+def test_better_than_what_was_always_alike_is_as_good_as_usual_and_hides_nothing():
+    """Of sparse returns, one solved episode after unsolved ones; and of errors."""
+    eye = torch.eye(SIZE)
+    unsolved = [Episode(size * eye, 0.0) for size in (0.8, 1.0, 1.3)]
+    for size in (0.5, 1.0, 9.0):
+        solved, as_ever = (evidence(Episode(size * eye, paid), unsolved) for paid in (1.0, 0.0))
+        assert solved == as_ever
+    assert solved > log(0.98 / 0.02)  # nine times the usual error
+    alike = [Episode(eye, paid) for paid in (0.8, 1.0, 1.2)]
+    poor, poor_as_ever = (evidence(Episode(size * eye, -1.0), alike) for size in (0.5, 1.0))
+    assert poor == pytest.approx(poor_as_ever)
+    assert poor > log(0.98 / 0.02)
+
+
 def test_usual_errors_are_a_task_s_own_and_a_little_of_all():
     """By hand; a task of which nothing is kept has what is usual of the others."""
     world, trials = World(), Trials(0, 0.05, SIZE)
