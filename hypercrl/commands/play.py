@@ -53,7 +53,17 @@ def play(config: DictConfig) -> None:
     stages = [_stage(experiment, settings, task) for task in tasks]
     if video is None:
         _run_episodes(stages, settings, None, console)
-        return
+    else:
+        _film(stages, settings, video, console)
+    close(*(stage.env for stage in stages))  # if that raises, the video is there
+
+
+def _film(stages: Sequence["_Stage"], settings: PlayConfig, video: Path, console: Console) -> None:
+    """Run the episodes, and write what they look like.
+
+    Raises:
+        UserError: pictures that cannot be drawn.
+    """
     try:
         with VideoWriter(video, _frame_rate(stages)) as writer:
             _run_episodes(stages, settings, writer, console)
@@ -251,7 +261,6 @@ def _run_episodes(
                 highlight=False,
                 soft_wrap=True,
             )
-    close(*(stage.env for stage in stages))
 
 
 def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.ndarray:
