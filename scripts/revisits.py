@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hypercrl.base.strict_json import write_json
+from hypercrl.config.schema import learned_tasks
 
 GRID = (
     *("env=push_revisits,push_frame_revisits", "seed=range(6)", "method=hnet", "preset=quick"),
@@ -102,9 +103,8 @@ def run_grids(folder: Path, words: Sequence[str], limit: float) -> None:
 def read(folder: Path) -> Run:
     result = json.loads((folder / "result.json").read_text())
     config: Any = OmegaConf.load(folder / "config.yaml")
-    tasks = OmegaConf.to_container(config.env.tasks)
-    assert isinstance(tasks, list)
-    identities = [tasks.index(task) for task in tasks][: config.protocol.num_tasks]
+    tasks = list(learned_tasks(config))
+    identities = [tasks.index(task) for task in tasks]
     steps = config.protocol.random_steps + config.protocol.planned_steps
     found = judged(result.get("decisions", []), identities, steps)
     return Run(

@@ -48,7 +48,7 @@ def owners(run: RunFolder, experiment: Experiment) -> list[int]:
         A second task in which the agent went on with the first one's model, and a third that it
         found to be new, have models 0, 0 and 1.
     """
-    tasks = range(len(experiment.sequence.episode_steps))
+    tasks = range(len(experiment.sequence))
     if not isinstance(experiment.labels, InferredLabels):
         return list(tasks)
     decisions = from_json(run.result_path.read_bytes())["decisions"]

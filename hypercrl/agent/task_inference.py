@@ -5,7 +5,7 @@ knows. How large an error to expect of a model that is right, its level, it know
 which it learned it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, log
@@ -76,6 +76,7 @@ class InferenceConfig:
         0.02,
         least=1e-6,
         most=0.3,
+        once=0.5,
         only_with=("trial",),
         help="chance that a trial comes out wrong",
     )
@@ -279,11 +280,10 @@ class TaskInference:
         """Restore what `state` returned.
 
         Raises:
-            KeyError, ValueError: it is not of an inference.
+            LookupError, ValueError: it is not of an inference.
         """
         if "typical" not in state:  # saved before there were logarithms
-            typical = [log(level + SMALLEST) for level in state["levels"]]
-            state = {**state, "typical": typical, "lasting": 0.0, "logarithms": 0.0}
+            state = {**state, **_without_logarithms(state)}
         for name, own in self.state().items():
             kind = list if isinstance(own, list) else type(own)
             same_type(name, state[name], kind)
@@ -297,6 +297,24 @@ class TaskInference:
         lengths = len(self.typical) == self.known and len(self.doubted) in (0, self.known)
         if self.current not in tasks or not lengths:
             raise ValueError(f"it is not of {self.known} tasks")
+
+
+def _without_logarithms(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What there would have been beside such a state, from the means that there are: those of
+    logarithms are below these ones' logarithms, so that there is no alarm too early.
+
+    Raises:
+        LookupError, ValueError: it is not of an inference.
+    """
+    levels = same_type("levels", state["levels"], list[float])
+    doubted = same_type("doubted", state["doubted"], list[float])
+    doubt, current = same_type("doubt", state["doubt"], int), state["current"]
+    during = doubted[current] / doubt if doubt else 0.0
+    return {
+        "typical": [log(level + SMALLEST) for level in levels],
+        "lasting": 0.0,
+        "logarithms": doubt * log(during + SMALLEST),
+    }
 
 
 def _ratio(square: float, level: float) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,16 +32,28 @@ class Interrupted(KeyboardInterrupt):
 def answered() -> Iterator[None]:
     """A signal that ends the block ends the process with one line and an exit code.
 
+    So it does where another exception hides it: code that OmegaConf, for one, calls in a `finally`
+    may fail as what comes before it was broken off.
+
     Raises:
         SystemExit: SIGINT or SIGTERM came.
     """
-    with termination_interrupts():
-        try:
+    try:
+        with termination_interrupts():
             yield
-        except KeyboardInterrupt as interrupt:
-            with suppress(OSError):  # the terminal may be what has gone
-                print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
-            sys.exit(exit_code(interrupt))
+    except (KeyboardInterrupt, Exception) as error:
+        if (interrupt := _interrupt_behind(error)) is None:
+            raise
+        with suppress(OSError):  # the terminal may be what has gone
+            print(f"\nhypercrl: {told(interrupt)}", file=sys.stderr)
+        sys.exit(exit_code(interrupt))
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an exception is, or was raised from or amid; None: there was none."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @contextmanager
@@ -48,9 +61,9 @@ def termination_interrupts() -> Iterator[None]:
     """Raise `Interrupted` in the block when SIGINT or SIGTERM comes, but not amid an import.
 
     What a signal raises while torch or MuJoCo is imported may be raised inside their C++, which
-    aborts, or makes an ImportError of it. It waits until the import is over, at most to the end of
-    the block; a second one does not. Only the main thread can see to signals, and one that the
-    process ignores stays ignored.
+    aborts, or makes an ImportError of it. It waits until the import, or the block, is over; a
+    second one does not. Only the main thread can see to signals, and one that the process ignores
+    stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -62,12 +75,11 @@ def termination_interrupts() -> Iterator[None]:
             before[number] = signal.signal(number, handler)
     try:
         yield
+        handler.catch_up()
     finally:
-        waiting = handler.forget()
+        handler.forget()
         for number, earlier in before.items():
             signal.signal(number, earlier)
-    if waiting is not None:
-        raise Interrupted(waiting, _MEANING[waiting])
 
 
 class _Handler:
@@ -77,12 +89,11 @@ class _Handler:
 
     def __init__(self) -> None:
         self._waits: threading.Timer | None = None
-        self._number: int | None = None
+        self._number = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._waits is not None or not _imports(frame):
-            self.forget()
-            raise Interrupted(number, _MEANING[number])
+            self._raise(number)
         self._number = number
         self._waits = threading.Timer(self.RETRY_SECONDS, self._send_again, [number])
         self._waits.daemon = True
@@ -94,13 +105,20 @@ class _Handler:
             # To the main thread, which may wait for something by then and has to be woken.
             signal.pthread_kill(threading.main_thread().ident or 0, number)
 
-    def forget(self) -> int | None:
-        """The signal that waits, if there is one; it is not sent any more."""
-        if self._waits is None:
-            return None
-        self._waits.cancel()
-        self._waits = None
-        return self._number
+    def catch_up(self) -> None:
+        """A signal that waits does so no more."""
+        if self._waits is not None:
+            self._raise(self._number)
+
+    def _raise(self, number: int) -> NoReturn:
+        self.forget()
+        raise Interrupted(number, _MEANING[number])
+
+    def forget(self) -> None:
+        """A signal that waits is not sent any more."""
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
 
 
 _MEANING: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}

@@ -68,6 +68,7 @@ def number(
     *,
     least: float = -inf,
     most: float = inf,
+    once: float = -inf,
     only_with: Sequence[str] = (),
     allocated: bool = False,
     help: str = "",
@@ -75,11 +76,13 @@ def number(
     """A dataclass field that holds a number, or a list of numbers, from `least` to `most`.
 
     Args:
+        once: what it was at most in an older version, if that took more: runs that it has begun
+            may have it.
         only_with: as of `setting`.
         allocated: of a memory: so many are allocated, each of `memory.width` numbers at least, and
             a run that has no room for them is refused before anything is built.
     """
-    limits = {"least": least, "most": most, "allocated": allocated}
+    limits = {"least": least, "most": most, "once": once, "allocated": allocated}
     limits |= {"only_with": only_with, "help": help}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=limits)
@@ -106,12 +109,12 @@ def meaning(schema: Any, name: str) -> str:
     return ""
 
 
-def check(config: Any, prefix: str = "", *, upwards: bool = True) -> None:
+def check(config: Any, prefix: str = "", *, begun: bool = False) -> None:
     """Check every field of a config, and of the configs in it, against its limits.
 
     Args:
-        upwards: also against what a field is at most, by which it is sensible; what it is at least
-            is what makes it possible.
+        begun: whether it is of a run that there is; then against those of older versions as well,
+            see `number`.
 
     Raises:
         UserError: a value outside; names the key, the value and the limits.
@@ -119,17 +122,19 @@ def check(config: Any, prefix: str = "", *, upwards: bool = True) -> None:
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            check(value, f"{prefix}{f.name}.", upwards=upwards)
+            check(value, f"{prefix}{f.name}.", begun=begun)
         elif value is not None:
-            _check_value(f, value, f"{prefix}{f.name}", upwards)
+            _check_value(f, value, f"{prefix}{f.name}", begun)
 
 
-def _check_value(f: "Field[Any]", value: Any, key: str, upwards: bool) -> None:
+def _check_value(f: "Field[Any]", value: Any, key: str, begun: bool) -> None:
     if values := f.metadata.get("values"):
         if value not in values:
             raise UserError(f"{key} is one of {', '.join(values)}, not {value!r}.")
         return
-    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf) if upwards else inf
+    least, most = f.metadata.get("least", -inf), f.metadata.get("most", inf)
+    if begun:
+        most = max(most, f.metadata.get("once", -inf))
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, int | float):
             continue

@@ -14,7 +14,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
 from hypercrl.config.compose import one_by_one
-from hypercrl.config.ignored import check_used, ignored_words
+from hypercrl.config.ignored import check_used, used_words
 from hypercrl.config.messages import check_choices, composing
 from hypercrl.config.overrides import keys_of
 from hypercrl.config.sources import TABLES
@@ -84,6 +84,7 @@ class Grid:
         moving = (*suite.named, *FREE)
         fixed = {k: v[0] for k, v in axes.items() if len(v) == 1 and k not in moving}
         self.fixed = fixed
+        self._given, self._swept = axes.keys(), axes.keys() - {*moving, *fixed}
         combinations = [
             dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
         ]
@@ -93,8 +94,7 @@ class Grid:
         self.configs = list(configs.values())
 
     def _cell(self, values: dict[str, str]) -> Cell:
-        moving = (*self.suite.named, *FREE)
-        swept = {k: v for k, v in values.items() if k not in moving and k not in self.fixed}
+        swept = {k: v for k, v in values.items() if self._word_of(k) in self._swept}
         parts = [values[key] for key in self.suite.named if key in values]
         name = "-".join([*parts, *(f"{k}={v}" for k, v in sorted(swept.items()))]) or "run"
         name = re.sub(r"\\(.)", r"\1", name)  # as Hydra escapes the colon of "module:Class"
@@ -102,18 +102,25 @@ class Grid:
         overrides = tuple(f"{k}={v}" for k, v in values.items())
         return Cell(name, overrides, folder, self.suite.command)
 
+    def _word_of(self, key: str) -> str:
+        """The setting, or the group given at once, by which somebody has given this one."""
+        return key if key in self._given else key.rpartition(".")[0]
+
     def _leave_out(self, configs: Mapping[tuple[str, ...], DictConfig]) -> None:
         """Of each cell, and of its name, the settings that have an effect on others alone.
 
         So memory=none,gru context.windows=8,16 is one grid, of three cells, of which that without a
         memory stays where it is if more windows are asked for.
         """
-        ignored = {key: ignored_words(config, key) for key, config in configs.items()}
-        used = [
-            [word for word in cell.overrides if word not in ignored[cell.but_seed]]
+        used = {
+            key: {word: used_words(config, [word]) for word in key}
+            for key, config in configs.items()
+        }
+        words = (
+            [part for word in cell.overrides for part in used[cell.but_seed].get(word, [word])]
             for cell in self.cells
-        ]
-        self.cells = _once([self._cell(dict(w.split("=", 1) for w in words)) for words in used])
+        )
+        self.cells = _once([self._cell(dict(w.split("=", 1) for w in own)) for own in words])
 
     @contextmanager
     def claim(self) -> Iterator[None]:

@@ -54,14 +54,15 @@ def play(config: DictConfig) -> None:
     if video is None:
         stages = [_stage(experiment, settings, task) for task in tasks]
         _run_episodes(stages, settings, None, console)
-        return
-    with _pictures():
-        stages = [_stage(experiment, settings, task) for task in tasks]
-        for stage in stages:
-            stage.try_picture()
-        with VideoWriter(video, _frame_rate(stages)) as writer:
-            _run_episodes(stages, settings, writer, console)
-    console.print(f"video: {video}", highlight=False, soft_wrap=True)
+    else:
+        with _pictures():
+            stages = [_stage(experiment, settings, task) for task in tasks]
+            for stage in stages:
+                stage.try_picture()
+            with VideoWriter(video, _frame_rate(stages)) as writer:
+                _run_episodes(stages, settings, writer, console)
+        console.print(f"video: {video}", highlight=False, soft_wrap=True)
+    close(*(stage.env for stage in stages))  # if that raises, the video is there
 
 
 @contextmanager
@@ -279,7 +280,6 @@ def _run_episodes(
                 highlight=False,
                 soft_wrap=True,
             )
-    close(*(stage.env for stage in stages))
 
 
 def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
-from hypercrl.config.ignored import check_used, ignored_words
+from hypercrl.config.ignored import check_used, used_words
 from hypercrl.config.messages import check_choices, check_composed, composing
 from hypercrl.config.registered import register
 from hypercrl.config.schema import TrainConfig
@@ -63,12 +63,11 @@ def with_effect(command: str, words: Sequence[str]) -> list[str]:
         UserError: as on the command line.
 
     Example:
-        >>> with_effect("train", ["method=ftl", "protocol.updates=5", "seed=1"])
-        ['method=ftl', 'seed=1']
+        >>> with_effect("train", ["method=ftl", "protocol={updates: 5, robots: 2}", "seed=1"])
+        ['method=ftl', 'protocol.robots=2', 'seed=1']
     """
     with _own_hydra(), one_by_one() as compose_one:
-        ignored = ignored_words(compose_one(command, words), words)
-    return [word for word in words if word not in ignored]
+        return used_words(compose_one(command, words), words)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ other groups. Defaults, presets and files may hold such settings, as they are fo
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import zip_longest
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
-from hypercrl.config.overrides import keys_of
+from hypercrl.config.overrides import apart, keys_of
 
 UNSET = ("null", "none", "false", "0", "0.0", "[]")
 """Values of a switch that is off."""
@@ -38,15 +38,18 @@ def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
             raise UserError(said[0])
 
 
-def ignored_words(config: DictConfig, words: Sequence[str]) -> set[str]:
-    """The words, KEY=VALUE, that set what has no effect on this configuration.
-
-    Raises:
-        UserError: of what is in one word, KEY={...}, a part has an effect and a part has none.
-    """
-    ignored = {w for w in words if all(why_ignored(config, key) for key in _given([w]))}
-    check_used([(config, [w for w in words if w not in ignored])])
-    return ignored
+def used_words(config: DictConfig, words: Iterable[str]) -> list[str]:
+    """The words, KEY=VALUE, that set what has an effect on this configuration; of KEY={...} that
+    part of it."""
+    used: list[str] = []
+    for word in words:
+        keys = _given([word])
+        ignored = {key for key in keys if why_ignored(config, key)}
+        if not ignored:
+            used.append(word)
+        elif ignored < keys:
+            used += [part for part in apart(word) if not _given([part]) & ignored]
+    return used
 
 
 def why_ignored(config: DictConfig, key: str) -> str:
@@ -55,19 +58,8 @@ def why_ignored(config: DictConfig, key: str) -> str:
         if metadata.get("unused"):
             return f"{key} has no effect with {path.rstrip('.')}={node.name}: leave it out."
         for needed in metadata.get("only_with", ()):
-            names, _, values = needed.partition("=")
-            start, own, names = (
-                (config, "", names[1:]) if names.startswith("/") else (node, path, names)
-            )
-            switches = {f"{own}{name}": _chosen(start, name) for name in names.split("|")}
-            wanted = values.split("|") if values else []
-            met = (v in wanted if wanted else v not in UNSET for v in switches.values())
-            if key in switches or any(met):
-                continue
-            given = " and ".join(f"{_plain(name)}={value}" for name, value in switches.items())
-            give = " or ".join(map(_plain, switches))
-            give += f"={' or '.join(wanted)}" if wanted else ""
-            return f"{key} has no effect with {given}: give {give} beside it, or leave it out."
+            if lack := _lack(config, node, path, needed, key):
+                return _told(key, *lack)
     return _why_a_choice_ignores(config, key)
 
 
@@ -78,18 +70,38 @@ def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
             continue
         node = config[group]
         ignores: Mapping[str, str] = getattr(OmegaConf.get_type(node), "ignores", {})
-        if key not in ignores:
-            continue
-        choice, needed = f"{group}={node.name}", ignores[key]
-        if not needed:
-            return f"{key} has no effect with {choice}: leave it out."
-        name, _, value = needed.partition("=")
-        if (chosen := _chosen(config, name)) != value:
-            return (
-                f"{key} has no effect with {choice} and {name}={chosen}: give {needed} beside it, "
-                "or leave it out."
-            )
+        for needed in (ignores[name] for name in ignores if f"{key}.".startswith(f"{name}.")):
+            choice = f"{group}={node.name}"
+            if not needed:
+                return f"{key} has no effect with {choice}: leave it out."
+            if lack := _lack(config, config, "", needed, key):
+                given, give = lack
+                return _told(key, f"{choice} and {given}", give)
     return ""
+
+
+def _lack(
+    config: DictConfig, node: DictConfig, path: str, needed: str, key: str
+) -> tuple[str, str] | None:
+    """What is so in place of what a setting needs, and what to give; None: nothing is lacking.
+
+    Args:
+        node, path: of the group in which `needed` is said, as `hypercrl.base.settings.setting` has
+            it in `only_with`.
+    """
+    names, _, values = needed.partition("=")
+    start, own, names = (config, "", names[1:]) if names.startswith("/") else (node, path, names)
+    switches = {f"{own}{name}": _chosen(start, name) for name in names.split("|")}
+    wanted = values.split("|") if values else []
+    met = (v in wanted if wanted else v not in UNSET for v in switches.values())
+    if key in switches or any(met):
+        return None
+    give = " or ".join(map(_plain, switches)) + (f"={' or '.join(wanted)}" if wanted else "")
+    return " and ".join(f"{_plain(name)}={value}" for name, value in switches.items()), give
+
+
+def _told(key: str, given: str, give: str) -> str:
+    return f"{key} has no effect with {given}: give {give} beside it, or leave it out."
 
 
 def _given(words: Iterable[str]) -> set[str]:

@@ -75,6 +75,21 @@ def in_shell(key: str, text: str | Path) -> str:
     return shlex.quote(override(key, text))
 
 
+def apart(word: str) -> list[str]:
+    """A word for each setting of a group that is given at once.
+
+    Example:
+        >>> apart("protocol={updates: 5, robots: 2}")
+        ['protocol.updates=5', 'protocol.robots=2']
+    """
+    given = OverridesParser.create().parse_override(word)
+    key, value = given.key_or_group, given.value()
+    if not isinstance(value, dict):
+        return [word]
+    sign = word.partition(key)[0]
+    return [setting(f"{sign}{key}.{name}", each) for name, each in value.items()]
+
+
 def keys_of(overrides: Iterable[str]) -> set[str]:
     """Settings that are given: of `a.b=1`, `+a.b=1`, `~a.b` and `a={b: 1}` it is a.b each time."""
     keys: set[str] = set()

@@ -8,24 +8,43 @@ from hypercrl.methods.coreset import CoresetConfig
 
 
 def check_together(config: TrainConfig) -> None:
-    """Check a run's settings as far as that needs neither its tasks nor its model.
+    """Check a new run's settings as far as that needs neither its tasks nor its model.
 
     Raises:
         UserError: names the setting and says what to give.
     """
-    check(config)
+    check_possible(config)
+    check_sensible(config)
+
+
+def check_possible(config: TrainConfig) -> None:
+    """Check what no version of the program could run.
+
+    Raises:
+        UserError: see `check_together`.
+    """
+    check(config, begun=True)
     try:
         learned_tasks(config)
     except ValueError as error:
         raise UserError(str(error)) from error
     _check_robots(config)
     check_members(config.method)
-    _check_coreset(config)
     if config.planner.sampled:
         _check_samples(config)
     _check_hypotheses(config)
     _check_exploration(config)
     _check_value(config)
+
+
+def check_sensible(config: TrainConfig) -> None:
+    """Check what older versions took, and a run that they have begun may have.
+
+    Raises:
+        UserError: see `check_together`.
+    """
+    check(config)
+    _check_coreset(config)
     _check_doubt(config)
 
 

@@ -27,8 +27,9 @@ class MethodConfig:
     """Fields that every method has; a method's own dataclass adds to them.
 
     Attributes:
-        ignores: settings elsewhere that have no effect with the method, by their keys, each with
-            what gives it one nevertheless, "value.kind=td", or with "". Who gives one is told.
+        ignores: settings and groups elsewhere that have no effect with the method, by their keys,
+            each with what gives it one nevertheless, as `only_with` of `hypercrl.base.settings`
+            says it, "value.kind=td", or with "". Who gives one is told.
     """
 
     ignores: ClassVar[Mapping[str, str]] = {}

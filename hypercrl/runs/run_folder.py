@@ -137,9 +137,9 @@ class RunFolder:
             typed.memory = MEMORIES[stored.memory.name][1]
             if gone := next(_unknown(typed, stored), None):
                 raise UserError(
-                    f"{self.path}/config.yaml has {gone}, a setting that this version of the "
-                    "program does not have. Use the version that the run was begun with; or delete "
-                    "it there, if what it did can be done without."
+                    f"{self.path}/config.yaml has {gone[:60]!r}, a setting that this version of "
+                    "the program does not have. Use the version that the run was begun with; or "
+                    "delete it there, if what it did can be done without."
                 )
             return OmegaConf.to_object(OmegaConf.merge(typed, stored))
         except UserError:

@@ -16,9 +16,8 @@ from hypercrl.agent.value import Value
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.base.random_streams import RandomStreams, derive_seed
 from hypercrl.base.saved import same_type
-from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig, learned_tasks
-from hypercrl.config.together import check_together
+from hypercrl.config.together import check_possible, check_sensible
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.dynamics.conditioning import make_conditioning
 from hypercrl.dynamics.context_model import ContextModel
@@ -196,8 +195,8 @@ def build(config: TrainConfig, *, begun: bool = False, trained: bool = False) ->
 
     Args:
         config: of a run.
-        begun: whether there is the run, which another version may have begun: settings that would
-            be refused of a new one are warned of, unless they are below what is possible.
+        begun: whether there is the run, which an older version may have begun: of settings that
+            it took, and that would be refused of a new one, there is a warning.
         trained: whether it has a checkpoint, which is only looked at: then its method, if it is
             somebody else's, has been tried.
 
@@ -206,9 +205,8 @@ def build(config: TrainConfig, *, begun: bool = False, trained: bool = False) ->
             functions of theirs that do not do what they are to, more memory needed than there is.
     """
     begun = begun or trained
-    if begun:
-        check(config, upwards=False)
-    _judge(begun, check_together, config)
+    check_possible(config)
+    _judge(begun, check_sensible, config)
     device = choose_device(config.device)
     streams = RandomStreams(config.seed)
     try:

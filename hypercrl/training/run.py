@@ -100,7 +100,7 @@ def resumed(
                 f"{folder.path} holds an agent to play and load, not what training goes on from: "
                 "resume the run that it was made of, or begin a new one."
             )
-        with _in_threads(config, old=True):
+        with _in_threads(config, begun=True):
             yield Run(build(config, begun=True), folder, saved)
 
 
@@ -114,9 +114,9 @@ def _settle(config: DictConfig) -> None:
 
 
 @contextmanager
-def _in_threads(config: TrainConfig, *, old: bool = False) -> Iterator[None]:
+def _in_threads(config: TrainConfig, *, begun: bool = False) -> Iterator[None]:
     """Let torch use a run's threads, which the last digits of its sums depend on; None: its own."""
-    check(config, upwards=not old)
+    check(config, begun=begun)
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
     try:

@@ -96,35 +96,36 @@ class Trainer:
         # The first optimiser does so, for a second or more in which no signal would be looked at.
         import_module("torch._dynamo")
         log = MetricsLog(self.folder, log_bytes, chosen_trackers(self.experiment.config.logger))
-        with (
-            self.interruption.noted(),
-            closed(self.evaluator),
-            closed(self.fleet),
-            closed(self.learner),
-            log as self.log,
-        ):
-            if resumed is None:
-                self._checkpoint(LATEST)  # so that who finds none knows that it was lost
-            self._train()
-            self._pause()
-
-    def _train(self) -> None:
-        position = self.position
         try:
-            for task in range(position.task, len(self.sequence)):
-                if not position.step:
-                    self._begin_task(task)
-                    if task in self.recorded:
-                        self._begin_with(self.recorded[task])
-                    self._prepare(task, None)
-                self._train_task(task)
+            with (
+                self.interruption.noted(),
+                closed(self.evaluator),
+                closed(self.fleet),
+                closed(self.learner),
+                log as self.log,
+            ):
+                if resumed is None:
+                    self._checkpoint(LATEST)  # so that who finds none knows that it was lost
+                self._train()
+                self._pause()
         except TaskFault as fault:
+            position = self.position
             between = not position.step and position.task
             where = "after" if between else "in training of"
             raise UserError(
                 f"{fault} That was after {position.env_steps} environment steps, {where} "
                 f"task {position.task + (not between)}. {self._last_good}"
             ) from fault
+
+    def _train(self) -> None:
+        position = self.position
+        for task in range(position.task, len(self.sequence)):
+            if not position.step:
+                self._begin_task(task)
+                if task in self.recorded:
+                    self._begin_with(self.recorded[task])
+                self._prepare(task, None)
+            self._train_task(task)
 
     def _train_task(self, task: int) -> None:
         """A task of the sequence, from its first step or from where a checkpoint was written."""

@@ -586,3 +586,44 @@ def test_a_cell_is_named_as_it_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (cell,) = Grid(["method=mine:SI", "seed=0"], tmp_path / "out").cells
     assert (cell.name, cell.folder.name) == ("mine:SI-0", "mine_SI-0")
+
+
+def test_what_a_method_of_ones_own_ignores_is_left_to_others(tmp_path, monkeypatch):
+    """A group, and what a switch of any value gives an effect, as `only_with` says it."""
+    (tmp_path / "idle.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "from hypercrl.methods.base import MethodConfig\n"
+        "from hypercrl.methods.finetune import Finetune\n"
+        "@dataclass\n"
+        "class IdleConfig(MethodConfig):\n"
+        "    ignores: ClassVar = {'protocol.updates': '/value.kind', 'exploration': ''}\n"
+        "class Idle(Finetune):\n"
+        "    config: IdleConfig\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["method=idle:Idle", "seed=0", "protocol.updates=3"]
+    with pytest.raises(UserError, match=r"with method=idle:Idle and value.kind=none: give value.k"):
+        Grid(words, tmp_path / "none")
+    (cell,) = Grid([*words, "value.kind=td"], tmp_path / "td").cells
+    assert "protocol.updates=3" in cell.overrides
+    words = ["method=idle:Idle,single", "seed=0", "exploration.random_std=0.3,0.5"]
+    names = [cell.name for cell in Grid(words, tmp_path / "both").cells]
+    assert names == [
+        "idle:Idle-0",
+        "single-0-exploration.random_std=0.3",
+        "single-0-exploration.random_std=0.5",
+    ]
+
+
+def test_of_settings_given_at_once_a_cell_has_those_that_have_an_effect_on_it(tmp_path):
+    words = ["method=ftl,single", "seed=0", "protocol={updates: 5, robots: 2}"]
+    ftl, single = Grid(words, tmp_path / "fixed").cells
+    assert (ftl.name, single.name) == ("ftl-0", "single-0")
+    assert ftl.overrides == ("method=ftl", "seed=0", "protocol.robots=2")
+    assert single.overrides[2] == "protocol={updates:5,robots:2}"
+    words[2] = "protocol={updates: 5, robots: 2},{updates: 6, robots: 2},{updates: 6, robots: 4}"
+    words += ["planner=icem", "planner.samples=20,30"]
+    cells = Grid(words, tmp_path / "swept").cells
+    assert len({cell.folder for cell in cells}) == len(cells) == 2 * 2 + 3 * 2
+    assert cells[0].name == "ftl-0-planner.samples=20-protocol.robots=2"

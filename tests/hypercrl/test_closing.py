@@ -106,6 +106,31 @@ def test_one_that_raises_later_costs_nothing(value, tmp_path, capsys, monkeypatc
     assert got["scores"] == straight["scores"]
 
 
+def test_one_that_raises_at_the_very_end_costs_nothing_either(tmp_path, capsys, monkeypatch):
+    """Those of evaluations, which are open until the run has ended."""
+    monkeypatch.setattr(Stubborn, "from_number", 4)  # a try, a copy, the robot, its functions
+    run = tmp_path / "run"
+    said = message(capsys, "train", *SMALL, tasks(1), "protocol.num_tasks=1", f"run_dir={run}")
+    assert f"after task 1. Last good checkpoint: {run}/checkpoints/latest" in said
+    assert not Stubborn.open
+    assert not (run / "result.json").exists()
+    monkeypatch.setattr(Stubborn, "made", 0)
+    main(["train", f"resume={run}"])
+    assert (run / "result.json").exists()
+
+
+def test_one_that_raises_after_a_film_leaves_the_film(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Stubborn, "from_number", 10**9)
+    main(["train", *SMALL, tasks(2), "protocol.num_tasks=2", f"run_dir={tmp_path / 'run'}"])
+    monkeypatch.setattr(Stubborn, "made", 0)
+    monkeypatch.setattr(Stubborn, "from_number", 4)
+    video = tmp_path / "film.mp4"
+    words = ("tiled=true", "episodes=1", "size=64", f"video={video}")
+    assert "the port is gone" in message(capsys, "play", f"run={tmp_path / 'run'}", *words)
+    assert video.stat().st_size
+    assert not Stubborn.open
+
+
 def test_all_are_closed_and_the_first_fault_is_told(monkeypatch):
     monkeypatch.setattr(Stubborn, "from_number", 4)  # two tries, and two robots of three
     sequence = TaskSequence([{"task": f"{__name__}:Stubborn"}], "mine")

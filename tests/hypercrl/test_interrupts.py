@@ -12,7 +12,8 @@ from importlib import import_module
 
 import pytest
 
-from hypercrl.base.interrupts import termination_interrupts
+from hypercrl.base.errors import UserError
+from hypercrl.base.interrupts import Interrupted, answered, termination_interrupts
 from hypercrl.cli import main
 
 TINY = (
@@ -151,3 +152,35 @@ def test_one_waits_for_a_long_import(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), termination_interrupts():
         imported()
     assert sys.modules["takes_long"].done
+
+
+def test_one_that_waits_as_all_is_done_is_not_lost(tmp_path, monkeypatch):
+    """Its import was the last thing that the command did."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "is_last.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\n")
+    with pytest.raises(Interrupted, match="ended by SIGTERM"), termination_interrupts():
+        import_module("is_last")
+    time.sleep(0.2)  # nor does it come once more
+
+
+def test_one_that_another_exception_hides_is_answered(capsys):
+    """What OmegaConf does in a `finally` fails where it is interrupted."""
+
+    def broken_off():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'")
+
+    def refused():
+        try:
+            broken_off()
+        except AttributeError as error:
+            raise UserError("push.yaml cannot be read") from error
+
+    with pytest.raises(SystemExit) as ended, answered():
+        refused()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nhypercrl: ended by SIGTERM\n"
+    with pytest.raises(UserError, match="a mistake"), answered():
+        raise UserError("a mistake")

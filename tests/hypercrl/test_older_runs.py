@@ -4,10 +4,14 @@ import json
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 from test_command_line import TINY, message
 
 import hypercrl
+from hypercrl.base.settings import check
 from hypercrl.cli import main
+from hypercrl.config.compose import composed
+from hypercrl.config.schema import LARGEST_SEED
 from hypercrl.runs.demos import DEMOS
 
 SMALL = (*TINY, "protocol.num_tasks=2", "method=coreset", "method.capacity=300")
@@ -54,6 +58,13 @@ def test_it_is_opened_and_gone_on_with(setting, trained, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_what_is_allowed_of_a_new_one_is_of_one_that_has_begun():
+    """A limit above a thousand million had been lost."""
+    config = OmegaConf.to_object(composed("train", [f"seed={LARGEST_SEED}"]))
+    check(config)
+    check(config, begun=True)
+
+
 def test_and_is_refused_of_a_new_one(tmp_path, capsys):
     for words in (["method.capacity=1"], ["task_id=inferred", "inference.trial_error=0.5"]):
         message(capsys, "train", *SMALL, *words, f"run_dir={tmp_path / 'run'}")
@@ -66,13 +77,17 @@ def test_and_is_refused_of_a_new_one(tmp_path, capsys):
         (
             "beta: 0.05\n",
             "beta: 0.05\n  hearings: 3\n",
-            "config.yaml has method.hearings=3, a setting that this version of the program does "
+            "config.yaml has 'method.hearings=3', a setting that this version of the program does "
             "not have. Use the version that the run was begun with; or delete it there",
         ),
-        ("preset: quick\n", "preset: quick\ncolour: red\n", "config.yaml has colour=red, a sett"),
+        ("preset: quick\n", "preset: quick\ncolour: red\n", "config.yaml has 'colour=red', a sett"),
+        ("preset: quick\n", 'preset: quick\ncolour: "\\e[8m"\n', r"has 'colour=\x1b[8m', a set"),
         ("samples: 300", "samples: 0", "planner.samples must be at least 1, not 0."),
         ("beta: 0.05", "beta: [1]", "does not fit this version of the program"),
         ("task_id: given", "task_id: guessed", "task_id is one of given, inferred, not 'guessed'."),
+        ("sampled: false", "sampled: true", "planner.sampled=true needs dynamics.probabilistic="),
+        ("robots: 1\n", "robots: 7\n", "must be a multiple of 7"),
+        ("burst_share: 0.0", "burst_share: 2.0", "burst_share must be at most 0.5, not 2"),
     ],
 )
 def test_what_cannot_be_is_one_message(text, other, says, tmp_path, capsys):

@@ -9,7 +9,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TASKS = """\
 env:
   tasks: [{density: 1}, {density: 2}, {density: 3}, {density: 1}, {density: 2}]
-protocol: {blur: 0, num_tasks: NUMBER, random_steps: 600, planned_steps: 1200}
+protocol: {blur: 0, order: ORDER, num_tasks: NUMBER, random_steps: 600, planned_steps: 1200}
 """
 
 
@@ -28,11 +28,11 @@ def decision(task: int, chosen: int, env_step: int, *, new: bool = False) -> dic
 NEWS = [decision(1, 1, 1900, new=True), decision(2, 2, 3700, new=True)]
 
 
-def run(revisits, folder: Path, number: str, decisions: list[dict]):
+def run(revisits, folder: Path, number: str, decisions: list[dict], order: str = "null"):
     result = {"env": "e", "task_id": "inferred", "seed": 0, "success": [[0.0], [1.0]]}
     result |= {"decisions": decisions, "seconds": 1.0, "git": None}
     (folder / "result.json").write_text(json.dumps(result))
-    (folder / "config.yaml").write_text(TASKS.replace("NUMBER", number))
+    (folder / "config.yaml").write_text(TASKS.replace("NUMBER", number).replace("ORDER", order))
     return revisits.read(folder)
 
 
@@ -52,3 +52,10 @@ def test_a_task_that_was_not_learned_is_not_judged(revisits, tmp_path):
     found = run(revisits, tmp_path, "3", NEWS)
     assert (found.returns, found.news, found.extra) == ([], [True, True], 0)
     assert run(revisits, tmp_path, "null", NEWS).returns == [False, False]
+
+
+def test_tasks_in_another_order_come_again_where_it_says(revisits, tmp_path):
+    """The first, then the same once more, then a new one."""
+    found = run(revisits, tmp_path, "3", [decision(2, 1, 3700, new=True)], "[1, 4, 2, 3]")
+    assert (found.returns, found.news, found.extra) == ([True], [True], 0)
+    assert found.delays == [100]

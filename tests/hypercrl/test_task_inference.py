@@ -640,3 +640,28 @@ def test_states_are_copies():
     kept = copy.deepcopy(state)
     rule.step([1.0])
     torch.testing.assert_close(state, kept)
+
+
+@pytest.mark.parametrize("steps", [15, 22])
+def test_what_was_saved_before_there_were_logarithms_goes_on(steps):
+    """Before a doubt and amid one, in which its first errors had been counted as 1."""
+    errors = [0.01] * 20 + [0.1] * 2 + [0.01] * 20
+    rules = [TaskInference(InferenceConfig(settle=10, alarm=10, patience=5)) for _ in range(2)]
+    whole, begun = rules
+    for rule in rules:
+        rule.begin_new()
+        for error in errors[:steps]:
+            assert rule.step([error]) is None
+    saved = begun.state()
+    for name in ("typical", "lasting", "logarithms"):
+        del saved[name]
+    begun.load_state(saved)
+    assert begun.suspicious == (steps == 22)
+    for rule in rules:
+        for error in errors[steps:]:
+            assert rule.step([error]) is None
+        assert not rule.suspicious
+    assert begun.typical == pytest.approx(whole.typical, rel=1e-3)
+    for name, wrong in (("levels", ["a"]), ("doubt", 3), ("current", 4)):
+        with pytest.raises((LookupError, ValueError)):
+            begun.load_state({**saved, "doubted": [], **{name: wrong}})
