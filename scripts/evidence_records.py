@@ -50,6 +50,7 @@ def _config(sequence: str, method: str) -> DictConfig:
     return composed("train", EvidenceCell(sequence, method, 0).words())
 
 
+@cache
 def wanted(sequence: str, method: str) -> Settings:
     """The settings that the grid asks for now."""
     plain: Any = OmegaConf.to_container(_config(sequence, method), resolve=True)

@@ -47,9 +47,12 @@ def grid(evidence, monkeypatch):
     monkeypatch.setattr(evidence_grid, "COMMON", ("logger=[]", "protocol.final_episodes=1"))
     monkeypatch.setitem(evidence_grid.SEQUENCES, "push", column)
     monkeypatch.setattr(evidence_grid, "STAGES", ((("push",), ("single", "finetune")),))
-    evidence_records._config.cache_clear()
+    caches = (evidence_records._config, evidence_records.wanted)
+    for cached in caches:
+        cached.cache_clear()
     yield evidence_records
-    evidence_records._config.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.fixture
