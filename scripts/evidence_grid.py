@@ -128,9 +128,8 @@ SEQUENCES = {
     ),
     "push_engines": Sequence(
         "push_engines",
-        (*SHORT, "device=cpu"),
+        SHORT,
         tasks=4,
-        seconds=1500.0,
         needs="pybullet",
     ),
     # Is `standard` as good as the paper's 2000 updates a session?
