@@ -330,11 +330,12 @@ def _section(
     seen = sorted({(r["env_steps"], r["updates"]) for r in mine})
     budget = "; ".join(f"{count(steps)} steps and {count(ups)} updates" for steps, ups in seen)
     alike = "" if len(seen) == 1 else " **These differ: no comparison.**"
-    seconds = [r["seconds"] for r in mine]
+    times = [r["seconds"] for r in mine]
+    seconds = min(times), max(times)
     parts = [
         f"## {name}\n",
         f"`env={SEQUENCES[name].env} {words}`: {budget} a run{_more_updates(benchmark)}.{alike} "
-        f"A run took {duration(min(seconds))} to {duration(max(seconds))} beside others. "
+        f"A run took {' to '.join(dict.fromkeys(map(duration, seconds)))} beside others. "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
         _same(benchmark),
