@@ -77,7 +77,8 @@ READ = """## How to read it
 - **P(hnet >)** is how likely a run of hnet is to beat one of the method on the same task (a tie
   counts half), with rliable's bootstrap. An interval that holds 0.5 tells the two not apart.
 - **Normalised return** is 0 for the untrained agent and 1 for `single` right after that task;
-  **forgetting** is success right after a task's own training less that at the end; **transfer** is
+  **forgetting** is success right after a task's own training less that at the end, of which
+  `single`, which cannot forget, shows how much is the noise of ten episodes; **transfer** is
   success on a task before its own training less that of the untrained agent
   ([metrics](../metrics.md)); ± is a standard deviation over seeds.
 - **Not learned** are tasks of all runs with success below one half right after their own training,
