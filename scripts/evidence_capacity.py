@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from evidence_figures import LOOKS, band, errors_axis
 from evidence_grid import SEQUENCES, variants_of
+from evidence_long import GROWN, geometric_mean, grown
 from evidence_records import cell_of, matrix
 from marked_section import with_section
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from hypercrl.base.files import write_atomically
-from hypercrl.metrics import Array, error_growth, forgetting, just_trained, mean_interval
+from hypercrl.metrics import Array, forgetting, just_trained, mean_interval
 from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import fixed, mean, significant, size, spread
 from hypercrl.report.style import INK, MUTED, STYLE, WIDTH
@@ -120,7 +121,7 @@ def write_table(page: Path, labelled: Mapping[str, Records]) -> None:
 def table(labelled: Mapping[str, Records]) -> str:
     """Of all methods, in Markdown; success with a 95 % interval over three seeds."""
     header = ["", "seeds", "success at the end", "by quarters of the sequence", "just learned"]
-    header += ["forgetting", "error", "growth a task", "effective rank", "kept", "commit"]
+    header += ["forgetting", "error", GROWN, "effective rank", "kept", "commit"]
     lines = [header, ["---"] * len(header)]
     lines += [_row(label, records) for label, records in labelled.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -128,7 +129,7 @@ def table(labelled: Mapping[str, Records]) -> str:
 
 def _row(label: str, records: Records) -> list[str]:
     success = [matrix(record, "success") for record in records]
-    errors = [matrix(record, "prediction_error") for record in records]
+    errors = np.stack([matrix(record, "prediction_error") for record in records])
     final = _final(records)
     interval = ""
     if len(final) >= SEEDS_FOR_INTERVAL:
@@ -142,8 +143,8 @@ def _row(label: str, records: Records) -> list[str]:
         " ".join(fixed(float(part.mean())) for part in np.array_split(final, 4, 1)),
         fixed(mean([float(just_trained(each).mean()) for each in success])),
         spread([forgetting(each) for each in success]),
-        significant(mean([float(each[-1].mean()) for each in errors])),
-        significant(mean([error_growth(each) for each in errors]), 2),
+        significant(geometric_mean(errors[:, -1])),
+        grown(errors),
         f"{mean(ranks):.0f} of {_width(records)}" if ranks else "",
         size(mean([record["memory_bytes"][-1] for record in records])),
         ", ".join(sorted({record["git"] for record in records})),

@@ -17,8 +17,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from hypercrl.metrics import (
     Array,
     as_matrix,
-    interquartile_mean,
-    interquartile_mean_interval,
     just_trained,
     mean_interval,
 )
@@ -52,7 +50,8 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def overview(benchmarks: Mapping[str, Benchmark]) -> Figure:
-    """Success at the end, one panel a sequence and one row a method: IQM with its interval.
+    """Success at the end, one panel a sequence and one row a method: the mean, and over whole runs
+    its 95 % bootstrap interval.
 
     A hollow point has fewer seeds than an interval takes. Side by side are PANELS sequences, and
     below one another all methods that one of these has.
@@ -79,7 +78,11 @@ def overview(benchmarks: Mapping[str, Benchmark]) -> Figure:
                 for place, method in enumerate(methods):
                     final = benchmark.matrices(method, "success")[:, -1]
                     _point(axes, place, LOOKS[method].colour, final)
-        figure.supxlabel("success after the last task (IQM)", fontsize=9.5, color=MUTED)
+        figure.supxlabel(
+            "success after the last task, mean and 95 % interval over runs",
+            fontsize=9.5,
+            color=MUTED,
+        )
     return figure
 
 
@@ -88,10 +91,10 @@ def _point(axes: Axes, row: int, colour: str, final: Array) -> None:
         return
     filled = len(final) >= SEEDS_FOR_INTERVAL
     if filled:
-        bounds = interquartile_mean_interval(final, np.random.default_rng(0))
+        bounds = mean_interval(final.mean(1), np.random.default_rng(0))
         axes.plot(bounds, [row, row], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
     face = colour if filled else "white"
-    axes.plot([interquartile_mean(final)], [row], "o", color=colour, mfc=face, ms=5)
+    axes.plot([final.mean()], [row], "o", color=colour, mfc=face, ms=5)
 
 
 def over_tasks_seen(benchmark: Benchmark) -> Figure:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from evidence_figures import error_against_learned
 from evidence_grid import METHODS, SEQUENCES, variants_of
 from evidence_records import cell_of
 
-from hypercrl.metrics import Array, error_growth, forgetting, just_trained
+from hypercrl.metrics import Array, forgetting, just_trained
 from hypercrl.report.benchmark import REFERENCE, Benchmark
-from hypercrl.report.formats import fixed, mean, significant, size, spread
+from hypercrl.report.formats import UNDEFINED, fixed, mean, significant, size, spread
 from hypercrl.report.runs import Result
 
 Rows = list[list[str]]
+GROWN = "since learned"
 QUARTERS = ("first quarter", "second", "third", "last")
 
 LEARNED_LATE = """
 **As the n-th task or as the first.** Success right after a task was learned{less}; means over the
 tasks of each quarter of the sequence. Behind it the prediction error{multiple} (geometric mean),
-and what one later task adds to the error of an earlier one; the bytes that a task adds, and how
+and what has become of it by the end, 1 being as just learned; the bytes that a task adds, and how
 much longer training on a task takes in the last quarter than in the first (beside other runs, of
 which fewer are left then).
 """
@@ -33,8 +36,23 @@ learned, on its transitions, and of the hypernetwork, for the embeddings so far;
 the middle and the last task.
 """
 VARIANTS = """
-**Other settings of the same sequence.** {differ}.
+**Other settings of the same sequence.** {differ}. Behind the error what has become of it since each
+task was learned, 1 being as just learned (geometric means).
 """
+
+
+def geometric_mean(errors: Array) -> float:
+    """Of errors of any shape: one that diverged does not stand for all of them."""
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.log(errors).mean())) if errors.size else math.nan
+
+
+def grown(errors: Array) -> str:
+    """How many times the error [S, N + 1, N] of an earlier task is at the end what it was just
+    after that task; of one task there is none."""
+    if errors.shape[-1] == 1 or not len(errors):
+        return UNDEFINED
+    return fixed(geometric_mean(np.array([error_against_learned(e)[-1] for e in errors])))
 
 
 def learned_late(benchmark: Benchmark) -> tuple[str, list[str], Rows]:
@@ -47,17 +65,16 @@ def learned_late(benchmark: Benchmark) -> tuple[str, list[str], Rows]:
         success, logs = _just_learned(benchmark, method)
         quarters = np.array_split(success - alone, 4)
         errors = [np.exp(part.mean()) for part in np.array_split(logs - alone_logs, 4)]
-        growth = [error_growth(e) for e in benchmark.matrices(method, "prediction_error")]
         rows.append(
             [
                 method,
                 *(f"{part.mean():{sign}z.2f}" for part in quarters),
                 " ".join(fixed(e) if there else significant(e) for e in errors),
-                significant(mean(growth)),
+                grown(benchmark.matrices(method, "prediction_error")),
                 *_costs_of_a_task(benchmark.results(method)),
             ]
         )
-    header = ["", *QUARTERS, "error of each", "growth a task", "bytes a task", "time, last ÷ first"]
+    header = ["", *QUARTERS, "error of each", GROWN, "bytes a task", "time, last ÷ first"]
     text = LEARNED_LATE.format(less=LESS if there else "", multiple=MULTIPLE if there else "")
     return text, header, rows
 
@@ -128,7 +145,7 @@ def variants(base: str, benchmarks: Mapping[str, Benchmark]) -> tuple[str, list[
     said |= {f"`{n}`": _in_code(words[n] - alike) or SEQUENCES[n].said for n in names}
     differ = "; ".join(f"{name}: {what}" for name, what in said.items() if what)
     header = ["", "", "seeds", "least success of a task", "mean", "forgetting"]
-    header += ["error", "growth a task", "kept"]
+    header += ["error", GROWN, "kept"]
     return VARIANTS.format(differ=differ), header, rows
 
 
@@ -145,7 +162,7 @@ def _outcome(benchmark: Benchmark, method: str) -> list[str]:
         fixed(by_task.min()),
         fixed(by_task.mean()),
         spread([forgetting(m) for m in success]),
-        significant(float(errors[:, -1].mean())),
-        significant(mean([error_growth(e) for e in errors])),
+        significant(geometric_mean(errors[:, -1])),
+        grown(errors),
         size(mean([r.memory_bytes[-1] for r in benchmark.results(method)])),
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from evidence_capacity import by_label, capacity, write_table
 from evidence_figures import LOOKS, in_order, over_tasks_seen, overview
 from evidence_grid import FIRST, METHODS, SEQUENCES, variants_of
-from evidence_long import learned_late, used, variants
+from evidence_long import geometric_mean, learned_late, used, variants
 from evidence_records import cell_of, matrix
 
 from hypercrl.base.files import write_atomically
@@ -22,6 +22,7 @@ from hypercrl.metrics import (
     forgetting,
     interquartile_mean,
     interquartile_mean_interval,
+    mean_interval,
     probability_of_improvement,
     probability_of_improvement_interval,
     zero_shot_forward_transfer,
@@ -40,16 +41,17 @@ from hypercrl.report.formats import (
 )
 from hypercrl.report.runs import Result, Run
 from hypercrl.report.style import to_png
-from hypercrl.report.trade_offs import trade_offs
+from hypercrl.report.trade_offs import BYTES, trade_offs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COMPARED = 3
-"""Methods from which on a figure of their costs says more than the table."""
+"""Methods from which on a figure of their bytes says more than the table."""
 LONG = 10
 """Tasks beyond which success is drawn over tasks seen, and not listed task by task."""
 MANY = "push100"
 """Which docs/results/many_tasks.md is about."""
 AGAINST = "hnet"
+ALL_DATA, EQUAL_BYTES = "multitask", "coreset_bytes"
 AHEAD_ON = ("door", "push20")
 """Where it is to be ahead of the original's coreset."""
 FORGOTTEN = {"push100": 0.05}
@@ -59,20 +61,36 @@ HEAD = """# The evidence
 
 Who remembers, at what cost? One agent learns the tasks of a sequence one after another and is then
 asked to do all of them. In a sequence all methods have the same environment steps, planner and
-updates, and differ in what they keep. [Which method to take](../method_choice.md) follows from it;
-what becomes of [a hundred tasks](many_tasks.md) has a page of its own.
+number of updates. What an update takes differs: those that rehearse see old transitions beside the
+new ones, `multitask` and `coreset` a batch of every old task. [Which method to
+take](../method_choice.md) follows from it; [a hundred tasks](many_tasks.md) have a page of their
+own.
 """
 READ = """## How to read it
 
-Success is that of ten episodes a task after the last task, mean over seeds; IQM its interquartile
-mean over seeds × tasks, with a 95 % bootstrap interval stratified by task. P(hnet >) is how likely
-a run of hnet is to beat one of the method on the same task (a tie counts half), with the same
-bootstrap; both as in rliable (Agarwal et al. 2021). The normalised return is 0 for the untrained
-agent and 1 for `single` on that task; [metrics](../metrics.md) has the others. Not learned are
-tasks of all runs with success below one half right after their own training, before anything could
-be forgotten; on doors [this is chance](hard_tasks.md#doors-that-are-not-learned). Bytes are what
-method and replay keep after the last task; a run's time is that beside others on one GPU, or on a
-processor where the settings say `device=cpu` (two cores, busy with ten times as many programs).
+- **Success** is that of ten episodes a task after the last task (of `push100`'s other settings
+  five), as a mean over seeds. The mean over tasks has a 95 % bootstrap interval over whole runs:
+  the tasks of one run share a network, and do not fail apart. **IQM** is the interquartile mean
+  over seeds × tasks with an interval stratified by task, as in rliable (Agarwal et al. 2021). It
+  leaves out the lowest quarter, so that 1.00 [1.00, 1.00] may hide a task that is never solved:
+  look at the mean too.
+- **P(hnet >)** is how likely a run of hnet is to beat one of the method on the same task (a tie
+  counts half), with rliable's bootstrap. An interval that holds 0.5 tells the two not apart.
+- **Normalised return** is 0 for the untrained agent and 1 for `single` right after that task;
+  **forgetting** is success right after a task's own training less that at the end, of which
+  `single`, which cannot forget, shows how much is the noise of ten episodes; **transfer** is
+  success on a task before its own training less that of the untrained agent
+  ([metrics](../metrics.md)); ± is a standard deviation over seeds.
+- **Not learned** are tasks of all runs with success below one half right after their own training,
+  before anything could be forgotten; on doors [this is
+  chance](hard_tasks.md#doors-that-are-not-learned).
+- **Error** is the open-loop prediction error at the end, as a geometric mean over seeds and tasks:
+  one prediction that diverged is a thousand times the others and would be all that a plain mean
+  shows.
+- **Kept** is what method and replay hold after the last task, of a memory (`reservoir`, `derpp`)
+  what is allocated, full or not. Of hnet's most is the hypernetwork (8.7 MiB on pushes), however
+  few the tasks.
+- There are no times beside the methods: runs had other neighbours, and some are of other commits.
 
 Made by `python scripts/evidence.py table` from [one line a run](evidence); the grid and its
 settings are [scripts/evidence_grid.py](../../scripts/evidence_grid.py), and
@@ -95,7 +113,8 @@ KEEPS = {
     "ftl": "sums over all transitions; a linear model",
 }
 LEARNED = 0.5
-"""Success right after its own training from which on a task counts as learned."""
+"""Success right after its own training from which on a task counts as learned; and success of the
+best from which on a sequence has any who do well."""
 NEAR = 0.03
 """Of the best: as good as it."""
 
@@ -113,12 +132,12 @@ def write_page(records: Mapping[str, Mapping[str, Any]], docs: Path = DOCS) -> P
     benchmarks = {name: benchmark_of(name, mine) for name, mine in by_sequence.items() if mine}
     own = {name: each for name, each in benchmarks.items() if not SEQUENCES[name].of}
     whole = {name: with_variants(name, benchmarks) for name in own}
-    parts = [HEAD, _in_short(own, whole, docs / "images"), _targets(whole)]
+    parts = [HEAD, _in_short(own, whole, docs / "images")]
     for name in own:
         parts.append(_section(name, benchmarks, whole[name], by_sequence, docs / "images"))
     if MANY in own:
         write_table(docs / "results" / "many_tasks.md", by_label(MANY, by_sequence))
-    parts += [READ, _cells_done(records)]
+    parts += [READ, _targets(whole), _cells_done(records)]
     page = docs / "results" / "evidence.md"
     write_atomically(page, ("\n".join(parts).rstrip() + "\n").encode())
     return page
@@ -144,58 +163,67 @@ def with_variants(name: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:
 def _in_short(
     own: Mapping[str, Benchmark], benchmarks: Mapping[str, Benchmark], images: Path
 ) -> str:
-    """The answer first: how far each is behind the best, and what it keeps for that."""
-    methods = in_order(m for b in benchmarks.values() for m in b.methods)
-    success = {
-        name: {m: benchmark.matrices(m, "success")[:, -1] for m in benchmark.methods}
-        for name, benchmark in benchmarks.items()
+    """The answer first: success by method and sequence, how far each is behind, what it keeps.
+
+    Shown are sequences of more than two methods.
+    """
+    shown = {name: b for name, b in benchmarks.items() if len(b.methods) > 2}
+    apart = [name for name in benchmarks if name not in shown]
+    if not shown:
+        return ""
+    methods = in_order(m for b in shown.values() for m in b.methods)
+    final = {
+        name: {m: b.matrices(m, "success")[:, -1] for m in b.methods} for name, b in shown.items()
     }
-    best = {name: max(final.mean() for final in of.values()) for name, of in success.items()}
-    compared = {name: of for name, of in success.items() if set(FIRST) <= set(of)}
-    behind = {
-        m: max(best[name] - of[m].mean() for name, of in compared.items())
-        for m in methods
-        if compared and all(m in of for of in compared.values())
-    }
-    longest = max(own.values(), key=lambda b: (len(b.methods) > 3, len(b.tasks)))
+    best = {name: max(map(np.mean, _enough(of)), default=math.nan) for name, of in final.items()}
+    longest = max(
+        (own[name] for name in shown), key=lambda b: (set(FIRST) <= set(b.methods), len(b.tasks))
+    )
 
     def cell(name: str, method: str) -> str:
-        if method not in success[name]:
+        if method not in final[name]:
             return ""
-        final = success[name][method]
-        near = final.mean() >= best[name] - NEAR - 1e-9
-        text = f"**{fixed(final.mean())}**" if near else fixed(final.mean())
-        return text if len(final) >= SEEDS_FOR_INTERVAL else f"({text})"
+        success = final[name][method]
+        near = success.mean() >= max(best[name] - NEAR - 1e-9, LEARNED)
+        text = f"**{fixed(success.mean())}**" if near else fixed(success.mean())
+        return text if len(success) >= SEEDS_FOR_INTERVAL else f"({text})"
+
+    def behind(method: str) -> str:
+        mine = [(name, of[method]) for name, of in final.items() if method in of]
+        gaps = [(best[name] - x.mean(), name) for name, x in mine if len(x) >= SEEDS_FOR_INTERVAL]
+        gap, name = max(gaps, default=(math.nan, ""))
+        return f"{fixed(gap)} on {name}" if gaps else UNDEFINED
 
     def kept(method: str) -> str:
         sizes = [r.memory_bytes[-1] for r in longest.results(method)]
         return size(mean(sizes)) if sizes else ""
 
-    several = {name: b for name, b in benchmarks.items() if len(b.methods) > 2}
-    write_atomically(images / "evidence_overview.png", to_png(overview(several)))
-    keeps = {m: KEEPS.get(m, "the same with other settings") for m in methods}
-    rows = [[m, keeps[m], kept(m), *(cell(name, m) for name in benchmarks)] for m in methods]
-    header = ["", "keeps", f"after {len(longest.tasks)} tasks"]
-    header += [f"{name}, {_tasks(len(b.tasks))}" for name, b in benchmarks.items()]
-    ranks = ", ".join(f"{m} {fixed(gap)}" for m, gap in sorted(behind.items(), key=_second))
+    write_atomically(images / "evidence_overview.png", to_png(overview(shown)))
+    rows = [[m, *(cell(n, m) for n in shown), behind(m), kept(m)] for m in methods]
+    header = ["", *(f"{name}, {_tasks(len(b.tasks))}" for name, b in shown.items())]
+    header += ["furthest behind the best", f"keeps after {len(longest.tasks)} tasks"]
+    keeps = [[m, KEEPS[m]] for m in methods if m in KEEPS]
     lines = [
         "## In short\n",
-        f"The most that a method's success is below the best method's, over "
-        f"{', '.join(compared)}: **{ranks}**.\n",
-        "![success after the last task, by sequence and method](../images/evidence_overview.png)\n",
-        f"Hollow, and in brackets: fewer than {SEEDS_FOR_INTERVAL} seeds. Mean success after the "
-        f"last task, bold within {NEAR} of the best:\n",
+        f"Mean success after the last task. Bold: within {NEAR} of the best, where the best is at "
+        f"least {LEARNED}. In brackets, and hollow in the figure: fewer than {SEEDS_FOR_INTERVAL} "
+        "seeds, which count neither as the best nor as behind it.\n",
         table(header, rows),
+        "![success after the last task, by sequence and method](../images/evidence_overview.png)\n",
+        table(["", "what it keeps"], keeps),
     ]
+    if apart:
+        lines.append(f"Of fewer methods, and below only: {', '.join(apart)}.\n")
     return "\n".join(lines)
+
+
+def _enough(of: Mapping[str, Array]) -> list[Array]:
+    """Results [S, N] of the methods that have seeds enough."""
+    return [final for final in of.values() if len(final) >= SEEDS_FOR_INTERVAL]
 
 
 def _tasks(number: int) -> str:
     return "1 task" if number == 1 else f"{number} tasks"
-
-
-def _second(pair: tuple[str, float]) -> float:
-    return pair[1]
 
 
 def benchmark_of(name: str, records: Sequence[Mapping[str, Any]]) -> Benchmark:
@@ -272,7 +300,8 @@ def _targets(benchmarks: Mapping[str, Benchmark]) -> str:
     header = ["hnet on", "seeds", "least success of a task ≥ 0.95", "normalised return ≥ 0.95"]
     header += ["forgetting ≤ 0.03, push100 0.05", "success − multitask's ≥ −0.03"]
     header += [f"− coreset's ≥ 0.2 ({', '.join(AHEAD_ON)}), 0", "− coreset_bytes' ≥ 0"]
-    return "## Targets\n\nBold: missed.\n\n" + table(header, rows) if rows else ""
+    said = "What hnet was to reach, on every sequence that it has runs of; bold where it did not."
+    return f"## Targets\n\n{said}\n\n" + table(header, rows) if rows else ""
 
 
 def _held(value: float, least: float, sign: int = 1) -> str:
@@ -299,14 +328,18 @@ def _section(
     others = variants_of(name, benchmarks)
     origin = sorted({f"{r['git']} on {_hardware(r['machine'])}" for r in mine})
     words = " ".join(SEQUENCES[name].words)
-    seen = {(r["env_steps"], r["updates"]) for r in mine}
+    seen = sorted({(r["env_steps"], r["updates"]) for r in mine})
     budget = "; ".join(f"{count(steps)} steps and {count(ups)} updates" for steps, ups in seen)
     alike = "" if len(seen) == 1 else " **These differ: no comparison.**"
+    times = [r["seconds"] for r in mine]
+    seconds = min(times), max(times)
     parts = [
         f"## {name}\n",
-        f"`env={SEQUENCES[name].env} {words}`: {budget} a run.{alike} "
+        f"`env={SEQUENCES[name].env} {words}`: {budget} a run{_more_updates(benchmark)}.{alike} "
+        f"A run took {' to '.join(dict.fromkeys(map(duration, seconds)))} beside others. "
         f"Commit {', '.join(origin)}.\n",
         results_table(benchmark),
+        _same(benchmark),
         _pictures(name, whole, by_label(name, records), images),
     ]
     long = len(benchmark.tasks) > LONG
@@ -319,7 +352,36 @@ def _section(
         if found is not None:
             text, header, rows = found
             parts += [text.strip() + "\n", table(header, rows)]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
+
+
+def _more_updates(benchmark: Benchmark) -> str:
+    """Which methods take updates of their own beside those that every method is given."""
+    extra = {
+        m: max((r.extra_updates for r in benchmark.results(m)), default=0)
+        for m in benchmark.methods
+    }
+    return "".join(f", and {count(more)} more of {m}" for m, more in extra.items() if more)
+
+
+def _same(benchmark: Benchmark) -> str:
+    """That ALL_DATA and EQUAL_BYTES are one and the same, where each seed of both came out so."""
+    runs = {
+        m: {run.seed: run.result for run in benchmark.methods.get(m, ()) if run.result is not None}
+        for m in (ALL_DATA, EQUAL_BYTES)
+    }
+    both = runs[ALL_DATA].keys() & runs[EQUAL_BYTES].keys()
+    pairs = [(runs[ALL_DATA][seed], runs[EQUAL_BYTES][seed]) for seed in both]
+    alike = all(
+        np.array_equal(getattr(a, quantity), getattr(b, quantity), equal_nan=True)
+        for a, b in pairs
+        for quantity in ("success", "scores", "prediction_error")
+    )
+    if not pairs or not alike:
+        return ""
+    return (
+        f"{EQUAL_BYTES} is {ALL_DATA} here, run for run: all transitions fit into hnet's bytes.\n"
+    )
 
 
 def results_table(benchmark: Benchmark) -> str:
@@ -338,19 +400,20 @@ def results_table(benchmark: Benchmark) -> str:
                 " ".join(fixed(s) for s in by_task)
                 if tasks <= LONG
                 else f"≥ {fixed(by_task.min())}",
+                _over_runs(final),
                 _interval(final),
                 _normalised(benchmark, method),
                 spread([forgetting(m) for m in success]),
                 _not_learned(success),
                 spread([zero_shot_forward_transfer(m) for m in success]),
-                significant(mean([average_performance(e) for e in errors])),
+                significant(geometric_mean(errors[:, -1])),
                 size(mean([r.memory_bytes[-1] for r in results])),
-                duration(mean([r.seconds for r in results])),
                 UNDEFINED if method == AGAINST else _against(reference, final),
             ]
         )
-    header = ["method", "seeds", "success, task by task", "IQM [95 %]", "normalised return"]
-    header += ["forgetting", "not learned", "transfer", benchmark.error_name, "kept", "a run"]
+    header = ["method", "seeds", "success, task by task", "mean [95 %]", "IQM [95 %]"]
+    header += ["normalised return", "forgetting", "not learned", "transfer"]
+    header += [benchmark.error_name, "kept"]
     header += [f"P({AGAINST} >)"]
     return table(header, rows)
 
@@ -360,6 +423,15 @@ def _not_learned(success: Array) -> str:
     after their own training."""
     own = success[:, 1:].diagonal(axis1=1, axis2=2)
     return f"{int((own < LEARNED).sum())} of {own.size}"
+
+
+def _over_runs(final: Array) -> str:
+    """The mean of [S, N], and its interval over runs."""
+    middle = fixed(float(final.mean()))
+    if len(final) < SEEDS_FOR_INTERVAL:
+        return middle
+    low, high = mean_interval(final.mean(1), np.random.default_rng(0))
+    return f"{middle} [{fixed(low)}, {fixed(high)}]"
 
 
 def _interval(final: Array) -> str:
@@ -396,7 +468,7 @@ def _pictures(
 ) -> str:
     figures = {}
     if len(benchmark.methods) >= COMPARED:
-        figures["success and its costs"] = ("costs", trade_offs(benchmark, LOOKS))
+        figures["success and bytes"] = ("costs", trade_offs(benchmark, LOOKS, [BYTES]))
     if len(benchmark.tasks) > LONG:
         figures["success against tasks seen"] = ("seen", over_tasks_seen(benchmark))
     if name == MANY:

@@ -603,8 +603,12 @@ def write(found: Sequence[Trial], about: dict[str, str], out: Path) -> None:
         for fault in dict.fromkeys(t.fault for t in found)
     }
     write_json(out.with_suffix(".json"), {**about, "rows": rows, "told": list(map(asdict, single))})
+    bad = sum(trial.outcome not in (SAME, MESSAGE) for trial in found)
     text = (
         "# Faults and outcomes\n\n"
+        "What becomes of a run that is killed, damaged, starved of disk or fed NaN? "
+        f"{bad or 'None'} of {len(found)} trials lost anything, went on silently with what was "
+        "wrong, or ended with a traceback.\n\n"
         f"`{about['command']}`, commit {about['commit']}, {about['machine']}.\n\n"
         f"{table(found)}\n"
         "same: gone on with, it came to the result, records, weights and random states of a run "

@@ -475,14 +475,18 @@ def write(
 ) -> None:
     """`out`.json, to be gone on with, and `out`.md."""
     about = {
-        "command": "python scripts/fuzz.py " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python scripts/fuzz.py", *sys.argv[1:]]),
         "commits": commits,
         "machine": machine(torch.device("cpu")),
     }
     write_json(out.with_suffix(".json"), {**about, "targets": board, "faults": faults})
     loaded = sum(board[name]["executions"] for name in LOADERS if name in board)
+    total = sum(row["executions"] for row in board.values())
     lines = [
         "# Made-up input\n",
+        f"Faults in {total} executions: {sum(map(len, faults.values())) or 'none'}. What reads "
+        "files or words that somebody else wrote was given made-up ones, and is to take them or to "
+        "refuse them by one message; anything else, such as a traceback, is a fault.\n",
         f"`{about['command']}`, commit {', '.join(commits)}, {about['machine']}.\n",
         "| target | executions | accepted | refused by one message | faults |",
         "|---|---|---|---|---|",

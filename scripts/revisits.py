@@ -8,7 +8,7 @@ Settings take the place of the grids' own: task_id=inferred leaves out what labe
 
 A return is known again if at its end the agent acts with the task that it had at the end of the
 first visit, and had made in it; a new task is found if it made one in it. Success is the mean over
-all tasks after the last one, and its share of that of the runs with labels of as many seeds.
+all tasks after the last one, and its share that of the runs with labels, of the seeds of both.
 """
 
 import argparse
@@ -141,6 +141,15 @@ def judged(
     return returns, news, extra, delays
 
 
+def share_of(runs: Sequence[Run], given: Sequence[Run]) -> float | None:
+    """Success of runs over that of those with labels, of the seeds that both have; None without."""
+    seeds = {run.seed for run in runs} & {run.seed for run in given}
+    found, wanted = (
+        [mean(run.success) for run in each if run.seed in seeds] for each in (runs, given)
+    )
+    return sum(found) / sum(wanted) if sum(wanted) else None
+
+
 def table(runs: Sequence[Run]) -> Table:
     groups: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.env, run.blur, run.labels, run.seed)):
@@ -151,8 +160,7 @@ def table(runs: Sequence[Run]) -> Table:
     for (env, blur, labels), of in groups.items():
         success = mean(mean(run.success) for run in of)
         given = groups.get((env, blur, "given")) or groups.get((env, 0, "given"), [])
-        wanted = mean(mean(run.success) for run in given) if given else 0
-        share = f"{success / wanted:.3f}" if wanted else ""
+        share = share_of(of, given)
         delays = [delay for run in of for delay in run.delays]
         known = [known for run in of for known in run.returns]
         new = [found for run in of for found in run.news]
@@ -162,7 +170,8 @@ def table(runs: Sequence[Run]) -> Table:
         ]  # fmt: skip
         shown.add_row(
             env.removesuffix("_revisits"), str(blur), labels, str(len(of)),
-            *(inferred if labels == "inferred" else [""] * 4), f"{success:.3f}", share,
+            *(inferred if labels == "inferred" else [""] * 4), f"{success:.3f}",
+            "" if share is None else f"{share:.3f}",
             f"{min(mean(run.success) for run in of):.2f}", f"{max(run.seconds for run in of):.0f}",
         )  # fmt: skip
     return shown

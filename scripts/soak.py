@@ -34,6 +34,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.base.strict_json import write_json
 from hypercrl.config.compose import composed
 from hypercrl.config.overrides import setting
+from hypercrl.report.formats import count
 from hypercrl.training.result import git_revision, machine, summarise
 from hypercrl.training.run import Run, begun, resumed
 from hypercrl.training.trainer import Trainer
@@ -251,8 +252,13 @@ def write(rows: Sequence[dict[str, Any]], ran: dict[str, Any], out: Path) -> boo
         f"{step}: " + ", ".join(f"{kind} {100 * v:+.1f} %" for kind, v in ratios.items())
         for step, ratios in slower.items()
     )
+    failed = [name for name, each in found.items() if not each["held"]]
+    answer = f"Yes: {', '.join(failed)}." if failed else "No more than is allowed."
     text = (
         "# Soak\n\n"
+        f"Does anything grow in a long run that should not? {answer} "
+        f"{len(rows)} tasks were learned one after another, {count(rows[-1]['env_steps'])} control "
+        "steps in all.\n\n"
         f"`{ran['command']}`, commit {ran['commit']}, {ran['machine']}.\n\n"
         f"{verdicts(found)}\n"
         f"Against what there was after the first {len(KINDS)} tasks. Memory: along the line of "

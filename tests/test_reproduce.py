@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hypercrl.bench import RECALL, TRAINING, Grid
+from hypercrl.commands.bench import OWN
 from hypercrl.config.compose import composed
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +25,7 @@ def said(*words: str) -> list[str]:
 def test_tables_are_pages_and_their_commands_are_sound():
     listed = [line.split()[:2] for line in said()[1:]]
     assert {"paper", "evidence", "sharing"} <= {name for name, _ in listed}
-    trained = set()
+    trained, grids = set(), []
     for name, page in listed:
         path = (ROOT / "docs" / "results" / page.partition("#")[0]).resolve()
         assert path.is_file() or page == "evidence.md", name
@@ -36,8 +38,14 @@ def test_tables_are_pages_and_their_commands_are_sound():
                 assert (ROOT / script).is_file(), command
             elif script == "train":
                 trained.add(tuple(w for w in words if not re.match("run_dir|seed", w)))
+            elif script == "bench":
+                grids.append(words)
     for words in trained:
         composed("train", words)
+    for words in grids:
+        own = {w for w in words if w.partition("=")[0] in OWN}
+        suite = RECALL if "suite=recall" in own else TRAINING
+        assert Grid([w for w in words if w not in own], Path("runs/none"), suite).cells
 
 
 def test_every_page_of_results_has_a_table_that_is_made_again():

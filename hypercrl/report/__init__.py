@@ -110,9 +110,9 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
         )
         drawn.append(("matrix", "Result matrices", caption, heat_maps(benchmark)))
         caption = (
-            "Interquartile mean over seeds × tasks, from three seeds on with its 95 % bootstrap "
-            "interval. Left and up is better. Bytes are what method and replay keep, seconds are "
-            "those of updates."
+            "Mean over seeds × tasks, from three seeds on with its 95 % bootstrap interval over "
+            "whole runs. Left and up is better. Bytes are what method and replay keep, seconds are "
+            "those of updates, and say something where all runs had the same neighbours."
         )
         drawn.append(("costs", "Success and its costs", caption, trade_offs(benchmark)))
     if any(run.tasks_evaluated for run in benchmark.runs):

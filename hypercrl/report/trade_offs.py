@@ -1,13 +1,14 @@
 """What a method's success costs: against bytes kept and against seconds of training."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hypercrl.metrics import interquartile_mean, interquartile_mean_interval
+from hypercrl.metrics import mean_interval
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.comparison import SEEDS_FOR_INTERVAL
 from hypercrl.report.formats import duration, size
@@ -27,31 +28,54 @@ from hypercrl.report.style import (
 MARKERS = "os^D"
 
 
-def trade_offs(benchmark: Benchmark, look: Mapping[str, Look] | None = None) -> Figure:
-    """Interquartile mean of success at the end against two costs, a point for each method.
+@dataclass(frozen=True)
+class Cost:
+    """What success is drawn against.
 
-    Bars are 95 % bootstrap intervals over seeds × tasks, from three seeds on as in the tables. Left
-    and up is better.
+    Attributes:
+        name: of the axis.
+        of: its value for a run.
+        round_numbers: where ticks may be.
+        write: a value as text.
+    """
+
+    name: str
+    of: Callable[[Result], float]
+    round_numbers: Sequence[float]
+    write: Callable[[float], str]
+
+
+BYTES = Cost("bytes kept after the last task", lambda r: r.memory_bytes[-1], OCTAVES, size)
+TIME = Cost("time of training", lambda r: sum(r.training_seconds), CLOCK, duration)
+
+
+def trade_offs(
+    benchmark: Benchmark,
+    look: Mapping[str, Look] | None = None,
+    costs: Sequence[Cost] = (BYTES, TIME),
+) -> Figure:
+    """Mean success at the end against what it costs, a point for each method.
+
+    Bars are 95 % bootstrap intervals over whole runs, from three seeds on as in the tables. It is
+    the mean that is drawn: of success, which ends at 1, the interquartile mean leaves out the tasks
+    that failed. Left and up is better.
 
     Args:
         benchmark: the runs.
         look: of each method, where other figures show it too; the methods' own otherwise.
+        costs: a panel for each. Times say something where all runs had the same machine to
+            themselves, or the same neighbours.
     """
     look = look or looks(tuple(benchmark.methods))
-    costs: tuple[tuple[str, Callable[[Result], float], Sequence[float], Callable], ...] = (
-        ("bytes kept after the last task", lambda r: r.memory_bytes[-1], OCTAVES, size),
-        ("time of training", lambda r: sum(r.training_seconds), CLOCK, duration),
-    )
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        for axes, (name, cost, round_numbers, write) in zip(
-            figure.subplots(1, 2, sharey=True), costs, strict=True
-        ):
-            shown = _panel(axes, benchmark, cost, look)
-            log_scale(axes, shown, round_numbers, write)
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axes, cost in zip(panels, costs, strict=True):
+            shown = _panel(axes, benchmark, cost.of, look)
+            log_scale(axes, shown, cost.round_numbers, cost.write)
             axes.set_ylim(-0.04, 1.04)
-            axes.set_xlabel(name)
-        figure.axes[0].set_ylabel("success at the end (IQM)", color=INK)
+            axes.set_xlabel(cost.name)
+        figure.axes[0].set_ylabel("success at the end (mean)", color=INK)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False
@@ -77,9 +101,9 @@ def _panel(
         costs = [cost(result) for result in benchmark.results(method)]
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
             continue
-        x, y = float(np.mean(costs)), interquartile_mean(final)
+        x, y = float(np.mean(costs)), float(final.mean())
         if len(final) >= SEEDS_FOR_INTERVAL:
-            low, high = interquartile_mean_interval(final, np.random.default_rng(0))
+            low, high = mean_interval(final.mean(1), np.random.default_rng(0))
             axes.plot([x, x], [low, high], color=look[method].colour, linewidth=1.2, alpha=0.6)
         # Colours come back after seven methods; the marker tells them apart.
         marker = MARKERS[index // len(PALETTE) % len(MARKERS)]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -260,7 +261,7 @@ def kept_record(name, success, errors=None, **more):
     record |= {"scores": [[40 * v for v in row] for row in success], "seconds_by": {}}
     record |= {"prediction_error": errors or success, "memory_bytes": [1024] * tasks}
     record |= {"training_seconds": [1.0] * tasks, "seconds": 60.0, "git": "abc"}
-    record |= dict.fromkeys(("plans", "updates", "extra_updates", "env_steps"), 7)
+    record |= dict.fromkeys(("plans", "updates", "env_steps"), 7) | {"extra_updates": 0}
     record |= {"parameters": 3, "plan_milliseconds": None, "update_milliseconds": 0.1}
     return record | {"machine": "a GPU; a CPU", "prediction_horizon": 10, **more}
 
@@ -281,6 +282,9 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
         for method, late in (("hnet", 1.0), ("single", 1.0), ("finetune", 0.2))
         for name in (f"push/{method}/{seed}" for seed in range(3))
     }
+    for method in ("multitask", "coreset_bytes"):  # one seed, and no worse than any
+        name = f"push/{method}/0"
+        records[name] = kept_record(name, learned(5), extra_updates=9)
     name = "push_2000/hnet/0"
     records[name] = kept_record(name, learned(5, 0.7))
     for method in ("hnet", "finetune"):  # of which there is no comparison with all
@@ -289,18 +293,24 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     for folder in ("images", "results"):
         (tmp_path / folder).mkdir()
     page = evidence_page.write_page(records, tmp_path).read_text()
-    assert "12 of " in page
-    assert "| push | 3/5 |  0/5 |".replace("  ", " ") in page
-    short = page.partition("## In short")[2].partition("## Targets")[0]
-    assert "over push: **hnet 0.00, single 0.00, finetune 0.16**" in short
-    hnet = "| hnet | a hypernetwork that writes a network a task; no data | 1.0 KiB |"
-    assert f"{hnet} **1.00** | (**0.75**) |" in short
-    assert "| finetune | one network, nothing else | 1.0 KiB | 0.84 | (**0.75**) |" in short
+    assert "14 of " in page
+    assert "| push | 3/5 | 1/5 |" in page
+    short = page.partition("## In short")[2].partition("## push")[0]
+    cells = {
+        line.split("|")[1].strip(): line.split("|")[2:5]
+        for line in short.partition("what it keeps")[0].splitlines()
+        if "|" in line
+    }
+    assert cells["hnet"] == [" **1.00** ", " 0.00 on push ", " 1.0 KiB "]
+    assert cells["finetune"] == [" 0.84 ", " 0.16 on push ", " 1.0 KiB "]
+    assert cells["multitask"] == [" (**1.00**) ", " — ", " 1.0 KiB "]
+    assert "Of fewer methods, and below only: complex_ode." in short
     of_push = page.partition("## push\n")[2].partition("## complex_ode")[0]
     lines = [line.split("|") for line in of_push.splitlines() if "|" in line]
     rows = {line[1].strip(): line for line in reversed(lines)}
-    assert rows["finetune"][3:9] == [
+    assert rows["finetune"][3:10] == [
         " 0.20 1.00 1.00 1.00 1.00 ",
+        " 0.84 [0.84, 0.84] ",
         " 1.00 [1.00, 1.00] ",
         " 0.84 ± 0.00 ",
         " 0.20 ± 0.00 ",
@@ -311,8 +321,11 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
     assert "| hnet | push_2000 | 1 | 0.70 | 0.94 |" in of_push
     assert "`push_2000`: `protocol.updates=2000`" in of_push
     assert "## push_2000" not in page
-    targets = page.partition("## Targets")[2].partition("## push")[0]
-    assert "| push | 3 | 1.00 | 1.00 | 0.00 | — | — | — |" in targets
+    assert "more of hnet" not in of_push
+    assert "and 9 more of multitask, and 9 more of coreset_bytes." in of_push
+    assert "coreset_bytes is multitask here, run for run" in of_push
+    targets = page.partition("## Targets")[2]
+    assert "| push | 3 | 1.00 | 1.00 | 0.00 | 0.00 | — | 0.00 |" in targets
     assert evidence_page._held(-0.04, -0.03, sign=-1) == "**0.04**"
     assert evidence_page._held(0.9478, 0.95) == "**0.9478**"  # not "0.95", which were no less
     assert evidence_page._held(-0.034, -0.03, sign=-1) == "**0.0340**"
@@ -416,7 +429,7 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
     ]
     benchmark = evidence_page.benchmark_of("push20", records)
     found = learned_late(benchmark)
-    late = ["+0.00", "+0.00", "+0.00", "-0.40", "2.00 2.00 2.00 2.00", "0.00"]
+    late = ["+0.00", "+0.00", "+0.00", "-0.40", "2.00 2.00 2.00 2.00", "1.00"]
     assert found[2][0] == ["hnet", *late, "1.0 KiB", "1.50"]
     of_networks = used(records)
     assert of_networks is not None
@@ -427,6 +440,56 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
     text, _, (alone,) = learned_late(evidence_page.benchmark_of("push20", records[:1]))
     assert "single" not in text
     assert alone[1:6] == ["1.00", "1.00", "1.00", "0.60", "2.00 2.00 2.00 2.00"]
+
+
+def test_errors_are_means_that_one_which_diverged_does_not_rule(evidence):
+    errors = np.array([[[9.0, 9.0], [0.1, 9.0], [0.4, 1000.0]], [[9.0, 9.0], [0.2, 9], [0.2, 0.1]]])
+    from evidence_long import geometric_mean, grown
+
+    assert geometric_mean(errors[:, -1]) == pytest.approx(
+        statistics.geometric_mean(errors[:, -1].ravel())
+    )
+    assert grown(errors) == "2.00"  # four times, and as it was
+    assert grown(errors[:0]) == grown(errors[:, :2, :1]) == "—"
+
+
+def test_of_methods_without_seeds_enough_none_is_the_best(evidence, tmp_path):
+    import evidence_page
+
+    late = {"hnet": 0.0, "single": 0.5, "ewc": 1.0}
+    seeds = {"hnet": 3, "single": 3, "ewc": 1}
+    records = {
+        name: kept_record(name, learned(5, late[method]))
+        for method in late
+        for name in (f"door5/{method}/{seed}" for seed in range(seeds[method]))
+    }
+    for folder in ("images", "results"):
+        (tmp_path / folder).mkdir()
+    page = evidence_page.write_page(records, tmp_path).read_text()
+    assert "| hnet | 0.80 | 0.10 on door5 |" in page
+    assert "| single | **0.90** | 0.00 on door5 |" in page
+    assert "| ewc | (**1.00**) | — |" in page
+
+
+def test_runs_are_told_apart_by_all_that_was_measured(evidence):
+    import evidence_page
+
+    def said(success):
+        names = ("push/multitask/0", "push/coreset_bytes/0", "push/coreset_bytes/1")
+        records = [kept_record(names[0], learned(5)), kept_record(names[1], success)]
+        records.append(kept_record(names[2], learned(5, 0.3)))  # a seed that is not there of both
+        return evidence_page._same(evidence_page.benchmark_of("push", records))
+
+    assert said(learned(5)).startswith("coreset_bytes is multitask here")
+    assert said(learned(5, 0.9)) == ""
+
+
+def test_intervals_of_means_are_over_whole_runs(evidence):
+    """Two runs that fail and one that does not: tasks drawn one by one would be less far apart."""
+    import evidence_page
+
+    final = np.repeat([[0.0], [0.0], [1.0]], 50, 1)
+    assert evidence_page._over_runs(final) == "0.33 [0.00, 1.00]"
 
 
 def test_variants_of_a_sequence_stand_beside_it_by_method(evidence):

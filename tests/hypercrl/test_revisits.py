@@ -59,3 +59,15 @@ def test_tasks_in_another_order_come_again_where_it_says(revisits, tmp_path):
     found = run(revisits, tmp_path, "3", [decision(2, 1, 3700, new=True)], "[1, 4, 2, 3]")
     assert (found.returns, found.news, found.extra) == ([True], [True], 0)
     assert found.delays == [100]
+
+
+def test_success_is_compared_with_that_of_the_same_seeds(revisits):
+    """The limit cut the first seed, the easy one, without labels, and the third one with them."""
+
+    def made(seed: int, success: float):
+        return revisits.Run("e", "", 0, seed, [], [], 0, [], [success, success], 1.0, None)
+
+    inferred, given = [made(1, 0.4), made(2, 0.9)], [made(0, 1.0), made(1, 0.5)]
+    assert revisits.share_of(inferred, given) == pytest.approx(0.8)
+    assert revisits.share_of(inferred, given[:1]) is None
+    assert revisits.share_of(inferred, [made(1, 0.0)]) is None
