@@ -11,7 +11,7 @@ from rich.text import Text
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
-from hypercrl.config.overrides import in_shell, keys_of
+from hypercrl.config.overrides import keys_of
 from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
 from hypercrl.training.result import score
@@ -48,8 +48,7 @@ def _finish(run: Run, console: Console) -> float:
     console.print(Text.assemble(*names, f"{about} → {folder.path}"))
     if caution := experiment.method.caution(tasks):
         console.print(Text.assemble(("note", "yellow"), f"  {caution}"))
-    again = f"hypercrl train {in_shell('resume', folder.path)}"
-    with continued_with(again), Progress(console, tasks) as progress:
+    with continued_with(folder.goes_on_with), Progress(console, tasks) as progress:
         result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)

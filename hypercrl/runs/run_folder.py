@@ -247,6 +247,11 @@ class RunFolder:
             os.replace(partial, latest)
             sync_folder(latest.parent)
 
+    @property
+    def goes_on_with(self) -> str:
+        """The command, as one types it."""
+        return f"hypercrl train {in_shell('resume', self.path)}"
+
     def advice(self, name: str) -> str:
         """What to do about a checkpoint that cannot be used."""
         others = [other for other in self.checkpoints() if other != name]
@@ -255,8 +260,7 @@ class RunFolder:
         if self.ended:  # nothing goes on with it, but others are played
             named = in_shell("checkpoint", others[-1])
             return f"There are also {', '.join(others)}; take one of them with: {named}"
-        command = f"hypercrl train {in_shell('resume', self.path)}"
-        command += f" {in_shell('checkpoint', others[-1])}"
+        command = f"{self.goes_on_with} {in_shell('checkpoint', others[-1])}"
         return f"There are also {', '.join(others)}; go on from one of them with: {command}"
 
     def _sweep(self) -> None:

@@ -21,6 +21,7 @@ from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
+from hypercrl_envs import TaskFault
 from hypercrl_kernels import multiplies_bfloat16
 
 
@@ -38,17 +39,27 @@ class Run:
 
         Returns:
             What is in result.json now.
+
+        Raises:
+            Interrupted, UserError: see `Trainer.run`. Where a task failed it says how to go on.
         """
-        if self.experiment.plans_with_simulator:
-            result = measure_oracle(self.experiment, progress)
-        else:
-            trainer = Trainer(self.experiment, self.folder, progress)
-            name, state = self.checkpoint or (LATEST, None)
-            trainer.run(state, name)
-            result = summarise(trainer)
+        try:
+            result = self._measured(progress)
+        except TaskFault as fault:
+            raise UserError(
+                f"{fault} Mend it, and go on from there with: {self.folder.goes_on_with}"
+            ) from fault
         progress.finish()
         self.folder.write_result(result)
         return result
+
+    def _measured(self, progress: Progress) -> dict[str, Any]:
+        if self.experiment.plans_with_simulator:
+            return measure_oracle(self.experiment, progress)
+        trainer = Trainer(self.experiment, self.folder, progress)
+        name, state = self.checkpoint or (LATEST, None)
+        trainer.run(state, name)
+        return summarise(trainer)
 
 
 @contextmanager
