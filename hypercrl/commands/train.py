@@ -15,7 +15,7 @@ from hypercrl.config.overrides import keys_of
 from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
 from hypercrl.training.result import score
-from hypercrl.training.run import Run, begun, resumed
+from hypercrl.training.run import Run, begun, built, resumed
 
 MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 
@@ -36,6 +36,17 @@ def train(config: DictConfig) -> float:
     device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
     with resumed(Path(config.resume), device, config.checkpoint, trust=config.trust) as run:
         return _finish(run, console)
+
+
+def try_out(config: DictConfig) -> None:
+    """Raise what `train` would refuse before there is a run's folder.
+
+    Raises:
+        UserError, TaskFault: see `built`.
+    """
+    if config.resume is None:
+        with built(config):
+            pass
 
 
 def _finish(run: Run, console: Console) -> float:

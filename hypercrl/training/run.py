@@ -69,14 +69,24 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     Raises:
         UserError: a setting that cannot be, or something is at `path` already.
     """
+    with built(config) as experiment, RunFolder.create(path, config) as folder:
+        yield Run(experiment, folder)
+
+
+@contextmanager
+def built(config: DictConfig) -> Iterator[Experiment]:
+    """All of a new run but its folder, which is not made where something is refused.
+
+    Raises:
+        UserError, TaskFault: a setting that cannot be, or a task that does not do what it is to.
+    """
     chosen(config.logger)
     _settle(config)
     settings = cast(TrainConfig, OmegaConf.to_object(config))
     with _in_threads(settings):
         experiment = build(settings)
-        recorded_transitions(experiment, 0)  # what is refused, before there is a folder
-        with RunFolder.create(path, config) as folder:
-            yield Run(experiment, folder)
+        recorded_transitions(experiment, 0)
+        yield experiment
 
 
 @contextmanager
