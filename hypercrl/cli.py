@@ -159,13 +159,23 @@ def _run(command: str, words: list[str]) -> None:
     module_name, hydra_function, _ = COMMANDS[command]
     module = importlib.import_module(module_name)
     if hydra_function:
-        _run_with_hydra(command, getattr(module, hydra_function), words)
+        try_out = getattr(module, "try_out", None)
+        _run_with_hydra(command, getattr(module, hydra_function), words, try_out)
     else:
         module.run(words)
 
 
-def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
-    """Run a command whose settings Hydra composes from these words, or say what they are."""
+def _run_with_hydra(
+    command: str,
+    function: Job,
+    words: list[str],
+    try_out: "Callable[[DictConfig], None] | None",
+) -> None:
+    """Run a command whose settings Hydra composes from these words, or say what they are.
+
+    Args:
+        try_out: see `check_jobs`.
+    """
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.multirun import check_jobs
@@ -179,7 +189,7 @@ def _run_with_hydra(command: str, function: Job, words: list[str]) -> None:
     words = in_groups(command, words)
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
     if not asked:
-        check_jobs(command, words)
+        check_jobs(command, words, try_out)
         _compose_and_run(command, function, words)
         return
     with composing(command, words):

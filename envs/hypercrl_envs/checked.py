@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -32,20 +32,37 @@ class TaskFault(RuntimeError):
 
 
 @contextmanager
-def calls_into(where: str) -> Iterator[None]:
+def retold(
+    kind: type[Exception], where: str, *, but: tuple[type[Exception], ...] = (), end: str = "."
+) -> Iterator[None]:
     """Around a call of code that others wrote.
 
-    Raises:
-        TaskFault: whatever it raised, told with `where` and the line. `sys.exit` is such a failure:
-            the run has not ended well because its simulator called it.
-        RenderingUnavailable: is left as it is.
+    Args:
+        kind: what is raised in place of what it raises. `sys.exit` is such a failure: the run has
+            not ended well because its simulator called it.
+        where: begins the message, of which `end` is the end.
+        but: what is left as it is.
+
+    Example:
+        >>> with retold(ValueError, "planner=mine: making it", end=""):
+        ...     planner = dict(samples=100)["horizon"]  # a ValueError that says so, and the line
     """
     try:
         yield
-    except (TaskFault, RenderingUnavailable):
+    except but:
         raise
     except (Exception, SystemExit) as error:
-        raise TaskFault(f"{where} {told(error)}.") from error
+        raise kind(f"{where} {told(error)}{end}") from error
+
+
+def calls_into(where: str) -> AbstractContextManager[None]:
+    """Around a call of code of a task that others wrote.
+
+    Raises:
+        TaskFault: whatever it raised, told with `where` and the line.
+        RenderingUnavailable: is left as it is.
+    """
+    return retold(TaskFault, where, but=(TaskFault, RenderingUnavailable))
 
 
 def told(error: BaseException) -> str:

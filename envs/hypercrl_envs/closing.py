@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 from hypercrl_envs.checked import TaskFault, calls_into
@@ -37,16 +38,17 @@ def close(*tasks: Task) -> None:
 
 
 @contextmanager
-def closed(whole: Closes) -> Iterator[None]:
+def closed(whole: Closes | Task) -> Iterator[None]:
     """Close it at the end of the block. What the block raises is not hidden by what closing does.
 
     Raises:
         TaskFault: the block has come to its end, and a `close` raised.
     """
+    end = partial(close, whole) if isinstance(whole, Task) else whole.close
     try:
         yield
     except BaseException:
         with suppress(TaskFault):
-            whole.close()
+            end()
         raise
-    whole.close()
+    end()

@@ -30,6 +30,10 @@ SHIFT = 2.0
 TOGETHER = 0.5
 """Correlation of error and return of an episode; 0.3 to 0.6 in pushing."""
 
+ALMOST = 1e-5
+"""Of the largest return of some, or of a logarithm's unit: what they vary by less is rounding, as
+of returns that are sums of float32."""
+
 RIDGE = 1e-3
 """Of a covariance, in the mean of its diagonal: what hardly ever errs decides nothing alone."""
 
@@ -80,22 +84,27 @@ def evidence(episode: Episode, usual: Sequence[Episode]) -> float:
     others = (moments.sum(0) - moments) / (len(usual) - 1)
     mine = _through(moments, others).log().tolist()
     (error,) = _through(episode.moment[None].double(), moments.mean(0)).log().tolist()
-    x = _deviation(error, mine)
-    y = _deviation(-episode.paid, [-each.paid for each in usual])
+    paid = [each.paid for each in usual]
+    largest = max(map(abs, (episode.paid, *paid)))
+    x = _deviation(error, mine, ALMOST)
+    y = _deviation(-episode.paid, [-each for each in paid], ALMOST * largest)
     return SHIFT * (x + y - SHIFT) / (1 + TOGETHER)
 
 
-def _deviation(value: float, usual: Sequence[float]) -> float:
+def _deviation(value: float, usual: Sequence[float], least: float) -> float:
     """Of a value, the larger the worse, from others, whose mean is as uncertain as their number
     says.
 
     From others that are all alike, as sparse returns are, nobody knows how far it lies, but on
     which side. A worse one is strange; a better one is no more than as good as usual, or it would
     outweigh everything else.
+
+    Args:
+        least: others whose standard deviation is not above it are alike; 0 if all is 0.
     """
-    spread = stdev(usual) * sqrt(1 + 1 / len(usual))
-    deviation = (value - fmean(usual)) / max(spread, 1e-9)
-    return deviation if spread else max(deviation, 0.0)
+    spread = max(stdev(usual), least) * sqrt(1 + 1 / len(usual))
+    deviation = (value - fmean(usual)) / (spread or 1.0)
+    return deviation if stdev(usual) > least else max(deviation, 0.0)
 
 
 def _through(moments: Tensor, covariance: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from hypercrl.base.settings import check
 from hypercrl.config.schema import ExportConfig
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.open_run import open_run
-from hypercrl_envs import close
+from hypercrl_envs import Task, closed
 
 
 def export(config: DictConfig) -> None:
@@ -33,39 +33,39 @@ def export(config: DictConfig) -> None:
     if instead := experiment.untrained(task):
         console.print(f"task {task + 1} was not trained: {instead}", highlight=False)
     write = _dataset if settings.format == "minari" else _model
-    what = write(experiment, settings, out)
-    console.print(f"{out}: {what}", highlight=False, soft_wrap=True)
+    env = experiment.robot(task)
+    with closed(env):  # if that raises, what was asked for is there
+        what = write(experiment, env, settings, out)
+        console.print(f"{out}: {what}", highlight=False, soft_wrap=True)
 
 
-def _dataset(experiment: Experiment, settings: ExportConfig, out: Path) -> str:
+def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Path) -> str:
     from hypercrl.replay.datasets import write_dataset
     from hypercrl.training.recorded import env_spec, from_replay, rolled_out
 
     task, config = settings.task - 1, experiment.config
     if settings.source == "replay":
-        episodes = from_replay(Path(settings.run), experiment, task)
+        episodes = from_replay(Path(settings.run), experiment, task, env)
     else:
-        episodes = rolled_out(experiment, task, settings.episodes, settings.seed)
-    env = experiment.sequence.make(task)
-    close(env)
+        episodes = rolled_out(experiment, task, env, settings.episodes, settings.seed)
     about = {
         "algorithm_name": f"hypercrl {config.method.name} {config.planner.name}",
         "description": f"{env.caption}: {settings.source} of task {settings.task}",
     }
     spaces = env.observation_space, env.action_space
-    write_dataset(out, episodes, *spaces, env_spec(experiment, task), about)
+    write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)
     steps = sum(map(len, episodes))
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
     return f"{len(episodes)} episodes of {env.caption}, {steps} steps, {solved} solved at the end"
 
 
-def _model(experiment: Experiment, settings: ExportConfig, out: Path) -> str:
+def _model(experiment: Experiment, env: Task, settings: ExportConfig, out: Path) -> str:
     from hypercrl.training.exported import export_act, export_dynamics
 
     suffix = {"torch_export": ".pt2", "onnx": ".onnx"}[settings.format]
     if out.suffix != suffix:
         raise UserError(f"out={out} must end in {suffix}.")
     write = export_act if settings.part == "act" else export_dynamics
-    difference = write(experiment, settings.task - 1, out, settings.format)
+    difference = write(experiment, settings.task - 1, env, out, settings.format)
     caption = experiment.sequence.captions[settings.task - 1]
     return f"{settings.part} of {caption}, within {difference:.1e} of the original"

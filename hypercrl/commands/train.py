@@ -11,11 +11,11 @@ from rich.text import Text
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
-from hypercrl.config.overrides import in_shell, keys_of
+from hypercrl.config.overrides import keys_of
 from hypercrl.report import write_report
 from hypercrl.training.oracle import NAME
 from hypercrl.training.result import score
-from hypercrl.training.run import Run, begun, resumed
+from hypercrl.training.run import Run, begun, built, resumed
 
 MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 
@@ -38,6 +38,17 @@ def train(config: DictConfig) -> float:
         return _finish(run, console)
 
 
+def try_out(config: DictConfig) -> None:
+    """Raise what `train` would refuse before there is a run's folder.
+
+    Raises:
+        UserError, TaskFault: see `built`.
+    """
+    if config.resume is None:
+        with built(config):
+            pass
+
+
 def _finish(run: Run, console: Console) -> float:
     """Train to the result and the report; the score."""
     experiment, folder = run.experiment, run.folder
@@ -48,8 +59,7 @@ def _finish(run: Run, console: Console) -> float:
     console.print(Text.assemble(*names, f"{about} → {folder.path}"))
     if caution := experiment.method.caution(tasks):
         console.print(Text.assemble(("note", "yellow"), f"  {caution}"))
-    again = f"hypercrl train {in_shell('resume', folder.path)}"
-    with continued_with(again), Progress(console, tasks) as progress:
+    with continued_with(folder.goes_on_with), Progress(console, tasks) as progress:
         result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)

@@ -13,7 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
+from hypercrl.config.messages import flat, hint
 from hypercrl.config.overrides import apart, keys_of
+from hypercrl.config.sources import TABLES
 
 UNSET = ("null", "none", "false", "0", "0.0", "[]")
 """Values of a switch that is off."""
@@ -27,10 +29,12 @@ def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
             all cells of a grid, in which it is enough that a setting has an effect on one.
 
     Raises:
-        UserError: names the setting and what it goes with.
+        UserError: names the setting and what it goes with; or a choice `ignores` one that there is
+            not.
     """
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for config, words in composed:
+        _check_ignores(config)
         for key in _given(words):
             reasons[key].append(why_ignored(config, key))
     for _, said in sorted(reasons.items()):
@@ -65,11 +69,7 @@ def why_ignored(config: DictConfig, key: str) -> str:
 
 def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
     """The same of what a choice in another group, such as a method, has no use for."""
-    for group in map(str, config):
-        if OmegaConf.is_missing(config, group):
-            continue
-        node = config[group]
-        ignores: Mapping[str, str] = getattr(OmegaConf.get_type(node), "ignores", {})
+    for group, node, ignores in _choices(config):
         for needed in (ignores[name] for name in ignores if f"{key}.".startswith(f"{name}.")):
             choice = f"{group}={node.name}"
             if not needed:
@@ -78,6 +78,45 @@ def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
                 given, give = lack
                 return _told(key, f"{choice} and {given}", give)
     return ""
+
+
+def _choices(config: DictConfig) -> Iterator[tuple[str, DictConfig, Mapping[str, str]]]:
+    """Groups in which something is chosen that ignores settings elsewhere: which, and what."""
+    for group in map(str, config):
+        if not OmegaConf.is_missing(config, group):
+            node = config[group]
+            if ignores := getattr(OmegaConf.get_type(node), "ignores", {}):
+                yield group, node, ignores
+
+
+def _check_ignores(config: DictConfig) -> None:
+    """Raise UserError where what a choice ignores, or what gives that an effect, is no setting."""
+    for group, node, ignores in _choices(config):
+        schema: Any = OmegaConf.get_type(node)
+        said = f"{group}={node.name}: `ignores` of {schema.__name__}"
+        if not (isinstance(ignores, Mapping) and all(isinstance(v, str) for v in ignores.values())):
+            raise UserError(
+                f'{said} is a mapping from settings to what gives them an effect, "" for nothing, '
+                f'such as {{"dynamics.hidden": ""}}, not {ignores!r}.'
+            )
+        known = sorted(_known(config))
+        for key, needed in ignores.items():
+            switches = needed.partition("=")[0].removeprefix("/").split("|") if needed else []
+            for name in (key, *switches):
+                if name not in known:
+                    raise UserError(f"{said} names {name!r}: no such setting.{hint(name, known)}")
+
+
+def _known(config: DictConfig) -> set[str]:
+    """Settings that there are, with other choices of classes among the program's own as well."""
+    chosen = (
+        f"{group}.{f.name}"
+        for group in TABLES
+        for _, schema in TABLES[group].values()
+        for f in fields(schema)
+        if group in config
+    )
+    return {*flat(config), *chosen}
 
 
 def _lack(

@@ -196,7 +196,7 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
     group, _, choice = error.missing_cfg_file.rpartition("/")
     group = "preset" if group == command else group
     options = sorted(error.options)
-    return f"there is no {group}={choice}.{_hint(choice, options)} Choices: {', '.join(options)}."
+    return f"there is no {group}={choice}.{hint(choice, options)} Choices: {', '.join(options)}."
 
 
 def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:
@@ -242,12 +242,12 @@ def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
         with_it = chosen[-1]
         return f"there is no {key!r} with {with_it}. See: hypercrl {command} {with_it} --help"
     known = [other for other in _known_keys(command, words) if other != key]
-    return f"there is no setting {key!r}.{_hint(key, known)} See: hypercrl {command} --help"
+    return f"there is no setting {key!r}.{hint(key, known)} See: hypercrl {command} --help"
 
 
 def _known_keys(command: str, words: Iterable[str]) -> list[str]:
     usual = _usual(command, words)
-    return [] if usual is None else list(_flat(usual))
+    return [] if usual is None else list(flat(usual))
 
 
 def _usual(command: str, words: Iterable[str]) -> DictConfig | None:
@@ -261,16 +261,18 @@ def _usual(command: str, words: Iterable[str]) -> DictConfig | None:
     return None
 
 
-def _flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
+def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys of a configuration, those of its groups with a dot."""
     for key in node:
         path = f"{prefix}{key}"
         yield path
         value: Any = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         if isinstance(value, DictConfig) and not value._is_none():
-            yield from _flat(value, f"{path}.")
+            yield from flat(value, f"{path}.")
 
 
-def _hint(word: str, known: list[str]) -> str:
+def hint(word: str, known: Sequence[str]) -> str:
+    """The known word that is nearest to one, as a question; empty where none is near."""
     near = get_close_matches(word, known, 1)
     if not near:
         last = {k.rpartition(".")[2]: k for k in known}

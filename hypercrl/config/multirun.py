@@ -1,34 +1,41 @@
 """The jobs of Hydra's multirun, checked before the first one starts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
+from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
-from hypercrl.config.messages import composing
+from hypercrl.config.messages import composing, explained
+from hypercrl_envs import TaskFault
 
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
 
 
-def check_jobs(command: str, words: Sequence[str]) -> None:
+def check_jobs(
+    command: str, words: Sequence[str], try_out: Callable[[DictConfig], None] | None = None
+) -> None:
     """Compose every job of a multirun, and so check its settings.
 
     Jobs of another sweeper than Hydra's own, and of a pattern such as method=*, are not known
-    beforehand.
+    beforehand; those of another launcher may run on another machine, and are not tried out here.
 
     Args:
         command: of `hypercrl`.
         words: what it is called with; without FLAGS there are no jobs.
+        try_out: does with a job's configuration what may be refused before anything of it is
+            kept; once for all seeds.
 
     Raises:
-        UserError: a setting that does not exist, a value that it does not take, or settings that
-            cannot be together; names the job by what tells it from the others.
+        UserError: a setting that does not exist, a value that it does not take, settings that
+            cannot be together, or what `try_out` raised; names the job by what tells it from the
+            others.
     """
     if not FLAGS & set(words) or any(word.startswith("hydra/sweeper") for word in words):
         return
@@ -39,13 +46,28 @@ def check_jobs(command: str, words: Sequence[str]) -> None:
             return
         (jobs,) = BasicSweeper.split_arguments(ours, None)
     swept = {override.get_key_element() for override in ours if override.is_sweep_override()}
+    configs: dict[tuple[str, ...], DictConfig] = {}
+
+    def refused(words: Iterable[str], error: Exception) -> UserError:
+        told = " ".join(word for word in words if word.partition("=")[0] in swept)
+        return UserError(f"{told}: {error}" if told else str(error))
+
     with one_by_one() as composed:
         for job in jobs:
             try:
-                check_used([(composed(command, job), job)])
+                config = composed(command, job)
+                check_used([(config, job)])
             except UserError as error:
-                told = " ".join(word for word in job if word.partition("=")[0] in swept)
-                raise UserError(f"{told}: {error}" if told else str(error)) from error
+                raise refused(job, error) from error
+            configs.setdefault(tuple(w for w in job if not w.startswith("seed=")), config)
+    if try_out is None or any(word.startswith("hydra/launcher") for word in words):
+        return
+    for but_seed, config in configs.items():
+        try:
+            with explained(command, words):
+                try_out(config)
+        except (UserError, TaskFault) as error:
+            raise refused(but_seed, error) from error
 
 
 def take_away_unless_begun(folder: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from hypercrl.base.making import making
+from hypercrl.base.errors import UserError
 from hypercrl.memory.base import MemoryEncoder
 
 _CLOSE = 1e-3
@@ -25,10 +25,10 @@ def tried_out(
             else than `_encode`, contexts without gradients, initial parameters that do not come
             from `generator`, or what it raised.
     """
-    from hypercrl_envs.checked import told
+    from hypercrl_envs.checked import retold
 
     began = generator.get_state()
-    with making(f"memory={name}"):
+    with retold(ValueError, f"memory={name}: making it", but=(UserError, ValueError), end=""):
         encoder = make(generator)
         generator.set_state(began)
         again = make(generator).state_dict()
@@ -37,10 +37,8 @@ def tried_out(
             f"memory={name}: its initial parameters are others each time; draw all of them from "
             "the generator that __init__ gets"
         )
-    try:
+    with retold(ValueError, f"memory={name}: trying it", end=""):
         fault = _fault(encoder) or _fault_of_training(encoder)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"memory={name}: trying it {told(error)}") from error
     if fault is not None:
         raise ValueError(f"memory={name}: {fault}")
     return encoder

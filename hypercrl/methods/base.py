@@ -29,7 +29,8 @@ class MethodConfig:
     Attributes:
         ignores: settings and groups elsewhere that have no effect with the method, by their keys,
             each with what gives it one nevertheless, as `only_with` of `hypercrl.base.settings`
-            says it, "value.kind=td", or with "". Who gives one is told.
+            says it, "value.kind=td", or with "". Who gives one is told. A key that is no setting is
+            refused.
     """
 
     ignores: ClassVar[Mapping[str, str]] = {}

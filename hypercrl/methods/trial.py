@@ -32,14 +32,10 @@ def try_out(make: Make, model: DynamicsModel, name: str) -> None:
         UserError: they come to something else, weights of another shape than the network's, a
             report without its numbers, or what the method raised.
     """
-    from hypercrl_envs.checked import told
+    from hypercrl_envs.checked import retold
 
-    try:
+    with retold(UserError, f"method={name}: trying it", but=(UserError,)):
         fault = _fault(make, model)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"method={name}: trying it {told(error)}.") from error
     if fault is not None:
         raise UserError(f"method={name}: {fault}.")
 

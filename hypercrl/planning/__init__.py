@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from hypercrl.base.making import making
+from hypercrl.base.errors import UserError
 from hypercrl.base.plugins import Table
 from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
@@ -43,7 +43,11 @@ def make_planner(config: PlannerConfig, low: Tensor, high: Tensor) -> Planner:
     kind = PLANNERS[config.name][0]
     if config.name in PLANNERS:
         return kind(config, low, high)
-    with making(f"planner={config.name}"):
+    from hypercrl_envs.checked import retold  # loads simulators, which only who plugs in waits for
+
+    with retold(
+        ValueError, f"planner={config.name}: making it", but=(UserError, ValueError), end=""
+    ):
         planner = kind(config, low, high)
     # What policies are searched through is known later.
     if not planner.follows:

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
 from hypercrl.base.strict_json import from_json, write_json
+from hypercrl.config.fitted import fitted
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import read_stored, signed
-from hypercrl.memory import MEMORIES
-from hypercrl.methods import METHODS
-from hypercrl.planning import PLANNERS
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.demos import demo_names, find_run, is_demo
 from hypercrl.runs.lock import LOCK, locked
@@ -124,31 +121,12 @@ class RunFolder:
             trust: whether code that the configuration names may be imported, whoever wrote it.
 
         Raises:
-            UserError: the file is damaged, or does not fit the schema; code that a stranger's names
-                would be imported; or what it needs of others is not there.
+            UserError: the file is damaged, or does not fit the schema (see `fitted`); code that a
+                stranger's names would be imported; or what it needs of others is not there.
         """
         values = read_stored(self.path / "config.yaml", trust=trust)
         check_needs(self.path)
-        try:
-            stored = OmegaConf.create(values)
-            typed = OmegaConf.structured(schema)
-            typed.method = METHODS[stored.method.name][1]
-            typed.planner = PLANNERS[stored.planner.name][1]
-            typed.memory = MEMORIES[stored.memory.name][1]
-            if gone := next(_unknown(typed, stored), None):
-                raise UserError(
-                    f"{self.path}/config.yaml has {gone[:60]!r}, a setting that this version of "
-                    "the program does not have. Use the version that the run was begun with; or "
-                    "delete it there, if what it did can be done without."
-                )
-            return OmegaConf.to_object(OmegaConf.merge(typed, stored))
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{self.path}/config.yaml does not fit this version of the program: "
-                f"{' '.join(str(error).split())[:300]}"
-            ) from error
+        return fitted(values, schema, self.path / "config.yaml")
 
     def checkpoint_path(self, name: str) -> Path:
         """Where the checkpoint of that name lies."""
@@ -247,6 +225,11 @@ class RunFolder:
             os.replace(partial, latest)
             sync_folder(latest.parent)
 
+    @property
+    def goes_on_with(self) -> str:
+        """The command, as one types it."""
+        return f"hypercrl train {in_shell('resume', self.path)}"
+
     def advice(self, name: str) -> str:
         """What to do about a checkpoint that cannot be used."""
         others = [other for other in self.checkpoints() if other != name]
@@ -255,8 +238,7 @@ class RunFolder:
         if self.ended:  # nothing goes on with it, but others are played
             named = in_shell("checkpoint", others[-1])
             return f"There are also {', '.join(others)}; take one of them with: {named}"
-        command = f"hypercrl train {in_shell('resume', self.path)}"
-        command += f" {in_shell('checkpoint', others[-1])}"
+        command = f"{self.goes_on_with} {in_shell('checkpoint', others[-1])}"
         return f"There are also {', '.join(others)}; go on from one of them with: {command}"
 
     def _sweep(self) -> None:
@@ -306,17 +288,6 @@ class RunFolder:
         """
         with self.written():
             write_json(self.result_path, result, indent=2)
-
-
-def _unknown(typed: DictConfig, stored: DictConfig, above: str = "") -> Iterator[str]:
-    """Settings, KEY=VALUE, of a stored configuration that its dataclasses do not have."""
-    for name, value in stored.items():
-        if name not in typed.keys():  # noqa: SIM118, as what is missing is in it too
-            yield f"{above}{name}={value}"
-        elif isinstance(value, DictConfig) and not OmegaConf.is_missing(typed, name):
-            own = typed[name]
-            if isinstance(own, DictConfig) and is_dataclass(OmegaConf.get_type(own)):
-                yield from _unknown(own, value, f"{above}{name}.")
 
 
 def _refuse_used(path: Path) -> None:

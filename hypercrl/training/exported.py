@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.planning import Planner
 from hypercrl.training.experiment import Experiment
-from hypercrl_envs import Task, close
+from hypercrl_envs import Task
 from hypercrl_kernels import GaussianLayers, Layers, mean_layers, rollout
 
 TOLERANCE = 1e-5
@@ -94,7 +94,7 @@ def _constant(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.clone(), requires_grad=False)
 
 
-def export_dynamics(experiment: Experiment, task: int, out: Path, form: str) -> float:
+def export_dynamics(experiment: Experiment, task: int, env: Task, out: Path, form: str) -> float:
     """Write the dynamics model of task `task` (from 0); B is free.
 
     Args:
@@ -116,7 +116,7 @@ def export_dynamics(experiment: Experiment, task: int, out: Path, form: str) -> 
         return [mean, rollout(*step, torch.ones_like(obs)[:, None, None])[:, 0, 1] - mean]
 
     size = (ROBOTS, experiment.model.action_size)
-    starts = _starts(experiment.sequence.make(task), CHECKS * ROBOTS).split(ROBOTS)
+    starts = _starts(env, CHECKS * ROBOTS).split(ROBOTS)
     inputs = [(obs, 2 * torch.rand(size, generator=generator) - 1) for obs in starts]
     wanted = [original(*given) for given in inputs]
     free = {0: torch.export.Dim("batch")}
@@ -128,7 +128,7 @@ def export_dynamics(experiment: Experiment, task: int, out: Path, form: str) -> 
         return _accepted(max(differences), partial, out)
 
 
-def export_act(experiment: Experiment, task: int, out: Path, form: str) -> float:
+def export_act(experiment: Experiment, task: int, env: Task, out: Path, form: str) -> float:
     """Write `Agent.act` of task `task` (from 0) for one robot: the search, the model, the reward.
 
     Returns:
@@ -147,7 +147,7 @@ def export_act(experiment: Experiment, task: int, out: Path, form: str) -> float
         raise UserError("value.kind=td counts a learned value behind a plan: use part=dynamics.")
     if planner.follows:
         raise UserError("planner=policy rolls out with policies: use part=dynamics.")
-    env, generator = experiment.sequence.make(task), torch.Generator()
+    generator = torch.Generator()
 
     def original(obs: Tensor, start: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         def imagine(obs: Tensor, actions: Tensor) -> Tensor:
@@ -172,9 +172,7 @@ def export_act(experiment: Experiment, task: int, out: Path, form: str) -> float
 
 def _starts(env: Task, count: int) -> Tensor:
     """Observations [count, O] at the beginning of episodes."""
-    starts = [env.reset(seed=seed)[0] for seed in range(count)]
-    close(env)
-    return torch.from_numpy(np.stack(starts))
+    return torch.from_numpy(np.stack([env.reset(seed=seed)[0] for seed in range(count)]))
 
 
 def _layers(experiment: Experiment, task: int) -> Layers | GaussianLayers:

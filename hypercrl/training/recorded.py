@@ -15,21 +15,20 @@ from hypercrl.replay import Replay
 from hypercrl.replay.datasets import Episode
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import Experiment
-from hypercrl_envs import Task, close
+from hypercrl_envs import Task
 from hypercrl_envs.gymnasium_ids import IDS
 
 
-def rolled_out(experiment: Experiment, task: int, episodes: int, seed: int) -> list[Episode]:
-    """Episodes of task `task` (from 0) that the agent plays as `hypercrl play` would."""
-    env = experiment.robot(task)
+def rolled_out(
+    experiment: Experiment, task: int, env: Task, episodes: int, seed: int
+) -> list[Episode]:
+    """Episodes that the agent plays in `env`, of task `task` (from 0), as `hypercrl play` would."""
     if experiment.plans_with_simulator:
         agent = oracle_agent(experiment.planner, experiment.sequence, task, [env])
     else:
         agent = experiment.agent(task, env)
     agent.generator.manual_seed(seed)
-    recorded = [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
-    close(env)
-    return recorded
+    return [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
 
 
 def _play(agent: Agent, env: Task, seed: int) -> Episode:
@@ -50,12 +49,12 @@ def _play(agent: Agent, env: Task, seed: int) -> Episode:
     return Episode(*arrays, bool(terminated), _info(env, torch.from_numpy(stacked)), seed)
 
 
-def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
+def from_replay(run: Path, experiment: Experiment, task: int, env: Task) -> list[Episode]:
     """What training held of task `task` (from 0) as it ended, or holds while it lasts.
 
     The replay keeps the latest `protocol.replay_capacity` transitions of one task, without rewards
-    and ends: these are computed anew by the task's functions. The first episode may have lost its
-    beginning, and the last one may be cut short.
+    and ends: these are computed anew by the functions of `env`, which is of this task. The first
+    episode may have lost its beginning, and the last one may be cut short.
 
     Raises:
         UserError: no checkpoint of the run holds transitions of this task, or what it holds may be
@@ -87,7 +86,6 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
     protocol = experiment.config.protocol
     replay = Replay(protocol.replay_capacity, *sizes, torch.device("cpu"), protocol.robots)
     replay.load_state(checkpoint["learner"]["replay"])
-    env = experiment.sequence.make(task)
     recorded = []
     for part in replay.episodes():
         obs = torch.cat([part.obs, part.next_obs[-1:]])
@@ -101,7 +99,6 @@ def from_replay(run: Path, experiment: Experiment, task: int) -> list[Episode]:
                 _info(env, obs),
             )
         )
-    close(env)
     return recorded
 
 
@@ -112,11 +109,10 @@ def _info(env: Task, obs: Tensor) -> dict[str, np.ndarray]:
     }
 
 
-def env_spec(experiment: Experiment, task: int) -> EnvSpec | None:
-    """What `gymnasium.make` makes task `task` (from 0) from; None where it has no id of its own."""
+def env_spec(experiment: Experiment, task: int, env: Task) -> EnvSpec | None:
+    """What `gymnasium.make` makes `env`, of task `task` (from 0), from; None where it has no id of
+    its own."""
     kind, parameters = (spec := dict(experiment.sequence.specs[task])).pop("task"), spec
-    env = experiment.sequence.make(task)
-    close(env)
     if kind not in IDS:
         return None
     made = gymnasium.make(IDS[kind], **parameters)

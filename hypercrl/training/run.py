@@ -21,6 +21,7 @@ from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import summarise
 from hypercrl.training.trainer import Trainer
+from hypercrl_envs import TaskFault
 from hypercrl_kernels import multiplies_bfloat16
 
 
@@ -38,17 +39,27 @@ class Run:
 
         Returns:
             What is in result.json now.
+
+        Raises:
+            Interrupted, UserError: see `Trainer.run`. Where a task failed it says how to go on.
         """
-        if self.experiment.plans_with_simulator:
-            result = measure_oracle(self.experiment, progress)
-        else:
-            trainer = Trainer(self.experiment, self.folder, progress)
-            name, state = self.checkpoint or (LATEST, None)
-            trainer.run(state, name)
-            result = summarise(trainer)
+        try:
+            result = self._measured(progress)
+        except TaskFault as fault:
+            raise UserError(
+                f"{fault} Mend it, and go on from there with: {self.folder.goes_on_with}"
+            ) from fault
         progress.finish()
         self.folder.write_result(result)
         return result
+
+    def _measured(self, progress: Progress) -> dict[str, Any]:
+        if self.experiment.plans_with_simulator:
+            return measure_oracle(self.experiment, progress)
+        trainer = Trainer(self.experiment, self.folder, progress)
+        name, state = self.checkpoint or (LATEST, None)
+        trainer.run(state, name)
+        return summarise(trainer)
 
 
 @contextmanager
@@ -58,14 +69,24 @@ def begun(config: DictConfig, path: Path) -> Iterator[Run]:
     Raises:
         UserError: a setting that cannot be, or something is at `path` already.
     """
+    with built(config) as experiment, RunFolder.create(path, config) as folder:
+        yield Run(experiment, folder)
+
+
+@contextmanager
+def built(config: DictConfig) -> Iterator[Experiment]:
+    """All of a new run but its folder, which is not made where something is refused.
+
+    Raises:
+        UserError, TaskFault: a setting that cannot be, or a task that does not do what it is to.
+    """
     chosen(config.logger)
     _settle(config)
     settings = cast(TrainConfig, OmegaConf.to_object(config))
     with _in_threads(settings):
         experiment = build(settings)
-        recorded_transitions(experiment, 0)  # what is refused, before there is a folder
-        with RunFolder.create(path, config) as folder:
-            yield Run(experiment, folder)
+        recorded_transitions(experiment, 0)
+        yield experiment
 
 
 @contextmanager

@@ -80,8 +80,9 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came, and the latest checkpoint is of that moment.
-            UserError: the model diverged, the environment or its reward failed, or the folder
-                cannot be written to; names the step and the last good checkpoint.
+            UserError: the model diverged, or the folder cannot be written to; names the step and
+                the last good checkpoint.
+            TaskFault: the environment or its reward failed; names these as well.
         """
         log_bytes = 0
         if resumed is not None:
@@ -112,7 +113,7 @@ class Trainer:
             position = self.position
             between = not position.step and position.task
             where = "after" if between else "in training of"
-            raise UserError(
+            raise TaskFault(
                 f"{fault} That was after {position.env_steps} environment steps, {where} "
                 f"task {position.task + (not between)}. {self._last_good}"
             ) from fault

@@ -67,9 +67,9 @@ def test_the_old_task_fades_out(tmp_path):
 
     # Which is no data of the second task, as what is exported would claim.
     experiment = open_run(tmp_path / "r", "cpu")
-    assert sum(map(len, from_replay(tmp_path / "r", experiment, 0))) == 1000
+    assert sum(map(len, from_replay(tmp_path / "r", experiment, 0, experiment.robot(0)))) == 1000
     with pytest.raises(UserError, match=r"protocol.blur=500 .* Use source=rollout"):
-        from_replay(tmp_path / "r", experiment, 1)
+        from_replay(tmp_path / "r", experiment, 1, experiment.robot(1))
 
 
 def test_a_boundary_is_sharp_unless_said_otherwise(tmp_path):

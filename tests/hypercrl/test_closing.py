@@ -1,8 +1,11 @@
 """A `close` of somebody else's task that raises: one message, and nothing is lost."""
 
+import importlib
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from hypercrl.cli import main
 from hypercrl_envs import LocalFleet, SpreadFleet, TaskFault, TaskSequence, close, closed
@@ -128,6 +131,48 @@ def test_one_that_raises_after_a_film_leaves_the_film(tmp_path, capsys, monkeypa
     words = ("tiled=true", "episodes=1", "size=64", f"video={video}")
     assert "the port is gone" in message(capsys, "play", f"run={tmp_path / 'run'}", *words)
     assert video.stat().st_size
+    assert not Stubborn.open
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(
+            ("format=minari", "episodes=2", "out=two-v0"), marks=pytest.mark.extra("minari")
+        ),
+        pytest.param(
+            ("format=minari", "source=replay", "out=two-v0"), marks=pytest.mark.extra("minari")
+        ),
+        ("format=torch_export", "part=dynamics", "out=two.pt2"),
+        ("format=torch_export", "part=act", "out=two.pt2"),
+    ],
+    ids=["rollout", "replay", "dynamics", "act"],
+)
+def test_one_that_raises_after_an_export_leaves_the_export(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Stubborn, "from_number", 10**9)
+    monkeypatch.chdir(tmp_path)
+    main(["train", *SMALL, tasks(1), "protocol.num_tasks=1", "run_dir=run"])
+    monkeypatch.setattr(Stubborn, "made", 0)
+    monkeypatch.setattr(Stubborn, "from_number", 2)  # a try and a copy of it are closed
+    assert "the port is gone" in message(capsys, "export", "run=run", *words)
+    left = tmp_path / words[-1].removeprefix("out=")
+    straight = tmp_path / "straight" / left.name
+    straight.parent.mkdir()
+    monkeypatch.setattr(Stubborn, "from_number", 10**9)
+    main(["export", "run=run", *words[:-1], f"out={straight}"])
+    if left.suffix:
+        one, other = (torch.export.load(path).state_dict for path in (left, straight))
+        torch.testing.assert_close(dict(one), dict(other), rtol=0, atol=0)
+    else:
+        minari = importlib.import_module("minari")
+        one, other = (
+            list(minari.MinariDataset(path / "data").iterate_episodes())
+            for path in (left, straight)
+        )
+        assert len(one) == len(other) > 0
+        for ours, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(ours.observations, theirs.observations)
+            np.testing.assert_array_equal(ours.rewards, theirs.rewards)
     assert not Stubborn.open
 
 

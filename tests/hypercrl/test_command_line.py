@@ -680,6 +680,14 @@ REFUSED_JOBS = {
         ["protocol.robots=1,7"],
         "protocol.robots=7: protocol.robots=7 robots act at once",
     ),
+    "a task that there is not": (
+        ["seed=0,1", "env.tasks=[{task: reach}]"],
+        "hypercrl: sequence 'push', task 1: unknown task: 'reach'",
+    ),
+    "a tracker that there is not": (
+        ["logger=[],[nobody]", "seed=0,1"],
+        "hypercrl: logger=[nobody]: logger is of tensorboard, wandb, trackio, mlflow, not 'nobody'",
+    ),
     "a setting that is ignored": (
         ["memory=none,gru", "context.windows=8"],
         "memory=none: context.windows has no effect",
@@ -702,7 +710,7 @@ def test_a_pattern_takes_choices_and_no_schemas(monkeypatch, tmp_path):
     assert taken == ["hnet_fisher", "hnet_replay", "hnet_si"]
 
 
-def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
+def test_a_multirun_whose_runs_cannot_begin_is_refused_once_and_leaves_no_folder(tmp_path, capsys):
     (tmp_path / "jobs_rewards.py").write_text(
         "def wrong(obs, action, next_obs):\n    return obs\n"  # a row each is wanted
     )
@@ -712,8 +720,9 @@ def test_a_multirun_whose_runs_cannot_begin_leaves_no_folder(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["train", "-m", *TINY, *words, "run_dir=runs"])
     said = capsys.readouterr().err
-    assert "hypercrl: job 0: " in said
-    assert "\njob 1: " in said
+    assert said.startswith("hypercrl: ")
+    assert said.count("jobs_rewards") == 1
+    assert said.count("\n") == 1
     assert [path.name for path in tmp_path.glob("[!_]*")] == ["jobs_rewards.py"]
 
 

@@ -52,7 +52,7 @@ def held(run: Path, checkpoint: str) -> dict:
 def test_rollouts_are_what_the_task_does(run: Path):
     """Played back in a task of its own, the actions give the same states and rewards."""
     experiment = open_run(run, "cpu")
-    first, second = rolled_out(experiment, 1, episodes=2, seed=3)
+    first, second = rolled_out(experiment, 1, experiment.robot(1), episodes=2, seed=3)
     assert not np.array_equal(first.obs[0], second.obs[0])
     task = make_task("push", densities=[100, 500])
     for episode in (first, second):
@@ -66,7 +66,8 @@ def test_rollouts_are_what_the_task_does(run: Path):
 
 
 def test_the_replay_is_what_training_lived_through(run: Path):
-    (whole, rest) = from_replay(run, open_run(run, "cpu"), 0)
+    experiment = open_run(run, "cpu")
+    (whole, rest) = from_replay(run, experiment, 0, experiment.robot(0))
     assert (len(whole), len(rest)) == (60, 22)
     stored = held(run, "after_task_1")
     for name, parts in (
@@ -100,7 +101,7 @@ def test_episodes_of_a_full_replay():
 
 def test_environments_can_be_made_again(run: Path):
     experiment = open_run(run, "cpu")
-    spec = env_spec(experiment, 1)
+    spec = env_spec(experiment, 1, experiment.robot(1))
     assert spec is not None
     again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()))
     assert again.unwrapped.caption == "push 100 | 500 kg/m³"  # type: ignore[reportAttributeAccessIssue]

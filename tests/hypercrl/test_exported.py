@@ -128,7 +128,7 @@ def test_predicts_as_the_model_does(run: Path, tmp_path: Path, form: str, suffix
 def test_deviations_are_those_of_the_model(tmp_path: Path, trained: Callable[..., Path]):
     experiment = open_run(trained(*RUNS["probabilistic"]), "cpu")
     out = tmp_path / "model.pt2"
-    exported.export_dynamics(experiment, 1, out, "torch_export")
+    exported.export_dynamics(experiment, 1, experiment.robot(1), out, "torch_export")
     obs, action = torch.randn(5, 20), torch.rand(5, 6)
     mean, std = runs_a_file(out)(obs, action)
     assert mean.shape == std.shape == (5, 20)
@@ -144,14 +144,14 @@ def test_a_program_that_differs_is_not_written(
     out = tmp_path / "out" / "act.pt2"
     experiment.config.planner.dynamics = "simulator"
     with pytest.raises(UserError, match="no model"):
-        exported.export_act(experiment, 0, out, "torch_export")
+        exported.export_act(experiment, 0, experiment.robot(0), out, "torch_export")
     experiment.config.planner.dynamics = "model"
     act = exported.Act.forward
     monkeypatch.setattr(
         exported.Act, "forward", lambda *given: tuple(x + 1e-4 for x in act(*given))
     )
     with pytest.raises(UserError, match=r"differs from the original by 1\.0e-04"):
-        exported.export_act(experiment, 0, out, "torch_export")
+        exported.export_act(experiment, 0, experiment.robot(0), out, "torch_export")
     assert list(out.parent.iterdir()) == []
 
 

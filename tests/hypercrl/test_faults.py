@@ -1,6 +1,8 @@
 """The whole program in environments that fail, with models that diverge, and code of one's own."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -64,6 +66,43 @@ def failure(capsys, *words):
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     return " ".join(printed.split())
+
+
+class Waiting(Faulty):
+    """It fails in the so-manieth step of every episode, until it is mended."""
+
+    fails_at = 2
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        if self.steps + 1 == Waiting.fails_at:
+            raise KeyError("friction")
+        return super().step(action)
+
+
+gymnasium.register("TestWaits-v0", Waiting, max_episode_steps=30, kwargs={"fault": ""})
+
+
+@pytest.mark.parametrize("step", [2, 20])
+def test_a_fault_that_was_mended_is_gone_on_from_as_the_message_says(
+    step, tmp_path, capsys, monkeypatch
+):
+    run, straight = tmp_path / "a run", tmp_path / "straight"
+    words = (*SMALL, "env.tasks=[{task: gym, id: TestWaits-v0}]")
+    monkeypatch.setattr(Waiting, "fails_at", step)
+    printed = failure(capsys, *words, f"run_dir={run}")
+    assert f"TestWaits-v0, step {step} of an episode raised KeyError: 'friction'" in printed
+    told, _, command = printed.rpartition(" Mend it, and go on from there with: hypercrl ")
+    assert told.endswith(f"Last good checkpoint: {run}/checkpoints/latest.safetensors.")
+    monkeypatch.setattr(Waiting, "fails_at", 0)
+    main(shlex.split(command))
+    main(["train", *words, f"run_dir={straight}"])
+    results = [json.loads((path / "result.json").read_text()) for path in (run, straight)]
+    assert results[0]["scores"] == results[1]["scores"]
+    assert results[0]["env_steps"] == results[1]["env_steps"]
 
 
 @pytest.mark.parametrize(

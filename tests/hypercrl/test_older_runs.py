@@ -83,7 +83,18 @@ def test_and_is_refused_of_a_new_one(tmp_path, capsys):
         ("preset: quick\n", "preset: quick\ncolour: red\n", "config.yaml has 'colour=red', a sett"),
         ("preset: quick\n", 'preset: quick\ncolour: "\\e[8m"\n', r"has 'colour=\x1b[8m', a set"),
         ("samples: 300", "samples: 0", "planner.samples must be at least 1, not 0."),
-        ("beta: 0.05", "beta: [1]", "does not fit this version of the program"),
+        (
+            "beta: 0.05",
+            "beta: [1]",
+            "config.yaml: method.beta is a number, such as method.beta=0.05, not [1]. Use the "
+            "version that the run was begun with, or mend it there.",
+        ),
+        ("seed: 0\n", "seed: a\n", "config.yaml: seed is a whole number, such as seed=0, not 'a'."),
+        ("preset: quick\n", "", "config.yaml has no preset, which this version of the program n"),
+        ("  updates: 250\n", "", "config.yaml has no protocol.updates, which this version of"),
+        ("method:\n  name: hnet\n", "method:\n", "config.yaml has no method.name, which says what"),
+        ("  name: hnet\n", "  name: hnett\n", "config.yaml: unknown method: 'hnett'; did you mean"),
+        ("replay:\n  datasets: []\n", "replay: 5\n", "config.yaml has 5 for replay, which is a gr"),
         ("task_id: given", "task_id: guessed", "task_id is one of given, inferred, not 'guessed'."),
         ("sampled: false", "sampled: true", "planner.sampled=true needs dynamics.probabilistic="),
         ("robots: 1\n", "robots: 7\n", "must be a multiple of 7"),
@@ -93,5 +104,7 @@ def test_and_is_refused_of_a_new_one(tmp_path, capsys):
 def test_what_cannot_be_is_one_message(text, other, says, tmp_path, capsys):
     run = changed(DEMOS / "push_demo", tmp_path, {text: other})
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert says in message(capsys, "play", f"run={run}", "episodes=1")
+    said = message(capsys, "play", f"run={run}", "episodes=1")
+    assert says in said
+    assert "full_key" not in said
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

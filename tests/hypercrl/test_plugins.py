@@ -17,6 +17,7 @@ from hypercrl import load
 from hypercrl.base.errors import UserError
 from hypercrl.bench import Cell, Grid
 from hypercrl.cli import main
+from hypercrl.config.compose import composed
 from hypercrl.config.sources import config_folder, own_folders
 from hypercrl.methods import METHODS
 from hypercrl.runs.needs import check_needs, write_needs
@@ -309,6 +310,52 @@ def test_mistakes_get_one_message(mine, capsys, words, wanted):
     assert wanted in said
     assert said.count("hypercrl: ") == 1
     assert not (mine / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("ignores", "wanted"),
+    [
+        ("{'dynamics.hiden': ''}", "names 'dynamics.hiden': no such setting. Did you mean 'dyna"),
+        ("{'planner.elits': ''}", "names 'planner.elits': no such setting. Did you mean 'plan"),
+        ("{'protocol.updates': 'valeu.kind=td'}", "names 'valeu.kind': no such setting. Did you"),
+        ("['dynamics.hidden']", "is a mapping from settings to what gives them an effect"),
+        ("{'dynamics.hidden': None}", "is a mapping from settings to what gives them an effect"),
+    ],
+)
+def test_what_a_method_ignores_has_to_be_a_setting(here, capsys, ignores, wanted):
+    (here / "mine_idle.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "from hypercrl.methods import MethodConfig\n"
+        "from hypercrl.methods.finetune import Finetune\n"
+        "@dataclass\n"
+        "class IdleConfig(MethodConfig):\n"
+        f"    ignores: ClassVar = {ignores}\n"
+        "class Idle(Finetune):\n"
+        "    config: IdleConfig\n"
+    )
+    said = refused(capsys, "train", "method=mine_idle:Idle", f"run_dir={here / 'r'}")
+    assert f"method=mine_idle:Idle: `ignores` of IdleConfig {wanted}" in said
+    assert not (here / "r").exists()
+
+
+def test_settings_of_choices_that_are_not_made_may_be_ignored(here, monkeypatch):
+    """With CEM there is no planner.temperature, nor memory.width without a memory."""
+    monkeypatch.syspath_prepend(here)
+    (here / "mine_idle.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "from hypercrl.methods import MethodConfig\n"
+        "from hypercrl.methods.finetune import Finetune\n"
+        "@dataclass\n"
+        "class IdleConfig(MethodConfig):\n"
+        "    ignores: ClassVar = {\n"
+        "        'planner.temperature': '/memory|context.always', 'memory.width': '', 'env': '',\n"
+        "    }\n"
+        "class Idle(Finetune):\n"
+        "    config: IdleConfig\n"
+    )
+    assert composed("train", ["method=mine_idle:Idle", "seed=1"]).seed == 1
 
 
 def test_a_method_without_settings_of_its_own_has_the_usual_ones(mine):

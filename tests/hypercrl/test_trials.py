@@ -2,7 +2,8 @@
 
 import copy
 import json
-from math import log
+from functools import partial
+from math import log, sqrt
 
 import gymnasium
 import numpy as np
@@ -109,6 +110,36 @@ def test_better_than_what_was_always_alike_is_as_good_as_usual_and_hides_nothing
     poor, poor_as_ever = (evidence(Episode(size * eye, -1.0), alike) for size in (0.5, 1.0))
     assert poor == pytest.approx(poor_as_ever)
     assert poor > log(0.98 / 0.02)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e9])
+@pytest.mark.parametrize("size", [0.5, 1.0, 9.0])
+def test_returns_that_vary_by_a_hair_are_alike_in_any_unit(unit, size):
+    """Rounding is no spread to count deviations by: as where all are the same, to a hair."""
+    episode, eye = partial(Episode, size * torch.eye(SIZE)), torch.eye(SIZE)
+    errors, hairs = (0.8, 1.0, 1.3, 1.1), (0.0, 1e-9, -1e-9, 3e-9)
+    for usual in (0.0, 5.0):  # nothing was ever paid; or always the same
+        same = [Episode(e * eye, unit * usual) for e in errors]
+        rounded = [
+            Episode(e * eye, unit * (usual + hair)) for e, hair in zip(errors, hairs, strict=True)
+        ]
+        as_ever = evidence(episode(unit * usual), same)
+        for paid in (usual + 1.0, usual + 1e-8) if usual else (1.0,):
+            assert evidence(episode(unit * paid), rounded) == pytest.approx(as_ever, abs=0.01)
+        strange = evidence(episode(unit * (usual - 1.0)), rounded)
+        assert strange > 100
+        if usual:
+            alike = evidence(episode(unit * (usual - 1e-8)), rounded)
+            assert alike == pytest.approx(as_ever, abs=0.01)
+
+
+def test_returns_that_vary_little_but_truly_are_weighed_by_their_spread():
+    """A thousandth of the return is what a careful robot pays for its motions, say."""
+    eye, paid = torch.eye(SIZE), (5.0, 5.005, 4.995)
+    usual = [Episode(eye, each) for each in paid]
+    better, worse = (evidence(Episode(eye, each), usual) for each in (5.01, 4.99))
+    deviation = 0.01 / (0.005 * sqrt(1 + 1 / 3))
+    assert worse - better == pytest.approx(2 * 2 * deviation / 1.5)
 
 
 def test_usual_errors_are_a_task_s_own_and_a_little_of_all():

@@ -426,8 +426,9 @@ def test_what_acts_counts_it(run):
 
 
 def test_an_export_of_acting_is_refused(run, tmp_path):
+    experiment = open_run(run, "cpu")
     with pytest.raises(UserError, match=r"value.kind=td .* part=dynamics"):
-        export_act(open_run(run, "cpu"), 0, tmp_path / "act.pt2", "torch_export")
+        export_act(experiment, 0, experiment.robot(0), tmp_path / "act.pt2", "torch_export")
 
 
 def test_what_it_takes_is_asked_for_beforehand():
