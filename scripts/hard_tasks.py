@@ -185,7 +185,15 @@ HARD = {
     ),
     "all_slides": Hard(
         ("env=slide", *STANDARD, *TWENTY),
-        {"hnet, 5 knots, 5 members, penalty, horizon 30": (*HNET, *SMOOTH, "planner.horizon=30")},
+        {
+            "hnet, 5 knots, 5 members, penalty, horizon 30": (*HNET, *SMOOTH, "planner.horizon=30"),
+            "hnet, 5 knots, 5 members, penalty, horizon 30, weighted": (
+                *(*HNET, *SMOOTH, "planner.horizon=30", *WEIGHTED),
+            ),
+            "hnet, 5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted": (
+                *(*HNET, *SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED),
+            ),
+        },
         seeds=3,
     ),
     "all_doors": Hard(
