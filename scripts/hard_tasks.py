@@ -76,6 +76,15 @@ FARTHER = {
     "5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted": (
         *(*SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED),
     ),
+    "5 knots, 5 members, penalty, horizon 30, weighted, bursts": (
+        *(*SMOOTH, "planner.horizon=30", *WEIGHTED, *BURSTS),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted, bursts": (
+        *(*SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED, *BURSTS),
+    ),
+    "5 knots, 5 members, penalty, horizon 40, weighted": (
+        *(*SMOOTH, "planner.horizon=40", *WEIGHTED),
+    ),
     "5 knots, 5 members, penalty, horizon 30, probabilistic": (
         *(*SMOOTH, "planner.horizon=30", *LIKELY),
     ),
