@@ -46,6 +46,8 @@ UPDATES = ("protocol.updates=2000",)
 """A session, as in the paper's own budget."""
 LIKELY = ("dynamics.probabilistic=true",)
 """Trained by likelihood, for which errors of a blow hardly count."""
+WEIGHTED = (*LIKELY, "dynamics.variance_weight=0.5")
+"""Errors count by the deviation that is predicted: of what rests for more, of a blow for less."""
 STEADY = ("exploration.planned_std=0.1",)
 GENTLE = ("exploration.random_std=0.35",)
 """Less noise beside planned actions, in place of 0.25; smaller random ones, in place of 0.8."""
@@ -64,6 +66,24 @@ FARTHER = {
     "5 knots, 5 members, penalty, horizon 30": (*SMOOTH, "planner.horizon=30"),
     "5 knots, 5 members, penalty, horizon 30, 2000 updates": (
         *(*SMOOTH, "planner.horizon=30", *UPDATES),
+    ),
+    "5 knots, 5 members, penalty, horizon 20, weighted": (
+        *(*SMOOTH, "planner.horizon=20", *WEIGHTED),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, weighted": (
+        *(*SMOOTH, "planner.horizon=30", *WEIGHTED),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted": (
+        *(*SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, weighted, bursts": (
+        *(*SMOOTH, "planner.horizon=30", *WEIGHTED, *BURSTS),
+    ),
+    "5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted, bursts": (
+        *(*SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED, *BURSTS),
+    ),
+    "5 knots, 5 members, penalty, horizon 40, weighted": (
+        *(*SMOOTH, "planner.horizon=40", *WEIGHTED),
     ),
     "5 knots, 5 members, penalty, horizon 30, probabilistic": (
         *(*SMOOTH, "planner.horizon=30", *LIKELY),
@@ -174,7 +194,15 @@ HARD = {
     ),
     "all_slides": Hard(
         ("env=slide", *STANDARD, *TWENTY),
-        {"hnet, 5 knots, 5 members, penalty, horizon 30": (*HNET, *SMOOTH, "planner.horizon=30")},
+        {
+            "hnet, 5 knots, 5 members, penalty, horizon 30": (*HNET, *SMOOTH, "planner.horizon=30"),
+            "hnet, 5 knots, 5 members, penalty, horizon 30, weighted": (
+                *(*HNET, *SMOOTH, "planner.horizon=30", *WEIGHTED),
+            ),
+            "hnet, 5 knots, 5 members, penalty, horizon 30, 2000 updates, weighted": (
+                *(*HNET, *SMOOTH, "planner.horizon=30", *UPDATES, *WEIGHTED),
+            ),
+        },
         seeds=3,
     ),
     "all_doors": Hard(

@@ -38,6 +38,13 @@ class DynamicsConfig:
 
     hidden: list[int] = number([200, 200], least=1, help="width of each hidden layer")
     probabilistic: bool = setting(False, help="predict a log-variance beside the mean")
+    variance_weight: float = number(
+        0.0,
+        least=0,
+        most=1,
+        only_with=("probabilistic",),
+        help="β: errors count by variance^(β − 1); 0 is the likelihood, 1 as without a variance",
+    )
 
 
 @dataclass

@@ -75,7 +75,7 @@ class ContextModel(DynamicsModel):
         encoder: the memory; its tokens are transitions, see `tokens`.
         conditioning: how the context reaches the network.
         config: of the training.
-        obs_size, action_size, hidden, probabilistic: see `DynamicsModel`.
+        obs_size, action_size, hidden, probabilistic, variance_weight: see `DynamicsModel`.
     """
 
     def __init__(
@@ -87,8 +87,9 @@ class ContextModel(DynamicsModel):
         encoder: MemoryEncoder,
         conditioning: Conditioning,
         config: ContextConfig,
+        variance_weight: float = 0.0,
     ) -> None:
-        super().__init__(obs_size, action_size, hidden, probabilistic)
+        super().__init__(obs_size, action_size, hidden, probabilistic, variance_weight)
         self.layout = MLPLayout(
             [obs_size + action_size + conditioning.network_inputs, *self.layout.sizes[1:]]
         )
@@ -214,7 +215,9 @@ class ContextModel(DynamicsModel):
             state = state + change * scales.reach() + scales.mean
             variance = variance + logvar.exp()
             row = ((state - reached[:, step]) / scales.scale).square() / variance
-            total = total + (row + variance.log() if self.probabilistic else row).mean(-1)
+            if self.probabilistic:
+                row = self._weighted(row + variance.log(), variance.log())
+            total = total + row.mean(-1)
         return total.sum() / actions.shape[1]
 
     def planning_context(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:

@@ -36,12 +36,18 @@ class DynamicsModel(nn.Module):
         obs_size, action_size: widths O and A.
         hidden: hidden widths of the main network.
         probabilistic: also predict a log-variance per dimension, in normalised units.
+        variance_weight: β of its loss, see `row_losses`.
     """
 
     old_bounds: Tensor
 
     def __init__(
-        self, obs_size: int, action_size: int, hidden: Sequence[int], probabilistic: bool
+        self,
+        obs_size: int,
+        action_size: int,
+        hidden: Sequence[int],
+        probabilistic: bool,
+        variance_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.obs_size = obs_size
@@ -49,6 +55,7 @@ class DynamicsModel(nn.Module):
         self.embedding_inputs = 0
         self.memory_rate = 0.0
         self.probabilistic = probabilistic
+        self.variance_weight = variance_weight
         outputs = 2 * obs_size if probabilistic else obs_size
         self.layout = MLPLayout([obs_size + action_size, *hidden, outputs])
         self.input_normaliser = Normaliser(obs_size + action_size)
@@ -124,8 +131,9 @@ class DynamicsModel(nn.Module):
         """Scalar loss, summed over the batch and averaged over the O dimensions.
 
         MSE (1/O) ΣΣ (μ − y)², or with log-variance s
-        (1/O) ΣΣ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min). Of weights [M, P] for a batch
-        [M, N, …], each network on rows of its own, the mean over the networks.
+        (1/O) ΣΣ ⌊e^{βs}⌋ [(μ − y)² e^{−s} + s] + 0.01 Σ (s_max − s_min), see `row_losses`. Of
+        weights [M, P] for a batch [M, N, …], each network on rows of its own, the mean over the
+        networks.
 
         Args:
             weights: [P] or [M, P].
@@ -163,13 +171,27 @@ class DynamicsModel(nn.Module):
         return network_gradient(weights, sizes, batch.obs, batch.action, batch.next_obs, scales)
 
     def row_losses(self, outputs: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
-        """[...] loss of each transition alone, without the spread, from a network's outputs."""
+        """[...] loss of each transition alone, without the spread, from a network's outputs.
+
+        With a log-variance s (1/O) Σ ⌊e^{βs}⌋ [(μ − y)² e^{−s} + s], where nothing goes back
+        through ⌊·⌋ and β is `variance_weight`: by the likelihood, β = 0, what is hard to predict
+        hardly counts, and with β = 1 the mean is trained as if there were no variance (β-NLL;
+        Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with
+        probabilistic neural networks", ICLR 2022, equation 5).
+        """
         target = self.target_normaliser(next_obs - obs)
         mean, logvar = self.distribution(outputs)
         squared = (mean - target).square()
         if not self.probabilistic:
             return squared.sum(-1) / self.obs_size
-        return (squared * (-logvar).exp() + logvar).sum(-1) / self.obs_size
+        loss = squared * (-logvar).exp() + logvar
+        return self._weighted(loss, logvar).sum(-1) / self.obs_size
+
+    def _weighted(self, loss: Tensor, logvar: Tensor) -> Tensor:
+        """[..., O] negative log-likelihoods times ⌊e^{βs}⌋, of log-variances s."""
+        if not self.variance_weight:
+            return loss
+        return loss * (self.variance_weight * logvar.detach()).exp()
 
     def spread(self) -> Tensor:
         """0.01 Σ (s_max − s_min), which draws the bounds of the log-variance together, or 0.

@@ -274,7 +274,8 @@ def _make_model(
 ) -> DynamicsModel:
     """The dynamics model, with a memory if there is to be one."""
     obs_size, action_size = sequence.observation_size, sequence.action_size
-    shared = (obs_size, action_size, config.dynamics.hidden, config.dynamics.probabilistic)
+    own = config.dynamics
+    shared = (obs_size, action_size, own.hidden, own.probabilistic, own.variance_weight)
     context = config.context
     if config.memory.name == "none" and not context.always:
         return DynamicsModel(*shared)

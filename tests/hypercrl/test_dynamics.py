@@ -256,6 +256,73 @@ def test_gaussian_loss_is_the_negative_log_likelihood_up_to_constants():
     torch.testing.assert_close(got, expected + spread, rtol=1e-4, atol=1e-3)
 
 
+def slopes(loss, outputs):
+    return torch.autograd.grad(loss, outputs)[0].chunk(2, -1)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
+def test_errors_count_by_the_variance_to_the_power_of_beta_less_one(weight):
+    model, obs, _, next_obs = fitted_model(probabilistic=True)
+    model.variance_weight = weight
+    outputs = torch.randn(len(obs), 8, generator=generator(4)).requires_grad_()
+    target = model.target_normaliser(next_obs - obs)
+    mean, logvar = model.distribution(outputs)
+    normal = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    likelihoods = -2 * normal.log_prob(target) - math.log(2 * math.pi)
+    variance = logvar.exp().detach()
+    wanted = (variance**weight * likelihoods).sum(-1) / 4
+    got = model.row_losses(outputs, obs, next_obs)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    of_mean, of_variance = slopes(got.sum(), outputs)
+    torch.testing.assert_close(of_mean, 2 / 4 * (mean - target) * variance ** (weight - 1))
+    assert of_variance.abs().max() > 0
+
+
+def test_weighted_by_the_whole_variance_a_mean_learns_as_without_one():
+    plain, obs, action, next_obs = fitted_model()
+    model, *_ = fitted_model(probabilistic=True)
+    model.variance_weight = 1.0
+    weights = model.layout.initial(generator(3))
+    alone = weights.clone()[: plain.layout.numel]
+    last_w, last_b = plain.layout.split(alone)[-1]
+    wide_w, wide_b = model.layout.split(weights)[-1]
+    last_w.copy_(wide_w[:4])
+    last_b.copy_(wide_b[:4])
+    batch = Batch(obs, action, next_obs)
+    gradients = []
+    for each, of in ((plain, alone), (model, weights)):
+        of.requires_grad_()
+        each.loss(of, batch).backward()
+        gradients.append(each.layout.split(of.grad)[-1])
+    (of_w, of_b), (of_wide_w, of_wide_b) = gradients
+    torch.testing.assert_close(of_wide_w[:4], of_w, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_wide_b[:4], of_b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rare_blow_does_not_drown_what_rests():
+    """One transition in fifty is of a blow of random strength, the others of a slow decay."""
+    g = generator()
+    obs = torch.rand(2000, 1, generator=g) * 2 - 1
+    action = torch.rand(2000, 1, generator=g) * 2 - 1
+    blow = (action[:, 0] > 0.96) * 10 * torch.randn(2000, generator=g)
+    batch = Batch(obs, action, obs - 0.05 * obs + blow[:, None])
+    errors = []
+    for probabilistic, weight in ((False, 0.0), (True, 0.5)):
+        model = DynamicsModel(1, 1, [64, 64], probabilistic, weight)
+        model.fit_normalisers(batch)
+        weights = model.layout.initial(generator(1)).requires_grad_()
+        adam = torch.optim.Adam([weights, *model.parameters()], 1e-3)
+        for _ in range(1000):
+            rows = torch.randint(2000, (100,), generator=g)
+            adam.zero_grad()
+            model.loss(weights, batch.at(rows)).backward()
+            adam.step()
+        still = action[:, 0] < 0.9
+        mean, _ = model.predict(weights.detach(), obs[still], action[still])
+        errors.append((mean + 0.05 * obs[still]).square().mean().sqrt().item())
+    assert errors[1] < errors[0] / 2
+
+
 def test_log_variance_stays_within_its_learned_bounds():
     model, obs, action, next_obs = fitted_model(probabilistic=True)
     weights = (100 * model.layout.initial(generator(3))).requires_grad_()
