@@ -147,7 +147,7 @@ commands() { # name, folder of what is made
     training_step)
       echo "python scripts/bench_training.py --device cuda --out $out/training.json"
       echo "python scripts/bench_tasks.py --device cuda --out $out/tasks.json"
-      echo "python scripts/head_errors.py --out $out/head_errors.txt" ;;
+      echo "python scripts/step_errors.py --out $out/step_errors.txt" ;;
     memory_kernels) echo "python scripts/bench_kernels.py --shapes 'B256 T64' 'B64 T1024' 'B1 T1' 'B4096 T1'" ;;
     gymnasium) echo "python scripts/try_gymnasium.py --out $out/gymnasium" ;;
     environments) echo "python scripts/bench_envs.py --seconds 0.8 --rounds 3" ;;

@@ -1,11 +1,12 @@
-"""What rounding in the regularised head's kernel does to a training step, and its time.
+"""What rounding in the kernels of hnet's training step does to it, and the step's time.
 
 Single steps of the push tasks' hypernetwork at 2, 19 and 100 old tasks, each from the same point,
 with the fused kernels, with autograd in float32 and with autograd in float64, which errors are
 relative to. R is the head's gradient of the regulariser alone, in torch operations or by a kernel.
-Then times, by turns. `--before` names other versions of regularised_head_triton.py.
+Then how far theta is from float64's after fifty steps in a row, for a few draws, and times, by
+turns. `--before` names folders with other versions of files of hypercrl_kernels/training.
 
-    python scripts/head_errors.py --before OLD/regularised_head_triton.py --out OUT.txt
+    python scripts/step_errors.py --before FOLDER --out OUT.txt
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 import torch
 from bench_timing import Clock, Times
-from bench_training import captured_step, make_batch, make_hnet
+from bench_training import make_batch, make_hnet
 from torch import Tensor
 
+from hypercrl.base.cuda_graph import CapturedFunction, CapturedSteps
 from hypercrl.methods import Batch
 from hypercrl.methods.hnet import Hnet
 from hypercrl_kernels.training import AdamMoments, AdamSettings, launch
@@ -30,16 +32,26 @@ OLD_TASKS = (2, 19, 100)
 STEPS = 5
 
 
-def kernels(before: list[Path]) -> dict[str, Any]:
-    found = {"present": launch.regularised_head_kernel}
-    for path in before:
-        spec = importlib.util.spec_from_file_location(f"head_{path.stem}_{len(found)}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found[path.stem] = module.regularised_head_kernel
+def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:
+    """The kernels that `launch` uses by name, the present ones and those of each folder."""
+    present = {name: x for name, x in vars(launch).items() if name.endswith("_kernel")}
+    found = {"present": present}
+    for folder in folders:
+        other = dict(present)
+        for path in sorted(folder.glob("*_triton.py")):
+            spec = importlib.util.spec_from_file_location(f"{folder.name}_{path.stem}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            other |= {name: x for name, x in vars(module).items() if name in present}
+        found[folder.name] = other
     return found
+
+
+def use(kernels: dict[str, Any]) -> None:
+    for name, kernel in kernels.items():
+        setattr(launch, name, kernel)
 
 
 def doubled(batch: Batch) -> Batch:
@@ -83,7 +95,7 @@ def gradients(hnet: Hnet) -> dict[str, Tensor]:
 
 
 def step_errors(
-    old_tasks: int, ways: dict[str, Any], device: torch.device
+    old_tasks: int, ways: dict[str, dict[str, Any]], device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Root mean square over steps of every group's relative error, and of the step's."""
     batch = make_batch(device)
@@ -98,7 +110,7 @@ def step_errors(
         wanted = gradients(exact)
         moved = exact.hypernetwork.theta.detach() - start
         for name, method in methods.items():
-            launch.regularised_head_kernel = ways.get(name, launch.regularised_head_kernel)
+            use(ways.get(name, ways["present"]))
             method.training_step(batch)
             found = gradients(method)
             off = method.hypernetwork.theta.detach().double() - exact.hypernetwork.theta.detach()
@@ -108,6 +120,33 @@ def step_errors(
                 squares[name][group] = squares[name].get(group, 0.0) + error**2 / STEPS
             go_where(exact, method)
     return {n: {g: x**0.5 for g, x in found.items()} for n, found in squares.items()}
+
+
+def fifty_steps(
+    old_tasks: int, draw: int, ways: dict[str, dict[str, Any]], device: torch.device
+) -> dict[str, float]:
+    """How far theta is from float64's, of the way it went."""
+    exact = by_autograd(make_hnet(old_tasks, device)).double()
+    exact.optimisers = exact._new_optimisers()
+    methods = {"autograd": by_autograd(make_hnet(old_tasks, device))}
+    methods |= {name: make_hnet(old_tasks, device) for name in ways}
+    start = exact.hypernetwork.theta.detach().clone()
+    generator = torch.Generator().manual_seed(draw)
+    for _ in range(50):
+        obs = torch.randn(100, 10, generator=generator)
+        action = torch.rand(100, 2, generator=generator) * 2 - 1
+        next_obs = obs + 0.1 * torch.cat(5 * [action], -1)
+        batch = Batch(*(t.to(device) for t in (obs, action, next_obs)))
+        exact.training_step(doubled(batch))
+        for name, method in methods.items():
+            use(ways.get(name, ways["present"]))
+            method.training_step(batch)
+    end = exact.hypernetwork.theta.detach()
+    far = (end - start).norm()
+    return {
+        name: float((method.hypernetwork.theta.detach().double() - end).norm() / far)
+        for name, method in methods.items()
+    }
 
 
 def head_alone(old_tasks: int, device: torch.device) -> tuple[tuple[Any, ...], Tensor]:
@@ -130,6 +169,18 @@ def head_alone(old_tasks: int, device: torch.device) -> tuple[tuple[Any, ...], T
     return (head, *arguments), wanted
 
 
+def captured_steps(old_tasks: int, device: torch.device) -> Callable[[], Any]:
+    """As many steps as a run puts into one graph."""
+    hnet, batch = make_hnet(old_tasks, device), make_batch(device)
+
+    def steps(*parts: Tensor) -> tuple[Tensor, ...]:
+        reports = [hnet.training_step(Batch(*parts)) for _ in range(CapturedSteps.AT_ONCE)]
+        return tuple(reports[-1].values())
+
+    captured = CapturedFunction(steps)
+    return lambda: captured(batch.obs, batch.action, batch.next_obs)
+
+
 def head_error(compute: Callable[..., Any], arguments: tuple[Any, ...], wanted: Tensor) -> float:
     gradient = torch.full_like(arguments[0], torch.nan)
     compute(arguments[0], gradient, *arguments[1:])
@@ -139,11 +190,12 @@ def head_error(compute: Callable[..., Any], arguments: tuple[Any, ...], wanted: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="other versions")
+    parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="file for the lines")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ways, clock, lines = kernels(arguments.before), Clock(device), []
+    ways, clock, lines = versions(arguments.before), Clock(device), []
 
     def say(line: str) -> None:
         lines.append(line)
@@ -154,21 +206,26 @@ def main() -> None:
         given, wanted = head_alone(old_tasks, device)
         alone = {"autograd": head_error(regularised_head_reference, given, wanted)}
         if device.type == "cuda":
-            for name, kernel in ways.items():
-                launch.regularised_head_kernel = kernel
+            for name, kernels in ways.items():
+                use(kernels)
                 alone[name] = head_error(launch.launch_regularised_head, given, wanted)
         for name, errors in step_errors(old_tasks, ways, device).items():
             found = [*errors.values(), alone.get(name, float("nan"))]
             say(f"{old_tasks:4} old  {name:20} " + " ".join(f"{x:.1e}" for x in found))
+    say(f"theta after fifty steps, {arguments.draws} draws")
+    for old_tasks in OLD_TASKS:
+        found = [fifty_steps(old_tasks, draw, ways, device) for draw in range(arguments.draws)]
+        for name in found[0]:
+            say(f"{old_tasks:4} old  {name:20} " + " ".join(f"{f[name]:.1e}" for f in found))
     if device.type == "cuda":
         say("µs                               a step              the head alone")
         for old_tasks in OLD_TASKS:
             given, _ = head_alone(old_tasks, device)
             gradient = torch.empty_like(given[0])
             steps, heads = {}, {}
-            for name, kernel in ways.items():
-                launch.regularised_head_kernel = kernel
-                steps[name] = captured_step(old_tasks, device)
+            for name, kernels in ways.items():
+                use(kernels)
+                steps[name] = captured_steps(old_tasks, device)
                 clock.events(steps[name], 3)  # captured with this kernel
 
                 def head(given: tuple[Any, ...] = given, gradient: Tensor = gradient) -> None:
@@ -177,9 +234,10 @@ def main() -> None:
                 heads[name] = head
             found = {name: ([], []) for name in ways}
             for _ in range(arguments.rounds):
-                for name, kernel in ways.items():
-                    found[name][0].append(Times.of(clock.events(steps[name], 100)).median)
-                    launch.regularised_head_kernel = kernel
+                for name, kernels in ways.items():
+                    whole = Times.of(clock.events(steps[name], 30)).median
+                    found[name][0].append(whole / CapturedSteps.AT_ONCE)
+                    use(kernels)
                     found[name][1].append(clock.graph(heads[name]).median)
             for name, (of_steps, of_heads) in found.items():
                 say(f"{old_tasks:4} old  {name:20} {Times.of(of_steps)} {Times.of(of_heads)}")
