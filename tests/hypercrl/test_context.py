@@ -130,12 +130,13 @@ def test_folded_layers_plan_as_the_network_predicts(name, into):
                 torch.testing.assert_close(alone[0, k], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("probabilistic", [False, True])
+@pytest.mark.parametrize(("probabilistic", "weight"), [(False, 0.0), (True, 0.0), (True, 0.5)])
 @pytest.mark.parametrize(("stride", "starts"), [(7, [6]), (4, [2, 6]), (3, [0, 3, 6])])
 @pytest.mark.parametrize("into", ["input", "film"])
-def test_the_loss_from_its_definition(into, stride, starts, probabilistic):
+def test_the_loss_from_its_definition(into, stride, starts, probabilistic, weight):
     """One window, one transition at a time, in float64."""
     model = make_model(into, probabilistic=probabilistic, stride=stride)
+    model.variance_weight = weight
     method = make("finetune", model).double()
     method.begin_task()
     method.double()
@@ -154,7 +155,7 @@ def test_the_loss_from_its_definition(into, stride, starts, probabilistic):
         """Mean over the dimensions; without variances, squares alone."""
         if variance is None:
             return error.square().mean()
-        return (error.square() / variance + variance.log()).mean()
+        return (variance**weight * (error.square() / variance + variance.log())).mean()
 
     scale = model.target_normaliser.scale
     total = model.spread()
