@@ -104,7 +104,12 @@ def test_with_none_left_nothing_is_begun_anew(run, capsys):
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("method=pnn",), ("method=hnet", "env=push_hidden", "memory=gru")]
+    "settings",
+    [
+        (),
+        ("method=pnn",),
+        ("method=hnet", "env=push_hidden", "memory=gru", "context={burn_in: 4, horizon: 2}"),
+    ],
 )
 def test_killed_before_the_first_step_is_saved_it_goes_on_from_the_beginning(
     settings, tmp_path, train_and_stop
