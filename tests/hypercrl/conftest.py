@@ -8,6 +8,7 @@ from forked import ForkedCell
 from hypercrl.cli import main
 from hypercrl.report import write_report
 from hypercrl.training.trainer import Trainer
+from hypercrl_envs.blocks import BlockTask
 
 
 class Stop(Exception):
@@ -48,6 +49,14 @@ def no_power_cut() -> Iterator[None]:
     which nothing here makes. Tests of what is brought to disk, and when, look for themselves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_episodes() -> Iterator[None]:
+    """Pushing ends after twelve steps: evaluation is most of a tiny run. For whole modules, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockTask, "max_episode_steps", 12)
         yield
 
 

@@ -103,7 +103,11 @@ def train_and_die(number: int, step: int, words: tuple[str, ...], episode: int =
 
 
 def train_with_little_room(room: int, words: tuple[str, ...]) -> None:
-    """`hypercrl train WORDS`, where a file's size is at most `room` bytes."""
+    """`hypercrl train WORDS`, where a file's size is at most `room` bytes.
+
+    Episodes of pushing have 12 steps, as with the fixture `short_episodes`.
+    """
+    BlockTask.max_episode_steps = 12
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     main(["train", *words])
 

@@ -147,7 +147,7 @@ def test_a_grid_that_runs_is_not_run_beside_itself(tmp_path, capsys):
     assert not (tmp_path / "grid" / "cells").exists()
 
 
-def test_a_grid_runs_in_a_folder_of_any_name(tmp_path):
+def test_a_grid_runs_in_a_folder_of_any_name(tmp_path, forked_cells):
     """Names that mean something to Hydra's grammar, a shell or a markup, in a folder above."""
     out = tmp_path / "with space, lr=0.1 (1) jörg #1 R&D 'a' [b] {c}" / "grid"
     words = ["method=finetune", "seed=0", "protocol.num_tasks=1", *SMALL, f"out={out}"]

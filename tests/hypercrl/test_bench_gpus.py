@@ -113,7 +113,7 @@ def test_mistakes(tmp_path, capsys, words, wanted):
 
 
 def test_a_grid_through_the_command_line_is_served_and_ends_its_daemon(
-    machine, tmp_path, monkeypatch, capsys
+    machine, tmp_path, monkeypatch, capsys, forked_cells
 ):
     """A GPU by name; its cells, which find none, compute on the processor."""
     monkeypatch.setattr(bench, "visible_gpus", lambda _: [Gpu(GPUS[0], GIB)])

@@ -1,6 +1,7 @@
 """Training steps that a GPU takes several a graph come to what they come to one by one."""
 
 import copy
+from functools import cache
 from typing import cast
 
 import pytest
@@ -76,10 +77,13 @@ def test_steps_are_taken_in_turn_and_ten_in_a_launch(stand_in):
     assert found == (rows + drawn).tolist()
 
 
+@cache
+def configured(*words):
+    return composed("train", with_effect("train", ["env=push", *FEW_STEPS, *words]))
+
+
 def made(*words):
-    words = with_effect("train", ["env=push", *FEW_STEPS, *words])
-    settings = OmegaConf.to_object(composed("train", words))
-    return build(cast(TrainConfig, settings))
+    return build(cast(TrainConfig, OmegaConf.to_object(configured(*words))))
 
 
 def add(learner, count, generator):

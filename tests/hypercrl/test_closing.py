@@ -54,6 +54,7 @@ def fresh(monkeypatch):
     monkeypatch.setattr(Stubborn, "from_number", 0)
     monkeypatch.setattr(Stubborn, "made", 0)
     monkeypatch.setattr(Stubborn, "open", set())
+    monkeypatch.setattr(Stubborn, "max_episode_steps", 12)  # evaluation is most of a run
 
 
 def message(capsys, *words):

@@ -67,7 +67,9 @@ def test_the_modules_run_the_program(module):
     assert "there is no sequence 'nothing'" in done.stderr
 
 
-def test_quoted_folders_and_where_the_report_is(tmp_path, capsys, monkeypatch, with_report):
+def test_quoted_folders_and_where_the_report_is(
+    tmp_path, capsys, monkeypatch, with_report, short_episodes
+):
     monkeypatch.chdir(tmp_path)
     main(["train", *TINY, 'run_dir="lr=0.1, [b] jörg"'])
     run = tmp_path / "lr=0.1, [b] jörg"
@@ -85,7 +87,7 @@ def test_quoted_folders_and_where_the_report_is(tmp_path, capsys, monkeypatch, w
     assert "has ended" in capsys.readouterr().err
 
 
-def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch):
+def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch, short_episodes):
     monkeypatch.chdir(tmp_path)
     main(["train", "-m", *TINY, "seed=0,1", "run_dir=runs"])
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]

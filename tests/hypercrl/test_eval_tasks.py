@@ -15,6 +15,7 @@ from hypercrl.replay.transitions import Batch
 from hypercrl.report.style import shown_tasks
 from hypercrl.training import evaluation, trainer
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
 SMALL = (
     *FEW_STEPS,
     "env=push20",
@@ -101,9 +102,9 @@ def test_of_many_tasks_there_is_room_for_some():
 def test_saved_in_the_midst_of_a_sample_it_goes_on(run, tmp_path, monkeypatch):
     again = tmp_path / "again"
     saved = saved_and_killed(
-        again, SMALL, (3, 100, 170), monkeypatch, counts=lambda tree: len(tree["scores"]) == 2
+        again, SMALL, (3, 25, 40), monkeypatch, counts=lambda tree: len(tree["scores"]) == 2
     )
-    assert len(saved) > 170
+    assert len(saved) > 40
     assert outcome(again) == outcome(run)
 
 

@@ -97,7 +97,7 @@ def test_every_cell_of_the_grid_is_there_once(evidence):
     assert some == [f"push/hnet/{seed}" for seed in range(5)]
 
 
-def test_pieces_are_kept_and_not_run_again(grid, call, tmp_path, capfd):
+def test_pieces_are_kept_and_not_run_again(grid, call, tmp_path, capfd, forked_cells):
     out, work = str(tmp_path / "out"), str(tmp_path / "work")
     run = ("run", "--out", out, "--work", work, "--device", "cpu", "--seconds", "120")
     call(*run, "--only", "push/*/0", "--commit", "abc", "--agents", "push/single/0")

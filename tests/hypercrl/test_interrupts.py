@@ -86,7 +86,7 @@ def test_a_grid_says_its_own_command(tmp_path):
     assert command_in(written) == ["hypercrl", *words]
 
 
-def test_a_replay_has_nothing_to_go_on_with(tmp_path):
+def test_a_replay_has_nothing_to_go_on_with(tmp_path, short_episodes):
     tiny = ("preset=smoke", "device=cpu", "protocol.num_tasks=1", "protocol.final_episodes=1")
     oracle = ("planner.dynamics=simulator", "planner.samples=2", "planner.elites=1")
     main(["train", *tiny, *oracle, f"run_dir={tmp_path / 'run'}"])

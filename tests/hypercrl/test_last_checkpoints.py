@@ -16,6 +16,7 @@ from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.position import Position
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
 SMALL = (*FEW_STEPS, "method=coreset", "protocol.checkpoint_every=10")
 
 
@@ -103,7 +104,12 @@ def test_with_none_left_nothing_is_begun_anew(run, capsys):
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("method=pnn",), ("method=hnet", "env=push_hidden", "memory=gru")]
+    "settings",
+    [
+        (),
+        ("method=pnn",),
+        ("method=hnet", "env=push_hidden", "memory=gru", "context={burn_in: 4, horizon: 2}"),
+    ],
 )
 def test_killed_before_the_first_step_is_saved_it_goes_on_from_the_beginning(
     settings, tmp_path, train_and_stop

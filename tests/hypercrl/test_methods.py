@@ -73,7 +73,7 @@ def error(method, task):
 def errors_after_two_tasks(name, probabilistic=False):
     """Errors on task 1 after it, and on tasks 1 and 2 after both."""
     method = make(name, probabilistic)
-    steps = 700 if name == "chunked_hnet" else 250
+    steps = 350 if name == "chunked_hnet" else 250
     train(method, 0, steps)
     first = error(method, 0)
     train(method, 1, steps)

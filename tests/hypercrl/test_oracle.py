@@ -21,10 +21,17 @@ from hypercrl_envs import LocalFleet, TaskSequence
 from hypercrl_envs.cheetah import CONTROL_PERIOD, CheetahTask
 from hypercrl_envs.task_functions import TAKEN
 
+
+@pytest.fixture
+def fifty_steps(monkeypatch):
+    """A quarter of an episode, in which to run forwards pays as much as the limits want of all."""
+    monkeypatch.setattr(CheetahTask, "max_episode_steps", 50)
+
+
 BASE = ("preset=smoke", "device=cpu", "planner.dynamics=simulator")
 
 
-def test_measured_without_training_and_played(tmp_path, capsys, with_report):
+def test_measured_without_training_and_played(tmp_path, capsys, with_report, fifty_steps):
     path = tmp_path / "oracle"
     settings = ("planner={samples: 12, elites: 3, horizon: 8}", "protocol.final_episodes=1")
     main(["train", *BASE, "env=cheetah", *settings, f"run_dir={path}"])
@@ -52,6 +59,7 @@ def test_episodes_need_not_be_long_enough_for_a_prediction_error():
     assert build(cast(TrainConfig, OmegaConf.to_object(config))).plans_with_simulator
 
 
+@pytest.mark.usefixtures("fifty_steps")
 def test_a_perfect_model_of_another_task_runs_with_another_body_but_not_with_other_motors():
     tasks = [
         {"task": "cheetah"},

@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 from hypercrl.cli import main
 from hypercrl.training import run
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 SETTINGS = (
     "preset=smoke",
     "device=cpu",

@@ -42,11 +42,12 @@ def four(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "four")
 
 
-def test_as_many_steps_and_updates_as_one_robot_has(four, tmp_path):
+def test_as_many_steps_and_updates_as_one_robot_has(four, tmp_path, monkeypatch):
     result = json.loads((four / "result.json").read_text())
     assert result["env_steps"] == 2 * 40
     assert result["plans"] == 2 * 24 / 4
     one = tmp_path / "one"
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
     main(["train", *SMALL, *FOUR, "protocol.robots=1", f"run_dir={one}"])
     alone = json.loads((one / "result.json").read_text())
     assert result["updates"] == alone["updates"] == 2 * 3 * 6
@@ -71,6 +72,7 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
         seen.append((before, self.learner.replay.action[: len(before)].clone()))
 
     monkeypatch.setattr(Actor, "act", watched)
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     train(tmp_path / "run", "protocol.num_tasks=1")
     starts, actions = seen[0]
     assert starts.shape[0] == 4
@@ -107,7 +109,7 @@ def test_what_is_learned_from_is_what_was_executed(tmp_path, monkeypatch):
 )
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
     """Random steps, rounds of training steps and evaluations included."""
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     straight = train(tmp_path / "straight", *words)
     run, command = tmp_path / "run", (*SMALL, *FOUR, *words)
     saved = saved_and_killed(run, command, (5, 30, 90, 140), monkeypatch)
@@ -126,6 +128,7 @@ def test_a_checkpoint_holds_every_robot(tmp_path, monkeypatch):
             trees.append(load_checkpoint(self.checkpoint_path(name))["actor"])
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", watched)
+    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     train(tmp_path / "run", "protocol.num_tasks=1")
     last = trees[-1]
     assert len(last["robots"]) == len(last["returns"]) == len(last["obs"]) == 4

@@ -22,12 +22,12 @@ TINY = (
     "dynamics.probabilistic=true",
     "planner={samples: 8, horizon: 3, iterations: 1, elites: 3}",
     "planner.sampled=true",
-    "protocol.random_steps=40",
-    "protocol.planned_steps=40",
-    "protocol.update_every=10",
+    "protocol.random_steps=24",
+    "protocol.planned_steps=16",
+    "protocol.update_every=8",
     "protocol.updates=5",
     "protocol.final_episodes=1",
-    "protocol.checkpoint_every=10",
+    "protocol.checkpoint_every=8",
 )
 SETTINGS = {
     "packnet": ("method.retrain_updates=10",),
@@ -98,12 +98,12 @@ def test_samples_are_planned_with_from_start_to_resumption_to_play(
     name, *settings = settings
     settings = [*TINY, *settings, *SETTINGS.get(name, ())]
     main(["train", *settings, f"run_dir={tmp_path / 'straight'}"])
-    train_and_stop(*settings, f"run_dir={tmp_path / 'stopped'}", after=2 * 80 - 5)
+    train_and_stop(*settings, f"run_dir={tmp_path / 'stopped'}", after=2 * 40 - 3)
     main(["train", f"resume={tmp_path / 'stopped'}"])
     straight, resumed = (
         json.loads((tmp_path / run / "result.json").read_text()) for run in ("straight", "stopped")
     )
-    assert straight["plans"] == 2 * 40
+    assert straight["plans"] == 2 * 16
     assert torch.tensor(straight["scores"]).isfinite().all()
     assert resumed["scores"] == straight["scores"]
     main(["play", f"run={tmp_path / 'stopped'}", "task=1", "episodes=1", "device=cpu"])

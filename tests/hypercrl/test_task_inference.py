@@ -545,6 +545,7 @@ INFERRING = (
     "protocol.first_updates=200",
     "protocol.replay_capacity=300",
     "protocol.eval_every=500",
+    "protocol.final_episodes=1",
     "dynamics.hidden=[32]",
     "inference.settle=60",
     "inference.window=50",
@@ -600,13 +601,13 @@ def test_a_whole_run_in_conflicting_worlds_finds_their_boundaries(tmp_path, meth
 def test_only_so_many_tasks_are_told_apart(tmp_path):
     run = tmp_path / "r"
     words = ("method=single", "method.learning_rate=0.003", "inference.max_tasks=1")
-    words += ("protocol.num_tasks=2", "protocol.planned_steps=60", "protocol.final_episodes=1")
+    words += ("protocol.num_tasks=2", "protocol.planned_steps=60")
     main(["train", *INFERRING, *words, f"run_dir={run}"])
     result = json.loads((run / "result.json").read_text())
     assert result["decisions"] == []
 
 
-def test_pushing_runs_without_a_label(tmp_path):
+def test_pushing_runs_without_a_label(tmp_path, short_episodes):
     """What is decided is in the log, and the true tasks are scored all the same."""
     run = tmp_path / "r"
     words = ("preset=smoke", "device=cpu", "env=push_frame", "method=single", "task_id=inferred")

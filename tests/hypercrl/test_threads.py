@@ -44,7 +44,7 @@ def equal(one, other):
     return one[0] == other[0] and all(torch.equal(one[1][key], other[1][key]) for key in one[1])
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("_one_thread", "short_episodes")
 def test_a_run_that_is_resumed_where_there_are_fewer_threads_ends_the_same(tmp_path):
     straight, resumed, alone = (tmp_path / name for name in ("straight", "resumed", "alone"))
     wanted = trained(straight, 2, *SETTINGS, f"run_dir={straight}")

@@ -24,7 +24,19 @@ SMALL = (
     "method.hidden=[8,8]",
     "dynamics.hidden=[16]",
     "protocol.checkpoint_every=20",
+    "protocol.final_episodes=1",
 )
+
+
+EPISODE = 30
+"""Steps of pushing: evaluation is most of a run, and two of them are in a task of 60 steps."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def episodes_of_30():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockTask, "max_episode_steps", EPISODE)
+        yield
 
 
 def train(path, *overrides, small=SMALL):
@@ -139,7 +151,6 @@ SHORT = (
     "protocol.checkpoint_every=12",
     "protocol.final_episodes=1",
 )
-EPISODE = 30
 A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
 
 
@@ -182,9 +193,7 @@ A_SMALL_MEMORY = ("memory.width=8", "context.windows=4", "env=push_hidden")
     ],
     ids=lambda settings: "-".join(word.partition("=")[2] for word in settings[:2]),
 )
-def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path, monkeypatch):
-    # Evaluation is most of a run; two episodes in a task, so that one ends in its midst.
-    monkeypatch.setattr(BlockTask, "max_episode_steps", EPISODE)
+def test_killed_at_a_random_step_and_resumed_ends_the_same(settings, tmp_path):
     small = SMALL[:4] if "hnet" in "".join(settings) else (*SMALL[:2], SMALL[3])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (*SHORT, *settings, "seed=3")
@@ -286,7 +295,7 @@ def fails(capsys, *words):
         (["train", "memory=gru", "method=multitask"], "method=multitask takes no memory"),
         (
             ["train", "memory=gru", "context.burn_in=60"],
-            "an episode of push 500 | 500 kg/m³ only 60",
+            f"an episode of push 500 | 500 kg/m³ only {EPISODE}",
         ),
         (
             ["train", "memory=gru", "protocol.random_steps=20"],

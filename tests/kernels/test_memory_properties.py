@@ -199,7 +199,7 @@ def test_gates_of_steps_may_be_shut(name, gate, form, device, monkeypatch):
 def test_nothing_passes_a_shut_gate(name, shut, dtype, form, device):
     """Not a bit of what was before comes out, and no gradient goes back."""
     at = 21
-    x, state = make(CASES[name], 1, 40)
+    x, state = make(CASES[name], 1, 40, heads=1)
     for gate in GATES:
         if gate in x:
             x[gate][:, at] = shut
