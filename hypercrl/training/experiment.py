@@ -275,17 +275,17 @@ def _make_model(
     """The dynamics model, with a memory if there is to be one."""
     obs_size, action_size = sequence.observation_size, sequence.action_size
     own = config.dynamics
-    shared = (obs_size, action_size, own.hidden, own.probabilistic, own.variance_weight)
+    shared = (obs_size, action_size, own.hidden, own.probabilistic)
     context = config.context
     if config.memory.name == "none" and not context.always:
-        return DynamicsModel(*shared)
+        return DynamicsModel(*shared, own.variance_weight)
     try:
         tokens = 2 * obs_size + action_size
         encoder = make_memory(config.memory, tokens, streams.get("memory"))
     except ValueError as error:
         raise UserError(str(error)) from error
-    conditioning = make_conditioning(context.into, encoder.context_size, config.dynamics.hidden)
-    return ContextModel(*shared, encoder, conditioning, context)
+    conditioning = make_conditioning(context.into, encoder.context_size, own.hidden)
+    return ContextModel(*shared, encoder, conditioning, context, own.variance_weight)
 
 
 def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
