@@ -6,11 +6,13 @@ The meaning is one line, which `hypercrl COMMAND --help` and the documentation s
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields, is_dataclass
 from math import inf, isfinite
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING
 
 from hypercrl.base.errors import UserError
+
+_SINGLE = {int, float, str, bool}
 
 MOST = 10**9
 """The largest whole number that a setting takes which does not say otherwise."""
@@ -124,7 +126,21 @@ def check(config: Any, prefix: str = "", *, begun: bool = False) -> None:
         if is_dataclass(value):
             check(value, f"{prefix}{f.name}.", begun=begun)
         elif value is not None:
+            _check_entries(config, f.name, value, f"{prefix}{f.name}")
             _check_value(f, value, f"{prefix}{f.name}", begun)
+
+
+def _check_entries(config: Any, name: str, value: Any, key: str) -> None:
+    """Raise UserError where a list of numbers or texts holds lists, which OmegaConf lets in."""
+    entries = value if isinstance(value, list) else []
+    inner = [entry for entry in entries if isinstance(entry, list | dict)]
+    if inner and _SINGLE & _parts(get_type_hints(type(config))[name]):
+        raise UserError(f"{key} is a list of single values, of which {inner[0]!r} is none.")
+
+
+def _parts(kind: Any) -> set[Any]:
+    """All that a type is put together from: of list[int | None] list[…], int and None."""
+    return {kind}.union(*map(_parts, get_args(kind)))
 
 
 def _check_value(f: "Field[Any]", value: Any, key: str, begun: bool) -> None:

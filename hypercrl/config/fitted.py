@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypercrl.base.errors import UserError, first_line
@@ -64,14 +64,18 @@ def _misfits(typed: DictConfig, values: Mapping[str, Any], above: str = "") -> I
                 "done without."
             )
     for name in map(str, typed):
-        if OmegaConf.is_missing(typed, name):
-            if values.get(name, MISSING) == MISSING:
-                yield f"has no {above}{name}, which this version of the program needs. {_MEND}"
+        lacks = OmegaConf.is_missing(typed, name)
+        if values.get(name, MISSING if lacks else None) == MISSING:
+            yield f"has no {above}{name}, which this version of the program needs. {_MEND}"
+        if lacks:
             continue
-        own, value = typed[name], values.get(name, {})
+        own = typed[name]
+        value = values.get(name, {} if isinstance(own, DictConfig) else [])
+        shown = "null" if value is None else f"{value!r}"[:60]
         if isinstance(own, DictConfig) and is_dataclass(OmegaConf.get_type(own)):
             if isinstance(value, Mapping):
                 yield from _misfits(own, value, f"{above}{name}.")
             else:
-                shown = "null" if value is None else f"{value!r}"[:60]
                 yield f"has {shown} for {above}{name}, which is a group of settings. {_MEND}"
+        elif isinstance(own, ListConfig) and isinstance(value, Mapping):
+            yield f"has {shown} for {above}{name}, which is a list. {_MEND}"

@@ -1,5 +1,6 @@
 """The jobs of Hydra's multirun, checked before the first one starts."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hypercrl_envs import TaskFault
 
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
+_OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper|^(?!\+*hydra).*\$\{hydra:")
+"""Words by which jobs are known only as Hydra runs them."""
 
 
 def check_jobs(
@@ -23,8 +26,9 @@ def check_jobs(
 ) -> None:
     """Compose every job of a multirun, and so check its settings.
 
-    Jobs of another sweeper than Hydra's own, and of a pattern such as method=*, are not known
-    beforehand; those of another launcher may run on another machine, and are not tried out here.
+    Jobs of another sweeper than Hydra's own or of its settings, of a pattern such as method=*, and
+    of values such as ${hydra:job.num} are not known beforehand; those of another launcher may run
+    on another machine, and are not tried out here.
 
     Args:
         command: of `hypercrl`.
@@ -37,7 +41,7 @@ def check_jobs(
             cannot be together, or what `try_out` raised; names the job by what tells it from the
             others.
     """
-    if not FLAGS & set(words) or any(word.startswith("hydra/sweeper") for word in words):
+    if not FLAGS & set(words) or any(_OF_THE_SWEEP.search(word) for word in words):
         return
     with composing(command):
         given = OverridesParser.create().parse_overrides([w for w in words if "=" in w])

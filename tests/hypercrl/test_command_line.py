@@ -712,6 +712,23 @@ def test_a_pattern_takes_choices_and_no_schemas(monkeypatch, tmp_path):
     assert taken == ["hnet_fisher", "hnet_replay", "hnet_si"]
 
 
+def test_a_job_may_take_a_value_from_hydra(monkeypatch, tmp_path):
+    """It is known only in the job: seed=${hydra:job.num} was refused before the first one."""
+    seeds = []
+    monkeypatch.setattr("hypercrl.commands.train.train", lambda c: seeds.append(c.seed))
+    words = ["method=single,finetune", "seed=${hydra:job.num}", f"run_dir={tmp_path / 'runs'}"]
+    main(["train", "-m", *TINY, *words])
+    assert seeds == [0, 1]
+
+
+@pytest.mark.parametrize("word", ["dynamics.hidden=[[8]]", "replay.datasets=[[a]]"])
+def test_a_list_within_a_list_of_single_values_is_refused(word, tmp_path, capsys):
+    key = word.partition("=")[0]
+    said = message(capsys, "train", *TINY, word, f"run_dir={tmp_path / 'run'}")
+    assert f"{key} is a list of single values" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_multirun_whose_runs_cannot_begin_is_refused_once_and_leaves_no_folder(tmp_path, capsys):
     (tmp_path / "jobs_rewards.py").write_text(
         "def wrong(obs, action, next_obs):\n    return obs\n"  # a row each is wanted

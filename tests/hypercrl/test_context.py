@@ -10,11 +10,13 @@ from batches import flat
 
 from hypercrl.agent.belief import EpisodeMemory, Told
 from hypercrl.base.errors import UserError
+from hypercrl.config.compose import composed
 from hypercrl.dynamics.conditioning import CONDITIONINGS, make_conditioning
 from hypercrl.dynamics.context_model import ContextConfig, ContextModel
 from hypercrl.memory import MEMORIES, make_memory
 from hypercrl.methods import METHODS, Batch, make_method
 from hypercrl.training.evaluation import open_loop_errors
+from hypercrl.training.run import built
 from hypercrl_kernels import rollout
 
 HORIZON, BURN_IN = 4, 6
@@ -490,3 +492,17 @@ def test_a_method_without_windows_is_refused(name):
 def test_a_way_that_a_method_does_not_know_is_refused():
     with pytest.raises(UserError, match=r"pnn takes no context\.into=film; use input"):
         make("pnn", make_model("film"))
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_a_run_builds_the_model_that_its_settings_say(memory):
+    """With a memory no run could be begun: the weight of the variance stood in its place."""
+    words = ["dynamics.probabilistic=true", "dynamics.variance_weight=0.5", f"memory={memory}"]
+    words += ["preset=smoke", "device=cpu"]
+    with built(composed("train", words)) as experiment:
+        model = experiment.model
+    assert model.probabilistic
+    assert model.variance_weight == 0.5
+    assert isinstance(model, ContextModel) == (memory != "none")
+    if isinstance(model, ContextModel):
+        assert model.encoder.context_size == composed("train", words).memory.context

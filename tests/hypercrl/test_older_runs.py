@@ -95,6 +95,18 @@ def test_and_is_refused_of_a_new_one(tmp_path, capsys):
         ("method:\n  name: hnet\n", "method:\n", "config.yaml has no method.name, which says what"),
         ("  name: hnet\n", "  name: hnett\n", "config.yaml: unknown method: 'hnett'; did you mean"),
         ("replay:\n  datasets: []\n", "replay: 5\n", "config.yaml has 5 for replay, which is a gr"),
+        (
+            "seed: 0\n",
+            "seed: ???\n",
+            "config.yaml has no seed, which this version of the progr",
+        ),
+        (
+            "beta: 0.05",
+            "beta: ???",
+            "config.yaml has no method.beta, which this version of the",
+        ),
+        ("datasets: []", "datasets: {}", "config.yaml has {} for replay.datasets, which is a list"),
+        ("datasets: []", "datasets: [[a]]", "replay.datasets is a list of single values, of whi"),
         ("task_id: given", "task_id: guessed", "task_id is one of given, inferred, not 'guessed'."),
         ("sampled: false", "sampled: true", "planner.sampled=true needs dynamics.probabilistic="),
         ("robots: 1\n", "robots: 7\n", "must be a multiple of 7"),
