@@ -1,5 +1,6 @@
 """hypercrl export: what a run has learned or seen, in formats of others."""
 
+from math import isnan
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -55,8 +56,11 @@ def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Pat
     spaces = env.observation_space, env.action_space
     write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)
     steps = sum(map(len, episodes))
+    said = f"{len(episodes)} episodes of {env.caption}, {steps} steps"
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
-    return f"{len(episodes)} episodes of {env.caption}, {steps} steps, {solved} solved at the end"
+    if not solved and any(isnan(episode.info["goal_distance"][-1]) for episode in episodes):
+        return said  # nothing says what solves it
+    return f"{said}, {solved} solved at the end"
 
 
 def _model(experiment: Experiment, env: Task, settings: ExportConfig, out: Path) -> str:

@@ -205,12 +205,12 @@ class _Stage:
         return caption(framed(frame) if self.info["success"] else frame, text, self.short)
 
     def outcome(self) -> str:
-        success = "success" if self.info["success"] else "no success"
-        distance = self.info["goal_distance"]
-        # NaN: the task does not say how far its goal is.
+        distance, success = self.info["goal_distance"], self.info["success"]
+        said = f"return {self.total:.1f} in {self.steps} steps"
+        if isnan(distance):  # the task does not say how far its goal is, nor what fails to reach it
+            return f"{said}, success" if success else said
         unit = f" {self.env.goal_unit}".rstrip()
-        away = "" if isnan(distance) else f", {distance:.3g}{unit} from the goal"
-        return f"return {self.total:.1f} in {self.steps} steps, {success}{away}"
+        return f"{said}, {'' if success else 'no '}success, {distance:.3g}{unit} from the goal"
 
 
 def _drawn(env: Task) -> np.ndarray:

@@ -35,6 +35,14 @@ _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
 _IN_A_FILE = re.compile(r"In '(.+?)': \w+ raised while ")
 
 
+PLUGINS = {
+    "hydra/sweeper=optuna": "'hypercrl[sweep]'",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+}
+"""What the documents speak of and does not come along, and the packages that bring it."""
+
+
 @contextmanager
 def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     """Turn a configuration error inside the block into a UserError.
@@ -196,7 +204,13 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
     group, _, choice = error.missing_cfg_file.rpartition("/")
     group = "preset" if group == command else group
     options = sorted(error.options)
-    return f"there is no {group}={choice}.{hint(choice, options)} Choices: {', '.join(options)}."
+    known = f"there is no {group}={choice}.{hint(choice, options)} Choices: {', '.join(options)}."
+    if not group.startswith("hydra/"):
+        return known
+    needed = PLUGINS.get(f"{group}={choice}")
+    if needed is not None:
+        return f"{group}={choice} needs a package more: pip install {needed}"
+    return f"{known} Others come with plugins of Hydra's, which are to be installed."
 
 
 def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:

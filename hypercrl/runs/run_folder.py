@@ -292,10 +292,11 @@ class RunFolder:
 
 def _refuse_used(path: Path) -> None:
     if path.exists() and not (path.is_dir() and all(map(_of_nobody, path.iterdir()))):
+        begun = (path / "config.yaml").is_file()
         goes_on = f", or continue that run with: hypercrl train {in_shell('resume', path)}"
         raise UserError(
             f"{path} exists already and is left as it is. Name another run_dir"
-            + (goes_on if (path / "config.yaml").is_file() else ".")
+            + (goes_on if begun and not (path / "result.json").is_file() else ".")
         )
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -211,7 +212,9 @@ def _write(
 ) -> Callable[..., Sequence[Tensor]]:
     """Write the program; returns what runs the file that was written."""
     if form == "torch_export":
-        torch.export.save(program, path)
+        packed = BytesIO()  # torch says RuntimeError where a file cannot be written
+        torch.export.save(program, packed)
+        path.write_bytes(packed.getvalue())
         return torch.export.load(path).module()
     try:
         onnxruntime, onnxscript = import_module("onnxruntime"), import_module("onnxscript")

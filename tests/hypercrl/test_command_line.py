@@ -279,6 +279,12 @@ def test_what_is_asked_too_little_is_said_and_shown_on_stderr_and_is_a_mistake(
         ("train --cfg", "argument --cfg/-c: expected one argument. See: hypercrl train --help"),
         ("bench out=grid --seed=1", "there is no option --seed=1; settings are KEY=VALUE, without"),
         ("train foo seed=1", "cannot read 'foo'; settings are KEY=VALUE."),
+        (
+            "train -m hydra/launcher=submitit_slurm seed=0,1",
+            "needs a package more: pip install hydra-submitit-launcher",
+        ),
+        ("train -m hydra/sweeper=ax seed=0,1", "there is no hydra/sweeper=ax."),
+        ("train -m hydra/sweeper=ax seed=0,1", "Others come with plugins of Hydra's, which are to"),
     ],
 )
 def test_options_that_there_are_not_get_one_message(words, says, tmp_path, capsys, monkeypatch):

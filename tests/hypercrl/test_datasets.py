@@ -353,6 +353,14 @@ def test_wrong_datasets_leave_no_run(tmp_path: Path, capsys, words, message):
     assert not (tmp_path / "new").exists()
 
 
+def test_an_ended_run_is_not_said_to_go_on(run: Path, capsys):
+    with pytest.raises(SystemExit):
+        main([*SETTINGS, f"run_dir={run}"])
+    said = capsys.readouterr().err
+    assert "is left as it is. Name another run_dir." in said
+    assert "resume" not in said
+
+
 def test_export_says_what_is_wrong(run: Path, tmp_path: Path, capsys):
     for words, message in (
         ([f"out={tmp_path / 'x'}"], "export needs run="),

@@ -185,3 +185,10 @@ def test_what_cannot_be_exported_is_said(
         main(["export", f"run={run}", "format=torch_export", f"out={tmp_path / out}"])
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path):
+    """Which the command says in a line; torch's own would be a RuntimeError."""
+    program = exported._program(torch.nn.Identity(), (torch.zeros(1),), None)
+    with pytest.raises(FileNotFoundError):
+        exported._write(program, tmp_path / "nowhere" / "a.pt2", "torch_export", ["x"], ["y"])

@@ -69,7 +69,7 @@ def test_an_episode_is_played_to_its_end_where_the_last_picture_comes_before(
     main(["play", f"run={run}", "episodes=1", "tiled=true"])
     cheetah, reacher = capsys.readouterr().out.splitlines()
     assert " in 33 steps, " in cheetah
-    assert " in 50 steps, " in reacher
+    assert reacher.endswith(" in 50 steps")
 
 
 def test_outcomes_say_only_what_is_known(run, capsys):
@@ -77,7 +77,7 @@ def test_outcomes_say_only_what_is_known(run, capsys):
     cheetah, reacher = capsys.readouterr().out.splitlines()
     assert re.search(r" [\d.]+ m/s from the goal$", cheetah)
     assert reacher.startswith("task 2/2: Reacher-v5, episode 1: return -")
-    assert reacher.endswith(", no success")
+    assert reacher.endswith(" in 50 steps")
 
 
 @pytest.mark.parametrize("word", ["size=200", "camera=top", "title=all"])
