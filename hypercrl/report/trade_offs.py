@@ -76,16 +76,21 @@ def trade_offs(
             axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel(cost.name)
         figure.axes[0].set_ylabel("success at the end (mean)", color=INK)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False
-        )
+        _name(figure)
     return figure
 
 
-def _columns(labels: Sequence[str]) -> int:
-    """Of a legend as wide as the figure: seven of names of methods, fewer of longer words."""
-    return max(1, min(7, 112 // max(16, *map(len, labels)))) if labels else 1
+def _name(figure: Figure) -> None:
+    """A legend below, of as many columns as fit: seven of names of methods, fewer of longer ones.
+
+    Measured, as letters are of many widths, and handles and gaps take room too.
+    """
+    named = figure.axes[0].get_legend_handles_labels()
+    for columns in range(7, 0, -1):
+        legend = figure.legend(*named, loc="outside lower center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def _panel(

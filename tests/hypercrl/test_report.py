@@ -648,6 +648,22 @@ def test_two_seeds_have_no_interval_beside_their_costs(tmp_path):
     assert len(bars(3)) == 1
 
 
+@pytest.mark.parametrize("letters", [6, 12, 16, 20, 28, 36])
+def test_the_costs_legend_is_as_wide_as_the_figure_at_most(tmp_path, letters):
+    names = [
+        f"single-with-more-updates-of-larger-batches{n}"[-letters:].replace("-", "w")
+        for n in range(7)
+    ]
+    runs = [load_run(write_run(tmp_path / name, method=name)) for name in names]
+    figure = trade_offs(group(runs)[0])
+    to_png(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 @pytest.mark.parametrize("spread", [1.0, 1.02, 2, 7, 1e3, 1e7])
 def test_ticks_of_costs_do_not_crowd(tmp_path, spread):
     """At least two on each axis, and no label touches another one."""
