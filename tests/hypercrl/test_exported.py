@@ -2,7 +2,7 @@
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.training import exported
 from hypercrl.training.open_run import open_run
-from hypercrl_envs.cheetah import CheetahTask
 
 TINY = [
     "train",
@@ -52,15 +51,7 @@ FORMS = [
 
 
 @pytest.fixture(scope="module")
-def short_runs(short_episodes: None) -> Iterator[None]:
-    """For the cheetah, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CheetahTask, "max_episode_steps", 12)
-        yield
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, short_runs: None) -> Callable[..., Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Trains with these words, once."""
     folder, count = tmp_path_factory.mktemp("runs"), itertools.count()
 
