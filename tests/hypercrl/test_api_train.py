@@ -125,7 +125,8 @@ def test_settings_are_choices_mappings_or_dotted_keys(begun):
     assert config.env.tasks == [{"task": "push", "densities": [100.0, 500]}]
     assert (config.planner.name, config.memory.name) == ("icem", "gru")
     assert (config.planner.samples, config.planner.std) == (50, 1e-3)
-    assert config.dynamics == {"hidden": [8, 9], "probabilistic": True}
+    assert config.dynamics["hidden"] == [8, 9]
+    assert config.dynamics["probabilistic"] is True
     assert config.protocol.num_tasks is None
     assert (config.seed, config.run_dir) == (3, "a, b=c")
 

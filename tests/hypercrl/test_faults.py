@@ -144,8 +144,7 @@ def test_the_current_folder_is_importable(tmp_path, monkeypatch, capsys):
     (tmp_path / "own_rewards.py").write_text(
         "def paid(obs, action, next_obs):\n    return -next_obs.square().sum(-1)\n"
     )
-    short = "options: {max_episode_steps: 12}"
-    task = f'{{task: gym, id: Reacher-v5, reward: "own_rewards:paid", {short}}}'
+    task = '{task: gym, id: Reacher-v5, reward: "own_rewards:paid"}'
     words = [*SMALL, "seed=0", f"env.tasks=[{task}]", "protocol.planned_steps=30"]
     # As the installed command: a script elsewhere, that does not look into the current folder.
     program = [sys.executable, "-P", "-c", "from hypercrl.cli import main; main()"]

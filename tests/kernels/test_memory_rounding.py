@@ -51,7 +51,7 @@ def errors(name, x, state, dtype):
 @pytest.mark.parametrize("dtype", ROUNDOFF)
 @pytest.mark.parametrize("name", [*LINEAR, *DELTA_RULES, *MOMENTUM])
 def test_half_precision(name, dtype):
-    x, state = make(CASES[name], 1, 40, heads=1, keys=48, values=40)
+    x, state = make(CASES[name], 1, 40, heads=2, keys=48, values=40)
     found = errors(name, x, state, dtype)
     assert max(found.values()) < 1, found
 
@@ -90,5 +90,5 @@ def test_an_inverse_in_one_half_is_not_enough(dtype, monkeypatch):
 def test_float32_on_correlated_keys(name, chunk, margin, seed, monkeypatch):
     """No launch takes chunks of 64 in float32."""
     cut(monkeypatch, chunk, 64)
-    found = errors(name, *correlated(name, 2.0, 1, 128, heads=1, seed=seed), torch.float32)
+    found = errors(name, *correlated(name, 2.0, 1, 128, heads=2, seed=seed), torch.float32)
     assert max(found.values()) < 1e-4 / margin, found
