@@ -292,11 +292,11 @@ class RunFolder:
 
 def _refuse_used(path: Path) -> None:
     if path.exists() and not (path.is_dir() and all(map(_of_nobody, path.iterdir()))):
-        begun = (path / "config.yaml").is_file()
-        goes_on = f", or continue that run with: hypercrl train {in_shell('resume', path)}"
+        run = RunFolder(path)
+        open_end = (path / "config.yaml").is_file() and not run.ended
         raise UserError(
             f"{path} exists already and is left as it is. Name another run_dir"
-            + (goes_on if begun and not (path / "result.json").is_file() else ".")
+            + (f", or continue that run with: {run.goes_on_with}" if open_end else ".")
         )
 
 

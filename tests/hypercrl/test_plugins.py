@@ -312,17 +312,8 @@ def test_mistakes_get_one_message(mine, capsys, words, wanted):
     assert not (mine / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("ignores", "wanted"),
-    [
-        ("{'dynamics.hiden': ''}", "names 'dynamics.hiden': no such setting. Did you mean 'dyna"),
-        ("{'planner.elits': ''}", "names 'planner.elits': no such setting. Did you mean 'plan"),
-        ("{'protocol.updates': 'valeu.kind=td'}", "names 'valeu.kind': no such setting. Did you"),
-        ("['dynamics.hidden']", "is a mapping from settings to what gives them an effect"),
-        ("{'dynamics.hidden': None}", "is a mapping from settings to what gives them an effect"),
-    ],
-)
-def test_what_a_method_ignores_has_to_be_a_setting(here, capsys, ignores, wanted):
+def write_idle(here: Path, ignores: str) -> None:
+    """A module with a method that ignores these."""
     (here / "mine_idle.py").write_text(
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
@@ -334,6 +325,20 @@ def test_what_a_method_ignores_has_to_be_a_setting(here, capsys, ignores, wanted
         "class Idle(Finetune):\n"
         "    config: IdleConfig\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("ignores", "wanted"),
+    [
+        ("{'dynamics.hiden': ''}", "names 'dynamics.hiden': no such setting. Did you mean 'dyna"),
+        ("{'planner.elits': ''}", "names 'planner.elits': no such setting. Did you mean 'plan"),
+        ("{'protocol.updates': 'valeu.kind=td'}", "names 'valeu.kind': no such setting. Did you"),
+        ("['dynamics.hidden']", "is a mapping from settings to what gives them an effect"),
+        ("{'dynamics.hidden': None}", "is a mapping from settings to what gives them an effect"),
+    ],
+)
+def test_what_a_method_ignores_has_to_be_a_setting(here, capsys, ignores, wanted):
+    write_idle(here, ignores)
     said = refused(capsys, "train", "method=mine_idle:Idle", f"run_dir={here / 'r'}")
     assert f"method=mine_idle:Idle: `ignores` of IdleConfig {wanted}" in said
     assert not (here / "r").exists()
@@ -342,19 +347,8 @@ def test_what_a_method_ignores_has_to_be_a_setting(here, capsys, ignores, wanted
 def test_settings_of_choices_that_are_not_made_may_be_ignored(here, monkeypatch):
     """With CEM there is no planner.temperature, nor memory.width without a memory."""
     monkeypatch.syspath_prepend(here)
-    (here / "mine_idle.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from typing import ClassVar\n"
-        "from hypercrl.methods import MethodConfig\n"
-        "from hypercrl.methods.finetune import Finetune\n"
-        "@dataclass\n"
-        "class IdleConfig(MethodConfig):\n"
-        "    ignores: ClassVar = {\n"
-        "        'planner.temperature': '/memory|context.always', 'memory.width': '', 'env': '',\n"
-        "    }\n"
-        "class Idle(Finetune):\n"
-        "    config: IdleConfig\n"
-    )
+    idle = "{'planner.temperature': '/memory|context.always', 'memory.width': '', 'env': ''}"
+    write_idle(here, idle)
     assert composed("train", ["method=mine_idle:Idle", "seed=1"]).seed == 1
 
 
