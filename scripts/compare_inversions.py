@@ -45,7 +45,7 @@ BEGIN, END = "<!-- {} -->", "<!-- end -->"
 def run(options: argparse.Namespace) -> None:
     """Run what is not there yet, each in a process of its own."""
     if options.cell:
-        sys.path.append(str(options.dmash))
+        sys.path.append(str(options.dmash.resolve()))
         from peer_dmash import run as run_one
 
         print(json.dumps(run_one(options.cell, options.steps, options.seconds), allow_nan=False))
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_program(folder: Path) -> None:
     """Raise UserError where no run could begin."""
-    sys.path.append(str(folder))
+    sys.path.append(str(folder.resolve()))
     try:
         importlib.import_module("dmash.contexts")
     except ImportError as error:

@@ -3,6 +3,7 @@ import importlib.metadata
 import importlib.util
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -51,6 +52,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _state_of_its_own(tmp_path_factory):
     """The key that configurations are signed with is not the one of who runs the tests."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def _path_of_its_own():
+    """What a test, or the command that it calls, makes importable is so for no other test."""
+    kept = list(sys.path)
+    yield
+    sys.path[:] = kept
 
 
 def patched_once(interpreter, tl):
