@@ -185,7 +185,12 @@ class ActionRange:
 
     def for_environment(self, action: np.ndarray) -> np.ndarray:
         """The same for one action [A], in the dtype of the environment's actions."""
-        return self._executed(torch.from_numpy(action)).numpy().astype(self._space.dtype)
+        own = self._executed(torch.from_numpy(action)).numpy()
+        # Ends of 64 bits are no float64: what they are rounded to may not fit into their type.
+        with np.errstate(invalid="ignore"):
+            exact = own.astype(self._space.dtype)
+        inside = np.where(own <= self._low, self._low, exact)
+        return np.where(own >= self._high, self._high, inside)
 
     def _executed(self, action: Tensor) -> Tensor:
         if action.device not in self._bounds:

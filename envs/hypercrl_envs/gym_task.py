@@ -28,6 +28,10 @@ from hypercrl_envs.task_functions import TaskFunction
 
 _LARGEST_SEED = 2**31
 _LARGEST_OBSERVATION = 1e6
+_LARGE_NUMBER = 1e4
+"""From here on float32 tells apart what differs by 0.001 or more."""
+_TREMBLING = 1e-12
+"""Of a number: a smaller change is the rounding of float64 after some operations."""
 
 
 class GymTask(Task):
@@ -152,10 +156,22 @@ class GymTask(Task):
             returned = self._env.step(self._executed.for_environment(action))
         obs, self._paid, *ends, _ = checked.step_result(returned, where)
         self._executed.check(self._env.action_space)
-        self._raw = self._vector(obs, where)
+        before, self._raw = self._raw, self._vector(obs, where)
+        if (place := self._lost_motion(before)) is not None:
+            _notice_lost_motion(self.caption, place)
         self._says = ends[0], ends[1]
         if ends[0] and not self.ends:
             _notice_unplanned_end(self.caption)
+
+    def _lost_motion(self, before: np.ndarray) -> int | None:
+        """A number of the observation whose float32 has not moved as the number itself has."""
+        moved = self._raw - before
+        shown = self._raw.astype(np.float32) - before.astype(np.float32)
+        size = np.abs(self._raw)
+        # What trembles at rest, or by no more than float64 tells, is no motion.
+        moves = (size > _LARGE_NUMBER) & (np.abs(moved) > _TREMBLING * size)
+        lost = moves & (np.abs(shown - moved) > 0.5 * np.abs(moved))
+        return int(np.argmax(lost)) if lost.any() else None
 
     def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:  # noqa: ARG002
         return self._says
@@ -298,5 +314,15 @@ def _notice_unplanned_end(id: str) -> None:
     warnings.warn(
         f"{id} ends an episode, and plans do not know when: give its task a termination: "
         '"module:function" (hypercrl_envs.terminations has some)',
+        stacklevel=3,
+    )
+
+
+@cache
+def _notice_lost_motion(id: str, place: int) -> None:
+    warnings.warn(
+        f"{id}: observation[{place}] moves by less in a step than float32, in which agents "
+        "observe, tells apart in numbers as large as it is: to them it stands still. Register the "
+        "environment with a gymnasium.ObservationWrapper that subtracts a constant",
         stacklevel=3,
     )

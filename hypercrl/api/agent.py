@@ -202,11 +202,15 @@ class TrainedAgent:
                 observations tell something about them, else any.
             actions: [H, A] or [B, H, A], from -1 to 1, for a horizon H of one's own.
             samples: trajectories that the standard deviation of a model with a variance is
-                measured on; 0: none is.
+                measured on, 2 or more; 0: none is.
 
         Raises:
-            ValueError: see `observe`.
+            ValueError: see `observe`; another number of samples.
         """
+        if not isinstance(samples, Integral) or samples < 0 or samples == 1:
+            raise ValueError(
+                f"samples is 2 or more, or 0 for no standard deviation, not {samples!r}"
+            )
         starts, single = batch("obs", obs, self.observation_size)
         controls, _ = batch("actions", actions, None, self.action_size)
         _one_number(("obs", "actions"), (starts, controls))

@@ -133,9 +133,16 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
         node: Any = config._get_node(f.name)
         if f.metadata.get("place") and node._value() == "":
             raise UserError(f"{f.name}= is empty; it is: {meaning(schema, f.name)}.")
-    for group in TABLES:
-        _check_made(group, config.get(group))
     given = keys_of(overrides)
+    for group in TABLES:
+        if f"{group}.name" in given:
+            name = OmegaConf.select(config, f"{group}.name") or "NAME"
+            raise UserError(
+                f"{group}.name goes with a choice, which brings its settings: give {group}={name} "
+                "instead."
+            )
+        _check_made(group, config.get(group))
+        _check_kind(group, config.get(group))
     if not config.get("resume") and given & {"protocol.num_tasks", "protocol.blur"}:
         _check_tasks(config, given)
 
@@ -151,6 +158,18 @@ def _check_made(group: str, node: Any) -> None:
         raise UserError(
             f"{group}={node.name}: its settings cannot be: {first_line(error)}"
         ) from error
+
+
+def _check_kind(group: str, node: Any) -> None:
+    """Raise UserError where a file of one's own names a class whose settings it has not."""
+    if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, "name"):
+        return
+    kind, name = OmegaConf.get_type(node), node.name
+    if is_dataclass(kind) and not issubclass(kind, TABLES[group][name][1]):
+        raise UserError(
+            f"{group}: the name {name} stands among settings that are not its own: begin the file "
+            f"with defaults: [{name}], and give no other name in it."
+        )
 
 
 def _check_tasks(config: DictConfig, given: Container[str]) -> None:

@@ -22,7 +22,8 @@ class AGEM(MemoryMethod):
         assert trunk.grad is not None
         batch = self.memory.coreset.draw(size, self.sampler)
         loss = self._mixed_losses(batch).sum()
-        (reference,) = torch.autograd.grad(loss, trunk)
+        # Of a network without a hidden layer the trunk is empty, and in no loss.
+        (reference,) = torch.autograd.grad(loss, trunk, materialize_grads=True)
         against = (trunk.grad @ reference).clamp_max(0)
         trunk.grad -= against / (reference @ reference).clamp_min(1e-12) * reference
         return loss.detach()

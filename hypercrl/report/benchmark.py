@@ -114,8 +114,9 @@ class Benchmark:
     def auc_forward_transfer(self, method: str) -> float:
         """Mean over seeds and tasks but the first of `metrics.auc_forward_transfer`, on success.
 
-        Against the mean curve of the reference method; NaN without one, where a seed was given up,
-        or where curves differ in length, because the runs were evaluated at other times.
+        Against the mean curve of the reference method, whose agent of a task begins untrained; NaN
+        without one, where a seed was given up, or where curves differ in length, because the runs
+        were evaluated at other times.
         """
         return self._forward_transfer(method, auc_forward_transfer, first=2, beginning=True)
 
@@ -141,11 +142,7 @@ class Benchmark:
         values = []
         for task in range(first, len(self.tasks) + 1):
             single, own = (
-                [
-                    run.own_curve(task, "success", beginning=beginning)
-                    for run in runs
-                    if run.result is not None
-                ]
+                [_curve(run, run.result, task, beginning) for run in runs if run.result is not None]
                 for runs in (self.references, mine)
             )
             for curve in own:
@@ -181,6 +178,18 @@ class Benchmark:
         except ValueError as error:
             return None, f"No normalised return: {error}."
         return lambda scores: normalise(scores, random, single), ""
+
+
+def _curve(run: Run, result: Result, task: int, beginning: bool) -> list[float]:
+    """Success on task `task` (from 1) over its training.
+
+    An agent of that task alone is untrained at its beginning; what the reference method was
+    evaluated with there is the agent of the task before.
+    """
+    curve = run.own_curve(task, "success", beginning=beginning)
+    if beginning and curve and run.method == REFERENCE:
+        return [float(result.success[0, task - 1]), *curve[1:]]
+    return curve
 
 
 def group(runs: Sequence[Run]) -> list[Benchmark]:

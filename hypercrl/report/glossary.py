@@ -43,7 +43,7 @@ DEFINITIONS = (
         "AUC transfer",
         "–",
         "mean over j ≥ 2 of (AUC_j − AUC_single)/(1 − AUC_single), AUC by trapezoids from the "
-        "beginning of j on",
+        "beginning of j on, where single has R[0, j]",
         "after Wołczyk et al. 2021; trapezoids and j ≥ 2 are our own",
         "(−∞, 1]",
     ),

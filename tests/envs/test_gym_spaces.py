@@ -87,6 +87,18 @@ def test_whole_numbers_are_executed_as_whole_numbers():
     assert float(to_own(torch.tensor([0.3]))) == 3.0
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "uint8"])
+def test_the_ends_of_a_type_are_executed_as_they_are(dtype):
+    """Of 64 bits no float holds them: the largest became the smallest."""
+    info = np.iinfo(dtype)
+    space = spaces.Box(info.min, info.max, (3,), np.dtype(dtype).type)
+    own = ActionRange(space, "test").for_environment(np.array([-1.0, 0.0, 1.0], np.float32))
+    assert own.dtype == space.dtype
+    assert space.contains(own)
+    assert [int(own[0]), int(own[2])] == [info.min, info.max]
+    assert abs(int(own[1]) - (info.min + info.max) / 2) <= 1
+
+
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 NESTED = spaces.Dict(
     {

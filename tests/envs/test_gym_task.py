@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from hypercrl_envs import TaskFault, make_task
+from hypercrl_envs import TaskFault, gym_task, make_task
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.padded import PaddedTask
 
@@ -43,6 +43,43 @@ def test_pays_and_shows_what_gymnasium_does(id, name):
         assert reward == pytest.approx(paid, abs=1e-5)
         assert info["goal_distance"] > 0
         assert not terminated
+
+
+class Far(gymnasium.Env):
+    """A position on a map, m, that moves by 0.1 m a step, and a time."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, offset: float, step: float) -> None:
+        self.offset, self.by = offset, step
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.where(), {}
+
+    def where(self) -> np.ndarray:
+        return np.array([0.1 * self.steps, self.offset + self.by * self.steps])
+
+    def step(self, action):
+        self.steps += 1
+        return self.where(), 0.0, False, False, {}
+
+
+gymnasium.register("Far-v0", entry_point=Far, max_episode_steps=9)
+
+
+def test_motion_that_float32_does_not_tell_is_warned_of(recwarn):
+    """A northing in UTM, and a Unix time; not one that is near, or what trembles at rest."""
+    options: list[tuple[float, float]] = [(10.0, 1e-9), (5e6, 1e-8), (5e6, 2.0), (0.0, 1e-30)]
+    for offset, step in options:
+        GymTask("Far-v0", options={"offset": offset, "step": step}).try_out()
+    assert not [w for w in recwarn if "float32" in str(w.message)]
+    for offset, step in ((5e6, 0.1), (1.7e9, 0.1)):
+        gym_task._notice_lost_motion.cache_clear()
+        with pytest.warns(UserWarning, match=r"Far-v0: observation\[1\] moves by less .* float32"):
+            GymTask("Far-v0", options={"offset": offset, "step": step}).try_out()
 
 
 def test_episode_length_is_that_of_the_registry():

@@ -428,6 +428,9 @@ def test_waiting_for_another_thread_counts_in_a_deadline(runs):
         (lambda a: a.predict(np.zeros(10), [[0, 1.5]]), r"actions must be from -1 to 1.*1.5"),
         (lambda a: a.predict(np.zeros(10), np.zeros(2)), r"actions must be \[any, 2\]"),
         (lambda a: a.predict(np.zeros((2, 10)), np.zeros((2, 4, 2))), "of 1 robots, not 2"),
+        (lambda a: a.predict(np.zeros(10), np.zeros((4, 2)), samples=1), "samples is 2 or more.*1"),
+        (lambda a: a.predict(np.zeros(10), np.zeros((4, 2)), samples=-3), "samples is 2 or more"),
+        (lambda a: a.predict(np.zeros(10), np.zeros((4, 2)), samples=9.5), "samples is 2 or more"),
     ],
 )
 def test_arrays_of_another_size_are_refused_and_change_nothing(runs, call, message):

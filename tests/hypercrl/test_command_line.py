@@ -228,6 +228,29 @@ def test_and_so_in_a_file_of_ones_own_and_with_settings_of_another_choice(
 
 
 @pytest.mark.parametrize(
+    "word", ["method.name=ewc", "method={name: coreset_bytes}", "planner.name=icem"]
+)
+def test_a_name_is_not_given_without_its_settings(word, tmp_path, capsys, monkeypatch):
+    """Of another kind they ended in a traceback, of the same kind in a run under a wrong name."""
+    monkeypatch.chdir(tmp_path)
+    assert ".name goes with a choice, which brings" in message(capsys, "train", *TINY, word)
+    with pytest.raises(UserError, match=r"give (method|planner)=\w+ instead"):
+        composed("train", [*TINY, word])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nor_by_a_file_of_ones_own(tmp_path, capsys, monkeypatch):
+    (tmp_path / "configs/method").mkdir(parents=True)
+    mine = tmp_path / "configs/method/mine.yaml"
+    monkeypatch.chdir(tmp_path)
+    for text in ("defaults: [hnet]\nname: ewc\n", "name: ewc\nlearning_rate: 0.01\n"):
+        mine.write_text(text)
+        assert "begin the file with defaults: [ewc]" in message(capsys, "train", "method=mine")
+    mine.write_text("defaults: [ewc]\nname: online_ewc\n")
+    assert composed("train", ["method=mine"]).method.name == "online_ewc"
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         ("train run_dir=", "run_dir= is empty; it is: folder of the run; left out, a dated one"),

@@ -95,6 +95,23 @@ def test_two_conflicting_tasks(name):
         assert kept < 0.6 * unprotected
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("ftl")])
+def test_a_network_without_a_hidden_layer_is_learned_past_a_boundary(name):
+    """There is no trunk to protect then: heads, networks and embeddings are all that there is."""
+    config = METHODS[name][1](name, 2e-3, 5.0)
+    for key, value in SETTINGS.get(name, {}).items():
+        setattr(config, key, value)
+    model = DynamicsModel(2, 2, [], probabilistic=False)
+    model.fit_normalisers(linear_system(0, 500))
+    generators = (torch.Generator().manual_seed(i) for i in range(2))
+    method = make_method(model, config, *generators)
+    for task in range(2):
+        train(method, task, 20)
+    for task in range(2):
+        assert method.weights(task).isfinite().all()
+        assert method.weights(task).shape == (method.layout(task).numel,)
+
+
 def test_methods_come_in_the_known_order():
     """No forgetting by construction; then rehearsal of everything; then finetune; and last the one
     model that cannot know which task it is in: the best fit to s ± a is s, of error 1."""

@@ -292,6 +292,13 @@ def test_auc_forward_transfer_of_known_curves(tmp_path):
     assert transfer == pytest.approx((0 + (0.575 - 0.5) / (1 - 0.5)) / 2)
     assert benchmark.continual_world_forward_transfer("single") == 0
     assert rows_of(comparison_tables(benchmark)[0])["hnet"][-1] == "0.17"
+    # What the agent of task 1 happens to do in task 2 is nothing of the agent of task 2.
+    lucky = write_run(tmp_path / "l", "single", success=[[0.0, 0.0], [0.8, 0.6], [0.8, 0.8]])
+    (benchmark,) = group([load_run(path) for path in (paths[0], lucky)])
+    curve = [0.0, 0.65, 0.7, 0.75, 0.8]
+    area = sum(a + b for a, b in pairwise(curve)) / 8
+    assert benchmark.auc_forward_transfer("hnet") == pytest.approx((0.5 - area) / (1 - area))
+    assert benchmark.auc_forward_transfer("single") == 0
     (alone,) = group([load_run(paths[0])])
     assert math.isnan(alone.auc_forward_transfer("hnet"))
     failed = write_run(tmp_path / "f", seed=1, finished=False)
