@@ -157,25 +157,14 @@ def _run(command: str, words: list[str]) -> None:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(f"there is no command {command!r}.{hint} Commands: {', '.join(COMMANDS)}.")
     module_name, hydra_function, _ = COMMANDS[command]
-    module = importlib.import_module(module_name)
     if hydra_function:
-        try_out = getattr(module, "try_out", None)
-        _run_with_hydra(command, getattr(module, hydra_function), words, try_out)
+        _run_with_hydra(command, words)
     else:
-        module.run(words)
+        importlib.import_module(module_name).run(words)
 
 
-def _run_with_hydra(
-    command: str,
-    function: Job,
-    words: list[str],
-    try_out: "Callable[[DictConfig], None] | None",
-) -> None:
-    """Run a command whose settings Hydra composes from these words, or say what they are.
-
-    Args:
-        try_out: see `check_jobs`.
-    """
+def _run_with_hydra(command: str, words: list[str]) -> None:
+    """Run a command whose settings Hydra composes from these words, or say what they are."""
     from hypercrl.config.help import command_help
     from hypercrl.config.messages import check_choices, composing
     from hypercrl.config.multirun import check_jobs
@@ -188,13 +177,15 @@ def _run_with_hydra(
     words = options_first(command, [w for w in words if w not in HELP])
     words = in_groups(command, words)
     check_choices(command, [w for w in words if "=" in w and not w.startswith("-")])
-    if not asked:
-        check_jobs(command, words, try_out)
-        _compose_and_run(command, function, words)
+    module_name, function, about = COMMANDS[command]
+    if asked:
+        with composing(command, words):
+            text = command_help(command, about, words)
+        print(text)
         return
-    with composing(command, words):
-        text = command_help(command, COMMANDS[command][2], words)
-    print(text)
+    module = importlib.import_module(module_name)
+    check_jobs(command, words, getattr(module, "try_out", None))
+    _compose_and_run(command, getattr(module, function), words)
 
 
 def _compose_and_run(command: str, function: Job, words: list[str]) -> None:

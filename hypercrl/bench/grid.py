@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
@@ -16,7 +15,7 @@ from hypercrl.bench.cell import Cell
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used, used_words
 from hypercrl.config.messages import check_choices, composing
-from hypercrl.config.overrides import keys_of
+from hypercrl.config.overrides import keys_of, parsed
 from hypercrl.config.sources import TABLES
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
@@ -207,7 +206,7 @@ def _once(cells: Sequence[Cell]) -> list[Cell]:
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:
     """Setting → its values, in the order of the words."""
     axes: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in parsed(words):
         key = override.get_key_element()
         if key == suite.choices[0] and override.value() == EVERYTHING:
             axes[key] = list(suite.choices[1])

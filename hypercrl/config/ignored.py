@@ -83,10 +83,9 @@ def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
 def _choices(config: DictConfig) -> Iterator[tuple[str, DictConfig, Mapping[str, str]]]:
     """Groups in which something is chosen that ignores settings elsewhere: which, and what."""
     for group in map(str, config):
-        if not OmegaConf.is_missing(config, group):
-            node = config[group]
-            if ignores := getattr(OmegaConf.get_type(node), "ignores", {}):
-                yield group, node, ignores
+        # The type alone: config[group] of a text such as run_dir would parse and fill it in.
+        if ignores := getattr(OmegaConf.get_type(config, group), "ignores", {}):
+            yield group, config[group], ignores
 
 
 def _check_ignores(config: DictConfig) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +26,7 @@ from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
 from hypercrl.base.wanted import no_entry, wrong_kind
-from hypercrl.config.overrides import in_quotes, keys_of
+from hypercrl.config.overrides import in_quotes, keys_of, parsed
 from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
@@ -94,7 +93,7 @@ def check_choices(command: str, words: Iterable[str]) -> None:
         UserError: names the group and its choices; or a word cannot be read.
     """
     with explained(command):
-        overrides = OverridesParser.create().parse_overrides(list(words))
+        overrides = parsed(words)
     groups = {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in configs_dir().iterdir()

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig
 
@@ -13,6 +12,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import composing, explained
+from hypercrl.config.overrides import parsed
 from hypercrl_envs import TaskFault
 
 FLAGS = {"-m", "--multirun"}
@@ -44,7 +44,7 @@ def check_jobs(
     if not FLAGS & set(words) or any(_OF_THE_SWEEP.search(word) for word in words):
         return
     with composing(command):
-        given = OverridesParser.create().parse_overrides([w for w in words if "=" in w])
+        given = parsed(w for w in words if "=" in w)
         ours = [o for o in given if not o.key_or_group.startswith("hydra")]
         if any(isinstance(override.value(), Glob) for override in ours):
             return

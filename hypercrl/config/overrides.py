@@ -3,15 +3,32 @@
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from hypercrl.base.errors import UserError
+
+
+def parsed(words: Iterable[str]) -> list[Override]:
+    """Each word as Hydra reads it. Those of equal words are one object, not to be changed.
+
+    Raises:
+        OverrideParseException: names the first that cannot be read.
+    """
+    return [_parsed(word) for word in words]
+
+
+@lru_cache(1024)
+def _parsed(word: str) -> Override:
+    """A word takes a millisecond, and five look at it before a command starts."""
+    (override,) = OverridesParser.create().parse_overrides([word])
+    return override
 
 
 def setting(key: str, value: Any) -> str:
@@ -54,7 +71,7 @@ def override(key: str, text: str | Path) -> str:
     text = _no_reference(str(text))
     plain = f"{key}={text}"
     with suppress(HydraException):
-        if OverridesParser.create().parse_override(plain).value() == text:
+        if parsed([plain])[0].value() == text:
             return plain
     return f"{key}={in_quotes(text)}"
 
@@ -82,7 +99,7 @@ def apart(word: str) -> list[str]:
         >>> apart("protocol={updates: 5, robots: 2}")
         ['protocol.updates=5', 'protocol.robots=2']
     """
-    given = OverridesParser.create().parse_override(word)
+    (given,) = parsed([word])
     key, value = given.key_or_group, given.value()
     if not isinstance(value, dict):
         return [word]
@@ -93,7 +110,7 @@ def apart(word: str) -> list[str]:
 def keys_of(overrides: Iterable[str]) -> set[str]:
     """Settings that are given: of `a.b=1`, `+a.b=1`, `~a.b` and `a={b: 1}` it is a.b each time."""
     keys: set[str] = set()
-    for given in OverridesParser.create().parse_overrides(list(overrides)):
+    for given in parsed(overrides):
         keys.add(given.key_or_group)
         value = given.value()
         if isinstance(value, dict):

@@ -5,18 +5,21 @@ import json
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
 from hypercrl.config.compose import composed, one_by_one
+from hypercrl.config.ignored import check_used
 from hypercrl.config.options import options_first
-from hypercrl.config.overrides import in_shell, keys_of, override
+from hypercrl.config.overrides import _parsed, in_shell, keys_of, override
 from hypercrl_envs import TaskFault
 
 TINY = (
@@ -117,6 +120,29 @@ def test_settings_are_composed_once_unless_a_file_of_the_users_may_say_the_mode(
     assert composed_in_all(["hydra.mode=RUN"]) == 2
     (tmp_path / "configs").mkdir()
     assert composed_in_all(["episodes=1"]) == 2
+
+
+def test_a_word_is_read_once_by_us_and_once_by_hydra(monkeypatch):
+    words = [*TINY, "seed=36", "run_dir=${env.name}"]
+    read, read_as_ever = Counter(), OverridesParser.parse_rule
+    _parsed.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            OverridesParser,
+            "parse_rule",
+            lambda self, word, rule: read.update([word]) or read_as_ever(self, word, rule),
+        )
+        composed("train", words)
+    assert {word: read[word] for word in words} == dict.fromkeys(words, 2)
+
+
+def test_a_run_folder_is_not_made_up_to_see_what_the_method_ignores():
+    made = []
+    OmegaConf.register_new_resolver("counted", lambda: str(made.append(1)), replace=True)
+    config = composed("train", ["run_dir=${counted:}"])
+    made.clear()
+    check_used([(config, ["seed=1", "protocol.updates=5"])])
+    assert not made
 
 
 def message(capsys, *words):

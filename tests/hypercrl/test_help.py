@@ -1,5 +1,6 @@
 """Help pages: every setting with its meaning, within 80 columns."""
 
+import sys
 from dataclasses import fields, is_dataclass
 
 import pytest
@@ -72,6 +73,12 @@ def test_help_fits_80_columns_and_names_no_schema(capsys, command):
 
 def test_the_first_page_fits_80_columns(capsys):
     assert max(map(len, page(capsys, "--help").splitlines())) <= 80
+
+
+def test_help_needs_nothing_that_the_command_does(capsys, monkeypatch):
+    """Of train that is the trainer, and matplotlib for the report."""
+    monkeypatch.setitem(sys.modules, "hypercrl.commands.train", None)
+    assert "protocol.updates" in page(capsys, "train", "--help")
 
 
 def test_help_of_train_has_every_setting(capsys):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from hypercrl.config.compose import composed
 from hypercrl.config.sources import config_folder, own_folders
 from hypercrl.methods import METHODS
 from hypercrl.runs.needs import check_needs, write_needs
-from hypercrl_envs import make_task
+from hypercrl_envs import make_task, plugins
 from hypercrl_envs.plugins import installed
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +154,15 @@ def test_what_pip_installed_is_found(plugged):
     assert make_task("reach", direction=90).caption == "reach 0.1 m at 90°"
     assert "l2" not in METHODS
     assert "l2" not in list(METHODS)
+
+
+def test_packages_are_looked_through_once_for_all_kinds(plugged, monkeypatch):
+    looked = []
+    monkeypatch.setattr(plugins, "entry_points", lambda: looked.append(1) or entry_points())
+    plugins._offers.cache_clear()
+    found = {kind: installed(kind) for kind in plugins.KINDS}
+    assert all(found.values())
+    assert len(looked) == 1
 
 
 def test_all_four_kinds_train_resume_and_play(plugged, site, train_and_stop, capsys, monkeypatch):
