@@ -23,7 +23,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from hypercrl.base.errors import UserError, first_line
+from hypercrl.base.errors import UserError, first_line, of_the_system
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
 from hypercrl.base.wanted import no_entry, wrong_kind
@@ -77,6 +77,8 @@ def composing(
             yield
         except (UserError, HydraException, OmegaConfBaseException):
             raise
+        except OSError as error:
+            raise UserError(of_the_system(error)) from error
         except Exception as error:
             if faults:
                 raise

@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -9,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
@@ -491,6 +496,85 @@ def test_a_place_that_cannot_be_written_to_gets_one_message(tmp_path, capsys):
         assert message(capsys, "train", *TINY, f"run_dir={folder}")
         assert message(capsys, "bench", "seed=0", f"out={folder}")
         assert message(capsys, "recall", "preset=smoke", "memory=gru", f"run_dir={folder}")
+
+
+def test_so_does_the_folder_of_a_multirun_before_the_first_job(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hypercrl.commands.train.train", None)  # it does not come to that
+    (tmp_path / "file").touch()
+    good = f"run_dir={tmp_path / 'good'}"
+    for folder in (tmp_path / "file" / "runs", "/proc/runs", tmp_path / ("x" * 300)):
+        for words in ([f"run_dir={folder}"], [good, f"hydra.sweep.dir={folder}"]):
+            said = message(capsys, "train", "-m", *TINY, "seed=0,1", *words)
+            assert said.startswith(f"hypercrl: cannot write to {folder}: ")
+            assert re.search(r"\. (A file is|Name a place|Give a shorter)", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_the_system_refuses_a_job_is_told_once_and_without_hydras_words(
+    tmp_path, capsys, monkeypatch
+):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "/there")
+
+    monkeypatch.setattr("hypercrl.commands.train.train", refused)
+    told = "/there: Permission denied. Name another folder, or change who may write there."
+    words = "train", *TINY, f"run_dir={tmp_path / 'runs'}"
+    assert message(capsys, *words) == f"hypercrl: {told}"
+    with pytest.raises(SystemExit):
+        main([*words[:1], "-m", *words[1:], "seed=0,1"])
+    assert capsys.readouterr().err == f"hypercrl: job 0: {told}\njob 1: {told}\n"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistake_that_jobs_alone_find_leaves_no_folder(there, tmp_path, capsys):
+    """What a job takes from Hydra is known as it begins, when Hydra has made the folder."""
+    folder = tmp_path / "runs/today/sweep"
+    if there:
+        folder.mkdir(parents=True)
+    words = "seed=${hydra:job.num}", "sead=3,4", f"run_dir={folder}"
+    assert "there is no setting 'sead'" in message(capsys, "train", "-m", *TINY, *words)
+    left = [folder.parent.parent, folder.parent, folder] if there else []
+    assert sorted(tmp_path.rglob("*")) == left
+
+
+def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkeypatch):
+    """What a job noted there was lost with that process, and nobody told."""
+
+    def launch(self, jobs, initial_job_idx):
+        reads, writes = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(writes, pickle.dumps(here(self, jobs, initial_job_idx)[0]._return_value))
+            os._exit(0)
+        os.close(writes)
+        with open(reads, "rb") as pipe:
+            value = pickle.load(pipe)
+        os.waitpid(child, 0)
+        return [JobReturn(jobs[0], status=JobStatus.FAILED, _return_value=value)]
+
+    here = BasicLauncher.launch
+    monkeypatch.setattr(BasicLauncher, "launch", launch)
+    words = "seed=${hydra:job.num}", "protocol.updates=-1", f"run_dir={tmp_path / 'runs'}"
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, *words])
+    assert ended.value.code == 2
+    assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("seed=range(1,5,0)", "a range whose step is 0 does not get anywhere"),
+        ("seed=range(5,1)", "there is nothing in this range"),
+        ("seed=range(1,5,-1)", "there is nothing in this range"),
+        ("seed=range(0.5,0.1,0.1)", "there is nothing in this range"),
+        ("method.learning_rate=interval(0.1,1)", "an interval is for hydra/sweeper=optuna"),
+    ],
+)
+def test_several_values_that_are_none_are_told_with_their_setting(word, said, tmp_path, capsys):
+    for command in (["train", "-m", f"run_dir={tmp_path / 'x'}"], ["bench", f"out={tmp_path}/x"]):
+        assert f"hypercrl: {word}: {said}" in message(capsys, *command, "preset=smoke", word)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
