@@ -32,6 +32,7 @@ from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
+_NOT_IN_A_JOB = "HydraConfig was not set"
 _IN_A_FILE = re.compile(r"In '(.+?)': \w+ raised while ")
 
 
@@ -43,6 +44,10 @@ PLUGINS = {
 """What the documents speak of and does not come along, and the packages that bring it."""
 
 
+class KnownInJobs(UserError):
+    """A setting refers to what Hydra knows in a job alone, such as ${hydra:job.num}."""
+
+
 @contextmanager
 def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     """Turn a configuration error inside the block into a UserError.
@@ -50,6 +55,9 @@ def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     Args:
         command: of `hypercrl`.
         words: the settings given; what they choose is what a message may suggest settings of.
+
+    Raises:
+        UserError: in place of the error; KnownInJobs where there is none in a job.
     """
     try:
         yield
@@ -58,6 +66,12 @@ def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     except OverrideParseException as error:
         raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
+        if _NOT_IN_A_JOB in str(error):
+            key = getattr(error, "full_key", None)
+            raise KnownInJobs(
+                f"{f'{key}: ' if key else ''}a reference ${{hydra:…}} is known only in a job that "
+                "hypercrl train begins; give the value itself."
+            ) from error
         raise UserError(_wrong_key_or_value(error, command, words)) from error
 
 

@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from hypercrl.base.errors import UserError, unwritable
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
-from hypercrl.config.messages import composing, explained
+from hypercrl.config.messages import KnownInJobs, composing, explained
 from hypercrl.config.sweeps import check_sweeps
 from hypercrl_envs import TaskFault
 
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
-_OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper|^(?!\+*hydra).*\$\{hydra:")
+_OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
 """Words by which jobs are known only as Hydra runs them."""
 
 
@@ -70,6 +70,8 @@ def check_jobs(
             try:
                 config = composed(command, job)
                 check_used([(config, job)])
+            except KnownInJobs:
+                continue
             except UserError as error:
                 raise refused(job, error) from error
             configs.setdefault(tuple(w for w in job if not w.startswith("seed=")), config)
@@ -79,6 +81,8 @@ def check_jobs(
         try:
             with explained(command, words):
                 try_out(config)
+        except KnownInJobs:
+            pass
         except (UserError, TaskFault) as error:
             raise refused(but_seed, error) from error
 

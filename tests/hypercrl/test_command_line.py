@@ -531,8 +531,10 @@ def test_a_mistake_that_jobs_alone_find_leaves_no_folder(there, tmp_path, capsys
     folder = tmp_path / "runs/today/sweep"
     if there:
         folder.mkdir(parents=True)
-    words = "seed=${hydra:job.num}", "sead=3,4", f"run_dir={folder}"
-    assert "there is no setting 'sead'" in message(capsys, "train", "-m", *TINY, *words)
+    words = "seed=${hydra:job.num}", "protocol.updates=-3,-4", f"run_dir={folder}"
+    with pytest.raises(SystemExit):
+        main(["train", "-m", *TINY, *words])
+    assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
     left = [folder.parent.parent, folder.parent, folder] if there else []
     assert sorted(tmp_path.rglob("*")) == left
 
@@ -809,6 +811,44 @@ def test_a_job_may_take_a_value_from_hydra(monkeypatch, tmp_path):
     words = ["method=single,finetune", "seed=${hydra:job.num}", f"run_dir={tmp_path / 'runs'}"]
     main(["train", "-m", *TINY, *words])
     assert seeds == [0, 1]
+
+
+@pytest.fixture
+def refers_to_hydra(tmp_path, monkeypatch):
+    """Files of one's own that refer to what Hydra knows in a job: of a method, of a sequence."""
+    for group in ("method", "env"):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+    (tmp_path / "configs/method/mine.yaml").write_text(
+        "defaults: [finetune]\nlearning_rate: 1e-${hydra:job.num}\n"
+    )
+    (tmp_path / "configs/env/ours.yaml").write_text(
+        "name: ours_${hydra:job.name}\ntasks: [{task: push}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("refers_to_hydra")
+def test_a_file_of_ones_own_may_take_a_value_from_hydra(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(
+        "hypercrl.commands.train.train",
+        lambda c: given.append((c.method.learning_rate, c.env.name)),
+    )
+    main(["train", "-m", *TINY, "method=mine", "env=ours", "seed=4,5", "run_dir=runs"])
+    assert given == [(1.0, "ours_train"), (0.1, "ours_train")]
+    main(["tasks", "ours"])
+    assert "push" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("refers_to_hydra")
+def test_where_there_is_no_job_of_hydras_a_reference_to_it_is_refused(capsys):
+    told = "env.name: a reference ${hydra:…} is known only in a job that hypercrl train begins"
+    assert told in message(capsys, "bench", *TINY, "env=ours", "seed=0", "out=grid")
+    with pytest.raises(UserError, match=re.escape(told)):
+        composed("train", [*TINY, "env=ours"])
+    alone = message(capsys, "train", *TINY, "method=mine", "run_dir=run")
+    assert "method.learning_rate is a number, such as method.learning_rate=0.5, not" in alone
+    assert [path.name for path in Path().iterdir()] == ["configs"]
 
 
 @pytest.mark.parametrize("word", ["dynamics.hidden=[[8]]", "replay.datasets=[[a]]"])
