@@ -822,7 +822,7 @@ def refers_to_hydra(tmp_path, monkeypatch):
         "defaults: [finetune]\nlearning_rate: 1e-${hydra:job.num}\n"
     )
     (tmp_path / "configs/env/ours.yaml").write_text(
-        "name: ours_${hydra:job.name}\ntasks: [{task: push}]\n"
+        "name: ours_${hydra:job.num}\ntasks: [{task: push}]\n"
     )
     monkeypatch.chdir(tmp_path)
 
@@ -835,7 +835,7 @@ def test_a_file_of_ones_own_may_take_a_value_from_hydra(monkeypatch, capsys):
         lambda c: given.append((c.method.learning_rate, c.env.name)),
     )
     main(["train", "-m", *TINY, "method=mine", "env=ours", "seed=4,5", "run_dir=runs"])
-    assert given == [(1.0, "ours_train"), (0.1, "ours_train")]
+    assert given == [(1.0, "ours_0"), (0.1, "ours_1")]
     main(["tasks", "ours"])
     assert "push" in capsys.readouterr().out
 
