@@ -1,7 +1,6 @@
 """The command line: a table of commands, each imported when it is called."""
 
 import argparse
-import errno
 import importlib
 import os
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, of_the_system
 from hypercrl.base.gpu_faults import GPU_FAULT, OUT_OF_MEMORY, gpu_fault
 from hypercrl.base.interrupts import answered
 from hypercrl.base.streams import outlived
@@ -30,22 +29,6 @@ COMMANDS = {
     "report": ("hypercrl.commands.report", "", "tables, figures and one HTML page over runs"),
     "tasks": ("hypercrl.commands.tasks", "", "list task sequences and their parameters"),
 }
-
-_FULL = (
-    "Make room, then go on with what there is: hypercrl train resume=DIR, or the same hypercrl "
-    "bench again."
-)
-WHAT_TO_DO = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: "Name another folder, or change who may write there.",
-    errno.EEXIST: "A file is where a folder is to be; name another one.",
-    errno.EROFS: "That disk is read only; name a folder on another one.",
-    errno.ENAMETOOLONG: "Give a shorter name.",
-    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
-    errno.EIO: "The disk or the connection to it fails; name a folder on another one.",
-}
-"""By errno; a full disk leaves the last checkpoint as it was."""
 
 HELP = {"-h", "--help"}
 
@@ -100,7 +83,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         print(f"hypercrl: {message}", file=sys.stderr)
         sys.exit(code)
     except OSError as error:
-        print(f"hypercrl: {_of_the_system(error)}", file=sys.stderr)
+        print(f"hypercrl: {of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -126,13 +109,6 @@ def _out_of_memory(error: Exception) -> bool:
     said = str(error)
     full = "can't allocate memory" in said or "out of memory" in said
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full)
-
-
-def _of_the_system(error: OSError) -> str:
-    """What the disk or the system refused, and what to do about it."""
-    where = f"{error.filename}: " if error.filename else ""
-    reason = error.strerror or str(error)
-    return f"{where}{reason}. {WHAT_TO_DO.get(error.errno or 0, 'Name a place that can be used.')}"
 
 
 def _without_config_dir(words: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -195,6 +171,7 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
     from hypercrl.base.paths import configs_dir
     from hypercrl.config.compose import composed_once
     from hypercrl.config.messages import composing
+    from hypercrl.config.multirun import in_a_folder
 
     # Without this, Hydra prints its own account of an error and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -207,7 +184,7 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
         try:
-            with composed_once(words):
+            with composed_once(words), in_a_folder(raised.mistakes):
                 decorate(_noting(raised, command, function, words))()
         except Exception:  # such as a sweeper's that got no score
             if not raised.mistakes:
@@ -226,10 +203,12 @@ class _Raised:
     Attributes:
         mistakes: what ends the command in one message; Hydra sees none of them.
         faults: everything else.
+        process: the one that reads them; what a launcher of Hydra's runs in another is not noted.
     """
 
     mistakes: list[Exception] = field(default_factory=list)
     faults: list[Exception] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
 
 
 def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> Job:
@@ -239,26 +218,27 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
 
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_composed, explained
-    from hypercrl.config.multirun import take_away_unless_begun
     from hypercrl_envs import TaskFault
 
     def job(config: "DictConfig") -> float | None:
+        elsewhere = os.getpid() != raised.process
         try:
             with explained(command, words):
                 given = HydraConfig.get().overrides.task
                 check_composed(command, config, given)
                 check_used([(config, given)])
                 return function(config)
-        except (UserError, TaskFault) as error:
+        except (UserError, TaskFault, OSError) as error:
+            text = of_the_system(error) if isinstance(error, OSError) else str(error)
             hydra_config = HydraConfig.get()
             several = hydra_config.mode == RunMode.MULTIRUN
-            said = UserError(f"job {hydra_config.job.num}: {error}" if several else str(error))
+            said = UserError(f"job {hydra_config.job.num}: {text}" if several else text)
+            if elsewhere:
+                raise said from error
             said.__cause__ = error
             raised.mistakes.append(said)
-            if several:
-                take_away_unless_begun(Path(hydra_config.sweep.dir))
         except Exception as fault:
-            if not (_out_of_memory(fault) or gpu_fault(fault)):
+            if elsewhere or not (_out_of_memory(fault) or gpu_fault(fault)):
                 raised.faults.append(fault)
                 raise
             raised.mistakes.append(fault)

@@ -2,11 +2,16 @@
 
 import types
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, Node, OmegaConf
-from omegaconf.errors import ConfigIndexError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigIndexError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from hypercrl.base.settings import shown
 
@@ -113,7 +118,9 @@ def _example(key: str, kind: Any, usual: DictConfig | None) -> str:
 
 
 def _usual(usual: DictConfig | None, key: str) -> str:
-    value = None if usual is None else OmegaConf.select(usual, key, throw_on_missing=False)
+    value = None
+    with suppress(InterpolationResolutionError):  # it refers to what is not there
+        value = None if usual is None else OmegaConf.select(usual, key, throw_on_missing=False)
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if plain is None or plain in ("", []) or isinstance(plain, dict):
         return ""

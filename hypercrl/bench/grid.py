@@ -17,6 +17,7 @@ from hypercrl.config.ignored import check_used, used_words
 from hypercrl.config.messages import check_choices, composing
 from hypercrl.config.overrides import keys_of, parsed
 from hypercrl.config.sources import TABLES
+from hypercrl.config.sweeps import check_sweeps
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.lock import LOCK, locked
@@ -206,7 +207,9 @@ def _once(cells: Sequence[Cell]) -> list[Cell]:
 def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:
     """Setting → its values, in the order of the words."""
     axes: dict[str, list[str]] = {}
-    for override in parsed(words):
+    overrides = parsed(words)
+    check_sweeps(overrides)
+    for override in overrides:
         key = override.get_key_element()
         if key == suite.choices[0] and override.value() == EVERYTHING:
             axes[key] = list(suite.choices[1])

@@ -7,6 +7,7 @@ other groups. Defaults, presets and files may hold such settings, as they are fo
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from itertools import zip_longest
 from typing import Any
 
@@ -19,6 +20,9 @@ from hypercrl.config.sources import TABLES
 
 UNSET = ("null", "none", "false", "0", "0.0", "[]")
 """Values of a switch that is off."""
+
+_SLIP = 0.85
+"""Of difflib's ratio; that of `elits` and `elites` is 0.91, of `knobs` and `knots` 0.8."""
 
 
 def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
@@ -102,7 +106,7 @@ def _check_ignores(config: DictConfig) -> None:
         for key, needed in ignores.items():
             switches = needed.partition("=")[0].removeprefix("/").split("|") if needed else []
             for name in (key, *switches):
-                if name not in known:
+                if name not in known and not _of_another_class(name, known):
                     raise UserError(f"{said} names {name!r}: no such setting.{hint(name, known)}")
 
 
@@ -116,6 +120,16 @@ def _known(config: DictConfig) -> set[str]:
         if group in config
     )
     return {*flat(config), *chosen}
+
+
+def _of_another_class(name: str, known: Iterable[str]) -> bool:
+    """Whether a setting may be one of a class of others, which is not chosen here.
+
+    It is in a group of such, and no slip of the pen for a setting that is there.
+    """
+    group, _, own = name.partition(".")
+    there = [key.removeprefix(f"{group}.") for key in known if key.startswith(f"{group}.")]
+    return group in TABLES and not get_close_matches(own, there, 1, _SLIP)
 
 
 def _lack(

@@ -22,7 +22,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from hypercrl.base.errors import UserError, first_line
+from hypercrl.base.errors import UserError, first_line, of_the_system
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
 from hypercrl.base.wanted import no_entry, wrong_kind
@@ -31,6 +31,7 @@ from hypercrl.config.sources import ENV, TABLES
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
+_NOT_IN_A_JOB = "HydraConfig was not set"
 _IN_A_FILE = re.compile(r"In '(.+?)': \w+ raised while ")
 
 
@@ -42,6 +43,10 @@ PLUGINS = {
 """What the documents speak of and does not come along, and the packages that bring it."""
 
 
+class KnownInJobs(UserError):
+    """A setting refers to what Hydra knows in a job alone, such as ${hydra:job.num}."""
+
+
 @contextmanager
 def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     """Turn a configuration error inside the block into a UserError.
@@ -49,6 +54,9 @@ def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     Args:
         command: of `hypercrl`.
         words: the settings given; what they choose is what a message may suggest settings of.
+
+    Raises:
+        UserError: in place of the error; KnownInJobs where there is none in a job.
     """
     try:
         yield
@@ -57,6 +65,12 @@ def explained(command: str, words: Iterable[str] = ()) -> Iterator[None]:
     except OverrideParseException as error:
         raise UserError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
+        if _NOT_IN_A_JOB in str(error):
+            key = getattr(error, "full_key", None)
+            raise KnownInJobs(
+                f"{f'{key}: ' if key else ''}a reference ${{hydra:…}} is known only in a job that "
+                "hypercrl train begins; give the value itself."
+            ) from error
         raise UserError(_wrong_key_or_value(error, command, words)) from error
 
 
@@ -76,6 +90,8 @@ def composing(
             yield
         except (UserError, HydraException, OmegaConfBaseException):
             raise
+        except OSError as error:
+            raise UserError(of_the_system(error)) from error
         except Exception as error:
             if faults:
                 raise

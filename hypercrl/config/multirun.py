@@ -1,23 +1,31 @@
 """The jobs of Hydra's multirun, checked before the first one starts."""
 
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
-from omegaconf import DictConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, unwritable
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
-from hypercrl.config.messages import composing, explained
+from hypercrl.config.messages import KnownInJobs, composing, explained
 from hypercrl.config.overrides import parsed
+from hypercrl.config.sweeps import check_sweeps
 from hypercrl_envs import TaskFault
 
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
-_OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper|^(?!\+*hydra).*\$\{hydra:")
+_OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
 """Words by which jobs are known only as Hydra runs them."""
 
 
@@ -46,6 +54,7 @@ def check_jobs(
     with composing(command):
         given = parsed(w for w in words if "=" in w)
         ours = [o for o in given if not o.key_or_group.startswith("hydra")]
+        check_sweeps(ours)
         if any(isinstance(override.value(), Glob) for override in ours):
             return
         (jobs,) = BasicSweeper.split_arguments(ours, None)
@@ -61,6 +70,8 @@ def check_jobs(
             try:
                 config = composed(command, job)
                 check_used([(config, job)])
+            except KnownInJobs:
+                continue
             except UserError as error:
                 raise refused(job, error) from error
             configs.setdefault(tuple(w for w in job if not w.startswith("seed=")), config)
@@ -70,12 +81,97 @@ def check_jobs(
         try:
             with explained(command, words):
                 try_out(config)
+        except KnownInJobs:
+            pass
         except (UserError, TaskFault) as error:
             raise refused(but_seed, error) from error
 
 
-def take_away_unless_begun(folder: Path) -> None:
-    """Remove a multirun's folder if nothing but Hydra's multirun.yaml came into it."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {_FILE}:
-        (folder / _FILE).unlink(missing_ok=True)
-        folder.rmdir()
+@contextmanager
+def in_a_folder(refused: Sequence[Exception]) -> Iterator[None]:
+    """Around Hydra: the folder of a multirun is seen to be writable before the first job.
+
+    Where the block raises, or jobs were refused, folders that were made for it go away again if
+    nothing but Hydra's multirun.yaml came into them.
+
+    Args:
+        refused: what jobs were refused for, noted by whoever runs them.
+
+    Raises:
+        UserError: the folder cannot be written to, or see `check_sweeps` and `_check_storage`.
+    """
+    folders: list[_Folder] = []
+    original = Plugins.instantiate_sweeper
+
+    def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
+        _check_storage(config)
+        _check_sweeps_of(config)
+        folders.append(_Folder(Path(config.hydra.sweep.dir)))
+        folders[-1].make()
+        return original(self, config=config, **others)
+
+    Plugins.instantiate_sweeper = instantiate_sweeper
+    done = False
+    try:
+        yield
+        done = not refused
+    finally:
+        Plugins.instantiate_sweeper = original
+        for folder in folders:
+            if not done:
+                folder.take_away_unless_begun()
+
+
+def _check_sweeps_of(config: DictConfig) -> None:
+    """`check_sweeps` of the words and of the sweeper's own parameters, which files may hold."""
+    hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)  # jobs resolve some of it
+    sweeper = hydra["sweeper"]
+    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    check_sweeps(parsed([*words, *hydra["overrides"]["task"]]), sweeper["_target_"])
+
+
+class _Folder:
+    """A multirun's folder, and what of it there was before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._new = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+        self._had_file = os.path.exists(path / _FILE)
+
+    def make(self) -> None:
+        """Make it if need be.
+
+        Raises:
+            UserError: it cannot be, or nothing can be written there.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._path):
+                pass
+        except OSError as error:
+            self.take_away_unless_begun()
+            raise unwritable(self._path, error) from error
+
+    def take_away_unless_begun(self) -> None:
+        """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""
+        with suppress(OSError):  # not empty
+            if not self._had_file and os.listdir(self._path) == [_FILE]:
+                (self._path / _FILE).unlink()
+        with suppress(OSError):
+            for folder in self._new:
+                if os.path.exists(folder):
+                    folder.rmdir()
+
+
+def _check_storage(config: DictConfig) -> None:
+    """Raise UserError where Optuna 2 is to keep its study by SQLAlchemy 2, in which it asserts."""
+    storage = OmegaConf.select(config, "hydra.sweeper.storage")
+    if not isinstance(storage, str) or storage.startswith("redis"):
+        return
+    with suppress(PackageNotFoundError):
+        if version("optuna")[:2] == "2." and version("sqlalchemy")[:2] not in ("0.", "1."):
+            raise UserError(
+                f"hydra.sweeper.storage={storage}: Optuna {version('optuna')} keeps a study with "
+                f"SQLAlchemy 1 only, and {version('sqlalchemy')} is installed: "
+                'pip install "sqlalchemy<2" "alembic<1.20", or leave the storage out.'
+            )

@@ -94,7 +94,8 @@ def load_file(path: Path) -> DictConfig:
     if not isinstance(read, DictConfig):
         raise UserError(f"{path} is to have lines KEY: VALUE.")
     if path.parent.name == ENV:
-        read.setdefault("name", path.stem)
+        if read._get_node("name") is None:  # one may refer to what Hydra knows in a job
+            read.name = path.stem
         tasks = read._get_node("tasks")
         if not (
             tasks is None or OmegaConf.is_list(tasks) or OmegaConf.is_interpolation(read, "tasks")

@@ -114,7 +114,8 @@ def _pictures(benchmark: Benchmark) -> list[Picture]:
             "whole runs. Left and up is better. Bytes are what method and replay keep, seconds are "
             "those of updates, and say something where all runs had the same neighbours."
         )
-        drawn.append(("costs", "Success and its costs", caption, trade_offs(benchmark)))
+        title = f"{benchmark.outcome_name.capitalize()} and its costs"
+        drawn.append(("costs", title, caption, trade_offs(benchmark)))
     if any(run.tasks_evaluated for run in benchmark.runs):
         shaded = "Shaded: the time in which the row's own task is trained."
         drawn += [

@@ -17,6 +17,7 @@ from hypercrl.metrics import (
     just_trained,
     normalise,
 )
+from hypercrl.report.formats import decimals
 from hypercrl.report.runs import Result, Run
 
 REFERENCE = "single"
@@ -101,6 +102,44 @@ class Benchmark:
         failed = sum(run.failure is not None for run in runs)
         matrices += [np.full((n + 1, n), np.nan)] * failed
         return np.stack(matrices) if matrices else np.empty((0, n + 1, n))
+
+    @cached_property
+    def by_return(self) -> bool:
+        """Whether nothing counts as success in any task, so that return tells how good agents are.
+
+        A task without a distance whose episodes were said to succeed all the same has success.
+        """
+        results = [run.result for run in self.runs if run.result is not None]
+        return bool(results) and not any(
+            len(result.without_distance) < len(result.tasks) or np.any(result.success > 0)
+            for result in results
+        )
+
+    @property
+    def outcome_name(self) -> str:
+        """What agents are compared by: success, or where there is none `return_name`."""
+        return self.return_name if self.by_return else "success"
+
+    def outcome(self, method: str) -> Array:
+        """`outcome_name` of every seed that ended, [S, N + 1, N], see `matrices`."""
+        return self.returns(method) if self.by_return else self.matrices(method, "success")
+
+    @property
+    def return_name(self) -> str:
+        """“normalised return” where there is a scale, else “return”."""
+        return "return" if self.normalise is None else "normalised return"
+
+    def returns(self, method: str) -> Array:
+        """`return_name` of every seed that ended, [S, N + 1, N], see `matrices`."""
+        scores = self.matrices(method, "scores")
+        return scores if self.normalise is None else self.normalise(scores)
+
+    @cached_property
+    def return_decimals(self) -> int:
+        """Decimals with which the largest return of all methods shows three digits."""
+        if self.normalise is not None:
+            return 2
+        return decimals(np.concatenate([self.returns(m).ravel() for m in self.methods]))
 
     @cached_property
     def normalise(self) -> Callable[[Array], Array] | None:

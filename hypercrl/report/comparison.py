@@ -20,7 +20,6 @@ from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import (
     UNDEFINED,
     count,
-    decimals,
     fixed,
     mean,
     significant,
@@ -36,25 +35,23 @@ SEEDS_FOR_INTERVAL = 3
 def comparison_tables(benchmark: Benchmark) -> list[Table]:
     """Methods side by side, over the seeds that finished: success, return, and model and cost.
 
+    Success is left out where nothing counts as such.
     Then what memories cost a robot, and how well tasks were inferred, where there is such a thing.
 
     Numbers are means over seeds ± standard deviation. From three seeds on the interquartile mean
     over seeds × tasks stands beside them, with its bootstrap interval.
     """
-    success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
-    scores = {m: benchmark.matrices(m, "scores") for m in benchmark.methods}
-    if benchmark.normalise is None:
-        places = decimals(np.concatenate([x.ravel() for x in scores.values()]))
-        returns = _outcome_table("Return", scores, places)
-    else:
-        scores = {method: benchmark.normalise(matrices) for method, matrices in scores.items()}
-        returns = _outcome_table("Normalised return", scores, 2)
-    outcome = _with_column(
-        _outcome_table("Success", success, 2),
-        "AUC transfer ↑",
-        [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
-    )
-    tables = [outcome, returns, _other_definitions_table(benchmark, success)]
+    scores = {method: benchmark.returns(method) for method in benchmark.methods}
+    name = benchmark.return_name.capitalize()
+    tables = [_outcome_table(name, scores, benchmark.return_decimals)]
+    if not benchmark.by_return:
+        success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
+        outcome = _with_column(
+            _outcome_table("Success", success, 2),
+            "AUC transfer ↑",
+            [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
+        )
+        tables = [outcome, *tables, _other_definitions_table(benchmark, success)]
     tables.append(_model_table(benchmark))
     results = [result for method in benchmark.methods for result in benchmark.results(method)]
     if any(result.memory_state_bytes for result in results):
@@ -157,11 +154,11 @@ def _memory_table(benchmark: Benchmark) -> Table:
     rows = []
     for method in benchmark.methods:
         results = benchmark.results(method)
-        success = [average_performance(s) for s in benchmark.matrices(method, "success")]
+        outcomes = [average_performance(outcome) for outcome in benchmark.outcome(method)]
         columns = (
             str(len(errors[method])),
             spread(errors[method], places),
-            spread(success, 2),
+            spread(outcomes, benchmark.return_decimals if benchmark.by_return else 2),
             size(mean([r.memory_state_bytes for r in results])),
             significant(mean([r.memory_step_milliseconds for r in results])),
             significant(mean([sum(r.training_seconds) or math.nan for r in results])),
@@ -171,7 +168,7 @@ def _memory_table(benchmark: Benchmark) -> Table:
         "method",
         "seeds",
         f"{benchmark.error_name} ↓",
-        "success ↑",
+        f"{benchmark.outcome_name} ↑",
         "state",
         "its update, ms",
         "training, s",

@@ -35,9 +35,13 @@ class Quantity(NamedTuple):
 
 
 def learning_curves(benchmark: Benchmark) -> Figure:
-    """Success and return on each task against environment steps, a row for each task."""
-    quantities = (Quantity("success", "success", "share"), Quantity("return", "return", "linear"))
-    return _curves(benchmark, quantities)
+    """Success, if anything counts as that, and return on each task against environment steps.
+
+    A row for each task.
+    """
+    success = Quantity("success", "success", "share")
+    returns = Quantity("return", "return", "linear")
+    return _curves(benchmark, (returns,) if benchmark.by_return else (success, returns))
 
 
 def error_curves(benchmark: Benchmark) -> Figure:

@@ -24,20 +24,19 @@ LETTERS_AN_INCH = 12
 def heat_maps(benchmark: Benchmark) -> Figure:
     """Success, return and prediction error as heat maps, a row for each method that finished.
 
+    Success is left out where nothing counts as such.
+
     Cells are means over seeds; all methods share the colours of a column. The line separates tasks
     already trained (below) from those to come. What was not evaluated is white, with a dash.
     """
     methods = [m for m in benchmark.methods if benchmark.results(m)]
-    scores = {m: benchmark.matrices(m, "scores") for m in methods}
-    if benchmark.normalise is not None:
-        scores = {m: benchmark.normalise(s) for m, s in scores.items()}
     measured = {
         m: np.logical_and.reduce([result.measured for result in benchmark.results(m)])
         for m in methods
     }
     columns = {
-        "success": {m: benchmark.matrices(m, "success") for m in methods},
-        "return" if benchmark.normalise is None else "normalised return": scores,
+        benchmark.outcome_name: {m: benchmark.outcome(m) for m in methods},
+        benchmark.return_name: {m: benchmark.returns(m) for m in methods},
         benchmark.error_name: {m: benchmark.matrices(m, "prediction_error") for m in methods},
     }
     n = len(benchmark.tasks)
@@ -51,12 +50,12 @@ def heat_maps(benchmark: Benchmark) -> Figure:
     with rc_context(STYLE):
         figure = Figure(
             figsize=(
-                3 * panel_width + 1.7 + 0.2 * max(map(len, names)),
+                len(columns) * panel_width + 1.7 + 0.2 * max(map(len, names)),
                 len(methods) * (panel_height + 0.45) + 0.6,
             ),
             layout="constrained",
         )
-        grid = figure.subplots(len(methods), 3, squeeze=False)
+        grid = figure.subplots(len(methods), len(columns), squeeze=False)
         for column, (name, values) in enumerate(columns.items()):
             means = [values[m].mean(0) for m in methods]
             norm, colours = _colour_scale(name, np.stack(means), benchmark)

@@ -67,15 +67,16 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
 
 
 def _card(benchmark: Benchmark, method: str) -> dict[str, str]:
-    """The headline: success over all tasks at the end, and what was forgotten."""
-    matrices = benchmark.matrices(method, "success")
+    """The headline: the outcome over all tasks at the end, and what of it was forgotten."""
+    matrices = benchmark.outcome(method)
+    places = benchmark.return_decimals if benchmark.by_return else 2
     seeds = len(matrices)
     lost = mean([forgetting(matrix) for matrix in matrices])
-    forgotten = "" if math.isnan(lost) else f"{fixed(lost)} forgotten · "
+    forgotten = "" if math.isnan(lost) else f"{fixed(lost, places)} forgotten · "
     return {
         "method": method,
-        "success": fixed(mean([average_performance(matrix) for matrix in matrices])),
-        "meaning": "success at the end" if seeds else "not finished",
+        "value": fixed(mean([average_performance(matrix) for matrix in matrices]), places),
+        "meaning": f"{benchmark.outcome_name} at the end" if seeds else "not finished",
         "detail": f"{forgotten}{seeds} seed{'s' * (seeds != 1)}" if seeds else "",
     }
 

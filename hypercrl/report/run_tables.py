@@ -23,11 +23,12 @@ from hypercrl.report.table import FAILURE, MISSING, Cell, Table
 def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
     """Success, mean return, normalised return where there is a scale, and prediction error.
 
+    Success is left out where nothing counts as such.
+
     Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
     """
     places, there = decimals(result.scores), result.measured
     tables = [
-        _matrix_table("Success", result.success, there, fixed),
         _matrix_table("Return", result.scores, there, lambda value: fixed(value, places)),
         _matrix_table(
             benchmark.error_name.capitalize(), result.prediction_error, there, significant, MISSING
@@ -35,13 +36,16 @@ def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
     ]
     if benchmark.normalise is not None:
         normalised = benchmark.normalise(result.scores)
-        tables.insert(2, _matrix_table("Normalised return", normalised, there, fixed))
+        tables.insert(1, _matrix_table("Normalised return", normalised, there, fixed))
+    if not benchmark.by_return:
+        tables.insert(0, _matrix_table("Success", result.success, there, fixed))
     return tables
 
 
 def metrics_table(benchmark: Benchmark, result: Result) -> Table:
     """Average performance, forgetting and its other definitions, and transfer of one run."""
-    rows = [("Success", result.success, 2), ("Return", result.scores, decimals(result.scores))]
+    rows = [] if benchmark.by_return else [("Success", result.success, 2)]
+    rows.append(("Return", result.scores, decimals(result.scores)))
     if benchmark.normalise is not None:
         rows.append(("Normalised return", benchmark.normalise(result.scores), 2))
     metrics = (

@@ -58,7 +58,7 @@ def trade_offs(
 
     Bars are 95 % bootstrap intervals over whole runs, from three seeds on as in the tables. It is
     the mean that is drawn: of success, which ends at 1, the interquartile mean leaves out the tasks
-    that failed. Left and up is better.
+    that failed. Left and up is better. Where nothing counts as success it is the return.
 
     Args:
         benchmark: the runs.
@@ -73,9 +73,10 @@ def trade_offs(
         for axes, cost in zip(panels, costs, strict=True):
             shown = _panel(axes, benchmark, cost.of, look)
             log_scale(axes, shown, cost.round_numbers, cost.write)
-            axes.set_ylim(-0.04, 1.04)
+            if not benchmark.by_return:
+                axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel(cost.name)
-        figure.axes[0].set_ylabel("success at the end (mean)", color=INK)
+        figure.axes[0].set_ylabel(f"{benchmark.outcome_name} at the end (mean)", color=INK)
         _name(figure)
     return figure
 
@@ -102,7 +103,7 @@ def _panel(
     """Draws a point for each method; their costs."""
     shown: list[float] = []
     for index, method in enumerate(benchmark.methods):
-        final = benchmark.matrices(method, "success")[:, -1]
+        final = benchmark.outcome(method)[:, -1]
         costs = [cost(result) for result in benchmark.results(method)]
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
             continue

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, unwritable
 
 LOCK = ".lock"
 """File in the folder that is locked; it stays, for removing it would race with the next writer."""
@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
+        raise unwritable(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

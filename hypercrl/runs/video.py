@@ -12,7 +12,7 @@ import numpy as np
 from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image, ImageDraw, ImageFont
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, unwritable
 
 # Pillow's own font has no superscripts; matplotlib ships one that has.
 _FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
@@ -28,19 +28,22 @@ class VideoWriter:
         fps: frames per second; one per control step makes the video run in real time.
 
     Raises:
-        OSError: nothing can be written there.
-        UserError: not all could be, as on a full disk; nothing is left of it.
+        UserError: nothing can be written there; or not all could be, as on a full disk, and nothing
+            is left of it.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self.fps = fps
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = path.with_name(f".{path.stem}.partial.mp4")
         self._frames = 0
 
     def __enter__(self) -> "VideoWriter":
-        self._partial.touch()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial.touch()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         self._writer = imageio.get_writer(
             self._partial, format="FFMPEG", fps=self.fps, codec="libx264", macro_block_size=2
         )

@@ -7,6 +7,7 @@ whose value is left out.
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -82,8 +83,13 @@ class Recall(nn.Module):
         return F.linear(contexts[:, tokens.shape[1] // 2 :], self.readout)
 
 
-def measure_recall(config: RecallConfig) -> dict[str, Any]:
+def measure_recall(
+    config: RecallConfig, place: AbstractContextManager[object] | None = None
+) -> dict[str, Any]:
     """Train the encoder and measure what it recalls, as JSON values.
+
+    Args:
+        place: is entered once no setting is refused any more, such as where the result is to go.
 
     Raises:
         UserError: settings that do not fit together, or no such device.
@@ -98,25 +104,26 @@ def measure_recall(config: RecallConfig) -> dict[str, Any]:
     if memory.context_size == 0:
         raise UserError(f"memory={config.memory.name} remembers nothing; choose another.")
     model = Recall(memory, streams.get("initial")).to(device)
-    began = time.perf_counter()
-    loss = _train(model, config, streams.get("training", device))
-    seconds = time.perf_counter() - began
-    return {
-        "memory": config.memory.name,
-        "label": label(config),
-        "width": config.memory.width,
-        "seed": config.seed,
-        "preset": config.preset,
-        "pairs": config.pairs,
-        "steps": config.steps,
-        "recall": _recall(model, config, streams.get("test", device)),
-        "loss": loss,
-        "state_bytes": memory.state_bytes(),
-        "parameters": sum(p.numel() for p in memory.parameters()),
-        "seconds": seconds,
-        "git": git_revision(),
-        "machine": machine(device),
-    }
+    with place or nullcontext():
+        began = time.perf_counter()
+        loss = _train(model, config, streams.get("training", device))
+        seconds = time.perf_counter() - began
+        return {
+            "memory": config.memory.name,
+            "label": label(config),
+            "width": config.memory.width,
+            "seed": config.seed,
+            "preset": config.preset,
+            "pairs": config.pairs,
+            "steps": config.steps,
+            "recall": _recall(model, config, streams.get("test", device)),
+            "loss": loss,
+            "state_bytes": memory.state_bytes(),
+            "parameters": sum(p.numel() for p in memory.parameters()),
+            "seconds": seconds,
+            "git": git_revision(),
+            "machine": machine(device),
+        }
 
 
 def _fitting(config: RecallConfig) -> MemoryConfig:

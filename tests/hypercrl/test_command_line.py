@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -10,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
@@ -542,6 +547,87 @@ def test_a_place_that_cannot_be_written_to_gets_one_message(tmp_path, capsys):
         assert message(capsys, "recall", "preset=smoke", "memory=gru", f"run_dir={folder}")
 
 
+def test_so_does_the_folder_of_a_multirun_before_the_first_job(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hypercrl.commands.train.train", None)  # it does not come to that
+    (tmp_path / "file").touch()
+    good = f"run_dir={tmp_path / 'good'}"
+    for folder in (tmp_path / "file" / "runs", "/proc/runs", tmp_path / ("x" * 300)):
+        for words in ([f"run_dir={folder}"], [good, f"hydra.sweep.dir={folder}"]):
+            said = message(capsys, "train", "-m", *TINY, "seed=0,1", *words)
+            assert said.startswith(f"hypercrl: cannot write to {folder}: ")
+            assert re.search(r"\. (A file is|Name a place|Give a shorter)", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_the_system_refuses_a_job_is_told_once_and_without_hydras_words(
+    tmp_path, capsys, monkeypatch
+):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "/there")
+
+    monkeypatch.setattr("hypercrl.commands.train.train", refused)
+    told = "/there: Permission denied. Name another folder, or change who may write there."
+    words = "train", *TINY, f"run_dir={tmp_path / 'runs'}"
+    assert message(capsys, *words) == f"hypercrl: {told}"
+    with pytest.raises(SystemExit):
+        main([*words[:1], "-m", *words[1:], "seed=0,1"])
+    assert capsys.readouterr().err == f"hypercrl: job 0: {told}\njob 1: {told}\n"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistake_that_jobs_alone_find_leaves_no_folder(there, tmp_path, capsys):
+    """What a job takes from Hydra is known as it begins, when Hydra has made the folder."""
+    folder = tmp_path / "runs/today/sweep"
+    if there:
+        folder.mkdir(parents=True)
+    words = "seed=${hydra:job.num}", "protocol.updates=-3,-4", f"run_dir={folder}"
+    with pytest.raises(SystemExit):
+        main(["train", "-m", *TINY, *words])
+    assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
+    left = [folder.parent.parent, folder.parent, folder] if there else []
+    assert sorted(tmp_path.rglob("*")) == left
+
+
+def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkeypatch):
+    """What a job noted there was lost with that process, and nobody told."""
+
+    def launch(self, jobs, initial_job_idx):
+        reads, writes = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(writes, pickle.dumps(here(self, jobs, initial_job_idx)[0]._return_value))
+            os._exit(0)
+        os.close(writes)
+        with open(reads, "rb") as pipe:
+            value = pickle.load(pipe)
+        os.waitpid(child, 0)
+        return [JobReturn(jobs[0], status=JobStatus.FAILED, _return_value=value)]
+
+    here = BasicLauncher.launch
+    monkeypatch.setattr(BasicLauncher, "launch", launch)
+    words = "seed=${hydra:job.num}", "protocol.updates=-1", f"run_dir={tmp_path / 'runs'}"
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, *words])
+    assert ended.value.code == 2
+    assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("seed=range(1,5,0)", "a range whose step is 0 does not get anywhere"),
+        ("seed=range(5,1)", "there is nothing in this range"),
+        ("seed=range(1,5,-1)", "there is nothing in this range"),
+        ("seed=range(0.5,0.1,0.1)", "there is nothing in this range"),
+        ("method.learning_rate=interval(0.1,1)", "an interval is for hydra/sweeper=optuna"),
+    ],
+)
+def test_several_values_that_are_none_are_told_with_their_setting(word, said, tmp_path, capsys):
+    for command in (["train", "-m", f"run_dir={tmp_path / 'x'}"], ["bench", f"out={tmp_path}/x"]):
+        assert f"hypercrl: {word}: {said}" in message(capsys, *command, "preset=smoke", word)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
@@ -774,6 +860,44 @@ def test_a_job_may_take_a_value_from_hydra(monkeypatch, tmp_path):
     words = ["method=single,finetune", "seed=${hydra:job.num}", f"run_dir={tmp_path / 'runs'}"]
     main(["train", "-m", *TINY, *words])
     assert seeds == [0, 1]
+
+
+@pytest.fixture
+def refers_to_hydra(tmp_path, monkeypatch):
+    """Files of one's own that refer to what Hydra knows in a job: of a method, of a sequence."""
+    for group in ("method", "env"):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+    (tmp_path / "configs/method/mine.yaml").write_text(
+        "defaults: [finetune]\nlearning_rate: 1e-${hydra:job.num}\n"
+    )
+    (tmp_path / "configs/env/ours.yaml").write_text(
+        "name: ours_${hydra:job.num}\ntasks: [{task: push}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("refers_to_hydra")
+def test_a_file_of_ones_own_may_take_a_value_from_hydra(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(
+        "hypercrl.commands.train.train",
+        lambda c: given.append((c.method.learning_rate, c.env.name)),
+    )
+    main(["train", "-m", *TINY, "method=mine", "env=ours", "seed=4,5", "run_dir=runs"])
+    assert given == [(1.0, "ours_0"), (0.1, "ours_1")]
+    main(["tasks", "ours"])
+    assert "push" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("refers_to_hydra")
+def test_where_there_is_no_job_of_hydras_a_reference_to_it_is_refused(capsys):
+    told = "env.name: a reference ${hydra:…} is known only in a job that hypercrl train begins"
+    assert told in message(capsys, "bench", *TINY, "env=ours", "seed=0", "out=grid")
+    with pytest.raises(UserError, match=re.escape(told)):
+        composed("train", [*TINY, "env=ours"])
+    alone = message(capsys, "train", *TINY, "method=mine", "run_dir=run")
+    assert "method.learning_rate is a number, such as method.learning_rate=0.5, not" in alone
+    assert [path.name for path in Path().iterdir()] == ["configs"]
 
 
 @pytest.mark.parametrize("word", ["dynamics.hidden=[[8]]", "replay.datasets=[[a]]"])

@@ -362,6 +362,30 @@ def test_settings_of_choices_that_are_not_made_may_be_ignored(here, monkeypatch)
     assert composed("train", ["method=mine_idle:Idle", "seed=1"]).seed == 1
 
 
+def test_settings_of_another_class_of_ones_own_may_be_ignored_whether_it_is_chosen_or_not(
+    here, monkeypatch
+):
+    monkeypatch.syspath_prepend(here)
+    write_idle(here, "{'planner.knobs': '', 'protocol.updates': 'planner.knobs=3|4'}")
+    with (here / "mine_idle.py").open("a") as module:
+        module.write(
+            "from hypercrl.planning.cem import CEM, CEMConfig\n"
+            "@dataclass\n"
+            "class KnobsConfig(CEMConfig):\n"
+            "    knobs: int = 1\n"
+            "class Knobs(CEM):\n"
+            "    config: KnobsConfig\n"
+        )
+    idle = "method=mine_idle:Idle"
+    assert composed("train", [idle, "planner=icem", "seed=1"]).seed == 1
+    mine = [idle, "planner=mine_idle:Knobs"]
+    assert composed("train", mine).planner.knobs == 1
+    with pytest.raises(UserError, match=r"planner.knobs has no effect with method=mine_idle:Idle"):
+        composed("train", [*mine, "planner.knobs=3"])
+    with pytest.raises(UserError, match=r"give planner.knobs=3 or 4 beside it"):
+        composed("train", [idle, "protocol.updates=5"])
+
+
 def test_a_method_without_settings_of_its_own_has_the_usual_ones(mine):
     main(["train", *TINY, "method=mine:Usual", "env=slide", "run_dir=run"])
     assert "learning_rate: 0.001" in (mine / "run/config.yaml").read_text()

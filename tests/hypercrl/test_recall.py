@@ -150,3 +150,16 @@ def test_label_names_settings_that_are_not_the_usual(
     (config,) = Grid(["recall=smoke", *words], tmp_path, RECALL).configs
     config.run_dir = str(tmp_path)
     assert label(OmegaConf.to_object(config)) == expected  # pyright: ignore
+
+
+@pytest.mark.parametrize("parent", ["file", "/proc"])
+def test_a_place_that_cannot_be_written_to_is_said_before_training(
+    parent, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("hypercrl.training.recall._train", None)  # it does not come to that
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["recall", "preset=smoke", "memory=gru", f"run_dir={tmp_path / parent / 'run'}"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hypercrl: cannot write to {tmp_path / parent / 'run'}: ")

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 from dataclasses import fields
 from itertools import pairwise
@@ -643,6 +644,64 @@ def test_success_that_cannot_be_is_noted(tmp_path, distances, said):
     found = [note for note in benchmark.notes if "no distance" in note]
     assert len(found) == (said is not None)
     assert all(said in note for note in found)
+
+
+NOTHING = {"success": [[0.0, 0.0]] * 3, "goal_distance": [[None] * 2] * 3}
+"""Of tasks without a distance."""
+
+
+@pytest.mark.usefixtures("words_alone")
+@pytest.mark.parametrize(
+    ("methods", "leads"),
+    [
+        (["hnet"], '<b>-30.0</b>\n<span class="small">return at the end<br>30.0 forgotten'),
+        # (-40 + 90) / 80 and (-20 + 80) / 60, where the untrained agent has -90 and -80.
+        (["hnet", "single"], '<b>0.81</b>\n<span class="small">normalised return at the end'),
+    ],
+)
+def test_where_nothing_counts_as_success_the_return_leads(tmp_path, methods, leads):
+    runs = [write_run(tmp_path / name, method=name, **NOTHING) for name in methods]
+    terminal, page = report(runs, tmp_path / "out")
+    assert leads in page
+    headings = r"<caption>Success|Success and its|success at the end|<th>success"
+    assert not re.search(headings, page)
+    assert "eturn and its costs" in page
+    assert "nothing counts as success; look at the return" in page
+    assert "Success" not in terminal
+    (benchmark,) = group([load_run(run) for run in runs])
+    titles = [axes.get_title("left") for axes in heat_maps(benchmark).axes]
+    assert titles[:2] == [benchmark.return_name.capitalize(), "10-step error"]
+    assert (
+        trade_offs(benchmark).axes[0].get_ylabel() == f"{benchmark.return_name} at the end (mean)"
+    )
+    (point,) = [
+        line for line in trade_offs(benchmark).axes[0].get_lines() if line.get_label() == "hnet"
+    ]
+    assert point.get_ydata() == pytest.approx([-30.0 if len(methods) == 1 else 0.8125])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"goal_distance": [[0.3, None], [0.1, None], [0.2, None]], "success": [[0.0, 0.0]] * 3},
+        {"goal_distance": [[None] * 2] * 3},  # the tasks say themselves what succeeds
+    ],
+)
+def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
+    (benchmark,) = group([load_run(write_run(tmp_path / "run", **told))])
+    assert benchmark.outcome_name == "success"
+    assert comparison_tables(benchmark)[0].title == "Success"
+
+
+@pytest.mark.usefixtures("words_alone")
+def test_on_a_telephone_tables_and_figures_scroll_at_their_size(tmp_path):
+    _, page = report([write_run(tmp_path / "run")], tmp_path / "out")
+    assert page.count("<img ") == 4
+    assert page.count('<div class="scroll"><img ') == 4
+    assert page.count('<div class="scroll"><table') == page.count("<table")
+    narrow = re.search(r"@media screen and \(max-width: 720px\) \{(.*?)\n  \}", page, re.DOTALL)
+    assert narrow
+    assert "figure img { max-width: none; }" in narrow[1]
 
 
 def test_two_seeds_have_no_interval_beside_their_costs(tmp_path):

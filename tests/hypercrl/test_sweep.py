@@ -1,6 +1,7 @@
 """Hydra's Optuna sweeper over `hypercrl train`, by the score that training returns."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -82,3 +83,36 @@ def test_a_trial_with_a_mistake_is_one_message(tmp_path, monkeypatch, capsys):
         main(["train", "-m", *TINY, *words, "run_dir=sweep"])
     assert ended.value.code == 2
     assert "hypercrl: job 0: seed must be at least 0, not -" in capsys.readouterr().err
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed=range(0,3)", "hydra.sweeper.storage=sqlite:///s.db"], "hydra.sweeper.storage=sql"),
+        (["seed=range(0,3)", "sead=1,2"], "there is no setting 'sead'"),
+        (["seed=range(5,1)"], "seed=range(5,1): Optuna takes a range from a number to a larger"),
+        (["seed=range(1,5,-1)"], "seed=range(1,5,-1): Optuna takes a range"),
+        (
+            ["method.learning_rate=interval(1,0.1)"],
+            "method.learning_rate=interval(1,0.1): an interval is from a number to a larger one",
+        ),
+        (
+            ["method.learning_rate=tag(log,interval(0,1))"],
+            "method.learning_rate=tag(log,interval(0,1)): with tag(log, …) an interval begins",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_message_and_leaves_nothing(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    if "storage" in said and version("sqlalchemy").startswith("1."):
+        pytest.skip("SQLAlchemy 1 keeps a study")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", *words])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]  # Optuna's notice before it
+    assert last.startswith(f"hypercrl: {said}")
+    assert ("storage" not in said) or 'pip install "sqlalchemy<2" "alembic<1.20"' in last
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -77,12 +78,17 @@ def wandb_records(data):
             parts = b""
 
 
-def held_by_wandb(run):
+def identity_of(run, name):
+    return json.loads((run / f"trackers/{name}.json").read_text())["identity"]
+
+
+def held_by_wandb(run, runs):
     """From the file that `wandb sync` sends."""
     proto = importlib.import_module("wandb.proto.wandb_internal_pb2")
     points = defaultdict(list)
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    assert json.loads((run / "trackers/wandb.json").read_text())["identity"]["id"] in file.name
+    assert identity_of(run, "wandb")["id"] in file.name
+    assert len(list(run.parent.glob("*/wandb/offline-run-*"))) == runs
     for data in wandb_records(file.read_bytes()):
         record = proto.Record()
         record.ParseFromString(data)
@@ -98,9 +104,12 @@ def held_by_wandb(run):
     return points
 
 
-def held_by_trackio(run):
+def held_by_trackio(run, runs):
     storage = importlib.import_module("trackio.sqlite_storage").SQLiteStorage
-    (name,) = storage.get_runs("hypercrl")
+    names = storage.get_runs("hypercrl")
+    assert len(names) == runs
+    name = identity_of(run, "trackio")["name"]
+    assert name in names
     points = defaultdict(list)
     for log in storage.get_logs("hypercrl", name):
         for key, value in log.items():
@@ -109,10 +118,11 @@ def held_by_trackio(run):
     return points
 
 
-def held_by_mlflow(run):
+def held_by_mlflow(run, runs):
     client = importlib.import_module("mlflow").MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
     experiment = client.get_experiment_by_name("hypercrl")
-    (held,) = client.search_runs([experiment.experiment_id])
+    assert len(client.search_runs([experiment.experiment_id])) == runs
+    held = client.get_run(identity_of(run, "mlflow")["run_id"])
     assert held.info.status == "FINISHED"
     assert held.data.params["method.name"] == "finetune"
     return {
@@ -145,11 +155,30 @@ def test_a_killed_and_resumed_run_is_one_run_without_doubled_points(tmp_path, mo
     process.communicate()
     assert not (run / "result.json").exists()
     main(["train", "resume=run"])
-    wanted, held = points_of(run), HELD[name](run)
+    wanted, held = points_of(run), HELD[name](run, runs=1)
     assert json.loads((run / f"trackers/{name}.json").read_text())["sent"] == len(records_of(run))
     assert held.keys() == wanted.keys()
     for key, points in wanted.items():
         assert sorted(held[key]) == sorted(points), key
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.extra(n)) for n in HELD])
+def test_a_copy_that_is_resumed_is_a_run_of_its_own(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    main(["train", *TINY, f"logger={name}", "run_dir=run"])
+    before = identity_of(tmp_path / "run", name)
+    shutil.copytree("run", "copy")
+    (tmp_path / "copy/result.json").unlink()  # as before its end
+    main(["train", "resume=copy"])
+    assert identity_of(tmp_path / "run", name) == before
+    for run in (tmp_path / "run", tmp_path / "copy"):
+        wanted, held = points_of(run), HELD[name](run, runs=2)
+        assert held.keys() == wanted.keys()
+        for key, points in held.items():
+            assert len(points) == len(wanted[key])
 
 
 class Stub:
@@ -216,6 +245,62 @@ def test_a_tracker_that_begins_anew_gets_all(tmp_path, stub):
     again.add(2)
     again.send()
     assert stub.got == [1, 1, 2]
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Trackers whose runs are numbered, and what each of these was sent."""
+    sent = defaultdict(list)
+
+    class Numbered(Stub):
+        def __init__(self, run):
+            super().__init__()
+            self.got = sent[run.identity.setdefault("id", str(len(sent)))]
+
+    monkeypatch.setattr(
+        "hypercrl.runs.trackers.follower.open_tracker", lambda _, run: Numbered(run)
+    )
+    return sent
+
+
+def follow(path, kept, *records):
+    follower = Follower("wandb", path, {}, kept)
+    for record in records:
+        follower.add(record)
+    follower.send()
+
+
+def test_a_copied_run_begins_a_run_of_its_own_with_all_records(tmp_path, named, capsys):
+    follow(tmp_path / "run", [], 1, 2)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    follow(tmp_path / "copy", [1, 2], "other")
+    follow(tmp_path / "run", [1, 2], 3)
+    follow(tmp_path / "copy", [1, 2, "other"], "more")
+    assert named == {"0": [1, 2, 3], "1": [1, 2, "other", "more"]}
+    (said,) = capsys.readouterr().err.splitlines()
+    wanted = f"hypercrl: {tmp_path / 'copy'} is a copy of {tmp_path / 'run'}, and begins a run"
+    assert said.startswith(wanted)
+
+
+def test_a_moved_run_goes_on_with_its_own(tmp_path, named, capsys):
+    follow(tmp_path / "run", [], 1)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    follow(tmp_path / "run", [], "another")  # in the same place
+    (tmp_path / "link").symlink_to(tmp_path / "moved")
+    follow(tmp_path / "link", [1], 2)
+    follow(tmp_path / "moved", [1, 2], 3)
+    assert named == {"0": [1, 2, 3], "1": ["another"]}
+    assert not capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path, named):
+    follow(tmp_path / "run", [], 1)
+    file = tmp_path / "run/trackers/wandb.json"
+    stored = json.loads(file.read_text())
+    del stored["folder"]
+    file.write_text(json.dumps(stored))
+    follow(tmp_path / "run", [1], 2)
+    assert named == {"0": [1, 2]}
 
 
 def test_a_tracker_that_fails_leaves_a_gap_and_the_run_goes_on(tmp_path, stub, capsys):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,14 @@ class Follower:
     sends nothing twice, and what a kill in between, or a tracker that fails, leaves out is a gap
     there and not in metrics.jsonl.
 
+    A folder that was copied is a run of its own, and begins one of the tracker's with all of its
+    records; one that was moved goes on. It is a copy where the one that it was written in is still
+    there and is of the same tracker's run.
+
     Args:
         name: of `LOGGERS`.
-        path: the run's folder; trackers/NAME.json in it has the tracker's run and the count.
+        path: the run's folder; trackers/NAME.json in it has the tracker's run, the count and the
+            folder.
         config: of the run.
         kept: records that the run has already.
 
@@ -32,13 +37,21 @@ class Follower:
     ) -> None:
         self.name = name
         self._file = path / "trackers" / f"{name}.json"
-        stored = json.loads(self._file.read_text()) if self._file.exists() else {}
+        stored = _stored(self._file)
+        if original := _original(path, stored, self._file.name):
+            print(
+                f"hypercrl: {path} is a copy of {original}, and begins a run of its own in {name}.",
+                file=sys.stderr,
+            )
+            stored = {}
+        self._folder = path.resolve()
         self._identity: dict[str, str] = stored.get("identity", {})
         self._tracker = open_tracker(name, TrackedRun(path, config, self._identity))
         self._sent: int = 0 if self._tracker.anew else stored.get("sent", 0)
         self._waiting = kept[self._sent :]
         self._known = max(0, self._sent - len(kept))
         self._note()
+        self.send()  # what is kept is in a checkpoint, and there may be no further one
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record for the next checkpoint.
@@ -64,7 +77,8 @@ class Follower:
         self._attempt(lambda: self._tracker.close(finished), "its run is left open")
 
     def _note(self) -> None:
-        write_json(self._file, {"identity": self._identity, "sent": self._sent})
+        noted = {"identity": self._identity, "sent": self._sent, "folder": str(self._folder)}
+        write_json(self._file, noted)
 
     def _attempt(self, call: Callable[[], None], loss: str) -> None:
         """A tracker that fails is no reason to end a training."""
@@ -76,3 +90,19 @@ class Follower:
                 f"hypercrl: {self.name} failed ({what}): {loss}, but in metrics.jsonl",
                 file=sys.stderr,
             )
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _original(path: Path, stored: Mapping[str, Any], file: str) -> Path | None:
+    """The folder that a run's was copied of; None: it is no copy, as far as can be seen here."""
+    written_in = Path(stored.get("folder", path))
+    try:
+        if written_in.samefile(path):
+            return None
+        theirs = _stored(written_in / "trackers" / file)
+    except (OSError, ValueError):  # it is not there, or on another machine
+        return None
+    return written_in if theirs.get("identity") == stored.get("identity") else None

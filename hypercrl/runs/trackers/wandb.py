@@ -1,7 +1,8 @@
 """Weights & Biases: a run of project `hypercrl`, or of WANDB_PROJECT.
 
-Resumed, it goes on under the same id. Offline (WANDB_MODE=offline) it then begins the files of that
-id anew: what a killed process logged is held back in its memory, and never reaches the disk.
+Resumed, it goes on under the same id. Offline (WANDB_MODE=offline) it then begins its files anew:
+what a killed process logged is held back in its memory, and never reaches the disk. So do the files
+of the run that it is a copy of go, which `wandb sync` would send once more.
 """
 
 import importlib
@@ -49,7 +50,7 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric=STEP)
         self.anew = bool(self._run.offline)
         if self.anew:
-            for files in (run.path / "wandb").glob(f"offline-run-*-{self._run.id}"):
+            for files in (run.path / "wandb").glob("offline-run-*"):  # of others: this is a copy
                 if files != Path(self._run.dir).parent:
                     shutil.rmtree(files)
 
