@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
+from composing import compose_choices_once
 from forked import Forked, ForkedCell, ForkedSimulator
 from tiny_runs import EPISODE
 
@@ -43,6 +44,14 @@ def no_report() -> Iterator[None]:
     """Training writes no page, which takes a third of a tiny run's time; see `with_report`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hypercrl.commands.train.write_report", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def choices_composed_once() -> Iterator[None]:
+    """See `composing.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        compose_choices_once(patch)
         yield
 
 
