@@ -68,7 +68,7 @@ $(EXTRAS_VENV)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(EXTRAS_VENV)
 	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python$(PYTHON_VERSION)/site-packages')" \
 		> $(EXTRAS_VENV)/lib/python$(PYTHON_VERSION)/site-packages/base.pth
-	$(EXTRAS_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[minari,onnx,wandb,trackio,mlflow,sweep]"
+	$(EXTRAS_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[minari,onnx,wandb,trackio,mlflow,sweep]" scipy
 	touch $@
 
 clean-venv:

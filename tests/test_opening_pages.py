@@ -10,11 +10,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 
 
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-
-
 def test_every_page_has_a_title_and_words_before_its_first_table():
     for page in RESULTS.glob("*.md"):
         title, *lines = page.read_text(encoding="utf-8").splitlines()

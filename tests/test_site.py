@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import pytest
 
@@ -11,12 +10,9 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
 
 @pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+def fresh_hooks(monkeypatch):
     for name in ("docs_hooks", "docs_settings"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 

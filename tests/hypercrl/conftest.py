@@ -3,12 +3,16 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
-from forked import ForkedCell
+from composing import compose_choices_once
+from forked import Forked, ForkedCell, ForkedSimulator
+from tiny_runs import EPISODE
 
 from hypercrl.cli import main
 from hypercrl.report import write_report
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
+from hypercrl_envs.cheetah import CheetahTask
+from hypercrl_envs.double_integrator import DoubleIntegratorTask
 
 
 class Stop(Exception):
@@ -44,6 +48,14 @@ def no_report() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def choices_composed_once() -> Iterator[None]:
+    """See `composing.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        compose_choices_once(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_power_cut() -> Iterator[None]:
     """What a process has written outlives it: to wait for the disk guards against a power cut,
     which nothing here makes. Tests of what is brought to disk, and when, look for themselves."""
@@ -52,11 +64,22 @@ def no_power_cut() -> Iterator[None]:
         yield
 
 
+def shorten_episodes(patch: pytest.MonkeyPatch) -> None:
+    for kind in (BlockTask, CheetahTask, DoubleIntegratorTask):
+        patch.setattr(kind, "max_episode_steps", EPISODE)
+
+
+@pytest.fixture
+def short_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes of `EPISODE` steps, but in other processes."""
+    shorten_episodes(monkeypatch)
+
+
 @pytest.fixture(scope="module")
-def short_episodes() -> Iterator[None]:
-    """Pushing ends after twelve steps: evaluation is most of a tiny run. For whole modules, too."""
+def short_episodes_throughout() -> Iterator[None]:
+    """From the first who asks for it on to the module's end: for fixtures of a module, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BlockTask, "max_episode_steps", 12)
+        shorten_episodes(patch)
         yield
 
 
@@ -69,6 +92,16 @@ def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells of a grid are forked, where it is not the point how a process of its own begins."""
+    monkeypatch.setattr("hypercrl.bench.workers.subprocess", forking(ForkedCell))
+
+
+@pytest.fixture
+def forked_simulators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are the processes that step robots."""
+    monkeypatch.setattr("hypercrl_envs.fleet.subprocess", forking(ForkedSimulator))
+
+
+def forking(kind: type[Forked]) -> SimpleNamespace:
+    """The module `subprocess`, whose processes are of that kind."""
     kept = {name: getattr(subprocess, name) for name in ("STDOUT", "DEVNULL", "TimeoutExpired")}
-    forks = SimpleNamespace(Popen=ForkedCell, **kept)
-    monkeypatch.setattr("hypercrl.bench.workers.subprocess", forks)
+    return SimpleNamespace(Popen=kind, **kept)

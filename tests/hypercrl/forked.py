@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,14 @@ from multiprocessing.connection import Connection
 from typing import IO
 
 import torch
+from tiny_runs import EPISODE
 
 import hypercrl.commands.train as command
 from hypercrl.cli import main
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
+from hypercrl_envs.channel import Channel
+from hypercrl_envs.fleet_worker import serve
 
 _FORKS = multiprocessing.get_context("forkserver")
 # torch imports the second with the first optimiser, in a second and a half.
@@ -45,16 +49,11 @@ def _call(function: Callable[..., object], arguments: tuple, said: Connection, t
     function(*arguments)
 
 
-class ForkedCell:
-    """What `LocalWorkers` needs of a process that runs `python -m hypercrl WORDS`.
+class Forked:
+    """What is asked of a `subprocess.Popen`."""
 
-    It writes no page: see the fixture `no_report`.
-    """
-
-    def __init__(self, called: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_):
-        assert called[1:3] == ["-m", "hypercrl"]
-        arguments = (list(called[3:]), str(stdout.name), dict(env), os.getcwd())
-        self._process = _FORKS.Process(target=_run_cell, args=arguments)
+    def __init__(self, function: Callable[..., object], *arguments: object):
+        self._process = _FORKS.Process(target=function, args=arguments)
         self._process.start()
         self.pid = self._process.pid
 
@@ -72,6 +71,32 @@ class ForkedCell:
         if timeout is not None and self._process.exitcode is None:
             raise subprocess.TimeoutExpired("hypercrl", timeout)
         return self._process.exitcode
+
+
+class ForkedCell(Forked):
+    """A process of `LocalWorkers` that runs `python -m hypercrl WORDS`.
+
+    It writes no page: see the fixture `no_report`.
+    """
+
+    def __init__(self, called: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_):
+        assert called[1:3] == ["-m", "hypercrl"]
+        super().__init__(_run_cell, list(called[3:]), str(stdout.name), dict(env), os.getcwd())
+
+
+class ForkedSimulator(Forked):
+    """A process of a `SpreadFleet`, in which pushing has as many steps as here."""
+
+    def __init__(self, called: Sequence[str], *, pass_fds: Sequence[int], **_):
+        assert called[-2] == "hypercrl_envs.fleet_worker"
+        with socket.socket(fileno=os.dup(pass_fds[0])) as theirs:
+            super().__init__(_simulate, theirs, BlockTask.max_episode_steps)
+
+
+def _simulate(theirs: socket.socket, episode: int) -> None:
+    BlockTask.max_episode_steps = episode
+    torch.set_num_threads(1)
+    serve(Channel(theirs.detach()))
 
 
 def _run_cell(words: list[str], log: str, environment: dict[str, str], folder: str) -> None:
@@ -105,9 +130,9 @@ def train_and_die(number: int, step: int, words: tuple[str, ...], episode: int =
 def train_with_little_room(room: int, words: tuple[str, ...]) -> None:
     """`hypercrl train WORDS`, where a file's size is at most `room` bytes.
 
-    Episodes of pushing have 12 steps, as with the fixture `short_episodes`.
+    Episodes are those of the fixture `short_episodes`.
     """
-    BlockTask.max_episode_steps = 12
+    BlockTask.max_episode_steps = EPISODE
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     main(["train", *words])
 

@@ -3,21 +3,12 @@
 import json
 from pathlib import Path
 
+import alarms
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
-
-@pytest.fixture
-def alarms(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import alarms as module
-
-    return module
-
-
-def test_even_errors_alarm_where_the_sum_of_their_surplus_says(alarms):
+def test_even_errors_alarm_where_the_sum_of_their_surplus_says():
     """f times the level is a surplus of f − 4, and f falls to 1 within 300 steps."""
     errors, draw = np.full(700, 0.01), np.random.default_rng(0)
     found = alarms.lived(alarms.Replayed(False), errors, draw, k=1.0, f=30.0)
@@ -32,7 +23,7 @@ def test_even_errors_alarm_where_the_sum_of_their_surplus_says(alarms):
 
 @pytest.mark.parametrize("by_logarithms", [False, True])
 def test_errors_within_the_allowance_alarm_by_their_logarithms_which_alone_confirm_it(
-    alarms, by_logarithms
+    by_logarithms,
 ):
     """A level that remembers how the model learned is ten times its errors: six times these are
     within the allowance, and log 6 is 0.3 a step beyond what lasts, 120 in some 400."""
@@ -45,8 +36,8 @@ def test_errors_within_the_allowance_alarm_by_their_logarithms_which_alone_confi
     assert rule.ends[0] == f"L, S = 0: {'change' if by_logarithms else 'stay'}"
 
 
-def test_what_is_kept_is_replayed(alarms, capsys):
-    kept = SCRIPTS.parent / "docs/results/memory/alarms.json"
+def test_what_is_kept_is_replayed(capsys):
+    kept = Path(__file__).parents[2] / "docs/results/memory/alarms.json"
     runs = json.loads(kept.read_text())["runs"]
     assert len(runs) == 12
     assert {len(run["errors"]) for run in runs} == {700}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_runs import MEMORY, SETTINGS, of_two_tasks
+from tiny_runs import EPISODE, MEMORY, SETTINGS, of_two_tasks
 
 import hypercrl
 from hypercrl import UserError
@@ -21,26 +21,18 @@ from hypercrl.base.random_streams import derive_seed
 from hypercrl.cli import main
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.open_run import open_run
-from hypercrl_envs.blocks import BlockTask
 from hypercrl_envs.push import PushTask
 
-EPISODE = 12
-
-
-@pytest.fixture(autouse=True)
-def short_episodes(monkeypatch):
-    monkeypatch.setattr(BlockTask, "max_episode_steps", EPISODE)
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, short_episodes_throughout):
     """Folders of a model with a variance, one with a memory, and one whose tasks are inferred."""
     path = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BlockTask, "max_episode_steps", EPISODE)
-        variance = {**SETTINGS["dynamics"], "probabilistic": True}
-        hypercrl.train(**{**SETTINGS, "dynamics": variance}, run_dir=path / "variance")
-        hypercrl.train(**SETTINGS, **MEMORY, run_dir=path / "memory")
+    variance = {**SETTINGS["dynamics"], "probabilistic": True}
+    hypercrl.train(**{**SETTINGS, "dynamics": variance}, run_dir=path / "variance")
+    hypercrl.train(**SETTINGS, **MEMORY, run_dir=path / "memory")
     # The variance's agent, but that nobody tells it which of its two tasks it is in.
     told = RunFolder(path / "variance")
     config = OmegaConf.load(told.path / "config.yaml")

@@ -25,14 +25,9 @@ from hypercrl.config.compose import composed
 from hypercrl.config.overrides import setting
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.training.trainer import Trainer
-from hypercrl_envs.blocks import BlockTask
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def short_episodes(monkeypatch):
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
+pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
 class Stop(Exception):

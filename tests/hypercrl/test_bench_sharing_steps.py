@@ -1,15 +1,10 @@
 """scripts/bench_sharing.py steps, tried on a CPU: each way by its name, with equal parameters."""
 
 import json
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from bench_sharing_grid import Record
 from bench_sharing_steps import steps
 

@@ -50,11 +50,10 @@ class Leaving(Stubborn):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(monkeypatch, short_episodes):
     monkeypatch.setattr(Stubborn, "from_number", 0)
     monkeypatch.setattr(Stubborn, "made", 0)
     monkeypatch.setattr(Stubborn, "open", set())
-    monkeypatch.setattr(Stubborn, "max_episode_steps", 12)  # evaluation is most of a run
 
 
 def message(capsys, *words):

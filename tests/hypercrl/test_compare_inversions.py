@@ -6,19 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import compare_inversions
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from compare_inversions import at_equal_steps, until
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from torch import nn
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import compare_inversions  # noqa: E402
-from compare_inversions import at_equal_steps, until  # noqa: E402
-from peer_dmash import (  # noqa: E402
+from peer_dmash import (
     GROUNDS,
     SIGNS,
     WAYS,
@@ -28,9 +23,10 @@ from peer_dmash import (  # noqa: E402
     _Scored,
     _words,
 )
+from torch import nn
 
-from hypercrl.config.compose import composed  # noqa: E402
-from hypercrl_envs import make_task  # noqa: E402
+from hypercrl.config.compose import composed
+from hypercrl_envs import make_task
 
 
 @pytest.mark.parametrize("name", GROUNDS)

@@ -21,7 +21,6 @@ from hypercrl.config.stored import read_stored
 from hypercrl.runs.demos import DEMOS, demo_names
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.open_run import open_run
-from hypercrl_envs.blocks import BlockTask
 from scripts.make_demo import main as make_demo_as_a_script
 from scripts.make_demo import make_demo
 
@@ -44,11 +43,6 @@ def beside_nothing(tmp_path, monkeypatch):
     before = contents(DEMOS)
     yield
     assert contents(DEMOS) == before
-
-
-@pytest.fixture
-def short_episodes(monkeypatch):
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
 
 
 @pytest.fixture(params=["hnet", "memory", "packnet", "inferred"])
@@ -81,8 +75,7 @@ def test_the_demo_is_small_and_names_no_code():
     assert ":" not in json.dumps(config, separators=("", ""))
 
 
-def test_the_demo_is_a_run_of_the_evidence(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+def test_the_demo_is_a_run_of_the_evidence():
     from evidence_grid import EvidenceCell
     from evidence_records import FOLDER, packed, read_lines
 

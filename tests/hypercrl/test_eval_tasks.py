@@ -15,7 +15,7 @@ from hypercrl.replay.transitions import Batch
 from hypercrl.report.style import shown_tasks
 from hypercrl.training import evaluation, trainer
 
-pytestmark = pytest.mark.usefixtures("short_episodes")
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 SMALL = (
     *FEW_STEPS,
     "env=push20",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import evidence
 import numpy as np
 import pytest
 
@@ -16,7 +17,6 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import from_json
 from hypercrl.bench.workers import Attempt
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TINY = (
     "preset=smoke",
     "dynamics.hidden=[16]",
@@ -31,15 +31,7 @@ TINY = (
 
 
 @pytest.fixture
-def evidence(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import evidence as module
-
-    return module
-
-
-@pytest.fixture
-def grid(evidence, monkeypatch):
+def grid(monkeypatch):
     """A grid of one sequence of two tasks, of which two methods learn."""
     import evidence_grid
     import evidence_records
@@ -57,7 +49,7 @@ def grid(evidence, monkeypatch):
 
 
 @pytest.fixture
-def call(evidence, monkeypatch, tmp_path):
+def call(monkeypatch, tmp_path):
     """The script on words, its folders in `tmp_path`."""
 
     def call(*words: str) -> None:
@@ -67,7 +59,7 @@ def call(evidence, monkeypatch, tmp_path):
     return call
 
 
-def test_cells_of_a_sequence_differ_in_the_methods_settings_alone(evidence):
+def test_cells_of_a_sequence_differ_in_the_methods_settings_alone():
     import evidence_grid
     from evidence_records import own, shared, wanted
 
@@ -86,7 +78,7 @@ def test_cells_of_a_sequence_differ_in_the_methods_settings_alone(evidence):
             assert settings[f"protocol.{steps}"] % settings["protocol.robots"] == 0
 
 
-def test_every_cell_of_the_grid_is_there_once(evidence):
+def test_every_cell_of_the_grid_is_there_once():
     import evidence_grid
 
     names = [cell.name for cell in evidence_grid.cells()]
@@ -143,7 +135,7 @@ def same_from_a_bench(run: Path, folder: Path) -> None:
     assert {**record, "git": "abc"} == other
 
 
-def test_what_would_not_end_is_not_begun(evidence, tmp_path):
+def test_what_would_not_end_is_not_begun(tmp_path):
     from evidence_grid import EvidenceCell
 
     from hypercrl.bench import Cell
@@ -174,7 +166,7 @@ def test_what_would_not_end_is_not_begun(evidence, tmp_path):
     assert workers(1, needed - 10).room(cell)
 
 
-def test_of_a_cell_that_ended_before_its_folder_was_there_it_is_told_why(evidence, tmp_path):
+def test_of_a_cell_that_ended_before_its_folder_was_there_it_is_told_why(tmp_path):
     from hypercrl.bench import Cell
 
     refused, waits = (Cell(f"push/{name}/0", (), tmp_path / name) for name in ("hnet", "ewc"))
@@ -216,7 +208,7 @@ def test_a_setting_without_effect_may_have_changed(grid, tmp_path):
     assert set(grid.kept(tmp_path)) == {"push/single/0"}
 
 
-def test_what_the_repository_keeps_is_of_the_settings_now(evidence):
+def test_what_the_repository_keeps_is_of_the_settings_now():
     """A default that changes what was measured would leave every kept file unread."""
     import evidence_records
 
@@ -273,7 +265,7 @@ def learned(tasks, late=1.0):
     return rows
 
 
-def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch):
+def test_the_page_says_what_is_done_and_compares(tmp_path, monkeypatch):
     import evidence_page
 
     monkeypatch.setattr(evidence_page, "FIRST", ("hnet", "single"))
@@ -333,7 +325,7 @@ def test_the_page_says_what_is_done_and_compares(evidence, tmp_path, monkeypatch
         assert (tmp_path / "images" / f"evidence_{figure}.png").stat().st_size > 1000
 
 
-def test_of_a_sample_of_old_tasks_success_on_all_is_reckoned(evidence):
+def test_of_a_sample_of_old_tasks_success_on_all_is_reckoned():
     """The newest task, which is always evaluated, counts as one of all that are learned."""
     from evidence_figures import on_seen
 
@@ -342,7 +334,7 @@ def test_of_a_sample_of_old_tasks_success_on_all_is_reckoned(evidence):
     np.testing.assert_allclose(seen, [1.0, 0.75, 1 / 3])
 
 
-def test_long_curves_are_drawn_by_tenths(evidence):
+def test_long_curves_are_drawn_by_tenths():
     from evidence_figures import tenths
 
     stages, means = tenths(np.arange(100.0)[None])
@@ -353,7 +345,7 @@ def test_long_curves_are_drawn_by_tenths(evidence):
     np.testing.assert_array_equal(means, [[1.0, 2.0]])
 
 
-def test_of_many_tasks_variants_with_three_seeds_stand_beside_the_methods(evidence, tmp_path):
+def test_of_many_tasks_variants_with_three_seeds_stand_beside_the_methods(tmp_path):
     import evidence_capacity
     import evidence_page
 
@@ -391,7 +383,7 @@ def test_of_many_tasks_variants_with_three_seeds_stand_beside_the_methods(eviden
     assert last.get_ydata()[0] == pytest.approx(0.95)
 
 
-def test_what_was_never_learned_is_not_called_forgotten(evidence):
+def test_what_was_never_learned_is_not_called_forgotten():
     from evidence_page import _not_learned
 
     forgot, never = np.array(learned(3, late=0.0)), np.array(learned(3))
@@ -399,7 +391,7 @@ def test_what_was_never_learned_is_not_called_forgotten(evidence):
     assert _not_learned(np.stack([forgot, never])) == "1 of 6"
 
 
-def test_errors_are_compared_with_those_just_after_learning(evidence):
+def test_errors_are_compared_with_those_just_after_learning():
     from evidence_figures import error_against_learned
 
     nan = np.nan
@@ -409,7 +401,7 @@ def test_errors_are_compared_with_those_just_after_learning(evidence):
     np.testing.assert_allclose(error_against_learned(np.array(errors)), [1.0, 2.0, 4.0])
 
 
-def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
+def test_what_twenty_tasks_do_is_told(tmp_path):
     import evidence_page
     from evidence_long import learned_late, used
 
@@ -442,7 +434,7 @@ def test_what_twenty_tasks_do_is_told(evidence, tmp_path):
     assert alone[1:6] == ["1.00", "1.00", "1.00", "0.60", "2.00 2.00 2.00 2.00"]
 
 
-def test_errors_are_means_that_one_which_diverged_does_not_rule(evidence):
+def test_errors_are_means_that_one_which_diverged_does_not_rule():
     errors = np.array([[[9.0, 9.0], [0.1, 9.0], [0.4, 1000.0]], [[9.0, 9.0], [0.2, 9], [0.2, 0.1]]])
     from evidence_long import geometric_mean, grown
 
@@ -453,7 +445,7 @@ def test_errors_are_means_that_one_which_diverged_does_not_rule(evidence):
     assert grown(errors[:0]) == grown(errors[:, :2, :1]) == "—"
 
 
-def test_of_methods_without_seeds_enough_none_is_the_best(evidence, tmp_path):
+def test_of_methods_without_seeds_enough_none_is_the_best(tmp_path):
     import evidence_page
 
     late = {"hnet": 0.0, "single": 0.5, "ewc": 1.0}
@@ -471,7 +463,7 @@ def test_of_methods_without_seeds_enough_none_is_the_best(evidence, tmp_path):
     assert "| ewc | (**1.00**) | — |" in page
 
 
-def test_runs_are_told_apart_by_all_that_was_measured(evidence):
+def test_runs_are_told_apart_by_all_that_was_measured():
     import evidence_page
 
     def said(success):
@@ -484,7 +476,7 @@ def test_runs_are_told_apart_by_all_that_was_measured(evidence):
     assert said(learned(5, 0.9)) == ""
 
 
-def test_intervals_of_means_are_over_whole_runs(evidence):
+def test_intervals_of_means_are_over_whole_runs():
     """Two runs that fail and one that does not: tasks drawn one by one would be less far apart."""
     import evidence_page
 
@@ -492,7 +484,7 @@ def test_intervals_of_means_are_over_whole_runs(evidence):
     assert evidence_page._over_runs(final) == "0.33 [0.00, 1.00]"
 
 
-def test_variants_of_a_sequence_stand_beside_it_by_method(evidence):
+def test_variants_of_a_sequence_stand_beside_it_by_method():
     import evidence_page
     from evidence_long import variants
 
@@ -512,7 +504,7 @@ def test_variants_of_a_sequence_stand_beside_it_by_method(evidence):
     ]
 
 
-def test_orders_are_permutations_and_inversions_are_of_900_steps(evidence):
+def test_orders_are_permutations_and_inversions_are_of_900_steps():
     import evidence_grid
     from evidence_records import wanted
 

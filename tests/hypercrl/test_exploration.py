@@ -7,7 +7,6 @@ from tiny_runs import FEW_STEPS
 
 from hypercrl.agent.exploration import Bursts, CorrelatedNoise, ExplorationConfig
 from hypercrl.cli import main
-from hypercrl_envs.blocks import BlockTask
 
 PLANNED = 10.0
 """What no random action is near to."""
@@ -79,9 +78,8 @@ PLANNED_FOR = (
 
 
 @pytest.mark.parametrize("words", [RANDOM, PLANNED_FOR], ids=["random", "disagreement"])
-def test_a_run_goes_on_in_the_midst_of_a_burst(words, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_the_midst_of_a_burst(words, tmp_path, monkeypatch, short_episodes):
     starts = []
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
 
     def in_a_burst(tree):
         if tree["position"]["step"] <= 14 or not tree["actor"]["bursts"]["left"].any():

@@ -2,15 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-from hard_tasks import HARD, HardCell, cells, main, record, table  # noqa: E402
-from timed_cells import claim, run_of  # noqa: E402
+from hard_tasks import HARD, HardCell, cells, main, record, table
+from timed_cells import claim, run_of
 
 
 def test_a_pattern_that_no_cell_fits_is_a_mistake(tmp_path, capsys, monkeypatch):

@@ -1,14 +1,7 @@
 """What could be found out of a hidden number: known where a single transition shows it."""
 
-import sys
-from pathlib import Path
-
 import torch
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-from hidden_limit import Episodes, error, estimated  # noqa: E402
+from hidden_limit import Episodes, error, estimated
 
 
 def test_what_every_transition_shows_is_found_and_is_worth_as_much_as_being_told():

@@ -1,17 +1,11 @@
 """The grid of one memory over five tasks: its settings, and what is read of its runs."""
 
 import json
-import sys
 from math import sqrt
-from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-from evidence_records import read_lines  # noqa: E402
-from hidden_sequence import (  # noqa: E402
+from evidence_records import read_lines
+from hidden_sequence import (
     ORDERS,
     SEEDS,
     TASKS,
@@ -21,10 +15,10 @@ from hidden_sequence import (  # noqa: E402
     record,
     table,
 )
-from hidden_tasks import KEPT, PAGE  # noqa: E402
+from hidden_tasks import KEPT, PAGE
 
-from hypercrl.config.compose import composed  # noqa: E402
-from hypercrl_envs import TaskSequence  # noqa: E402
+from hypercrl.config.compose import composed
+from hypercrl_envs import TaskSequence
 
 
 def test_the_grid_is_made_of_settings_that_there_are():

@@ -1,19 +1,13 @@
 """The grid of hidden numbers: what is read out of a context, and what is kept of a run."""
 
 import json
-import sys
 from math import sqrt
-from pathlib import Path
 
+import hidden_tasks
 import pytest
 import torch
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import hidden_tasks  # noqa: E402
-from hidden_readout import FLOOR, last_change, linear_fit, read_contexts  # noqa: E402
-from hidden_tasks import (  # noqa: E402
+from hidden_readout import FLOOR, last_change, linear_fit, read_contexts
+from hidden_tasks import (
     CAUSES,
     ENCODERS,
     HIDDEN,
@@ -26,9 +20,9 @@ from hidden_tasks import (  # noqa: E402
     take,
 )
 
-from hypercrl.base.errors import UserError  # noqa: E402
-from hypercrl.config.compose import composed  # noqa: E402
-from hypercrl_envs import TaskSequence  # noqa: E402
+from hypercrl.base.errors import UserError
+from hypercrl.config.compose import composed
+from hypercrl_envs import TaskSequence
 
 
 def test_a_read_out_finds_what_is_there_and_no_more():

@@ -22,7 +22,8 @@ from hypercrl.training.learner import Learner
 from hypercrl.training.measurements import Measurements
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs import make_task
-from hypercrl_envs.blocks import BlockTask
+
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 
 SMALL = (
     *FEW_STEPS,
@@ -33,16 +34,8 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_episodes():
-    """Evaluation is most of a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BlockTask, "max_episode_steps", 12)
-        yield
-
-
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, short_episodes):
+def straight(tmp_path_factory, short_episodes_throughout):
     path = tmp_path_factory.mktemp("runs") / "straight"
     main(["train", *SMALL, f"run_dir={path}"])
     return path

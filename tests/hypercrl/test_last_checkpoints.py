@@ -16,7 +16,7 @@ from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.position import Position
 
-pytestmark = pytest.mark.usefixtures("short_episodes")
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 SMALL = (*FEW_STEPS, "method=coreset", "protocol.checkpoint_every=10")
 
 

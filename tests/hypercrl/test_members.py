@@ -24,7 +24,6 @@ from hypercrl.planning.risk import (
     worst_returns,
 )
 from hypercrl.replay.bootstrap import bootstrap_batches, bootstrap_weights
-from hypercrl_envs.blocks import BlockTask
 from hypercrl_kernels import GaussianLayers, LinearPolicies, follow, rollout
 
 ENSEMBLES = ["hnet", "chunked_hnet", "single", "lora", "finetune", "multitask"]  # one of each class
@@ -528,8 +527,9 @@ def test_an_agent_switches_between_the_members_of_each_robot():
     ],
     ids=["hnet", "inferred"],
 )
-def test_saved_at_every_pause_and_resumed_an_ensemble_ends_the_same(words, tmp_path, monkeypatch):
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
+def test_saved_at_every_pause_and_resumed_an_ensemble_ends_the_same(
+    words, tmp_path, monkeypatch, short_episodes
+):
     fewer = ("protocol.planned_steps=8", "protocol.updates=4")
     words = (*SMALL, *fewer, "method.members=3", *words)
     main(["train", *words, f"run_dir={tmp_path / 'straight'}"])

@@ -1,15 +1,11 @@
 """Planners of others: what cannot be had is left out with a word, and the rest solves the same."""
 
 import sys
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import bench_planner
 import peer_planners
+import pytest
+import torch
 from bench_timing import Clock, Report
 from bench_workloads import Problem, Workload
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from hypercrl.cli import main
 from hypercrl.training import run
 
-pytestmark = pytest.mark.usefixtures("short_episodes")
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 
 SETTINGS = (
     "preset=smoke",

@@ -15,6 +15,7 @@ from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.actor import Actor
 from hypercrl_envs.blocks import BlockTask
 
+pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 SMALL = (*FEW_STEPS, "method=hnet", "method.hidden=[8]", "protocol.num_tasks=2", "seed=2")
 FOUR = (
     "protocol.robots=4",
@@ -38,16 +39,15 @@ def records(path, kind):
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory):
+def four(tmp_path_factory, short_episodes_throughout):
     return train(tmp_path_factory.mktemp("runs") / "four")
 
 
-def test_as_many_steps_and_updates_as_one_robot_has(four, tmp_path, monkeypatch):
+def test_as_many_steps_and_updates_as_one_robot_has(four, tmp_path):
     result = json.loads((four / "result.json").read_text())
     assert result["env_steps"] == 2 * 40
     assert result["plans"] == 2 * 24 / 4
     one = tmp_path / "one"
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)  # evaluation is most of a run
     main(["train", *SMALL, *FOUR, "protocol.robots=1", f"run_dir={one}"])
     alone = json.loads((one / "result.json").read_text())
     assert result["updates"] == alone["updates"] == 2 * 3 * 6
@@ -57,7 +57,7 @@ def test_as_many_steps_and_updates_as_one_robot_has(four, tmp_path, monkeypatch)
     assert [r["env_steps"] for r in records(one, "update")] == [16, 26, 36, 56, 66, 76]
 
 
-def test_simulators_of_other_processes_change_nothing(four, tmp_path):
+def test_simulators_of_other_processes_change_nothing(four, tmp_path, forked_simulators):
     spread = train(tmp_path / "spread", "simulators=3")
     assert outcome(spread) == outcome(four)
     assert_same(learned(spread), learned(four))
@@ -72,7 +72,6 @@ def test_every_robot_has_a_start_and_noise_of_its_own(tmp_path, monkeypatch):
         seen.append((before, self.learner.replay.action[: len(before)].clone()))
 
     monkeypatch.setattr(Actor, "act", watched)
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     train(tmp_path / "run", "protocol.num_tasks=1")
     starts, actions = seen[0]
     assert starts.shape[0] == 4
@@ -93,7 +92,6 @@ def test_what_is_learned_from_is_what_was_executed(tmp_path, monkeypatch):
         pairs.append((torch.stack(executed), self.learner.replay.latest(4).action))
 
     monkeypatch.setattr(BlockTask, "_advance", watched_advance)
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     monkeypatch.setattr(Actor, "act", watched_act)
     noise = ("exploration.random_std=2", "exploration.planned_std=2")
     train(tmp_path / "run", "protocol.num_tasks=1", *noise)
@@ -109,7 +107,6 @@ def test_what_is_learned_from_is_what_was_executed(tmp_path, monkeypatch):
 )
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
     """Random steps, rounds of training steps and evaluations included."""
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     straight = train(tmp_path / "straight", *words)
     run, command = tmp_path / "run", (*SMALL, *FOUR, *words)
     saved = saved_and_killed(run, command, (5, 30, 90, 140), monkeypatch)
@@ -128,7 +125,6 @@ def test_a_checkpoint_holds_every_robot(tmp_path, monkeypatch):
             trees.append(load_checkpoint(self.checkpoint_path(name))["actor"])
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", watched)
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
     train(tmp_path / "run", "protocol.num_tasks=1")
     last = trees[-1]
     assert len(last["robots"]) == len(last["returns"]) == len(last["obs"]) == 4

@@ -5,12 +5,10 @@ import json
 import pytest
 import torch
 
-import hypercrl.commands.train
 from hypercrl.cli import main
 from hypercrl.config.compose import with_effect
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
-from hypercrl_envs.blocks import BlockTask
 from hypercrl_kernels import rollout
 
 WITHOUT_VARIANCE = ("ftl", "ftl_task")
@@ -90,11 +88,8 @@ def test_a_plan_samples_from_the_distribution_that_the_method_learned(name):
     ids=lambda settings: settings[0],
 )
 def test_samples_are_planned_with_from_start_to_resumption_to_play(
-    settings, tmp_path, monkeypatch, train_and_stop
+    settings, tmp_path, train_and_stop, short_episodes
 ):
-    # Evaluation is most of a run, and the report most of the rest
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
-    monkeypatch.setattr(hypercrl.commands.train, "write_report", lambda *_: None)
     name, *settings = settings
     settings = [*TINY, *settings, *SETTINGS.get(name, ())]
     main(["train", *settings, f"run_dir={tmp_path / 'straight'}"])

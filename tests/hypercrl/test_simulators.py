@@ -56,7 +56,9 @@ def test_what_is_asked_for_is_done_and_too_many_are_told(machine):
         assert simulators.processes(TrainConfig(simulators=40), GPU, 50) == 40
 
 
-def test_a_run_with_more_than_cores_says_so_and_goes_on(tmp_path, monkeypatch):
+def test_a_run_with_more_than_cores_says_so_and_goes_on(
+    tmp_path, monkeypatch, short_episodes, forked_simulators
+):
     made, spread = [], experiment.SpreadFleet
     monkeypatch.setattr(simulators, "cores", lambda: 1)
 

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import hypercrl.commands.train
 from hypercrl.agent.agent import Agent
 from hypercrl.cli import main
 from hypercrl.planning import PLANNERS, Planner, PlannerConfig, make_planner
 from hypercrl.planning.search import VALUES, medians
-from hypercrl_envs.blocks import BlockTask
 
 OF_SEQUENCES = [name for name, (kind, _) in PLANNERS.items() if not kind.follows]
 
@@ -144,10 +142,8 @@ WATCHED = (
 
 
 def test_training_logs_its_searches_resumed_or_not_and_play_prints_them(
-    tmp_path, capsys, monkeypatch, train_and_stop
+    tmp_path, capsys, train_and_stop, short_episodes
 ):
-    monkeypatch.setattr(BlockTask, "max_episode_steps", 12)
-    monkeypatch.setattr(hypercrl.commands.train, "write_report", lambda *_: None)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     main(["train", *WATCHED, f"run_dir={straight}"])
     # 10 plans after an update is a checkpoint

@@ -22,6 +22,8 @@ SETTINGS = {
     "dynamics": {"hidden": [16, 16]},
     "planner": {"samples": 24, "horizon": 4, "iterations": 3, "elites": 4},
 }
+EPISODE = 12
+"""Steps of an episode where its length is not the point: evaluation is most of a tiny run."""
 MEMORY = {"memory": "gru", "context": {"burn_in": 4, "horizon": 2}}
 
 FEW_STEPS = (

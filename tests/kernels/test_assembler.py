@@ -1,12 +1,7 @@
 """Code that an assembler got wrong is found, and kernels do not run where it may be."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 HEAD = """
         /*0000*/                   ULDC.64 UR16, c[0x0][0x208] ;
