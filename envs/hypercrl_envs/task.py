@@ -63,7 +63,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     10 Hz, `control_rate`.
 
     Attributes:
-        ends: whether `terminated` can ever be true.
+        ends: whether `terminated` can ever be true; a class that has one of its own need not say.
         restores_at_once: whether restoring a state costs no more than a step.
         control_rate: steps in a second of simulated time; so many pictures a second are real time.
         exploration: drift that makes random actions useful.
@@ -84,6 +84,11 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     restores_at_once: bool = False
     cameras: tuple[str, ...] = CAMERAS
     render_modes: tuple[str, ...] = ("rgb_array",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "terminated" in vars(cls) and "ends" not in vars(cls):
+            cls.ends = True
 
     def __init__(
         self,
@@ -185,7 +190,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
     @abstractmethod
     def _get_physics(self) -> np.ndarray:
-        """Everything that the simulator's future depends on."""
+        """Everything that the simulator's future depends on, an array of numbers."""
 
     @abstractmethod
     def _set_physics(self, physics: np.ndarray) -> None:
@@ -329,9 +334,18 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
         `set_state` of it, on this or on a freshly made task with the same parameters, in this or
         another process, continues bit for bit.
+
+        Raises:
+            TaskFault: `_get_physics` returned no array of numbers.
         """
+        physics = self._get_physics()
+        if not (isinstance(physics, np.ndarray) and physics.dtype.kind in "fiub"):
+            raise checked.TaskFault(
+                f"{self.caption}: _get_physics is to return a numpy array of numbers, not "
+                f"{checked.shown(physics)}."
+            )
         return {
-            "physics": self._get_physics(),
+            "physics": physics,
             "elapsed_steps": self._elapsed_steps,
             "terminated": self._terminated,
             "truncated": self._truncated,

@@ -208,7 +208,8 @@ def test_what_would_fail_hours_later_is_refused_at_once(name, value, message, mo
     ("name", "value", "message"),
     [
         ("_get_physics", fails, "state, taken by _get_physics, raised KeyError"),
-        ("_get_physics", lambda self: {"x": self.x}, "state, restored by _set_physics, raised"),
+        ("_get_physics", lambda self: {"x": 1.0}, "numpy array of numbers, not {'x': 1.0}"),
+        ("_get_physics", lambda self: np.array(["x"]), "numpy array of numbers, not array"),
         ("_set_physics", lambda self, physics: None, "state, restored by _set_physics, raised"),
         ("_get_physics", lambda self: np.zeros(3), "restored and gone on with: point, step 4"),
     ],
@@ -217,6 +218,29 @@ def test_a_state_that_cannot_be_restored_is_refused(name, value, message, monkey
     monkeypatch.setattr(Point, name, value)
     with pytest.raises(TaskFault, match=message):
         TaskSequence([{"task": f"{__name__}:Point"}], "own")
+
+
+class Edge(Point):
+    """Whoever leaves a strip has lost; nothing but `terminated` says so."""
+
+    def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        return next_obs[..., 0].abs() > 0.5
+
+
+class Unbatched(Point):
+    def terminated(self, obs: Tensor) -> bool:  # type: ignore[reportIncompatibleMethodOverride]
+        return abs(float(obs[0])) > 0.5
+
+
+def test_a_task_that_says_what_ends_an_episode_ends_it():
+    task = TaskSequence([{"task": f"{__name__}:Edge"}], "own").make(0)
+    task.reset(seed=0)
+    right = np.array([1.0, 0.0], np.float32)
+    steps = next(step for step in range(1, 8) if task.step(right)[2])
+    assert 5 <= steps <= 6  # of 0.1, from within 0.1 of 0
+    assert task.termination == task.terminated
+    with pytest.raises(TaskFault, match="terminated raised TypeError"):
+        TaskSequence([{"task": f"{__name__}:Unbatched"}], "own")
 
 
 class Noisy(Point):

@@ -208,8 +208,6 @@ def test_an_unknown_end_is_said_once():
 class Short(CheetahTask):
     """A half-cheetah that is over as soon as its torso is low."""
 
-    ends = True
-
     def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         return next_obs[..., 0] < -0.165
 
