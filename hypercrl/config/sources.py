@@ -34,6 +34,9 @@ TABLES: dict[str, Table[Any, Any]] = {"method": METHODS, "memory": MEMORIES, "pl
 """By the group of settings that chooses among them."""
 
 ENV = "env"
+PRESETS = ("preset", "recall")
+"""Groups that say how long everything takes; their files are of all settings, as are those of:"""
+TUNED = "tuned"
 
 _named: list[Path] = []
 
@@ -82,7 +85,7 @@ def files(group: str) -> dict[str, Path]:
 
 
 def load_file(path: Path) -> DictConfig:
-    """A file of settings; a sequence of tasks without a name has its file's.
+    """A file of settings; a sequence of tasks or a preset without a name has its file's.
 
     Raises:
         UserError: it is no YAML, or no mapping; or the tasks of a sequence are no list.
@@ -93,6 +96,8 @@ def load_file(path: Path) -> DictConfig:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(read, DictConfig):
         raise UserError(f"{path} is to have lines KEY: VALUE.")
+    if path.parent.name in PRESETS and "preset" not in read:
+        read.preset = path.stem
     if path.parent.name == ENV:
         if read._get_node("name") is None:  # one may refer to what Hydra knows in a job
             read.name = path.stem
@@ -158,6 +163,8 @@ class _OwnFiles(FileConfigSource):
         config = load_file(Path(self.path) / file)
         result = super().load_config(config_path)
         result.config = config
+        if group in (*PRESETS, TUNED) and result.header["package"] is None:
+            result.header["package"] = "_global_"
         return result
 
 

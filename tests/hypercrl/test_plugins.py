@@ -499,6 +499,19 @@ def test_a_cell_is_started_with_the_named_folder(here, tmp_path):
     assert own_folders() == []
 
 
+def test_a_preset_of_ones_own_has_its_files_name_and_is_of_all_settings(here):
+    """As has what is tuned for it; nothing says so in the files."""
+    write(here / "configs", "preset/tiny.yaml", "defaults: [smoke]\nprotocol: {num_tasks: 1}\n")
+    write(here / "configs", "tuned/tiny_push.yaml", "planner: {samples: 16}\n")
+    write(here / "configs", "recall/short.yaml", "defaults: [smoke]\nsteps: 3\n")
+    smoke, tiny = (composed("train", [f"preset={name}", "env=push"]) for name in ("smoke", "tiny"))
+    assert (smoke.preset, tiny.preset) == ("smoke", "tiny")
+    assert (tiny.protocol.num_tasks, tiny.planner.samples) == (1, 16)
+    assert tiny.planner.horizon == smoke.planner.horizon
+    recall = composed("recall", ["recall=short", "memory=gru"])
+    assert (recall.preset, recall.steps) == ("short", 3)
+
+
 def test_files_that_cannot_be(here, capsys):
     write(here / "configs", "env/push.yaml", FRICTIONS)
     write(here / "configs", "env/torn.yaml", "tasks: [\n")
