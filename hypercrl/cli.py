@@ -166,6 +166,7 @@ def _run_with_hydra(command: str, words: list[str]) -> None:
 
 def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from hypercrl.base.paths import configs_dir
@@ -178,7 +179,9 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
     sys.argv = [f"hypercrl {command}", *words]
     decorate = hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=command)
     raised = _Raised()
+    known = HydraConfig.instance()
     with ExitStack() as stack, composing(command, words, raised.faults):
+        stack.callback(setattr, known, "cfg", known.cfg)  # --cfg leaves its own there
         # Where Hydra leaves what nobody asked for.
         OmegaConf.register_new_resolver(
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True

@@ -126,7 +126,8 @@ def _check_sweeps_of(config: DictConfig) -> None:
     """`check_sweeps` of the words and of the sweeper's own parameters, which files may hold."""
     hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)  # jobs resolve some of it
     sweeper = hydra["sweeper"]
-    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    params = (sweeper.get("params") or {}).items()
+    words = [f"{key}={value}" for key, value in params if isinstance(value, str)]
     check_sweeps(parsed([*words, *hydra["overrides"]["task"]]), sweeper["_target_"])
 
 

@@ -891,6 +891,8 @@ def test_a_file_of_ones_own_may_take_a_value_from_hydra(monkeypatch, capsys):
 
 @pytest.mark.usefixtures("refers_to_hydra")
 def test_where_there_is_no_job_of_hydras_a_reference_to_it_is_refused(capsys):
+    main(["train", "--cfg=hydra"])  # which is none either
+    capsys.readouterr()
     told = "env.name: a reference ${hydra:…} is known only in a job that hypercrl train begins"
     assert told in message(capsys, "bench", *TINY, "env=ours", "seed=0", "out=grid")
     with pytest.raises(UserError, match=re.escape(told)):
