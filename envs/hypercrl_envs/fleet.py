@@ -143,10 +143,9 @@ class LocalFleet(Fleet):
         close(*[self.tasks.pop(robot) for robot in robots])
 
     def close(self) -> None:
-        try:
-            self.dismiss(list(self.tasks))
-        finally:
-            super().close()
+        robots, kinds = self.tasks, self._kinds
+        self.tasks, self._kinds = {}, {}
+        close(*robots.values(), *kinds.values())
 
 
 class SpreadFleet(Fleet):

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def about(experiment: Experiment) -> dict[str, Any]:
         "prediction_horizon": config.protocol.prediction_horizon,
         "git": git_revision(),
         "machine": machine(experiment.device),
-        "versions": _versions(),
+        "versions": {**_versions()},
     }
 
 
@@ -133,6 +134,7 @@ def score(result: Mapping[str, Any]) -> float:
     return result["success_average_performance" if told else "average_performance"]
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -153,8 +155,12 @@ def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]
     return {prefix + k: None if np.isnan(v) else float(v) for k, v in values.items()}
 
 
+@cache
 def git_revision() -> str:
-    """Commit of the checkout this package runs from, "-dirty" if changed; else "unknown"."""
+    """Commit of the checkout this package runs from, "-dirty" if changed; else "unknown".
+
+    Asked once: what is imported is of then, whatever becomes of the checkout.
+    """
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -39,7 +39,7 @@ class Stubborn(DoubleIntegratorTask):
         Stubborn.open.discard(self)
         super().close()
         if self.number >= Stubborn.from_number:
-            raise OSError("the port is gone")
+            raise OSError(f"robot {self.number}: the port is gone")
 
 
 class Leaving(Stubborn):
@@ -74,7 +74,7 @@ def tasks(count, kind="Stubborn"):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("Stubborn", "raised OSError: the port is gone (test_closing.py, line"),
+        ("Stubborn", "raised OSError: robot 1: the port is gone (test_closing.py, line"),
         ("Leaving", "exit(3)"),
     ],
 )
@@ -182,7 +182,7 @@ def test_all_are_closed_and_the_first_fault_is_told(monkeypatch):
     fleet = LocalFleet(sequence)
     fleet.make(0, 3)
     fleet.task(0)
-    with pytest.raises(TaskFault, match=r"double integrator.*close raised OSError"):
+    with pytest.raises(TaskFault, match=r"double integrator.*close raised OSError: robot 4"):
         fleet.close()
     assert not Stubborn.open
     fleet.close()

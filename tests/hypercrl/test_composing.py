@@ -37,3 +37,12 @@ def test_who_writes_into_one_changes_no_other():
     config.env.tasks[0].densities = [1, 2]
     config.protocol.updates = 12345
     assert OmegaConf.to_yaml(composed("train", ["env=push"])) == kept
+
+
+def test_a_file_of_ones_own_is_read_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/method").mkdir(parents=True)
+    for beta in (1.0, 2.0):
+        text = f"defaults: [hnet]\nbeta: {beta}\n"
+        (tmp_path / "configs/method/mine.yaml").write_text(text)
+        assert composed("train", ["method=mine"]).method.beta == beta

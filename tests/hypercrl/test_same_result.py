@@ -4,16 +4,24 @@ Over all methods, memories and planners that there are, with every stage of a ru
 rounds of training, evaluations in the midst of a task and at its end, and a change of task.
 """
 
+import copy
 import json
+from typing import cast
 
 import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
 
-import hypercrl
-from hypercrl.cli import main
+from hypercrl.base.progress import Progress
+from hypercrl.config.compose import composed
+from hypercrl.config.overrides import setting
+from hypercrl.config.schema import RecallConfig, in_groups
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
+from hypercrl.training.recall import measure_recall
 from hypercrl.training.result import TIMES, repeatable
+from hypercrl.training.run import begun
 
 TASK = {"task": "gym", "id": "Reacher-v5", "reward": "hypercrl_envs.gym_rewards:reacher"}
 SMALL = {
@@ -28,8 +36,9 @@ SMALL = {
         "planned_steps": 4,
         "update_every": 2,
         "updates": 3,
-        "eval_every": 2,
+        "eval_every": 3,
         "eval_episodes": 1,
+        "heldout_episodes": 1,
         "final_episodes": 1,
         "prediction_horizon": 2,
     },
@@ -62,9 +71,11 @@ def test_the_same_settings_come_to_the_same_result(choice, tmp_path):
     if "ftl" in choice.get("method", ""):
         del settings["dynamics.hidden"], settings["protocol.updates"]  # without an effect
     updates = settings.get("protocol.updates", 20)
+    config = composed("train", [setting(key, value) for key, value in settings.items()])
     for name in ("first", "second"):
-        trained = hypercrl.train(run_dir=tmp_path / name, overrides=settings)
-        written = json.loads(trained.run_dir.joinpath("result.json").read_text())
+        with begun(copy.deepcopy(config), tmp_path / name) as run:
+            run.finish(Progress(Console(quiet=True), 2))
+        written = json.loads((tmp_path / name / "result.json").read_text())
         results.append(repeatable(written))
         assert set(TIMES) <= set(written)
     first, second = results
@@ -75,11 +86,8 @@ def test_the_same_settings_come_to_the_same_result(choice, tmp_path):
 @pytest.mark.parametrize("memory", [name for name in MEMORIES if name != "none"])
 def test_the_same_settings_recall_the_same(memory, tmp_path):
     words = [f"memory={memory}", "memory.width=8", "preset=smoke", "device=cpu", "steps=2"]
-    for name in ("first", "second"):
-        main(["recall", *words, f"run_dir={tmp_path / name}"])
-    first, second = (
-        repeatable(json.loads((tmp_path / name / "result.json").read_text()))
-        for name in ("first", "second")
-    )
+    config = composed("recall", in_groups("recall", [*words, f"run_dir={tmp_path}"]))
+    settings = cast(RecallConfig, OmegaConf.to_object(config))
+    first, second = (repeatable(measure_recall(settings)) for _ in range(2))
     assert first["loss"] > 0
     assert json.dumps(first) == json.dumps(second)
