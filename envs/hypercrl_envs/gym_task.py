@@ -133,13 +133,15 @@ class GymTask(Task):
         self.exploration = Exploration((0.0,) * actions.size, (0.0,) * actions.size)
         self._seed = 0
         self._actions: list[np.ndarray] = []
-        self._raw, self._paid = np.zeros(observations.size), 0.0
+        self._raw, self._motion = np.zeros((2, observations.size))
+        self._paid = 0.0
         self._says = False, False
 
     def _reset_simulation(self) -> None:
         self._begin(int(self.np_random.integers(_LARGEST_SEED)))
 
     def _begin(self, seed: int) -> None:
+        self._check_motion()
         self._seed, self._actions = seed, []
         where = f"{self.caption}, reset"
         with checked.calls_into(where):
@@ -147,6 +149,7 @@ class GymTask(Task):
         obs, _ = checked.reset_result(returned, where)
         self._executed.check(self._env.action_space)
         self._raw = self._vector(obs, where)
+        self._motion = np.zeros_like(self._raw)
         self._paid, self._says = 0.0, (False, False)
 
     def _advance(self, action: np.ndarray) -> None:
@@ -157,21 +160,19 @@ class GymTask(Task):
         obs, self._paid, *ends, _ = checked.step_result(returned, where)
         self._executed.check(self._env.action_space)
         before, self._raw = self._raw, self._vector(obs, where)
-        if (place := self._lost_motion(before)) is not None:
-            _notice_lost_motion(self.caption, place)
+        self._motion = np.maximum(self._motion, np.abs(self._raw - before))
         self._says = ends[0], ends[1]
         if ends[0] and not self.ends:
             _notice_unplanned_end(self.caption)
 
-    def _lost_motion(self, before: np.ndarray) -> int | None:
-        """A number of the observation whose float32 has not moved as the number itself has."""
-        moved = self._raw - before
-        shown = self._raw.astype(np.float32) - before.astype(np.float32)
+    def _check_motion(self) -> None:
+        """Warn of a number that has moved in an episode, in no step by what float32 tells apart."""
         size = np.abs(self._raw)
         # What trembles at rest, or by no more than float64 tells, is no motion.
-        moves = (size > _LARGE_NUMBER) & (np.abs(moved) > _TREMBLING * size)
-        lost = moves & (np.abs(shown - moved) > 0.5 * np.abs(moved))
-        return int(np.argmax(lost)) if lost.any() else None
+        moves = (size > _LARGE_NUMBER) & (self._motion > _TREMBLING * size)
+        lost = moves & (self._motion < np.spacing(size.astype(np.float32)))
+        if lost.any():
+            _notice_lost_motion(self.caption, int(np.argmax(lost)))
 
     def _ending(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[bool, bool]:  # noqa: ARG002
         return self._says
