@@ -206,7 +206,7 @@ def test_a_trunk_one_step_ahead(step, sizes, tasks, activation):
 
 
 @pytest.mark.parametrize("activation", ["elu", "relu"])
-@pytest.mark.parametrize(("sizes", "tasks"), TRUNKS)
+@pytest.mark.parametrize(("sizes", "tasks"), [*TRUNKS, ((10, 50, 50), 0)])
 def test_the_way_back_through_a_trunk(step, sizes, tasks, activation):
     trunk = Trunk(sizes, activation)
     flat, x = 0.4 * normal(trunk.numel, seed=0), normal(tasks, sizes[0], seed=1)

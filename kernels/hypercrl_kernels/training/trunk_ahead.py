@@ -61,4 +61,6 @@ def trunk_back(flat: Tensor, x: Tensor, outputs: Tensor, slopes: Tensor, trunk: 
         from hypercrl_kernels.training.launch import launch_trunk_back
 
         return launch_trunk_back(flat, x, outputs, slopes, trunk)
+    if not len(x):
+        return torch.zeros_like(flat)[None]
     return trunk_gradients(flat, x, outputs, slopes.sum(0), trunk)[0][None]

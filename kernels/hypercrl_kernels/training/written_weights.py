@@ -57,7 +57,9 @@ def written_gradient(
         from hypercrl_kernels.training.launch import launch_written_gradient
 
         return launch_written_gradient(head, partials, written, width, l1)
-    slope = partials.sum(0) + l1 * written.sign()
+    slope = partials.sum(0)
+    if l1:
+        slope += l1 * written.sign()
     weight, _ = head_layers(head, width)
     return WrittenGradient(slope, (slope[None] if written.dim() == 1 else slope) @ weight)
 
