@@ -90,8 +90,9 @@ def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells of a grid are forked, where it is not the point how a process of its own begins."""
+def forked_cells(monkeypatch: pytest.MonkeyPatch, short_episodes: None) -> None:
+    """Cells of a grid are forked, where it is not the point how a process of its own begins; their
+    episodes are short."""
     monkeypatch.setattr("hypercrl.bench.workers.subprocess", forking(ForkedCell))
 
 

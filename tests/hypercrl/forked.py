@@ -76,12 +76,13 @@ class Forked:
 class ForkedCell(Forked):
     """A process of `LocalWorkers` that runs `python -m hypercrl WORDS`.
 
-    It writes no page: see the fixture `no_report`.
+    It writes no page, see the fixture `no_report`, and pushing has as many steps as here.
     """
 
     def __init__(self, called: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_):
         assert called[1:3] == ["-m", "hypercrl"]
-        super().__init__(_run_cell, list(called[3:]), str(stdout.name), dict(env), os.getcwd())
+        cell = (list(called[3:]), str(stdout.name), dict(env), os.getcwd())
+        super().__init__(_run_cell, *cell, BlockTask.max_episode_steps)
 
 
 class ForkedSimulator(Forked):
@@ -99,7 +100,10 @@ def _simulate(theirs: socket.socket, episode: int) -> None:
     serve(Channel(theirs.detach()))
 
 
-def _run_cell(words: list[str], log: str, environment: dict[str, str], folder: str) -> None:
+def _run_cell(
+    words: list[str], log: str, environment: dict[str, str], folder: str, episode: int
+) -> None:
+    BlockTask.max_episode_steps = episode
     for number, path in ((0, os.devnull), (1, log), (2, log)):
         os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()

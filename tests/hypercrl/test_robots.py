@@ -106,10 +106,10 @@ def test_what_is_learned_from_is_what_was_executed(tmp_path, monkeypatch):
     [pytest.param((), marks=pytest.mark.slow, id="told"), pytest.param(MEMORY, id="memory")],
 )
 def test_saved_at_every_pause_and_resumed_anywhere_it_ends_the_same(words, tmp_path, monkeypatch):
-    """Random steps, rounds of training steps and evaluations included."""
+    """Random steps, planned ones amid an episode, training steps and evaluations included."""
     straight = train(tmp_path / "straight", *words)
     run, command = tmp_path / "run", (*SMALL, *FOUR, *words)
-    saved = saved_and_killed(run, command, (5, 30, 90, 140), monkeypatch)
+    saved = saved_and_killed(run, command, (5, 30, 73, 90, 140), monkeypatch)
     assert len(saved) > 140
     assert outcome(run) == outcome(straight)
     assert_same(learned(run), learned(straight))
