@@ -187,7 +187,7 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
             "scratch", lambda: stack.enter_context(TemporaryDirectory()), replace=True
         )
         try:
-            with composed_once(words), in_a_folder(raised.mistakes):
+            with composed_once(words), in_a_folder(raised.mistakes, raised.returned):
                 decorate(_noting(raised, command, function, words))()
         except Exception:  # such as a sweeper's that got no score
             if not raised.mistakes:
@@ -201,16 +201,18 @@ def _compose_and_run(command: str, function: Job, words: list[str]) -> None:
 
 @dataclass
 class _Raised:
-    """What a job has raised: Hydra prints an account of its own of whatever it sees.
+    """What jobs have raised, of which Hydra prints an account of its own if it sees it.
 
     Attributes:
         mistakes: what ends the command in one message; Hydra sees none of them.
         faults: everything else.
+        returned: the scores of jobs that came to their end.
         process: the one that reads them; what a launcher of Hydra's runs in another is not noted.
     """
 
     mistakes: list[Exception] = field(default_factory=list)
     faults: list[Exception] = field(default_factory=list)
+    returned: list[float | None] = field(default_factory=list)
     process: int = field(default_factory=os.getpid)
 
 
@@ -230,7 +232,8 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
                 given = HydraConfig.get().overrides.task
                 check_composed(command, config, given)
                 check_used([(config, given)])
-                return function(config)
+                raised.returned.append(function(config))
+                return raised.returned[-1]
         except (UserError, TaskFault, OSError) as error:
             text = of_the_system(error) if isinstance(error, OSError) else str(error)
             hydra_config = HydraConfig.get()

@@ -141,7 +141,6 @@ class GymTask(Task):
         self._begin(int(self.np_random.integers(_LARGEST_SEED)))
 
     def _begin(self, seed: int) -> None:
-        self._check_motion()
         self._seed, self._actions = seed, []
         where = f"{self.caption}, reset"
         with checked.calls_into(where):
@@ -162,11 +161,13 @@ class GymTask(Task):
         before, self._raw = self._raw, self._vector(obs, where)
         self._motion = np.maximum(self._motion, np.abs(self._raw - before))
         self._says = ends[0], ends[1]
+        if any(self._says) or len(self._actions) >= self.max_episode_steps:
+            self._check_motion()
         if ends[0] and not self.ends:
             _notice_unplanned_end(self.caption)
 
     def _check_motion(self) -> None:
-        """Warn of a number that has moved in an episode, in no step by what float32 tells apart."""
+        """Warn of a number that has moved in a whole episode, in no step by what float32 tells."""
         size = np.abs(self._raw)
         # What trembles at rest, or by no more than float64 tells, is no motion.
         moves = (size > _LARGE_NUMBER) & (self._motion > _TREMBLING * size)

@@ -87,7 +87,11 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "terminated" in vars(cls) and "ends" not in vars(cls):
+        ends, terminated = (
+            next(place for place, kind in enumerate(cls.__mro__) if name in vars(kind))
+            for name in ("ends", "terminated")
+        )
+        if terminated < ends:
             cls.ends = True
 
     def __init__(

@@ -88,14 +88,15 @@ def check_jobs(
 
 
 @contextmanager
-def in_a_folder(refused: Sequence[Exception]) -> Iterator[None]:
+def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Iterator[None]:
     """Around Hydra: the folder of a multirun is seen to be writable before the first job.
 
-    Where the block raises, or jobs were refused, folders that were made for it go away again if
-    nothing but Hydra's multirun.yaml came into them.
+    Where the block raises, or jobs were refused, and none came to its end, folders that were made
+    for it go away again if nothing but Hydra's multirun.yaml came into them.
 
     Args:
         refused: what jobs were refused for, noted by whoever runs them.
+        returned: of each job that came to its end, wherever its own folder is.
 
     Raises:
         UserError: the folder cannot be written to, or see `check_sweeps` and `_check_storage`.
@@ -111,14 +112,17 @@ def in_a_folder(refused: Sequence[Exception]) -> Iterator[None]:
         return original(self, config=config, **others)
 
     Plugins.instantiate_sweeper = instantiate_sweeper
-    done = False
+    failed = True
     try:
         yield
-        done = not refused
+        failed = bool(refused)
+    except KeyboardInterrupt:  # amid a job, which goes on with resume=
+        failed = False
+        raise
     finally:
         Plugins.instantiate_sweeper = original
-        for folder in folders:
-            if not done:
+        if failed and not returned:
+            for folder in folders:
                 folder.take_away_unless_begun()
 
 
@@ -132,12 +136,17 @@ def _check_sweeps_of(config: DictConfig) -> None:
 
 
 class _Folder:
-    """A multirun's folder, and what of it there was before."""
+    """A multirun's folder, and what of it there was before; the same wherever a job goes from here.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        named: as it was given.
+    """
+
+    def __init__(self, named: Path) -> None:
+        self._named = named
+        self._path = path = Path(os.path.realpath(named))
         self._new = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
-        self._had_file = os.path.exists(path / _FILE)
+        self._had_file = os.path.lexists(path / _FILE)
 
     def make(self) -> None:
         """Make it if need be.
@@ -151,7 +160,7 @@ class _Folder:
                 pass
         except OSError as error:
             self.take_away_unless_begun()
-            raise unwritable(self._path, error) from error
+            raise unwritable(self._named, error) from error
 
     def take_away_unless_begun(self) -> None:
         """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""

@@ -35,8 +35,14 @@ class DERpp(Reservoir):
 
     @torch.no_grad()
     def _bring_along(self, ratio: Tensor) -> None:
-        """What was said of a motion stays the same motion; of what stood still it stays nothing."""
-        self.store.extra[:, : self.model.obs_size] *= ratio
+        """What was said of a motion stays the same motion; of what stood still it stays nothing.
+
+        So does its variance, as far as the bounds of the log-variance let it.
+        """
+        size = self.model.obs_size
+        self.store.extra[:, :size] *= ratio
+        if self.model.probabilistic:
+            self.store.extra[:, size:] += 2 * ratio.log()
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> None:

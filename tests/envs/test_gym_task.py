@@ -71,24 +71,39 @@ class Far(gymnasium.Env):
 gymnasium.register("Far-v0", entry_point=Far, max_episode_steps=4)
 
 
-def two_episodes(offset: float, steps: list[float]) -> None:
+def whole_episode(offset: float, steps: list[float]) -> None:
     task = GymTask("Far-v0", options={"offset": offset, "steps": steps})
-    for _ in range(2):
-        task.reset(seed=0)
-        for _ in range(4):
-            task.step(np.zeros(1, np.float32))
+    task.reset(seed=0)
+    for _ in range(4):
+        task.step(np.zeros(1, np.float32))
 
 
 def test_motion_that_float32_does_not_tell_is_warned_of(recwarn):
     """A northing in UTM, and a Unix time; not one that is near, that trembles at rest, or that is
     slow for a while."""
     for offset, steps in ((10.0, [1e-9]), (5e6, [1e-8]), (5e6, [2.0]), (5e6, [0.1, 2.0, 0.0])):
-        two_episodes(offset, steps)
+        whole_episode(offset, steps)
     assert not [w for w in recwarn if "float32" in str(w.message)]
     for offset in (5e6, 1.7e9):
         gym_task._notice_lost_motion.cache_clear()
         with pytest.warns(UserWarning, match=r"Far-v0: observation\[1\] moves by less .* float32"):
-            two_episodes(offset, [0.1, 0.0])
+            whole_episode(offset, [0.1, 0.0])
+
+
+def test_an_episode_that_is_not_over_is_not_judged_by_its_motion(recwarn):
+    """Left, or restored in the midst of it, as its steps are done again."""
+    task = GymTask("Far-v0", options={"offset": 5e6, "steps": [0.1, 0.1, 0.1, 2.0]})
+    gym_task._notice_lost_motion.cache_clear()
+    task.reset(seed=0)
+    for _ in range(3):
+        task.step(np.zeros(1, np.float32))
+    task.set_state(task.get_state())
+    task.set_state(task.get_state())
+    task.step(np.zeros(1, np.float32))
+    task.reset(seed=1)
+    task.step(np.zeros(1, np.float32))
+    task.reset(seed=2)
+    assert not [w for w in recwarn if "float32" in str(w.message)]
 
 
 def test_episode_length_is_that_of_the_registry():

@@ -227,6 +227,19 @@ class Edge(Point):
         return next_obs[..., 0].abs() > 0.5
 
 
+class Leaves:
+    def terminated(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        return next_obs[..., 0].abs() > 0.5
+
+
+class Mixed(Leaves, Point):
+    pass
+
+
+class Endless(Edge):
+    ends = False
+
+
 class Unbatched(Point):
     def terminated(self, obs: Tensor) -> bool:  # type: ignore[reportIncompatibleMethodOverride]
         return abs(float(obs[0])) > 0.5
@@ -241,6 +254,14 @@ def test_a_task_that_says_what_ends_an_episode_ends_it():
     assert task.termination == task.terminated
     with pytest.raises(TaskFault, match="terminated raised TypeError"):
         TaskSequence([{"task": f"{__name__}:Unbatched"}], "own")
+
+
+def test_who_says_what_ends_an_episode_last_says_whether_it_ends():
+    """Be it a class that is no task; and who says that none ends is taken at its word."""
+    assert Edge.ends
+    assert Mixed.ends
+    assert not Point.ends
+    assert not Endless.ends
 
 
 class Noisy(Point):

@@ -588,6 +588,58 @@ def test_a_mistake_that_jobs_alone_find_leaves_no_folder(there, tmp_path, capsys
     assert sorted(tmp_path.rglob("*")) == left
 
 
+@pytest.mark.parametrize("ends", ["returns", "interrupted"])
+def test_a_sweeps_file_stays_where_a_job_has_run_in_another_folder(
+    ends, tmp_path, capsys, monkeypatch
+):
+    jobs = iter(range(2))
+
+    def train(_):
+        if next(jobs):
+            raise UserError("refused")
+        if ends == "interrupted":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("hypercrl.commands.train.train", train)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "-m", *TINY, "seed=0,1", "run_dir=runs", "hydra.sweep.dir=sweep"])
+    assert [path.name for path in Path("sweep").iterdir()] == ["multirun.yaml"]
+
+
+def test_what_is_taken_away_is_of_the_folder_in_which_the_command_began(
+    tmp_path, capsys, monkeypatch
+):
+    """A task, or a method of somebody else's, may go elsewhere in a job."""
+    (tmp_path / "there/runs").mkdir(parents=True)
+    theirs = tmp_path / "there/runs/multirun.yaml"
+    theirs.write_text("precious")
+
+    def refused(_):
+        monkeypatch.chdir(tmp_path / "there")
+        raise UserError("refused")
+
+    monkeypatch.setattr("hypercrl.commands.train.train", refused)
+    monkeypatch.chdir(tmp_path)
+    assert "refused" in message(capsys, "train", "-m", *TINY, "seed=0", "run_dir=runs")
+    assert theirs.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_link_in_the_place_of_a_multiruns_file_stays(tmp_path, capsys, monkeypatch):
+    def refused(_):
+        raise UserError("refused")
+
+    monkeypatch.setattr("hypercrl.commands.train.train", refused)
+    (tmp_path / "runs").mkdir()
+    link = tmp_path / "runs/multirun.yaml"
+    link.symlink_to(tmp_path / "kept.yaml")
+    with pytest.raises(SystemExit):
+        main(["train", "-m", *TINY, "seed=0,1", f"run_dir={link.parent}"])
+    assert link.is_symlink()
+    assert (tmp_path / "kept.yaml").exists()
+
+
 def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkeypatch):
     """What a job noted there was lost with that process, and nobody told."""
 

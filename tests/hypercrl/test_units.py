@@ -295,6 +295,25 @@ def test_what_derpp_stores_of_a_motion_stays_that_motion():
     torch.testing.assert_close(scale * said, before)
 
 
+def test_what_derpp_stores_of_a_variance_stays_that_variance():
+    model = DynamicsModel(2, 2, [16], True)
+    with torch.no_grad():  # far from what is predicted, where they would bend it
+        model.min_logvar.fill_(-40)
+        model.max_logvar.fill_(40)
+    method = make("derpp", model, capacity=100)
+    held = learn(method, sessions=4)
+    scale, said = model.target_normaliser.scale, method.store.extra
+
+    def in_units():
+        mean, logvar = model.distribution(said)
+        return scale * mean, scale * (0.5 * logvar).exp()
+
+    (mean, deviation), changed = in_units(), scale.clone()
+    method.follow(joined(held, latch(200, seed=77, free=1.0)), 200)
+    assert scale[1] != changed[1]
+    torch.testing.assert_close(in_units(), (mean, deviation))
+
+
 @pytest.mark.parametrize("name", ["ftl", "derpp"])
 def test_what_only_trembled_keeps_its_size_where_a_later_task_moves_it(name):
     """By 10⁵ scales from its random steps on: what is held of the tremble is small beside it."""
