@@ -104,6 +104,7 @@ def measure_recall(
     if memory.context_size == 0:
         raise UserError(f"memory={config.memory.name} remembers nothing; choose another.")
     model = Recall(memory, streams.get("initial")).to(device)
+    git = git_revision()
     with place or nullcontext():
         began = time.perf_counter()
         loss = _train(model, config, streams.get("training", device))
@@ -121,7 +122,7 @@ def measure_recall(
             "state_bytes": memory.state_bytes(),
             "parameters": sum(p.numel() for p in memory.parameters()),
             "seconds": seconds,
-            "git": git_revision(),
+            "git": git,
             "machine": machine(device),
         }
 

@@ -106,9 +106,8 @@ def about(experiment: Experiment) -> dict[str, Any]:
         "device": str(experiment.device),
         "tasks": list(experiment.sequence.captions),
         "prediction_horizon": config.protocol.prediction_horizon,
-        "git": git_revision(),
         "machine": machine(experiment.device),
-        "versions": {**_versions()},
+        **program(),
     }
 
 
@@ -132,6 +131,14 @@ def score(result: Mapping[str, Any]) -> float:
     """
     told = not np.isnan(result["goal_distance"][-1]).all()
     return result["success_average_performance" if told else "average_performance"]
+
+
+def program() -> dict[str, Any]:
+    """Commit and versions of what runs, as they were when a process first asked.
+
+    Whoever begins a run asks: as it ends, hours later, the checkout may be another one.
+    """
+    return {"git": git_revision(), "versions": {**_versions()}}
 
 
 @cache

@@ -19,7 +19,7 @@ from hypercrl.runs.trackers import chosen
 from hypercrl.training.experiment import Experiment, build, choose_device
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
-from hypercrl.training.result import summarise
+from hypercrl.training.result import program, summarise
 from hypercrl.training.trainer import Trainer
 from hypercrl_envs import TaskFault
 from hypercrl_kernels import multiplies_bfloat16
@@ -43,6 +43,7 @@ class Run:
         Raises:
             Interrupted, UserError: see `Trainer.run`. Where a task failed it says how to go on.
         """
+        program()  # asked now, as the run may be long
         try:
             result = self._measured(progress)
         except TaskFault as fault:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from hypercrl.config.compose import with_effect
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
+from hypercrl.training.result import git_revision
+from hypercrl.training.trainer import Trainer
 from hypercrl_envs.blocks import BlockTask
 
 SMALL = (
@@ -79,6 +82,27 @@ def test_a_run_leaves_what_the_docs_promise(hnet_run):
     assert last.samefile(latest)
     assert list((hnet_run / "tensorboard").iterdir())
     assert "densities" in (hnet_run / "config.yaml").read_text()
+
+
+def test_a_result_names_the_commit_that_the_run_began_with(tmp_path, monkeypatch):
+    """A checkout that goes on to another one in the meantime does not change what was imported."""
+    commits, finish = iter(["began", "later"]), Trainer.run
+    now = [next(commits)]
+    monkeypatch.setattr(
+        "hypercrl.training.result.subprocess.run", lambda *_, **__: SimpleNamespace(stdout=now[0])
+    )
+
+    def run(self, *arguments):
+        finish(self, *arguments)
+        now[0] = next(commits)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    git_revision.cache_clear()
+    try:
+        result = train(tmp_path / "run", "protocol.num_tasks=1", "protocol.planned_steps=4")
+    finally:
+        git_revision.cache_clear()
+    assert result["git"] == "began"
 
 
 def test_nothing_of_an_old_task_is_kept(hnet_run):
