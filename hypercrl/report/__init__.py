@@ -34,7 +34,7 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
     Files of an earlier report in `out` are replaced, each in one step; others are left alone.
 
     Args:
-        paths: run folders; one given twice counts once.
+        paths: run folders; one given twice, or a copy of one, counts once.
         out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex; made if need be.
         console: where the tables go.
         each_run: print those of every run; else, of several, only what puts them side by side.
@@ -60,7 +60,8 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
     for benchmark in benchmarks:
         tables = comparison_tables(benchmark)
         for extension, write in FORMATS.items():
-            _replace(out / f"{_name(benchmark)}.{extension}", write(tables).encode("utf-8"))
+            content = write(tables, benchmark.notes).encode("utf-8")
+            _replace(out / f"{_name(benchmark)}.{extension}", content)
     page = out / "index.html"
     _replace(page, render_page(benchmarks, pictures).encode("utf-8"))
     return page

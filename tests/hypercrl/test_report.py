@@ -21,6 +21,7 @@ from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.heat_maps import heat_maps
+from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
 from hypercrl.report.trade_offs import trade_offs
@@ -533,10 +534,83 @@ def test_a_grid_over_orders_is_a_section_for_each(tmp_path):
     assert names == {"push-quick-order-1-2", "push-quick-order-2-1"}
 
 
-def test_a_seed_that_is_there_twice_is_noted(tmp_path):
-    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b")]
+@pytest.mark.usefixtures("words_alone")
+def test_a_seed_counts_once_however_often_it_is_there(tmp_path):
+    """Three copies of one run had an interval of width 0, as if they were three seeds."""
+    first = write_run(tmp_path / "a")
+    other = write_run(tmp_path / "b", seed=1, success=np.ones((3, 2)).tolist())
+    copies = [tmp_path / "a2", tmp_path / "a3"]
+    for copy in copies:
+        shutil.copytree(first, copy)
+    for number, path in enumerate((first, *copies)):
+        with (path / "config.yaml").open("a") as file:  # says nothing about what was learned
+            file.write(
+                f"run_dir: {path}\nthreads: {number}\nlogger: {{kind: wandb, n: {number}}}\n"
+            )
+    (benchmark,) = group([load_run(path) for path in (first, *copies, other)])
+    assert [run.path for run in benchmark.runs] == [first, other]
+    assert [run.path for run in benchmark.repeats] == copies
+    row = rows_of(comparison_tables(benchmark)[0])["hnet"]
+    assert row[:2] == ["2", f"{(0.62 + 1) / 2:.2f} ± {(1 - 0.62) / math.sqrt(2):.2f}"]
+    note = (
+        f"hnet: seed 0 is there 3 times with the same settings and counts once, by {first}; left "
+        f"out: {copies[0]}, {copies[1]}."
+    )
+    assert note in benchmark.notes
+    _, page = report([first, *copies, other], tmp_path / "out")
+    assert note in page
+    assert "2 seeds" in page
+    assert f"- {note}\n" in (tmp_path / "out/push-quick.md").read_text()
+    assert f"% Note: {note}\n" in (tmp_path / "out/push-quick.tex").read_text()
+    rows = list(csv.reader((tmp_path / "out/push-quick.csv").open()))
+    assert ["Notes", note] in rows
+
+
+def test_of_one_seed_the_run_that_came_furthest_counts(tmp_path):
+    paths = [write_run(tmp_path / name, finished=name == "c") for name in "abc"]
+    (paths[1] / "failure.txt").write_text("killed by signal 9\n")
+    for given, counts in ((paths, "c"), (paths[:2], "b"), (paths[:1], "a")):
+        (benchmark,) = group([load_run(path) for path in given])
+        assert [run.path.name for run in benchmark.runs] == [counts]
+
+
+def test_one_seed_with_settings_that_differ_is_no_repeat(tmp_path):
+    """Where one is of a version that did not know them, they are in one row all the same."""
+    paths = [write_run(tmp_path / name) for name in "abc"]
+    for path, knots in zip(paths, (4, 8), strict=False):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{knots: {knots}}}\n")
     (benchmark,) = group([load_run(path) for path in paths])
-    assert "hnet: seed 0 is there twice." in benchmark.notes
+    assert [run.path.name for run in benchmark.runs] == ["a", "b"]
+    assert any("seed 0 is there more than once, with other set" in n for n in benchmark.notes)
+    assert any("its runs differ in planner.knots" in note for note in benchmark.notes)
+
+
+def test_a_note_of_several_lines_stays_a_comment(tmp_path):
+    path = write_run(tmp_path / "a", finished=False)
+    (path / "failure.txt").write_text("exit code 1: first\n\\input{second}\n")
+    report([path, write_run(tmp_path / "b", seed=1)], tmp_path / "out")
+    latex = (tmp_path / "out/push-quick.tex").read_text()
+    assert "(exit code 1: first \\input{second})" in latex
+    assert not any(line.startswith("\\input") for line in latex.splitlines())
+
+
+def test_a_copied_result_of_recall_counts_once(tmp_path):
+    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
+    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "seed": 0}
+    other = record | {"seed": 1, "recall": {"8": 0.7, "4": 1.0}}
+    paths = []
+    for name, said in (("a", record), ("a2", record | {"seconds": 2}), ("b", other)):
+        paths.append(tmp_path / name / "result.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(json.dumps(said))
+    console = Console(file=io.StringIO(), width=300)
+    write_recall(paths, tmp_path / "out", console)
+    rows = list(csv.reader((tmp_path / "out/recall.csv").open()))
+    assert rows[1][5] == f"0.60 ± {0.2 / math.sqrt(2):.2f}"
+    assert rows[-1] == ["Notes", f"{tmp_path}/a2 has the result of {tmp_path}/a, and is left out."]
+    assert isinstance(console.file, io.StringIO)
+    assert rows[-1][1] in console.file.getvalue()
 
 
 @pytest.mark.usefixtures("words_alone")
