@@ -333,7 +333,10 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         yield f"seed {_listed(repeated)} is there more than once, with other settings each time."
     if differing := _differing([_flat(run.config) for run in runs]):
-        yield f"its runs differ in {_listed(differing)}, and are averaged as if they were seeds."
+        yield (
+            f"its runs differ in {_listed(map(_setting, differing))}, and are averaged as if they "
+            "were seeds."
+        )
     finished = [(run.seed, run.result) for run in runs if run.result is not None]
     if failed := [seed for seed, result in finished if _has_failed(result)]:
         yield f"seed {_listed(failed)} has failed cells; what depends on them is undefined (—)."
@@ -380,16 +383,27 @@ def _told_apart(runs: Sequence[Run]) -> tuple[Run, ...]:
         keys = [
             k for k in _differing(flat.values()) if all(k in config for config in flat.values())
         ]
-        last = [key.rpartition(".")[2] for key in keys]
-        names = [
-            short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)
-        ]
+        names = _short([_setting(key) for key in keys])
         for path, config in flat.items():
             settings = (
                 f"{name}={_text(config[key])}" for name, key in zip(names, keys, strict=True)
             )
             variants[path] = ", ".join(settings)
     return tuple(replace(run, variant=variants[run.path]) for run in runs)
+
+
+def _short(settings: Sequence[str]) -> list[str]:
+    """The last words of settings, where they tell which one is meant: a task's number does not."""
+    last = [setting.rpartition(".")[2] for setting in settings]
+    return [
+        short if last.count(short) == 1 and not short.isdigit() else setting
+        for setting, short in zip(settings, last, strict=True)
+    ]
+
+
+def _setting(key: str) -> str:
+    """As one gives it: what a group's `name` says is chosen by the group, `planner=cem`."""
+    return key.removesuffix(".name")
 
 
 def _unlike(runs: Sequence[Run]) -> Iterator[str]:
@@ -403,7 +417,7 @@ def _unlike(runs: Sequence[Run]) -> Iterator[str]:
             values.setdefault(method, {})[_text(config[key])] = None
         if len({frozenset(each) for each in values.values()}) > 1:
             shown = ", ".join(f"{' and '.join(each)} of {m}" for m, each in values.items())
-            yield f"{key} is not the same for all methods: {shown}."
+            yield f"{_setting(key)} is not the same for all methods: {shown}."
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -639,6 +639,35 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path):
         assert "hnet, beta=0.5" in text
 
 
+@pytest.mark.usefixtures("words_alone")
+def test_what_was_chosen_is_named_as_one_chooses_it(tmp_path):
+    """It was "name=cem": of what?"""
+    chosen = {"a": ("cem", "push"), "b": ("own_planner:Momentum", "push"), "c": ("cem", "slide")}
+    paths = [write_run(tmp_path / name) for name in chosen]
+    single = write_run(tmp_path / "s", "single")
+    for path, (planner, task) in zip(
+        [*paths, single], [*chosen.values(), ("cem", "push")], strict=True
+    ):
+        text = (path / "config.yaml").read_text()
+        tasks = f"  name: push\n  tasks: [{{name: {task}}}, {{name: door}}]\n"
+        text = text.replace("  name: push\n", tasks)
+        (path / "config.yaml").write_text(f"{text}planner: {{name: '{planner}'}}\n")
+    (benchmark,) = group([load_run(path) for path in (*paths, single)])
+    names = [
+        "hnet, env.tasks.0=push, planner=cem",
+        "hnet, env.tasks.0=push, planner=own_planner:Momentum",
+        "hnet, env.tasks.0=slide, planner=cem",
+    ]
+    assert list(benchmark.methods) == [*names, "single"]
+    said = "planner is not the same for all methods: cem and own_planner:Momentum of hnet, cem of"
+    assert any(note.startswith(said) for note in benchmark.notes)
+    report(paths[:2], tmp_path / "out")
+    for extension in ("csv", "md"):
+        text = (tmp_path / f"out/push-quick.{extension}").read_text()
+        assert "hnet, planner=own_planner:Momentum" in text
+        assert "name=" not in text
+
+
 def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
     paths = [write_run(tmp_path / f"{n}", beta=0.05 + n) for n in range(3)]
     for number, path in enumerate(paths):
