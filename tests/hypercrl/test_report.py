@@ -674,6 +674,27 @@ def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
         with (path / "config.yaml").open("a") as file:
             file.write(f"planner: {{samples: {100 + number}, horizon: {number}, std: {number}}}\n")
     (benchmark,) = group([load_run(path) for path in paths])
+    _beside_their_rows(benchmark)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("own_planner:Momentum", "cem"),
+        ("some_package.planners_of_mine:MomentumWithWarmStart", "another_package.planners:WWWWWWW"),
+    ],
+)
+def test_names_of_own_parts_stay_beside_their_rows(tmp_path, names):
+    """They have no space at which to break."""
+    paths = [write_run(tmp_path / f"{n}") for n in range(3)]
+    for path, name in zip(paths, (*names, "mppi"), strict=True):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{name: '{name}'}}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    _beside_their_rows(benchmark)
+
+
+def _beside_their_rows(benchmark):
     figure = heat_maps(benchmark)
     FigureCanvasAgg(figure).draw()
     boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
@@ -681,6 +702,8 @@ def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
     for box, below in pairwise(boxes):
         assert box.y0 > below.y1
     assert boxes[0].y1 <= figure.bbox.y1
+    assert boxes[-1].y0 >= 0
+    assert all(box.x0 >= 0 for box in boxes)
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_noted(tmp_path):
