@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hypercrl.base.joints import parts
 from hypercrl.metrics import average_performance, forgetting
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.comparison import comparison_tables
@@ -43,6 +44,7 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
         autoescape=True,  # captions, configs and paths are the user's text
         undefined=StrictUndefined,
     )
+    environment.filters["parts"] = parts
     runs = [run for benchmark in benchmarks for run in benchmark.runs]
     names = " and ".join(benchmark.title for benchmark in benchmarks)
     finished = sum(run.result is not None for run in runs)

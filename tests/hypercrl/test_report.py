@@ -820,6 +820,14 @@ def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
 
 
 @pytest.mark.usefixtures("words_alone")
+def test_a_long_name_stays_on_its_card(tmp_path):
+    """Broken at its joints, and a part that is too long for a line anywhere."""
+    _, page = report([write_run(tmp_path / "run", "own_method:<Mine>")], tmp_path / "out")
+    assert '<span class="name">own_method:<wbr>&lt;Mine&gt;<wbr></span>' in page
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", page)
+
+
+@pytest.mark.usefixtures("words_alone")
 def test_on_a_telephone_tables_and_figures_scroll_at_their_size(tmp_path):
     _, page = report([write_run(tmp_path / "run")], tmp_path / "out")
     assert page.count("<img ") == 4
