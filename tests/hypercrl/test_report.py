@@ -198,7 +198,7 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
 
 
 def test_memories_side_by_side(tmp_path):
-    """Error, success, state, time of a step and of training: one row for each memory."""
+    """Error, success, state and time of a step: one row for each memory."""
     gru = {"memory": "gru", "memory_state_bytes": 640, "memory_step_milliseconds": 0.0512}
     runs = [("none", 0, 0.038, 0.2, {}), ("a", 0, 0.0245, 0.4, gru), ("b", 1, 0.0215, 0.6, gru)]
     paths = [
@@ -215,8 +215,8 @@ def test_memories_side_by_side(tmp_path):
     (benchmark,) = group([load_run(path) for path in paths])
     (table,) = [t for t in comparison_tables(benchmark) if t.title == "Memory of an episode"]
     assert rows_of(table) == {
-        "hnet": ["1", "0.0380", "0.20", "0 B", "—", "60.0"],
-        "hnet + gru": ["2", "0.0230 ± 0.0021", "0.50 ± 0.14", "640 B", "0.0512", "60.0"],
+        "hnet": ["1", "0.0380", "0.20", "—", "—"],
+        "hnet + gru": ["2", "0.0230 ± 0.0021", "0.50 ± 0.14", "640 B", "0.0512"],
     }
 
 
@@ -333,6 +333,32 @@ def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
              for text in (*table.header, *(cell.text for row in table.rows for cell in row))
              for word in text.split()}  # fmt: skip
     assert words <= set(said.split())
+
+
+@pytest.mark.usefixtures("words_alone")
+@pytest.mark.parametrize("method", ["hnet", "own_method:Everything"])
+def test_numbers_stay_in_one_piece_on_80_columns(tmp_path, method):
+    """Names give way: numbers were broken over three lines."""
+    memory = {"memory": "own_memory:LeakyTrace", "memory_state_bytes": 12345}
+    memory["memory_step_milliseconds"] = 0.0512
+    paths = [
+        write_run(tmp_path / f"{seed}{len(more)}", method, seed, **more)
+        for seed in range(2)
+        for more in ({}, memory)
+    ]
+    for path, planner in zip(paths, ("cem", "own_search:Momentum") * 2, strict=True):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{name: '{planner}'}}\n")
+    written = io.StringIO()
+    write_report(paths, tmp_path / "out", Console(file=written, width=80), each_run=False)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    said = "\n".join(lines)
+    for table in comparison_tables(group([load_run(path) for path in paths])[0]):
+        for row in table.rows:
+            for cell in row[1:]:
+                assert cell.text in said
+    assert "".join(said.split()).count("own_memory:LeakyTrace") >= 5, "each row has its name"
 
 
 def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
@@ -823,7 +849,7 @@ def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
 def test_a_long_name_stays_on_its_card(tmp_path):
     """Broken at its joints, and a part that is too long for a line anywhere."""
     _, page = report([write_run(tmp_path / "run", "own_method:<Mine>")], tmp_path / "out")
-    assert '<span class="name">own_method:<wbr>&lt;Mine&gt;<wbr></span>' in page
+    assert '<span class="name">own_method:<wbr>&lt;Mine&gt;</span>' in page
     assert re.search(r"body \{[^}]*overflow-wrap: anywhere", page)
 
 
