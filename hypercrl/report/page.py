@@ -113,11 +113,18 @@ def _run(benchmark: Benchmark, run: Run) -> dict[str, object]:
 
 
 def run_status(run: Run) -> str:
-    """How far a run has come, in a few words."""
+    """How far a run has come, in a few words.
+
+    Of one that has not ended it is where it would go on, in the words in which the run said so.
+    """
     if run.result is not None:
         return f"{count(run.result.env_steps)} steps in {duration(run.result.seconds)}"
     if run.failure is not None:
         return f"given up: {run.failure}"
+    recorded = run.spans[-1][1] if run.spans else 0
+    if run.saved is not None and (run.saved.env_steps or recorded):
+        beyond = f"; recorded up to step {recorded}" if recorded > run.saved.env_steps else ""
+        return f"not finished: saved {run.saved}{beyond}"
     if not run.spans:
         return "not finished: nothing recorded yet"
-    return f"not finished: task {len(run.spans)}, step {count(run.spans[-1][1])}"
+    return f"not finished: task {len(run.spans)}, step {count(recorded)}"

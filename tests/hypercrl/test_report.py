@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.heat_maps import heat_maps
+from hypercrl.report.page import run_status
 from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
 from hypercrl.report.trade_offs import trade_offs
+from hypercrl.runs.checkpoint import save_checkpoint
+from hypercrl.runs.position import Position
 from hypercrl.training.evaluation import Score
 from hypercrl.training.result import of_matrices
 
@@ -467,6 +470,25 @@ def test_a_run_that_has_only_just_begun(tmp_path):
     (path / "metrics.jsonl").write_text("")
     terminal, _ = report([path], tmp_path / "out")
     assert "nothing recorded yet" in terminal
+
+
+@pytest.mark.parametrize(
+    ("position", "says"),
+    [
+        ((1, 400, 0, 1400), "saved after 1400 environment steps, in training of task 2; recorded"),
+        ((1, 1000, 3, 2001), "saved after 2001 environment steps, in training of task 2"),
+        ((1, 0, 0, 2000), "saved after 2000 environment steps, after task 1"),
+        (None, "task 2, step 2\u202f000"),
+    ],
+)
+def test_a_run_that_has_not_ended_says_where_it_goes_on(tmp_path, position, says):
+    path = write_run(tmp_path / "run", finished=False)
+    checkpoint = path / "checkpoints/latest.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"\xff" * 50)  # damaged, where there is no position
+    if position is not None:
+        save_checkpoint(checkpoint, {"position": asdict(Position(*position)), "a": np.zeros(3)})
+    assert run_status(load_run(path)).startswith(f"not finished: {says}")
 
 
 @pytest.mark.parametrize("rest", [b'{"kind": "eval", "env_st', b'{"kind": "eval"', b"{\xe2\x82"])
