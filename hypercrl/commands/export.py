@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import seen_to
 from hypercrl.base.settings import check
 from hypercrl.config.schema import ExportConfig
 from hypercrl.training.experiment import Experiment
@@ -15,7 +16,12 @@ from hypercrl_envs import Task, closed
 
 
 def export(config: DictConfig) -> None:
-    """Write one dataset or one model."""
+    """Write one dataset or one model.
+
+    Raises:
+        UserError: settings that cannot be, a run that cannot be opened, or an `out` that is there
+            or cannot be written to.
+    """
     for key in ("run", "out"):
         if OmegaConf.is_missing(config, key):
             raise UserError(
@@ -27,6 +33,11 @@ def export(config: DictConfig) -> None:
     out = Path(settings.out)
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another one.")
+    with seen_to(out.parent, out):
+        _export(settings, out)
+
+
+def _export(settings: ExportConfig, out: Path) -> None:
     run, trust = Path(settings.run), settings.trust
     experiment = open_run(run, "cpu", settings.checkpoint, trust=trust)
     task = experiment.index(settings.task)

@@ -1,7 +1,7 @@
 """hypercrl play: replay a trained agent on one task, or on all of them, to mp4."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, count
 from math import ceil, isnan
@@ -18,6 +18,7 @@ from torch import Tensor
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.realtime import Pacer, latency_report
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import seen_to
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.settings import check
 from hypercrl.config.overrides import keys_of
@@ -36,11 +37,16 @@ def play(config: DictConfig) -> None:
     """Run episodes with a checkpoint's model, and write them to a video if asked.
 
     Raises:
-        UserError: settings that cannot be, a run that cannot be opened, or pictures that cannot be
-            drawn.
+        UserError: settings that cannot be, a run that cannot be opened, pictures that cannot be
+            drawn, or a video that cannot be written where it is to be.
     """
     settings = _settings(config)
     video = Path(settings.video) if settings.video else None
+    with nullcontext() if video is None else seen_to(video.parent, video):
+        _play(settings, video)
+
+
+def _play(settings: PlayConfig, video: Path | None) -> None:
     experiment = open_run(
         Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
 
-from hypercrl.base.files import write_atomically
+from hypercrl.base.files import seen_to, write_atomically
 from hypercrl.base.strict_json import write_json
 from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
@@ -34,19 +34,23 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
 
     Returns:
         Path of the figure; None where there is nothing to show.
+
+    Raises:
+        Unwritable: nothing can be written to `out`.
     """
     if not results:
         return None
     records, notes = _once(results)
     groups = _groups(records)
     table = recall_table(groups)
-    console.print(whole(console, table.to_rich()), crop=False)
-    for note in notes:
-        console.print(Text.assemble(("note  ", "yellow"), note))
-    write_json(out / "recall.json", records)
-    write_atomically(out / "recall.csv", to_csv([table], notes).encode())
-    figure = out / "recall.png"
-    write_atomically(figure, to_png(recall_figure(groups)))
+    with seen_to(out):
+        console.print(whole(console, table.to_rich()), crop=False)
+        for note in notes:
+            console.print(Text.assemble(("note  ", "yellow"), note))
+        write_json(out / "recall.json", records)
+        write_atomically(out / "recall.csv", to_csv([table], notes).encode())
+        figure = out / "recall.png"
+        write_atomically(figure, to_png(recall_figure(groups)))
     return figure
 
 

@@ -381,12 +381,38 @@ def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "again/index.html").read_text() == page
 
 
+@pytest.mark.parametrize("place", ["file/out", "/proc/out"])
+@pytest.mark.parametrize("kind", ["training", "recall"])
+def test_a_place_that_cannot_be_written_to_is_said_before_the_tables(
+    tmp_path, monkeypatch, capsys, place, kind
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    if kind == "training":
+        write_run(tmp_path / "run")
+    else:
+        (tmp_path / "run/cells/gla").mkdir(parents=True)
+        (tmp_path / "run/cells/gla/result.json").write_text(json.dumps(RECALL))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "run", f"out={place}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"hypercrl: cannot write to {place}: ")
+    assert line.endswith(" out=FOLDER names another place.")
+
+
+RECALL = {
+    **{"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1},
+    **{"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625},
+}
+
+
 def test_a_folder_of_recall_results_gets_their_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
-    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625}
     (tmp_path / "grid/cells/gla").mkdir(parents=True)
-    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(record))
+    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(RECALL))
     main(["report", "grid"])
     assert capsys.readouterr().out.endswith("figures and page: grid/report/recall.png\n")
 
@@ -644,8 +670,7 @@ def test_a_note_of_several_lines_stays_a_comment(tmp_path):
 
 
 def test_a_copied_result_of_recall_counts_once(tmp_path):
-    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
-    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "seed": 0}
+    record = RECALL | {"seed": 0}
     other = record | {"seed": 1, "recall": {"8": 0.7, "4": 1.0}}
     paths = []
     for name, said in (("a", record), ("a2", record | {"seconds": 2}), ("b", other)):
