@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import seen_to
 from hypercrl.base.settings import check
@@ -67,7 +68,7 @@ def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Pat
     spaces = env.observation_space, env.action_space
     write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)
     steps = sum(map(len, episodes))
-    said = f"{len(episodes)} episodes of {env.caption}, {steps} steps"
+    said = f"{counted(len(episodes), 'episode')} of {env.caption}, {counted(steps, 'step')}"
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
     if not solved and any(isnan(episode.info["goal_distance"][-1]) for episode in episodes):
         return said  # nothing says what solves it

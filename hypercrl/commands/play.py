@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.realtime import Pacer, latency_report
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import seen_to
 from hypercrl.base.random_streams import derive_seed
@@ -212,7 +213,7 @@ class _Stage:
 
     def outcome(self) -> str:
         distance, success = self.info["goal_distance"], self.info["success"]
-        said = f"return {self.total:.1f} in {self.steps} steps"
+        said = f"return {self.total:z.1f} in {counted(self.steps, 'step')}"
         if isnan(distance):  # the task does not say how far its goal is, nor what fails to reach it
             return f"{said}, success" if success else said
         unit = f" {self.env.goal_unit}".rstrip()
@@ -299,7 +300,8 @@ def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.nd
 
 def search_report(searches: Sequence[Tensor]) -> str:
     """A line for each iteration: medians over searches, see `hypercrl.planning.search.stacked`."""
-    lines = [f"medians of {len(searches)} plans, spread and shift in halves of the action range"]
+    plans = counted(len(searches), "plan")
+    lines = [f"medians of {plans}, spread and shift in halves of the action range"]
     for number, seen in enumerate(medians(searches), start=1):
         values = ", ".join(f"{name.replace('_', ' ')} {v:.4g}" for name, v in seen.items())
         lines.append(f"  iteration {number}: {values}")

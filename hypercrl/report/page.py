@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hypercrl.base.counted import counted
 from hypercrl.base.joints import parts
 from hypercrl.metrics import average_performance, forgetting
 from hypercrl.report.benchmark import Benchmark
@@ -52,7 +53,7 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
     return environment.get_template("page.html.jinja").render(
         title="HyperCRL report",
         glossary=glossary(),
-        subtitle=f"{names}: {len(runs)} run{'s' * (len(runs) != 1)}{status}",
+        subtitle=f"{names}: {counted(len(runs), 'run')}{status}",
         sections=[
             {
                 "title": benchmark.title,
@@ -79,7 +80,7 @@ def _card(benchmark: Benchmark, method: str) -> dict[str, str]:
         "method": method,
         "value": fixed(mean([average_performance(matrix) for matrix in matrices]), places),
         "meaning": f"{benchmark.outcome_name} at the end" if seeds else "not finished",
-        "detail": f"{forgotten}{seeds} seed{'s' * (seeds != 1)}" if seeds else "",
+        "detail": f"{forgotten}{counted(seeds, 'seed')}" if seeds else "",
     }
 
 

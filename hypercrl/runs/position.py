@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hypercrl.base.counted import counted
 from hypercrl.base.saved import same_type
 
 
@@ -20,7 +21,7 @@ class Position:
         """As messages and reports say it: "after 121 environment steps, in training of task 2"."""
         between = not self.step and self.task
         where = f"after task {self.task}" if between else f"in training of task {self.task + 1}"
-        return f"after {self.env_steps} environment step{'s' * (self.env_steps != 1)}, {where}"
+        return f"after {counted(self.env_steps, 'environment step')}, {where}"
 
     @classmethod
     def read(cls, state: dict[str, Any]) -> "Position":

@@ -342,7 +342,7 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     ("words", "message"),
     [
         (["replay.datasets=[none]"], "none is neither a folder here nor"),
-        (["replay.datasets=[null, null, none]"], "names 3, but there are 2 tasks"),
+        (["replay.datasets=[null, null, none]"], "names 3, but the sequence has 2 tasks"),
         (["replay.datasets=[none]", "task_id=inferred"], "need task_id=given"),
     ],
 )

@@ -138,6 +138,18 @@ def test_the_words_above_a_solved_task_are_whole(size):
     assert (picture[-1] == GREEN).all()
 
 
+@pytest.mark.parametrize(
+    ("total", "steps", "says"),
+    [(-0.04, 2, "return 0.0 in 2 steps"), (-0.06, 1, "return -0.1 in 1 step,")],
+)
+def test_an_outcome_has_no_negative_zero_and_counts_as_people_do(total, steps, says):
+    nothing: Any = SimpleNamespace(goal_unit="m")
+    stage = _Stage(nothing, nothing, "task 1/1", "1", total=total, steps=steps)
+    stage.info = {"success": True, "goal_distance": 0.25}
+    assert f"{stage.outcome()}".startswith(says)
+    assert stage.outcome().endswith(", success, 0.25 m from the goal")
+
+
 def test_what_is_solved_is_framed_and_counted():
     black = np.zeros((30, 200, 3), np.uint8)
     green = framed(black)
