@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hypercrl.base.counted import counted
+
 RATES = (10, 20, 50, 100)
 """Control rates in Hz that latencies are held against."""
 
@@ -70,6 +72,6 @@ def latency_report(seconds: Sequence[float]) -> str:
     )
     median, late = 1e3 * np.percentile(seconds, [50, 99])
     return (
-        f"deadlines met by {len(seconds)} plans: {met}; "
+        f"deadlines met by {counted(len(seconds), 'plan')}: {met}; "
         f"median {median:.2f} ms, 99 % within {late:.2f} ms, all within {1e3 * max(seconds):.2f} ms"
     )

@@ -37,9 +37,13 @@ def of_the_system(error: OSError) -> str:
     return where + _reason(error)
 
 
-def unwritable(place: Path, error: OSError) -> UserError:
+class Unwritable(UserError):
+    """A place that was named cannot be written to."""
+
+
+def unwritable(place: Path, error: OSError) -> Unwritable:
     """The same of a place that was to be written to, whatever was tried there."""
-    return UserError(f"cannot write to {place}: {_reason(error)}")
+    return Unwritable(f"cannot write to {place}: {_reason(error)}")
 
 
 def _reason(error: OSError) -> str:

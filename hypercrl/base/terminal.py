@@ -1,8 +1,28 @@
 """Tables on a terminal, or in a pipe, with every word in them whole."""
 
-from rich.console import Console
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
+
+from hypercrl.base.joints import in_lines, parts
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name in a table, which breaks at its joints where it has to."""
+
+    text: str
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(in_lines(self.text, options.max_width)), self.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        least = max((len(part.rstrip()) for part in parts(self.text)), default=0)
+        return Measurement(least, len(self.text))
 
 
 def whole(console: Console, table: Table) -> Table:

@@ -6,7 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import seen_to
 from hypercrl.base.settings import check
 from hypercrl.config.schema import ExportConfig
 from hypercrl.training.experiment import Experiment
@@ -15,7 +17,12 @@ from hypercrl_envs import Task, closed
 
 
 def export(config: DictConfig) -> None:
-    """Write one dataset or one model."""
+    """Write one dataset or one model.
+
+    Raises:
+        UserError: settings that cannot be, a run that cannot be opened, or an `out` that is there
+            or cannot be written to.
+    """
     for key in ("run", "out"):
         if OmegaConf.is_missing(config, key):
             raise UserError(
@@ -27,6 +34,11 @@ def export(config: DictConfig) -> None:
     out = Path(settings.out)
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another one.")
+    with seen_to(out.parent, out):
+        _export(settings, out)
+
+
+def _export(settings: ExportConfig, out: Path) -> None:
     run, trust = Path(settings.run), settings.trust
     experiment = open_run(run, "cpu", settings.checkpoint, trust=trust)
     task = experiment.index(settings.task)
@@ -56,7 +68,7 @@ def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Pat
     spaces = env.observation_space, env.action_space
     write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)
     steps = sum(map(len, episodes))
-    said = f"{len(episodes)} episodes of {env.caption}, {steps} steps"
+    said = f"{counted(len(episodes), 'episode')} of {env.caption}, {counted(steps, 'step')}"
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
     if not solved and any(isnan(episode.info["goal_distance"][-1]) for episode in episodes):
         return said  # nothing says what solves it

@@ -1,7 +1,7 @@
 """hypercrl play: replay a trained agent on one task, or on all of them, to mp4."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, count
 from math import ceil, isnan
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.realtime import Pacer, latency_report
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import seen_to
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.base.settings import check
 from hypercrl.config.overrides import keys_of
@@ -36,11 +38,16 @@ def play(config: DictConfig) -> None:
     """Run episodes with a checkpoint's model, and write them to a video if asked.
 
     Raises:
-        UserError: settings that cannot be, a run that cannot be opened, or pictures that cannot be
-            drawn.
+        UserError: settings that cannot be, a run that cannot be opened, pictures that cannot be
+            drawn, or a video that cannot be written where it is to be.
     """
     settings = _settings(config)
     video = Path(settings.video) if settings.video else None
+    with nullcontext() if video is None else seen_to(video.parent, video):
+        _play(settings, video)
+
+
+def _play(settings: PlayConfig, video: Path | None) -> None:
     experiment = open_run(
         Path(settings.run), settings.device, settings.checkpoint, trust=settings.trust
     )
@@ -206,7 +213,7 @@ class _Stage:
 
     def outcome(self) -> str:
         distance, success = self.info["goal_distance"], self.info["success"]
-        said = f"return {self.total:.1f} in {self.steps} steps"
+        said = f"return {self.total:z.1f} in {counted(self.steps, 'step')}"
         if isnan(distance):  # the task does not say how far its goal is, nor what fails to reach it
             return f"{said}, success" if success else said
         unit = f" {self.env.goal_unit}".rstrip()
@@ -293,7 +300,8 @@ def _picture(stages: Sequence[_Stage], episode: int, title: str | None) -> np.nd
 
 def search_report(searches: Sequence[Tensor]) -> str:
     """A line for each iteration: medians over searches, see `hypercrl.planning.search.stacked`."""
-    lines = [f"medians of {len(searches)} plans, spread and shift in halves of the action range"]
+    plans = counted(len(searches), "plan")
+    lines = [f"medians of {plans}, spread and shift in halves of the action range"]
     for number, seen in enumerate(medians(searches), start=1):
         values = ", ".join(f"{name.replace('_', ' ')} {v:.4g}" for name, v in seen.items())
         lines.append(f"  iteration {number}: {values}")

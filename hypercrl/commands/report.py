@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import Unwritable, UserError
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
 from hypercrl.runs.demos import find_run, is_demo
@@ -44,11 +44,14 @@ def run(words: Sequence[str]) -> None:
         own = len(runs) == 1 and not is_demo(runs[0])
         out = runs[0] / "report" if own else Path("runs/report")
     console = Console(markup=False)
-    if len(runs) == 1 and (results := _recall_results(runs[0])):
-        page = write_recall(results, out, console)
-    else:
-        inside = [run for given in runs for run in _runs_in(given)]
-        page = write_report(inside, out, console, each_run=len(inside) == len(runs))
+    try:
+        if len(runs) == 1 and (results := _recall_results(runs[0])):
+            page = write_recall(results, out, console)
+        else:
+            inside = [run for given in runs for run in _runs_in(given)]
+            page = write_report(inside, out, console, each_run=len(inside) == len(runs))
+    except Unwritable as error:
+        raise UserError(f"{error} out=FOLDER names another place.") from error
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
 
 

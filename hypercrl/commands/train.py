@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
@@ -54,9 +55,9 @@ def _finish(run: Run, console: Console) -> float:
     experiment, folder = run.experiment, run.folder
     config, tasks = experiment.config, len(experiment.sequence)
     name = NAME if experiment.plans_with_simulator else config.method.name
-    about = f" ({tasks} tasks), preset {config.preset}, seed {config.seed}, {experiment.device}"
+    about = f" ({counted(tasks, 'task')}), preset {config.preset}, seed {config.seed}, "
     names = (name, "bold"), " on ", (config.env.name, "bold")
-    console.print(Text.assemble(*names, f"{about} → {folder.path}"))
+    console.print(Text.assemble(*names, f"{about}{experiment.device} → {folder.path}"))
     if caution := experiment.method.caution(tasks):
         console.print(Text.assemble(("note", "yellow"), f"  {caution}"))
     with continued_with(folder.goes_on_with), Progress(console, tasks) as progress:

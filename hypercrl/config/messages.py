@@ -22,6 +22,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError, first_line, of_the_system
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
@@ -197,7 +198,7 @@ def _check_tasks(config: DictConfig, given: Container[str]) -> None:
         raise UserError(f"{whose} no tasks.")
     if "protocol.num_tasks" in given and wanted is not None and wanted > len(learned):
         raise UserError(
-            f"protocol.num_tasks={wanted}, but {whose} {len(learned)} tasks; "
+            f"protocol.num_tasks={wanted}, but {whose} {counted(len(learned), 'task')}; "
             "give at most that, or null for all."
         )
     if config.protocol.blur and 1 in (wanted, len(learned)):

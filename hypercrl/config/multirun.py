@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,7 +14,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
-from hypercrl.base.errors import UserError, unwritable
+from hypercrl.base.errors import UserError
+from hypercrl.base.files import make_writable
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import KnownInJobs, composing, explained
@@ -155,12 +155,10 @@ class _Folder:
             UserError: it cannot be, or nothing can be written there.
         """
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self._path):
-                pass
-        except OSError as error:
+            make_writable(self._named)
+        except UserError:
             self.take_away_unless_begun()
-            raise unwritable(self._named, error) from error
+            raise
 
     def take_away_unless_begun(self) -> None:
         """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""

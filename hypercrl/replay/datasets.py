@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Space, Tuple
 from torch import Tensor
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, unwritable
 from hypercrl.replay.transitions import Batch
 from hypercrl_envs.checked import LARGEST, TaskFault
 from hypercrl_envs.gym_spaces import VectorObservation
@@ -64,24 +64,27 @@ def write_dataset(
         about: metadata such as algorithm_name and description.
 
     Raises:
-        UserError: minari is not installed, or there is something at `out`.
+        UserError: minari is not installed, there is something at `out`, or it cannot be written.
     """
     minari = _minari()
     if out.exists():
         raise UserError(f"{out} exists already and is left as it is; name another folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # An absolute path: Minari 0.5.4 looks for its file at a relative one joined to itself.
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.absolute()) as partial:
-        data = Path(partial, "data")
-        data.mkdir()
-        storage = minari.dataset.minari_storage.MinariStorage.new(
-            data, observation_space, action_space, env_spec
-        )
-        version = {"dataset_id": out.name, "minari_version": minari.__version__}
-        storage.update_metadata({**version, **about})
-        storage.update_episodes([_buffer(minari, episode) for episode in episodes])
-        out.mkdir()
-        data.rename(out / "data")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # An absolute path: Minari 0.5.4 looks for its file at a relative one joined to itself.
+        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.absolute()) as partial:
+            data = Path(partial, "data")
+            data.mkdir()
+            storage = minari.dataset.minari_storage.MinariStorage.new(
+                data, observation_space, action_space, env_spec
+            )
+            version = {"dataset_id": out.name, "minari_version": minari.__version__}
+            storage.update_metadata({**version, **about})
+            storage.update_episodes([_buffer(minari, episode) for episode in episodes])
+            out.mkdir()
+            data.rename(out / "data")
+    except OSError as error:
+        raise unwritable(out, error) from error
 
 
 def _buffer(minari: ModuleType, episode: Episode) -> Any:

@@ -1,8 +1,6 @@
 """`hypercrl report`: tables on the terminal, figures as PNG and one HTML page, from run folders."""
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.files import seen_to, write_atomically
 from hypercrl.base.terminal import whole
 from hypercrl.report.benchmark import Benchmark, group
 from hypercrl.report.comparison import comparison_tables
@@ -34,7 +33,7 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
     Files of an earlier report in `out` are replaced, each in one step; others are left alone.
 
     Args:
-        paths: run folders; one given twice counts once.
+        paths: run folders; one given twice, or a copy of one, counts once.
         out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex; made if need be.
         console: where the tables go.
         each_run: print those of every run; else, of several, only what puts them side by side.
@@ -43,26 +42,32 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
         Path of the page.
 
     Raises:
-        UserError: no paths, a path that is no run folder, a damaged file in one, or an `out` that
-            is a file.
+        UserError: no paths, a path that is no run folder, a damaged file in one, an `out` that
+            is a file or, an Unwritable, one that cannot be written to.
     """
     if not paths:
         raise UserError("Nothing to report: give one run folder or more.")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the report.")
     benchmarks = group([load_run(path) for path in {p.resolve(): p for p in paths}.values()])
-    for benchmark in benchmarks:
-        _print(benchmark, console, each_run or len(benchmark.runs) == 1)
+    with seen_to(out):
+        for benchmark in benchmarks:
+            _print(benchmark, console, each_run or len(benchmark.runs) == 1)
+        return _write(benchmarks, out)
+
+
+def _write(benchmarks: Sequence[Benchmark], out: Path) -> Path:
+    """All files; the path of the page."""
     pictures = [_pictures(benchmark) for benchmark in benchmarks]
-    out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for shown in pictures for picture in shown):
-        _replace(out / f"{picture.name}.png", picture.png)
+        write_atomically(out / f"{picture.name}.png", picture.png)
     for benchmark in benchmarks:
         tables = comparison_tables(benchmark)
         for extension, write in FORMATS.items():
-            _replace(out / f"{_name(benchmark)}.{extension}", write(tables).encode("utf-8"))
+            content = write(tables, benchmark.notes).encode("utf-8")
+            write_atomically(out / f"{_name(benchmark)}.{extension}", content)
     page = out / "index.html"
-    _replace(page, render_page(benchmarks, pictures).encode("utf-8"))
+    write_atomically(page, render_page(benchmarks, pictures).encode("utf-8"))
     return page
 
 
@@ -137,16 +142,3 @@ def _name(benchmark: Benchmark) -> str:
     """What the files of a benchmark are called."""
     parts = filter(None, (benchmark.env, benchmark.preset, benchmark.sequence))
     return re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(parts)).strip("-")
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file in one step: a reader sees the old or the new one, never a part."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-        try:
-            new.write(content)
-            new.close()
-            os.chmod(new.name, 0o644)  # a temporary file is private; a report is to be served
-            os.replace(new.name, file)
-        except OSError:
-            os.unlink(new.name)
-            raise

@@ -40,12 +40,15 @@ class Benchmark:
 
     Attributes:
         sequence: what tells it from others of this name and preset: "order=[2, 1]".
+        repeats: runs with settings and seed of one of `runs`, such as copies of it. They say
+            nothing that it does not say, and do not count.
     """
 
     env: str
     preset: str
     runs: tuple[Run, ...]
     sequence: str = ""
+    repeats: tuple[Run, ...] = ()
 
     @property
     def title(self) -> str:
@@ -202,8 +205,17 @@ class Benchmark:
         notes += _without_success(self.runs)
         notes += _unlike(self.runs)
         for method, runs in self.methods.items():
-            notes += [f"{method}: {note}" for note in _notes(runs)]
+            notes += [f"{method}: {note}" for note in (*self._left_out(runs), *_notes(runs))]
         return notes
+
+    def _left_out(self, runs: Sequence[Run]) -> Iterator[str]:
+        """Which repeats of these do not count."""
+        for run in runs:
+            if others := [other.path for other in self.repeats if _repeats(other, run)]:
+                yield (
+                    f"seed {run.seed} is there {1 + len(others)} times with the same settings and "
+                    f"counts once, by {run.path}; left out: {_listed(others)}."
+                )
 
     @cached_property
     def _scale(self) -> tuple[Callable[[Array], Array] | None, str]:
@@ -235,17 +247,40 @@ def group(runs: Sequence[Run]) -> list[Benchmark]:
     """One benchmark for each env and preset, in the order in which they were given.
 
     Where runs of one pair have other tasks, or another prediction horizon, one for each of these,
-    as in a grid over `protocol.order`.
+    as in a grid over `protocol.order`. A seed counts once, see `Benchmark.repeats`.
     """
     benchmarks = []
     for env, preset in dict.fromkeys((run.env, run.preset) for run in runs):
         alike = _by_tasks([run for run in runs if (run.env, run.preset) == (env, preset)])
         names = _names([own[0] for own in alike]) if len(alike) > 1 else [""]
-        benchmarks += [
-            Benchmark(env, preset, _told_apart(own), name)
-            for own, name in zip(alike, names, strict=True)
-        ]
+        for own, name in zip(alike, names, strict=True):
+            counted, repeats = _once(_told_apart(own))
+            benchmarks.append(Benchmark(env, preset, counted, name, repeats))
     return benchmarks
+
+
+def _once(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """Those that count, and repeats of them; of runs with one seed the one that came furthest.
+
+    One that was given up came further than one in progress: how that ends is known.
+    """
+    counted: list[Run] = []
+    for run in sorted(runs, key=lambda run: (run.result is None, run.failure is None)):
+        if not any(_repeats(run, other) for other in counted):
+            counted.append(run)
+    there = {run.path for run in counted}
+    return (
+        tuple(run for run in runs if run.path in there),
+        tuple(run for run in runs if run.path not in there),
+    )
+
+
+def _repeats(run: Run, other: Run) -> bool:
+    """Whether two runs have one seed, and one value of every setting that both know."""
+    if (run.contender, run.seed) != (other.contender, other.seed):
+        return False
+    mine, its = _flat(run.config), _flat(other.config)
+    return all(repr(mine[key]) == repr(its[key]) for key in mine.keys() & its.keys())
 
 
 def _by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
@@ -296,9 +331,12 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     """What is to be known of the runs of one method."""
     seeds = [run.seed for run in runs]
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        yield f"seed {_listed(repeated)} is there twice."
+        yield f"seed {_listed(repeated)} is there more than once, with other settings each time."
     if differing := _differing([_flat(run.config) for run in runs]):
-        yield f"its runs differ in {_listed(differing)}, and are averaged as if they were seeds."
+        yield (
+            f"its runs differ in {_listed(map(_setting, differing))}, and are averaged as if they "
+            "were seeds."
+        )
     finished = [(run.seed, run.result) for run in runs if run.result is not None]
     if failed := [seed for seed, result in finished if _has_failed(result)]:
         yield f"seed {_listed(failed)} has failed cells; what depends on them is undefined (—)."
@@ -345,16 +383,27 @@ def _told_apart(runs: Sequence[Run]) -> tuple[Run, ...]:
         keys = [
             k for k in _differing(flat.values()) if all(k in config for config in flat.values())
         ]
-        last = [key.rpartition(".")[2] for key in keys]
-        names = [
-            short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)
-        ]
+        names = _short([_setting(key) for key in keys])
         for path, config in flat.items():
             settings = (
                 f"{name}={_text(config[key])}" for name, key in zip(names, keys, strict=True)
             )
             variants[path] = ", ".join(settings)
     return tuple(replace(run, variant=variants[run.path]) for run in runs)
+
+
+def _short(settings: Sequence[str]) -> list[str]:
+    """The last words of settings, where they tell which one is meant: a task's number does not."""
+    last = [setting.rpartition(".")[2] for setting in settings]
+    return [
+        short if last.count(short) == 1 and not short.isdigit() else setting
+        for setting, short in zip(settings, last, strict=True)
+    ]
+
+
+def _setting(key: str) -> str:
+    """As one gives it: what a group's `name` says is chosen by the group, `planner=cem`."""
+    return key.removesuffix(".name")
 
 
 def _unlike(runs: Sequence[Run]) -> Iterator[str]:
@@ -368,7 +417,7 @@ def _unlike(runs: Sequence[Run]) -> Iterator[str]:
             values.setdefault(method, {})[_text(config[key])] = None
         if len({frozenset(each) for each in values.values()}) > 1:
             shown = ", ".join(f"{' and '.join(each)} of {m}" for m, each in values.items())
-            yield f"{key} is not the same for all methods: {shown}."
+            yield f"{_setting(key)} is not the same for all methods: {shown}."
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -378,7 +427,9 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
         for key, value in dotted(config)
     }
     return {
-        key: value for key, value in dotted(tree) if key.rpartition(".")[2] not in _NO_DIFFERENCE
+        key: value
+        for key, value in dotted(tree)
+        if _NO_DIFFERENCE.isdisjoint({key.partition(".")[0], key.rpartition(".")[2]})
     }
 
 

@@ -145,7 +145,10 @@ def _model_table(benchmark: Benchmark) -> Table:
 
 
 def _memory_table(benchmark: Benchmark) -> Table:
-    """What a memory buys and what it costs, one row for each; errors like all else at the end."""
+    """What a memory buys and what it costs, one row for each; errors like all else at the end.
+
+    What has no memory is there to be compared with, and has a dash for what one costs.
+    """
     errors = {
         method: [average_performance(e) for e in benchmark.matrices(method, "prediction_error")]
         for method in benchmark.methods
@@ -159,9 +162,8 @@ def _memory_table(benchmark: Benchmark) -> Table:
             str(len(errors[method])),
             spread(errors[method], places),
             spread(outcomes, benchmark.return_decimals if benchmark.by_return else 2),
-            size(mean([r.memory_state_bytes for r in results])),
+            size(mean([r.memory_state_bytes or math.nan for r in results])),
             significant(mean([r.memory_step_milliseconds for r in results])),
-            significant(mean([sum(r.training_seconds) or math.nan for r in results])),
         )
         rows.append((Cell(method), *map(Cell, columns)))
     header = (
@@ -171,7 +173,6 @@ def _memory_table(benchmark: Benchmark) -> Table:
         f"{benchmark.outcome_name} ↑",
         "state",
         "its update, ms",
-        "training, s",
     )
     return Table("Memory of an episode", header, tuple(rows))
 

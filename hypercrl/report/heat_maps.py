@@ -1,7 +1,5 @@
 """Result matrices as heat maps: one look tells which task was forgotten, and when."""
 
-from textwrap import wrap
-
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -10,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from hypercrl.base.joints import in_lines
 from hypercrl.metrics import Array
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.formats import FAILED, decimals, fixed, significant
@@ -44,9 +43,10 @@ def heat_maps(benchmark: Benchmark) -> Figure:
         panel_width, panel_height = max((0.56 if n <= 6 else 0.48) * n, 1.8), 0.36 * (n + 1)
     else:
         panel_width = panel_height = 6.0
-    names = [
-        wrap(m, round(LETTERS_AN_INCH * panel_height), break_long_words=False) for m in methods
-    ]
+    names = [in_lines(m, LETTERS_AN_INCH * panel_height) for m in methods]
+    # A part of a name that may not be broken takes what it needs.
+    longest = max(len(line) for name in names for line in name)
+    panel_height = max(panel_height, longest / LETTERS_AN_INCH)
     with rc_context(STYLE):
         figure = Figure(
             figsize=(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hypercrl.base.counted import counted
+from hypercrl.base.joints import parts
 from hypercrl.metrics import average_performance, forgetting
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.comparison import comparison_tables
@@ -43,6 +45,7 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
         autoescape=True,  # captions, configs and paths are the user's text
         undefined=StrictUndefined,
     )
+    environment.filters["parts"] = parts
     runs = [run for benchmark in benchmarks for run in benchmark.runs]
     names = " and ".join(benchmark.title for benchmark in benchmarks)
     finished = sum(run.result is not None for run in runs)
@@ -50,7 +53,7 @@ def render_page(benchmarks: Sequence[Benchmark], pictures: Sequence[Sequence[Pic
     return environment.get_template("page.html.jinja").render(
         title="HyperCRL report",
         glossary=glossary(),
-        subtitle=f"{names}: {len(runs)} run{'s' * (len(runs) != 1)}{status}",
+        subtitle=f"{names}: {counted(len(runs), 'run')}{status}",
         sections=[
             {
                 "title": benchmark.title,
@@ -77,7 +80,7 @@ def _card(benchmark: Benchmark, method: str) -> dict[str, str]:
         "method": method,
         "value": fixed(mean([average_performance(matrix) for matrix in matrices]), places),
         "meaning": f"{benchmark.outcome_name} at the end" if seeds else "not finished",
-        "detail": f"{forgotten}{seeds} seed{'s' * (seeds != 1)}" if seeds else "",
+        "detail": f"{forgotten}{counted(seeds, 'seed')}" if seeds else "",
     }
 
 
@@ -111,11 +114,18 @@ def _run(benchmark: Benchmark, run: Run) -> dict[str, object]:
 
 
 def run_status(run: Run) -> str:
-    """How far a run has come, in a few words."""
+    """How far a run has come, in a few words.
+
+    Of one that has not ended it is where it would go on, in the words in which the run said so.
+    """
     if run.result is not None:
         return f"{count(run.result.env_steps)} steps in {duration(run.result.seconds)}"
     if run.failure is not None:
         return f"given up: {run.failure}"
+    recorded = run.spans[-1][1] if run.spans else 0
+    if run.saved is not None and (run.saved.env_steps or recorded):
+        beyond = f"; recorded up to step {recorded}" if recorded > run.saved.env_steps else ""
+        return f"not finished: saved {run.saved}{beyond}"
     if not run.spans:
         return "not finished: nothing recorded yet"
-    return f"not finished: task {len(run.spans)}, step {count(run.spans[-1][1])}"
+    return f"not finished: task {len(run.spans)}, step {count(recorded)}"

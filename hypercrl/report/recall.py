@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.text import Text
 
-from hypercrl.base.files import write_atomically
+from hypercrl.base.files import seen_to, write_atomically
 from hypercrl.base.strict_json import write_json
 from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
@@ -19,6 +20,8 @@ from hypercrl.report.style import INK, OCTAVES, PALETTE, STYLE, WIDTH, log_scale
 from hypercrl.report.table import Cell, Table
 
 MARKERS = "os^D"
+CIRCUMSTANCES = {"seconds", "git", "machine"}
+"""What may differ where the same was trained twice."""
 HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")
 
 
@@ -31,22 +34,41 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
 
     Returns:
         Path of the figure; None where there is nothing to show.
+
+    Raises:
+        Unwritable: nothing can be written to `out`.
     """
     if not results:
         return None
-    records = [json.loads(path.read_text()) for path in results]
+    records, notes = _once(results)
     groups = _groups(records)
     table = recall_table(groups)
-    console.print(whole(console, table.to_rich()), crop=False)
-    write_json(out / "recall.json", records)
-    write_atomically(out / "recall.csv", to_csv([table]).encode())
-    figure = out / "recall.png"
-    write_atomically(figure, to_png(recall_figure(groups)))
+    with seen_to(out):
+        console.print(whole(console, table.to_rich()), crop=False)
+        for note in notes:
+            console.print(Text.assemble(("note  ", "yellow"), note))
+        write_json(out / "recall.json", records)
+        write_atomically(out / "recall.csv", to_csv([table], notes).encode())
+        figure = out / "recall.png"
+        write_atomically(figure, to_png(recall_figure(groups)))
     return figure
 
 
 Groups = dict[str, dict[int, list[dict[str, Any]]]]
 """Encoder → width → its results, one a seed."""
+
+
+def _once(results: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Their records, and notes about those that say what another one says: they do not count."""
+    kept: dict[str, tuple[Path, dict[str, Any]]] = {}
+    notes = []
+    for path in results:
+        record = json.loads(path.read_text())
+        said = json.dumps({k: v for k, v in record.items() if k not in CIRCUMSTANCES})
+        first, _ = kept.setdefault(said, (path, record))
+        if first != path:
+            notes.append(f"{path.parent} has the result of {first.parent}, and is left out.")
+    return [record for _, record in kept.values()], notes
 
 
 def _groups(records: Sequence[dict[str, Any]]) -> Groups:

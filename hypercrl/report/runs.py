@@ -16,7 +16,9 @@ from hypercrl.base.strict_json import from_json
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import parse_stored
 from hypercrl.metrics import Array, as_matrix
-from hypercrl.runs.run_folder import FAILURE, SCHEMA
+from hypercrl.runs.checkpoint import FAILURES, read_part
+from hypercrl.runs.position import Position
+from hypercrl.runs.run_folder import FAILURE, LATEST, SCHEMA, RunFolder
 
 MOST_STEPS = 10**15
 MOST_TASKS = 10_000
@@ -89,6 +91,7 @@ class Run:
         config_text: config.yaml as it stands.
         result: None while the run is in progress, or when it crashed.
         failure: why `hypercrl bench` gave it up, if it did.
+        saved: where the latest checkpoint of a run without a result goes on; None: not known.
         events: the lines of metrics.jsonl by kind, in the order in which they were written.
         variant: settings that tell it from other runs of its method beside it: "beta=0.5".
     """
@@ -104,6 +107,7 @@ class Run:
     failure: str | None
     events: dict[str, list[dict[str, Any]]]
     variant: str = ""
+    saved: Position | None = None
 
     @property
     def contender(self) -> str:
@@ -189,7 +193,15 @@ def load_run(path: Path) -> Run:
         result=None if written is None else _result(written, path / "result.json"),
         failure=_read_failure(path) if written is None else None,
         events=_read_events(path / "metrics.jsonl"),
+        saved=_saved(path) if written is None else None,
     )
+
+
+def _saved(path: Path) -> Position | None:
+    try:
+        return Position.read(read_part(RunFolder(path).checkpoint_path(LATEST), "position"))
+    except FAILURES:  # whether it can be gone on with is not for a report to say
+        return None
 
 
 def _method(identity: dict[str, Any], path: Path) -> str:

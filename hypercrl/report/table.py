@@ -7,6 +7,7 @@ from rich import box
 from rich import table as rich_table
 from rich.text import Text
 
+from hypercrl.base.terminal import Name
 from hypercrl.report.formats import FAILED, UNDEFINED
 
 Emphasis = Literal["plain", "strong", "faint", "bad"]
@@ -52,7 +53,12 @@ class Table:
         )
         for index, name in enumerate(self.header):
             is_text = index in self.text_columns
-            shown.add_column(Text(name), justify="left" if is_text else "right", no_wrap=index == 0)
+            shown.add_column(Text(name), justify="left" if is_text else "right")
         for row in self.rows:
-            shown.add_row(*(Text(cell.text, _TERMINAL_STYLE[cell.emphasis]) for cell in row))
+            shown.add_row(
+                *(
+                    (Text if index else Name)(cell.text, _TERMINAL_STYLE[cell.emphasis])
+                    for index, cell in enumerate(row)
+                )
+            )
         return shown

@@ -52,6 +52,20 @@ def save_checkpoint(
     write_atomically(path, _pack(tree), before)
 
 
+def read_part(path: Path, key: str) -> Any:
+    """What the tree of a checkpoint has under `key`, without its tensors and unchecked.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError, RecursionError: there is none, or it cannot be
+            read.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("it is cut short or damaged")
+        return json.loads(json.loads(file.read(size))["__metadata__"]["tree"])[key]
+
+
 class _Tensors(dict[str, Tensor]):
     """Tensors by key, each with memory of its own, which safetensors asks for.
 

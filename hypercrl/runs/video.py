@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -65,8 +66,11 @@ class VideoWriter:
             if error is None:
                 self._check_whole()
                 os.replace(self._partial, self.path)
+        except OSError as refused:
+            raise unwritable(self.path, refused) from refused
         finally:
-            self._partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._partial.unlink(missing_ok=True)
 
     def _check_whole(self) -> None:
         """Count the frames: nobody asks ffmpeg whether it could write all that it was given."""

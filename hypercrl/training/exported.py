@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypercrl.base.errors import UserError, first_line
+from hypercrl.base.errors import UserError, first_line, unwritable
 from hypercrl.planning import Planner
 from hypercrl.training.experiment import Experiment
 from hypercrl_envs import Task
@@ -273,10 +273,17 @@ def _accepted(difference: float, partial: Path, out: Path) -> float:
 
 @contextmanager
 def _new_file(out: Path) -> Iterator[Path]:
-    """A place beside `out`, empty again afterwards."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """A place beside `out`, empty again afterwards.
+
+    Raises:
+        Unwritable: nothing can be written there.
+    """
     partial = out.with_name(f".{out.stem}.{os.getpid()}.partial{out.suffix}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+    except OSError as error:
+        raise unwritable(out, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Recorded episodes that a task begins with, see `ReplayConfig`."""
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.replay.datasets import read_dataset
 from hypercrl.replay.transitions import Batch
@@ -27,8 +28,8 @@ def recorded_transitions(experiment: Experiment, first: int) -> dict[int, list[B
         )
     if len(datasets) > len(sequence):
         raise UserError(
-            f"replay.datasets names {len(datasets)}, but there are {len(sequence)} tasks; give one "
-            "for each task in order, or null."
+            f"replay.datasets names {len(datasets)}, but the sequence has "
+            f"{counted(len(sequence), 'task')}; give one for each task in order, or null."
         )
     sizes = sequence.observation_size, sequence.action_size
     return {

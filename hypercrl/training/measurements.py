@@ -11,11 +11,11 @@ from hypercrl.agent.agent import Agent
 from hypercrl.base.progress import Progress
 from hypercrl.base.saved import same_type
 from hypercrl.planning.search import medians
+from hypercrl.runs.position import Position
 from hypercrl.training.evaluation import Evaluator, Score
 from hypercrl.training.experiment import Experiment
 from hypercrl.training.learner import Learner
 from hypercrl.training.plasticity import plasticity
-from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 

@@ -15,6 +15,7 @@ import torch
 
 from hypercrl import metrics
 from hypercrl.agent.task_inference import score_decisions
+from hypercrl.base.counted import counted
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.runs.run_folder import SCHEMA
 from hypercrl.training.durations import Durations
@@ -184,7 +185,7 @@ def git_revision() -> str:
 def machine(device: torch.device) -> str:
     """Processor, threads and, if used, the GPU."""
     threads = torch.get_num_threads()
-    cpu = f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+    cpu = f"{_processor()}, {counted(threads, 'thread')}"
     return f"{torch.cuda.get_device_name(device)}; {cpu}" if device.type == "cuda" else cpu
 
 

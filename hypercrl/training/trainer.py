@@ -14,6 +14,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.base.saved import same_type
 from hypercrl.replay.transitions import Batch
 from hypercrl.runs.metrics_log import MetricsLog
+from hypercrl.runs.position import Position
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen as chosen_trackers
 from hypercrl.training.actor import Actor
@@ -21,7 +22,6 @@ from hypercrl.training.experiment import Experiment
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.learner import Learner, divergence
 from hypercrl.training.measurements import Measurements
-from hypercrl.training.position import Position
 from hypercrl.training.schedule import Schedule
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import LocalFleet, TaskFault, closed
@@ -110,13 +110,7 @@ class Trainer:
                 self._train()
                 self._pause()
         except TaskFault as fault:
-            position = self.position
-            between = not position.step and position.task
-            where = "after" if between else "in training of"
-            raise TaskFault(
-                f"{fault} That was after {position.env_steps} environment steps, {where} "
-                f"task {position.task + (not between)}. {self._last_good}"
-            ) from fault
+            raise TaskFault(f"{fault} That was {self.position}. {self._last_good}") from fault
 
     def _train(self) -> None:
         position = self.position
@@ -171,13 +165,11 @@ class Trainer:
             self._stop_if_diverged(report)
         self._checkpoint(LATEST)
         if interruption.number is not None:
-            raise Interrupted(interruption.number, self._saved_and_goes_on())
+            raise Interrupted(interruption.number, self._saved)
 
-    def _saved_and_goes_on(self) -> str:
-        return (
-            f"interrupted; saved after {self.position.env_steps} environment steps, in training of "
-            f"task {self.position.task + 1}"
-        )
+    @property
+    def _saved(self) -> str:
+        return f"interrupted; saved {self.position}"
 
     def _begin_task(self, task: int) -> None:
         if task:
@@ -295,7 +287,7 @@ class Trainer:
                         self.learner.end_task()
         except KeyboardInterrupt as stop:
             number = self.interruption.number or signal.SIGINT
-            raise Interrupted(number, self._saved_and_goes_on()) from stop
+            raise Interrupted(number, self._saved) from stop
 
     def _evaluate_trained(self) -> None:
         if self.position.step == self.schedule.steps:

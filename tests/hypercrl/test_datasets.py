@@ -342,7 +342,7 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     ("words", "message"),
     [
         (["replay.datasets=[none]"], "none is neither a folder here nor"),
-        (["replay.datasets=[null, null, none]"], "names 3, but there are 2 tasks"),
+        (["replay.datasets=[null, null, none]"], "names 3, but the sequence has 2 tasks"),
         (["replay.datasets=[none]", "task_id=inferred"], "need task_id=given"),
     ],
 )
@@ -359,6 +359,22 @@ def test_an_ended_run_is_not_said_to_go_on(run: Path, capsys):
     said = capsys.readouterr().err
     assert "is left as it is. Name another run_dir." in said
     assert "resume" not in said
+
+
+def test_a_place_of_an_export_is_seen_to_at_once(run: Path, tmp_path: Path, capsys, monkeypatch):
+    words = ["export", f"run={run}"]
+    with pytest.raises(SystemExit):
+        main([*words, f"out={tmp_path / 'new/x'}", "task=3"])
+    assert "has the tasks 1 to 2" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing is made for what is refused"
+    monkeypatch.setattr("hypercrl.commands.export.open_run", None)  # it does not come to that
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file/x", Path("/proc/nosuch/x"), Path("/proc/x")):
+        for form in ("minari", "torch_export"):
+            with pytest.raises(SystemExit, match="2"):
+                main([*words, f"out={place}", f"format={form}"])
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"hypercrl: cannot write to {place}: ")
 
 
 def test_export_says_what_is_wrong(run: Path, tmp_path: Path, capsys):

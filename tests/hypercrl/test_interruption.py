@@ -15,6 +15,8 @@ from hypercrl.base.interrupts import Interruption
 from hypercrl.cli import main
 from hypercrl.methods.ewc import EWC
 from hypercrl.replay.datasets import Episode, write_dataset
+from hypercrl.report.page import run_status
+from hypercrl.report.runs import load_run
 from hypercrl.runs.checkpoint import load_checkpoint
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.evaluation import Episodes, Evaluator
@@ -98,6 +100,8 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
     said = capsys.readouterr().err
     assert "hypercrl: interrupted; saved after " in said
     assert said.strip().endswith(f"continue with: hypercrl train resume={run}")
+    saved = said.partition("interrupted; ")[2].partition("; continue")[0]
+    assert run_status(load_run(run)) == f"not finished: {saved}"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     main(["train", f"resume={run}"])
     assert outcome(run) == outcome(straight)

@@ -13,8 +13,8 @@ from tiny_runs import FEW_STEPS
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.cli import main
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.runs.position import Position
 from hypercrl.runs.run_folder import RunFolder
-from hypercrl.training.position import Position
 
 pytestmark = pytest.mark.usefixtures("short_episodes_throughout")
 SMALL = (*FEW_STEPS, "method=coreset", "protocol.checkpoint_every=10")

@@ -138,6 +138,18 @@ def test_the_words_above_a_solved_task_are_whole(size):
     assert (picture[-1] == GREEN).all()
 
 
+@pytest.mark.parametrize(
+    ("total", "steps", "says"),
+    [(-0.04, 2, "return 0.0 in 2 steps"), (-0.06, 1, "return -0.1 in 1 step,")],
+)
+def test_an_outcome_has_no_negative_zero_and_counts_as_people_do(total, steps, says):
+    nothing: Any = SimpleNamespace(goal_unit="m")
+    stage = _Stage(nothing, nothing, "task 1/1", "1", total=total, steps=steps)
+    stage.info = {"success": True, "goal_distance": 0.25}
+    assert f"{stage.outcome()}".startswith(says)
+    assert stage.outcome().endswith(", success, 0.25 m from the goal")
+
+
 def test_what_is_solved_is_framed_and_counted():
     black = np.zeros((30, 200, 3), np.uint8)
     green = framed(black)
@@ -316,7 +328,7 @@ def test_a_folder_of_a_video_is_made_or_refused_at_once(run, tmp_path, capsys, m
     words = "play", f"run={run}", "episodes=1", "size=64", "task=2"
     main([*words, f"video={tmp_path / 'nosuch/dir/x.mp4'}"])
     assert imageio.immeta(tmp_path / "nosuch/dir/x.mp4", plugin="FFMPEG")["size"] == (64, 64)
-    monkeypatch.setattr(_Stage, "advance", None)
+    monkeypatch.setattr("hypercrl.commands.play.open_run", None)  # it does not come to that
     (tmp_path / "file").touch()
     for place in (tmp_path / "file/x.mp4", Path("/proc/nosuch/x.mp4")):
         with pytest.raises(SystemExit, match="2"):

@@ -568,7 +568,7 @@ def test_names_and_captions_are_no_markup(here, capsys):
         "name: a[/]b\ntasks: [{task: complex_ode, coefficients: [5]}]\n",
     )
     main(["train", *TINY, "env=odd", "run_dir='[red]'"])
-    assert "on a[/]b (1 tasks)" in capsys.readouterr().out
+    assert "on a[/]b (1 task)," in capsys.readouterr().out
     main(["play", "run='[red]'", "episodes=1"])
     main(["report", "[red]"])
     assert "figures and page: [red]/report/index.html" in capsys.readouterr().out

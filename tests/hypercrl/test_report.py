@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,9 +21,13 @@ from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.heat_maps import heat_maps
+from hypercrl.report.page import run_status
+from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
 from hypercrl.report.trade_offs import trade_offs
+from hypercrl.runs.checkpoint import save_checkpoint
+from hypercrl.runs.position import Position
 from hypercrl.training.evaluation import Score
 from hypercrl.training.result import of_matrices
 
@@ -197,7 +201,7 @@ def test_comparison_over_seeds_with_normalised_return(tmp_path):
 
 
 def test_memories_side_by_side(tmp_path):
-    """Error, success, state, time of a step and of training: one row for each memory."""
+    """Error, success, state and time of a step: one row for each memory."""
     gru = {"memory": "gru", "memory_state_bytes": 640, "memory_step_milliseconds": 0.0512}
     runs = [("none", 0, 0.038, 0.2, {}), ("a", 0, 0.0245, 0.4, gru), ("b", 1, 0.0215, 0.6, gru)]
     paths = [
@@ -214,8 +218,8 @@ def test_memories_side_by_side(tmp_path):
     (benchmark,) = group([load_run(path) for path in paths])
     (table,) = [t for t in comparison_tables(benchmark) if t.title == "Memory of an episode"]
     assert rows_of(table) == {
-        "hnet": ["1", "0.0380", "0.20", "0 B", "—", "60.0"],
-        "hnet + gru": ["2", "0.0230 ± 0.0021", "0.50 ± 0.14", "640 B", "0.0512", "60.0"],
+        "hnet": ["1", "0.0380", "0.20", "—", "—"],
+        "hnet + gru": ["2", "0.0230 ± 0.0021", "0.50 ± 0.14", "640 B", "0.0512"],
     }
 
 
@@ -334,6 +338,32 @@ def test_no_word_is_cut_short_on_a_narrow_terminal(tmp_path, width):
     assert words <= set(said.split())
 
 
+@pytest.mark.usefixtures("words_alone")
+@pytest.mark.parametrize("method", ["hnet", "own_method:Everything"])
+def test_numbers_stay_in_one_piece_on_80_columns(tmp_path, method):
+    """Names give way: numbers were broken over three lines."""
+    memory = {"memory": "own_memory:LeakyTrace", "memory_state_bytes": 12345}
+    memory["memory_step_milliseconds"] = 0.0512
+    paths = [
+        write_run(tmp_path / f"{seed}{len(more)}", method, seed, **more)
+        for seed in range(2)
+        for more in ({}, memory)
+    ]
+    for path, planner in zip(paths, ("cem", "own_search:Momentum") * 2, strict=True):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{name: '{planner}'}}\n")
+    written = io.StringIO()
+    write_report(paths, tmp_path / "out", Console(file=written, width=80), each_run=False)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    said = "\n".join(lines)
+    for table in comparison_tables(group([load_run(path) for path in paths])[0]):
+        for row in table.rows:
+            for cell in row[1:]:
+                assert cell.text in said
+    assert "".join(said.split()).count("own_memory:LeakyTrace") >= 5, "each row has its name"
+
+
 def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed in range(2):
@@ -351,12 +381,38 @@ def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "again/index.html").read_text() == page
 
 
+@pytest.mark.parametrize("place", ["file/out", "/proc/out"])
+@pytest.mark.parametrize("kind", ["training", "recall"])
+def test_a_place_that_cannot_be_written_to_is_said_before_the_tables(
+    tmp_path, monkeypatch, capsys, place, kind
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    if kind == "training":
+        write_run(tmp_path / "run")
+    else:
+        (tmp_path / "run/cells/gla").mkdir(parents=True)
+        (tmp_path / "run/cells/gla/result.json").write_text(json.dumps(RECALL))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "run", f"out={place}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"hypercrl: cannot write to {place}: ")
+    assert line.endswith(" out=FOLDER names another place.")
+
+
+RECALL = {
+    **{"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1},
+    **{"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625},
+}
+
+
 def test_a_folder_of_recall_results_gets_their_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    record = {"label": "gla", "width": 16, "pairs": 8, "steps": 2, "state_bytes": 64, "seconds": 1}
-    record |= {"parameters": 10, "recall": {"8": 0.5, "4": 1.0}, "chance": 0.0625}
     (tmp_path / "grid/cells/gla").mkdir(parents=True)
-    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(record))
+    (tmp_path / "grid/cells/gla/result.json").write_text(json.dumps(RECALL))
     main(["report", "grid"])
     assert capsys.readouterr().out.endswith("figures and page: grid/report/recall.png\n")
 
@@ -440,6 +496,25 @@ def test_a_run_that_has_only_just_begun(tmp_path):
     (path / "metrics.jsonl").write_text("")
     terminal, _ = report([path], tmp_path / "out")
     assert "nothing recorded yet" in terminal
+
+
+@pytest.mark.parametrize(
+    ("position", "says"),
+    [
+        ((1, 400, 0, 1400), "saved after 1400 environment steps, in training of task 2; recorded"),
+        ((1, 1000, 3, 2001), "saved after 2001 environment steps, in training of task 2"),
+        ((1, 0, 0, 2000), "saved after 2000 environment steps, after task 1"),
+        (None, "task 2, step 2\u202f000"),
+    ],
+)
+def test_a_run_that_has_not_ended_says_where_it_goes_on(tmp_path, position, says):
+    path = write_run(tmp_path / "run", finished=False)
+    checkpoint = path / "checkpoints/latest.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"\xff" * 50)  # damaged, where there is no position
+    if position is not None:
+        save_checkpoint(checkpoint, {"position": asdict(Position(*position)), "a": np.zeros(3)})
+    assert run_status(load_run(path)).startswith(f"not finished: {says}")
 
 
 @pytest.mark.parametrize("rest", [b'{"kind": "eval", "env_st', b'{"kind": "eval"', b"{\xe2\x82"])
@@ -533,10 +608,82 @@ def test_a_grid_over_orders_is_a_section_for_each(tmp_path):
     assert names == {"push-quick-order-1-2", "push-quick-order-2-1"}
 
 
-def test_a_seed_that_is_there_twice_is_noted(tmp_path):
-    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b")]
+@pytest.mark.usefixtures("words_alone")
+def test_a_seed_counts_once_however_often_it_is_there(tmp_path):
+    """Three copies of one run had an interval of width 0, as if they were three seeds."""
+    first = write_run(tmp_path / "a")
+    other = write_run(tmp_path / "b", seed=1, success=np.ones((3, 2)).tolist())
+    copies = [tmp_path / "a2", tmp_path / "a3"]
+    for copy in copies:
+        shutil.copytree(first, copy)
+    for number, path in enumerate((first, *copies)):
+        with (path / "config.yaml").open("a") as file:  # says nothing about what was learned
+            file.write(
+                f"run_dir: {path}\nthreads: {number}\nlogger: {{kind: wandb, n: {number}}}\n"
+            )
+    (benchmark,) = group([load_run(path) for path in (first, *copies, other)])
+    assert [run.path for run in benchmark.runs] == [first, other]
+    assert [run.path for run in benchmark.repeats] == copies
+    row = rows_of(comparison_tables(benchmark)[0])["hnet"]
+    assert row[:2] == ["2", f"{(0.62 + 1) / 2:.2f} ± {(1 - 0.62) / math.sqrt(2):.2f}"]
+    note = (
+        f"hnet: seed 0 is there 3 times with the same settings and counts once, by {first}; left "
+        f"out: {copies[0]}, {copies[1]}."
+    )
+    assert note in benchmark.notes
+    _, page = report([first, *copies, other], tmp_path / "out")
+    assert note in page
+    assert "2 seeds" in page
+    assert f"- {note}\n" in (tmp_path / "out/push-quick.md").read_text()
+    assert f"% Note: {note}\n" in (tmp_path / "out/push-quick.tex").read_text()
+    rows = list(csv.reader((tmp_path / "out/push-quick.csv").open()))
+    assert ["Notes", note] in rows
+
+
+def test_of_one_seed_the_run_that_came_furthest_counts(tmp_path):
+    paths = [write_run(tmp_path / name, finished=name == "c") for name in "abc"]
+    (paths[1] / "failure.txt").write_text("killed by signal 9\n")
+    for given, counts in ((paths, "c"), (paths[:2], "b"), (paths[:1], "a")):
+        (benchmark,) = group([load_run(path) for path in given])
+        assert [run.path.name for run in benchmark.runs] == [counts]
+
+
+def test_one_seed_with_settings_that_differ_is_no_repeat(tmp_path):
+    """Where one is of a version that did not know them, they are in one row all the same."""
+    paths = [write_run(tmp_path / name) for name in "abc"]
+    for path, knots in zip(paths, (4, 8), strict=False):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{knots: {knots}}}\n")
     (benchmark,) = group([load_run(path) for path in paths])
-    assert "hnet: seed 0 is there twice." in benchmark.notes
+    assert [run.path.name for run in benchmark.runs] == ["a", "b"]
+    assert any("seed 0 is there more than once, with other set" in n for n in benchmark.notes)
+    assert any("its runs differ in planner.knots" in note for note in benchmark.notes)
+
+
+def test_a_note_of_several_lines_stays_a_comment(tmp_path):
+    path = write_run(tmp_path / "a", finished=False)
+    (path / "failure.txt").write_text("exit code 1: first\n\\input{second}\n")
+    report([path, write_run(tmp_path / "b", seed=1)], tmp_path / "out")
+    latex = (tmp_path / "out/push-quick.tex").read_text()
+    assert "(exit code 1: first \\input{second})" in latex
+    assert not any(line.startswith("\\input") for line in latex.splitlines())
+
+
+def test_a_copied_result_of_recall_counts_once(tmp_path):
+    record = RECALL | {"seed": 0}
+    other = record | {"seed": 1, "recall": {"8": 0.7, "4": 1.0}}
+    paths = []
+    for name, said in (("a", record), ("a2", record | {"seconds": 2}), ("b", other)):
+        paths.append(tmp_path / name / "result.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(json.dumps(said))
+    console = Console(file=io.StringIO(), width=300)
+    write_recall(paths, tmp_path / "out", console)
+    rows = list(csv.reader((tmp_path / "out/recall.csv").open()))
+    assert rows[1][5] == f"0.60 ± {0.2 / math.sqrt(2):.2f}"
+    assert rows[-1] == ["Notes", f"{tmp_path}/a2 has the result of {tmp_path}/a, and is left out."]
+    assert isinstance(console.file, io.StringIO)
+    assert rows[-1][1] in console.file.getvalue()
 
 
 @pytest.mark.usefixtures("words_alone")
@@ -565,12 +712,62 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path):
         assert "hnet, beta=0.5" in text
 
 
+@pytest.mark.usefixtures("words_alone")
+def test_what_was_chosen_is_named_as_one_chooses_it(tmp_path):
+    """It was "name=cem": of what?"""
+    chosen = {"a": ("cem", "push"), "b": ("own_planner:Momentum", "push"), "c": ("cem", "slide")}
+    paths = [write_run(tmp_path / name) for name in chosen]
+    single = write_run(tmp_path / "s", "single")
+    for path, (planner, task) in zip(
+        [*paths, single], [*chosen.values(), ("cem", "push")], strict=True
+    ):
+        text = (path / "config.yaml").read_text()
+        tasks = f"  name: push\n  tasks: [{{name: {task}}}, {{name: door}}]\n"
+        text = text.replace("  name: push\n", tasks)
+        (path / "config.yaml").write_text(f"{text}planner: {{name: '{planner}'}}\n")
+    (benchmark,) = group([load_run(path) for path in (*paths, single)])
+    names = [
+        "hnet, env.tasks.0=push, planner=cem",
+        "hnet, env.tasks.0=push, planner=own_planner:Momentum",
+        "hnet, env.tasks.0=slide, planner=cem",
+    ]
+    assert list(benchmark.methods) == [*names, "single"]
+    said = "planner is not the same for all methods: cem and own_planner:Momentum of hnet, cem of"
+    assert any(note.startswith(said) for note in benchmark.notes)
+    report(paths[:2], tmp_path / "out")
+    for extension in ("csv", "md"):
+        text = (tmp_path / f"out/push-quick.{extension}").read_text()
+        assert "hnet, planner=own_planner:Momentum" in text
+        assert "name=" not in text
+
+
 def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
     paths = [write_run(tmp_path / f"{n}", beta=0.05 + n) for n in range(3)]
     for number, path in enumerate(paths):
         with (path / "config.yaml").open("a") as file:
             file.write(f"planner: {{samples: {100 + number}, horizon: {number}, std: {number}}}\n")
     (benchmark,) = group([load_run(path) for path in paths])
+    _beside_their_rows(benchmark)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("own_planner:Momentum", "cem"),
+        ("some_package.planners_of_mine:MomentumWithWarmStart", "another_package.planners:WWWWWWW"),
+    ],
+)
+def test_names_of_own_parts_stay_beside_their_rows(tmp_path, names):
+    """They have no space at which to break."""
+    paths = [write_run(tmp_path / f"{n}") for n in range(3)]
+    for path, name in zip(paths, (*names, "mppi"), strict=True):
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"planner: {{name: '{name}'}}\n")
+    (benchmark,) = group([load_run(path) for path in paths])
+    _beside_their_rows(benchmark)
+
+
+def _beside_their_rows(benchmark):
     figure = heat_maps(benchmark)
     FigureCanvasAgg(figure).draw()
     boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
@@ -578,6 +775,8 @@ def test_long_names_beside_heat_maps_stay_beside_their_rows(tmp_path):
     for box, below in pairwise(boxes):
         assert box.y0 > below.y1
     assert boxes[0].y1 <= figure.bbox.y1
+    assert boxes[-1].y0 >= 0
+    assert all(box.x0 >= 0 for box in boxes)
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_noted(tmp_path):
@@ -691,6 +890,14 @@ def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
     (benchmark,) = group([load_run(write_run(tmp_path / "run", **told))])
     assert benchmark.outcome_name == "success"
     assert comparison_tables(benchmark)[0].title == "Success"
+
+
+@pytest.mark.usefixtures("words_alone")
+def test_a_long_name_stays_on_its_card(tmp_path):
+    """Broken at its joints, and a part that is too long for a line anywhere."""
+    _, page = report([write_run(tmp_path / "run", "own_method:<Mine>")], tmp_path / "out")
+    assert '<span class="name">own_method:<wbr>&lt;Mine&gt;</span>' in page
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", page)
 
 
 @pytest.mark.usefixtures("words_alone")

@@ -294,7 +294,7 @@ def fails(capsys, *words):
         (["train", "protocol.num_tasks=99"], "num_tasks=99, but the sequence push has 5 tasks"),
         (
             ["train", "protocol.num_tasks=2", "protocol.order=[3]"],
-            "num_tasks=2, but protocol.order names 1 tasks",
+            "num_tasks=2, but protocol.order names 1 task;",
         ),
         (["train", "protocol={num_tasks: 99}"], "num_tasks=99, but the sequence push has 5 tasks"),
         (["train", "+note=first"], "there is no setting 'note'"),
