@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
@@ -17,7 +18,7 @@ from hypercrl.config.ignored import check_used, used_words
 from hypercrl.config.messages import check_choices, composing
 from hypercrl.config.overrides import keys_of, parsed
 from hypercrl.config.sources import TABLES
-from hypercrl.config.sweeps import check_sweeps
+from hypercrl.config.sweeps import check_sweeps, matching
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.lock import LOCK, locked
@@ -210,11 +211,13 @@ def _axes(words: Sequence[str], suite: Suite) -> dict[str, list[str]]:
     overrides = parsed(words)
     check_sweeps(overrides)
     for override in overrides:
-        key = override.get_key_element()
-        if key == suite.choices[0] and override.value() == EVERYTHING:
+        key, value = override.get_key_element(), override.value()
+        if key == suite.choices[0] and value == EVERYTHING:
             axes[key] = list(suite.choices[1])
+        elif isinstance(value, Glob):
+            axes[key] = matching(key, value)
         elif override.is_sweep_override():
-            axes[key] = [str(value) for value in override.sweep_string_iterator()]
+            axes[key] = [str(one) for one in override.sweep_string_iterator()]
         else:
             axes[key] = [override.get_value_element_as_str()]
     return axes

@@ -69,6 +69,12 @@ def test_a_setting_that_some_methods_have_is_an_axis_of_theirs(tmp_path):
     assert len(cells) == 8
 
 
+def test_a_pattern_is_of_all_choices_that_fit(tmp_path):
+    words = ["preset=smoke", "env=double_integrator", "seed=0", "method=glob(coreset*)"]
+    methods = [cell.overrides[-1] for cell in Grid(words, tmp_path).cells]
+    assert methods == ["method=coreset", "method=coreset_bytes"]
+
+
 def test_all_methods(tmp_path):
     names = {cell.name for cell in Grid(["method=all", "seed=0"], tmp_path).cells}
     assert {"hnet-0", "pnn-0", "ftl_task-0"} <= names

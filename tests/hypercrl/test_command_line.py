@@ -672,6 +672,8 @@ def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkey
         ("seed=range(1,5,-1)", "there is nothing in this range"),
         ("seed=range(0.5,0.1,0.1)", "there is nothing in this range"),
         ("method.learning_rate=interval(0.1,1)", "an interval is for hydra/sweeper=optuna"),
+        ("method=glob(zz*)", "no choice of a group is so called"),
+        ("seed=glob(*)", "no choice of a group is so called"),
     ],
 )
 def test_several_values_that_are_none_are_told_with_their_setting(word, said, tmp_path, capsys):
