@@ -99,6 +99,14 @@ def test_the_ends_of_a_type_are_executed_as_they_are(dtype):
     assert abs(int(own[1]) - (info.min + info.max) / 2) <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_ends_near_those_of_a_type_are_not_overstepped(dtype):
+    low, high = np.iinfo(dtype).min + 2**62 + 5, np.iinfo(dtype).max - 5
+    space = spaces.Box(low, high, (2,), dtype)
+    own = ActionRange(space, "test").for_environment(np.array([-1.0, 1.0], np.float32))
+    assert [int(own[0]), int(own[1])] == [low, high]
+
+
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 NESTED = spaces.Dict(
     {

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -643,10 +643,10 @@ def test_a_link_in_the_place_of_a_multiruns_file_stays(tmp_path, capsys, monkeyp
 def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkeypatch):
     """What a job noted there was lost with that process, and nobody told."""
 
-    def launch(self, jobs, initial_job_idx):
+    def launch(here, jobs, initial_job_idx):
         reads, writes = os.pipe()
         if (child := os.fork()) == 0:
-            os.write(writes, pickle.dumps(here(self, jobs, initial_job_idx)[0]._return_value))
+            os.write(writes, pickle.dumps(here(jobs, initial_job_idx)[0]._return_value))
             os._exit(0)
         os.close(writes)
         with open(reads, "rb") as pipe:
@@ -654,12 +654,20 @@ def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkey
         os.waitpid(child, 0)
         return [JobReturn(jobs[0], status=JobStatus.FAILED, _return_value=value)]
 
-    here = BasicLauncher.launch
-    monkeypatch.setattr(BasicLauncher, "launch", launch)
+    made, called = Plugins.instantiate_launcher, []
+
+    def instantiate_launcher(self, **settings):
+        launcher = made(self, **settings)
+        here = launcher.launch
+        launcher.launch = lambda *args, **more: called.append(1) or launch(here, *args, **more)
+        return launcher
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
     words = "seed=${hydra:job.num}", "protocol.updates=-1", f"run_dir={tmp_path / 'runs'}"
     with pytest.raises(SystemExit) as ended:
         main(["train", "-m", *TINY, *words])
     assert ended.value.code == 2
+    assert called
     assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -163,6 +164,20 @@ def test_packages_are_looked_through_once_for_all_kinds(plugged, monkeypatch):
     found = {kind: installed(kind) for kind in plugins.KINDS}
     assert all(found.values())
     assert len(looked) == 1
+
+
+def test_a_package_that_comes_into_a_folder_is_found_and_one_that_goes_is_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late" not in installed("methods")
+    info = tmp_path / "late-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[hypercrl.methods]\nlate = late:Late\n")
+    assert "late" in installed("methods")
+    shutil.rmtree(info)
+    assert "late" not in installed("methods")
 
 
 def test_all_four_kinds_train_resume_and_play(plugged, site, train_and_stop, capsys, monkeypatch):

@@ -289,7 +289,8 @@ def test_a_moved_run_goes_on_with_its_own(tmp_path, named, capsys):
     (tmp_path / "link").symlink_to(tmp_path / "moved")
     follow(tmp_path / "link", [1], 2)
     follow(tmp_path / "moved", [1, 2], 3)
-    assert named == {"0": [1, 2, 3], "1": ["another"]}
+    follow(tmp_path / "link", [1, 2, 3], 4)
+    assert named == {"0": [1, 2, 3, 4], "1": ["another"]}
     assert not capsys.readouterr().err
 
 
