@@ -45,7 +45,8 @@ def write_atomically(
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+        # One without a number is not of the system, and its text would be lost beside a name.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     sync_folder(path.parent)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hypercrl.base.files import seen_to, write_atomically
-from hypercrl.base.strict_json import write_json
+from hypercrl.base.strict_json import to_json, write_json
 from hypercrl.base.terminal import whole
 from hypercrl.report.export import to_csv
 from hypercrl.report.formats import count, duration, size, spread
@@ -64,7 +64,7 @@ def _once(results: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     notes = []
     for path in results:
         record = json.loads(path.read_text())
-        said = json.dumps({k: v for k, v in record.items() if k not in CIRCUMSTANCES})
+        said = to_json({k: v for k, v in record.items() if k not in CIRCUMSTANCES})
         first, _ = kept.setdefault(said, (path, record))
         if first != path:
             notes.append(f"{path.parent} has the result of {first.parent}, and is left out.")
