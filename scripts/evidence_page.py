@@ -23,6 +23,7 @@ from hypercrl.metrics import (
     interquartile_mean,
     interquartile_mean_interval,
     mean_interval,
+    mean_over_strata_interval,
     probability_of_improvement,
     probability_of_improvement_interval,
     zero_shot_forward_transfer,
@@ -194,13 +195,29 @@ def _in_short(
         gap, name = max(gaps, default=(math.nan, ""))
         return f"{fixed(gap)} on {name}" if gaps else UNDEFINED
 
+    compared = [
+        name
+        for name, of in final.items()
+        if len(own[name].tasks) <= LONG and set(METHODS) <= set(of) and len(_enough(of)) == len(of)
+    ]
+
+    def over_all(method: str) -> str:
+        if not set(compared) <= {name for name, of in final.items() if method in of}:
+            return ""
+        means = [final[name][method].mean(1) for name in compared]
+        low, high = mean_over_strata_interval(means, np.random.default_rng(0))
+        return f"{fixed(float(np.mean([x.mean() for x in means])))} [{fixed(low)}, {fixed(high)}]"
+
     def kept(method: str) -> str:
         sizes = [r.memory_bytes[-1] for r in longest.results(method)]
         return size(mean(sizes)) if sizes else ""
 
     write_atomically(images / "evidence_overview.png", to_png(overview(shown)))
-    rows = [[m, *(cell(n, m) for n in shown), behind(m), kept(m)] for m in methods]
+    overall = {m: [over_all(m)] if compared else [] for m in methods}
+    rows = [[m, *overall[m], *(cell(n, m) for n in shown), behind(m), kept(m)] for m in methods]
     header = ["", *(f"{name}, {_tasks(len(b.tasks))}" for name, b in shown.items())]
+    if compared:
+        header.insert(1, f"mean of {len(compared)} [95 %]")
     header += ["furthest behind the best", f"keeps after {len(longest.tasks)} tasks"]
     keeps = [[m, KEEPS[m]] for m in methods if m in KEEPS]
     lines = [
@@ -212,6 +229,11 @@ def _in_short(
         "![success after the last task, by sequence and method](../images/evidence_overview.png)\n",
         table(["", "what it keeps"], keeps),
     ]
+    if compared:
+        lines[1] += (
+            f"The mean is that of the sequences of up to {LONG} tasks, which all methods have run: "
+            f"{', '.join(compared)}; its interval is drawn over the seeds of each.\n"
+        )
     if apart:
         lines.append(f"Of fewer methods, and below only: {', '.join(apart)}.\n")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from hypercrl.metrics.over_seeds import (
     interquartile_mean,
     interquartile_mean_interval,
     mean_interval,
+    mean_over_strata_interval,
     probability_of_improvement,
     probability_of_improvement_interval,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "interquartile_mean_interval",
     "just_trained",
     "mean_interval",
+    "mean_over_strata_interval",
     "model_forgetting",
     "normalise",
     "probability_of_improvement",

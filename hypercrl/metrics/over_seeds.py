@@ -5,6 +5,7 @@ statistical precipice", NeurIPS 2021.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,6 +82,41 @@ def mean_interval(
         raise ValueError(f"the bootstrap needs values [seeds], got shape {values.shape}")
     means = generator.choice(values, (resamples, values.size)).mean(-1)
     return _percentiles(means, values, confidence)
+
+
+def mean_over_strata_interval(
+    strata: Sequence[ArrayLike],
+    generator: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of means of several benchmarks.
+
+    Every resample draws, for each benchmark on its own, as many seeds as it has, with replacement,
+    and every benchmark counts alike: stratified by benchmark, as the aggregates of Agarwal et al.,
+    "Deep reinforcement learning at the edge of the statistical precipice", 2021.
+
+    Args:
+        strata: of each benchmark one value per seed, shape [S]; S may differ. One NaN makes both
+            bounds NaN.
+        generator: where the draws come from.
+        confidence: probability mass between the bounds.
+        resamples: number of bootstrap draws.
+
+    Raises:
+        ValueError: there is no benchmark, or one is not a non-empty [S].
+
+    Example:
+        >>> mean_over_strata_interval([[1.0, 1.0], [0.5]], np.random.default_rng(0))
+        (0.75, 0.75)
+    """
+    arrays = [np.asarray(values, np.float64) for values in strata]
+    if not arrays or any(values.ndim != 1 or values.size == 0 for values in arrays):
+        shapes = [values.shape for values in arrays]
+        raise ValueError(f"the bootstrap needs values [seeds] of each, got shapes {shapes}")
+    means = [generator.choice(values, (resamples, values.size)).mean(-1) for values in arrays]
+    return _percentiles(np.mean(means, axis=0), np.concatenate(arrays), confidence)
 
 
 def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> float:

@@ -18,6 +18,7 @@ from hypercrl.metrics import (
     interquartile_mean_interval,
     just_trained,
     mean_interval,
+    mean_over_strata_interval,
     model_forgetting,
     normalise,
     probability_of_improvement,
@@ -228,6 +229,24 @@ def test_interval_of_a_mean():
     assert all(map(math.isnan, mean_interval([0.1, NAN, 0.2], np.random.default_rng(0))))
     with pytest.raises(ValueError, match=r"\[seeds\]"):
         mean_interval([], np.random.default_rng(0))
+
+
+def test_benchmarks_are_drawn_apart_and_count_alike():
+    interval = mean_over_strata_interval
+    # Nothing varies within a benchmark: drawn from one heap, it would.
+    assert interval([[0.0] * 3, [1.0] * 3], np.random.default_rng(0)) == (0.5, 0.5)
+    # Two seeds, 0 and 1: each resample's mean is 0, 0.5, 1 with 1/4, 1/2, 1/4. The other benchmark
+    # is always 1 and has many more seeds, which do not make it count more.
+    strata = [[0.0, 1.0], [1.0] * 50]
+    assert interval(strata, np.random.default_rng(0), confidence=0.8) == (0.5, 1.0)
+    assert interval(strata, np.random.default_rng(0), confidence=0.4) == (0.75, 0.75)
+    assert interval([[0.2, 0.9, 0.4]], np.random.default_rng(0), resamples=1000) == mean_interval(
+        [0.2, 0.9, 0.4], np.random.default_rng(0)
+    )
+    assert all(map(math.isnan, interval([[1.0], [NAN, 0.2]], np.random.default_rng(0))))
+    for wrong in ([], [[1.0], []], [[[1.0]]]):
+        with pytest.raises(ValueError, match="seeds"):
+            interval(wrong, np.random.default_rng(0))
 
 
 def test_bootstrap_interval_of_a_failed_seed():
