@@ -65,9 +65,15 @@ class InferredLabels(TaskLabels):
         return None
 
     def _try_known(self, change: Change) -> Change:
-        """Before another task's model is believed in; the present one first, as it may be right."""
+        """Before another task's model is believed in. The present one first, as most alarms are
+        false; last, if its errors have been above the usual ones for long: by then it may have
+        learned from another task's steps, and in them it errs no more than is usual of it."""
         inference, trials = self.inference, self.trials
-        if trials.begin([inference.current, *inference.others]):
+        if inference.lasting > inference.config.steady:
+            tasks = [*inference.others, inference.current]
+        else:
+            tasks = [inference.current, *inference.others]
+        if trials.begin(tasks):
             return Change(self.acting, change.strange, decided=False)
         if change.task < inference.known:
             inference.go_back(change.task)

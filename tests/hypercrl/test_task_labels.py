@@ -265,6 +265,17 @@ def test_a_false_alarm_begins_no_task_and_leaves_the_level(method, gone_back):
     assert labels.learns == (not gone_back)
 
 
+def test_a_task_whose_errors_have_long_been_above_usual_is_tried_last(method):
+    """It may have learned from another task's steps, of which it errs as is usual of it."""
+    labels = two_known(method, 0.0, 9.0)
+    labels.inference.config = replace(TRYING, alarm=1e9, steady=8.0)
+    first, second = episodes(labels, 90.0, 5, paid=-1.0)
+    assert [trial.task for trial in (first, second)] == [0, 1]
+    (change,) = episodes(labels, 9.0, 3)
+    assert (change.task, change.decided) == (1, False)
+    assert labels.inference.known == 2
+
+
 def test_what_is_familiar_is_tried_as_well(method):
     """The model that errs least in a doubt may be a wrong one all the same."""
     labels = two_known(method, 9.0, 0.0)
