@@ -121,7 +121,7 @@ SEQUENCES = {
         "push100",
         (*SHORT, "protocol.robots=4", "protocol.eval_tasks=5", "protocol.checkpoint_every=1800"),
         tasks=100,
-        methods=("hnet", "coreset_bytes", "finetune"),
+        methods=("hnet", "coreset_bytes", "finetune", "reservoir"),
         seeds=3,
         threads=3,
         seconds=500.0,
@@ -224,6 +224,13 @@ def _hundred(said: str, *words: str, methods: tuple[str, ...] = ("hnet",)) -> Se
     return replace(base, words=words, methods=methods, threads=2, of="push100", said=said)
 
 
+def _changed(base: str, method: str, said: str, *words: str, seeds: int = 5) -> Sequence:
+    """A sequence with another setting of one method."""
+    column = SEQUENCES[base]
+    words = (*column.words, *words)
+    return replace(column, words=words, methods=(method,), seeds=seeds, of=base, said=said)
+
+
 for number in range(1, ORDERS + 1):
     order = random.Random(number).sample(range(1, 21), 20)
     learned = f"protocol.order=[{','.join(map(str, order))}]"
@@ -255,6 +262,21 @@ SEQUENCES |= {
 """Does the hypernetwork of `push100` forget for too weak a hold, for drift, or for its width? And
 does one that writes in chunks, and is a tenth as large, hold a hundred tasks?"""
 
+ALL_KEPT = tuple(f"{env}_all_kept" for env in ("door5", "slide", "cheetah_joints", "workbench"))
+"""A hypernetwork that rehearses all transitions: `hnet_replay` rehearses a hundred of each task."""
+SEQUENCES |= {
+    name: _changed(
+        name.removesuffix("_all_kept"), "hnet_replay", "all transitions", "method.per_task=null"
+    )
+    for name in ALL_KEPT
+}
+LOOSER = {f"cheetah_joints_strength{strength}": strength for strength in ("0.1", "1")}
+"""Is EWC's penalty what keeps it from learning there? As it ships λ is 10."""
+SEQUENCES |= {
+    name: _changed("cheetah_joints", "ewc", f"λ {strength}", f"method.strength={strength}", seeds=3)
+    for name, strength in LOOSER.items()
+}
+
 
 def variants_of(base: str, among: Iterable[str] = SEQUENCES) -> list[str]:
     """Those that are a sequence with other settings."""
@@ -276,6 +298,9 @@ STAGES = (
     (("workbench",), REST),
     (("door5", "slide", "cheetah_joints", "push_engines"), METHODS),
     (("push100",), ("hnet", "coreset_bytes", "finetune")),
+    (ALL_KEPT, ("hnet_replay",)),
+    (tuple(LOOSER), ("ewc",)),
+    (("push100",), ("reservoir",)),
     (variants_of("push100"), ("hnet", "single", "chunked_hnet", "lora")),
     (("push20",), REST),
 )
