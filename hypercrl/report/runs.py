@@ -45,7 +45,7 @@ class Result:
         memory_state_bytes: of one robot's memory of its episode; 0 without one.
         memory_step_milliseconds: median of a memory's update in a control step.
         task_inference: decisions, precision, recall and delay of an agent that infers the task, see
-            `hypercrl.agent.task_inference.score_decisions`; empty where the task is given.
+            `hypercrl.metrics.score_decisions`; empty where the task is given.
         git: revision.
         without_distance: tasks (from 1) that do not say how far from done they are, so that nothing
             counts as success.
