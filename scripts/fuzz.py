@@ -51,6 +51,7 @@ from hypercrl.config.schema import TrainConfig
 from hypercrl.report import write_report
 from hypercrl.report.runs import load_run
 from hypercrl.runs.checkpoint import _DIGEST, load_checkpoint, save_checkpoint
+from hypercrl.runs.records import last_record
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.training.experiment import build
 from hypercrl.training.result import git_revision, machine
@@ -219,6 +220,7 @@ def _read_metrics(data: bytes, folder: Path) -> None:
     run = load_run(_run(folder, metrics=data))
     run.own_curve(1, "success")
     run.evaluations("return", 1)
+    last_record(folder / "metrics.jsonl")
 
 
 def _page(files: dict[str, bytes], folder: Path) -> None:

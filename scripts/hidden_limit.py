@@ -24,10 +24,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from hypercrl.base.cores import cores
+from hypercrl.base.device import choose_device
 from hypercrl.base.strict_json import write_json
 from hypercrl.config.compose import composed
 from hypercrl.config.schema import TrainConfig
-from hypercrl.training.experiment import choose_device
 from hypercrl.training.result import git_revision, machine
 
 STEPS = (1, 5, 10, 20, 50)

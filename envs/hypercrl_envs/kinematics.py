@@ -80,19 +80,10 @@ _OFFSETS, _ROTATIONS, _TIP = _fixed_frames()
 _LOW, _HIGH = np.array([(j.lower, j.upper) for j in JOINTS if j.name in ARM_JOINTS]).T
 
 
-def tip_pose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Position [3], m, and rotation matrix [3, 3] of the tip, world frame, at angles [7], rad."""
-    position, rotation, _ = tip_motion(joints)
-    return position, rotation
-
-
-def tip_jacobian(joints: np.ndarray) -> np.ndarray:
-    """[6, 7]: linear velocity (m/s) above angular velocity (rad/s) per joint velocity (rad/s)."""
-    return tip_motion(joints)[2]
-
-
 def tip_motion(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position [3], rotation [3, 3] and Jacobian [6, 7] at once: see `tip_pose`, `tip_jacobian`."""
+    """Position [3], m, and rotation matrix [3, 3] of the tip, world frame, at angles [7], rad; and
+    its Jacobian [6, 7]: linear velocity (m/s) above angular velocity (rad/s) per joint velocity
+    (rad/s)."""
     spins = np.zeros((7, 3, 3))
     spins[:, 0, 0] = spins[:, 1, 1] = np.cos(joints)
     spins[:, 1, 0] = np.sin(joints)

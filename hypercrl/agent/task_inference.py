@@ -6,11 +6,11 @@ which it learned it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from copy import copy
+from dataclasses import asdict, dataclass, field
 from math import inf, log
 from statistics import median
-from typing import Any
+from typing import Any, get_type_hints
 
 from hypercrl.base.saved import same_type
 from hypercrl.base.settings import number
@@ -102,6 +102,7 @@ class Change:
     trials: dict[int, float] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class TaskInference:
     """Follows the errors of all known models while the agent acts, and decides by their sum.
 
@@ -129,21 +130,31 @@ class TaskInference:
     Else the other known task whose model erred least, in its levels, is to be gone back to if that
     is `familiar`; or the task is new. The doubt lasts until one of both is done.
 
+    Saved and loaded by its fields, all but the settings.
+
     Attributes:
         current: the task whose model acts, counted from 0 as they were created.
         levels: of each known task; 0 until the agent has planned in it.
-        typical: mean logarithm of the errors of each known task.
-        lasting: L.
+        typical: ζ of each known task.
+        learned: planned steps of the current task, up to `settle`.
+        sum: S; lasting: L.
+        alarmed: steps since the alarm, with its own; 0: there was none.
+        doubt: steps of the doubt so far.
+        doubted: sum of the squared errors of each known model in it; empty in none.
+        logarithms: sum of z of the present model in it.
     """
 
-    def __init__(self, config: InferenceConfig) -> None:
-        self.config = config
-        self.current = -1
-        self.levels: list[float] = []
-        self.typical: list[float] = []
-        self.learned = 0
-        self.lasting = 0.0
-        self._end_doubt()
+    config: InferenceConfig
+    current: int = -1
+    levels: list[float] = field(default_factory=list)
+    typical: list[float] = field(default_factory=list)
+    learned: int = 0
+    lasting: float = 0.0
+    sum: float = 0.0
+    logarithms: float = 0.0
+    doubt: int = 0
+    alarmed: int = 0
+    doubted: list[float] = field(default_factory=list)
 
     @property
     def known(self) -> int:
@@ -263,18 +274,9 @@ class TaskInference:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next decision depends on."""
-        return {
-            "current": self.current,
-            "levels": list(self.levels),
-            "typical": list(self.typical),
-            "learned": self.learned,
-            "lasting": self.lasting,
-            "sum": self.sum,
-            "logarithms": self.logarithms,
-            "doubt": self.doubt,
-            "alarmed": self.alarmed,
-            "doubted": list(self.doubted),
-        }
+        state = asdict(self)
+        del state["config"]
+        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned.
@@ -284,15 +286,9 @@ class TaskInference:
         """
         if "typical" not in state:  # saved before there were logarithms
             state = {**state, **_without_logarithms(state)}
-        for name, own in self.state().items():
-            kind = list if isinstance(own, list) else type(own)
-            same_type(name, state[name], kind)
-        self.current, self.levels = state["current"], list(state["levels"])
-        self.typical, self.lasting = list(state["typical"]), state["lasting"]
-        self.learned, self.sum = state["learned"], state["sum"]
-        self.logarithms = state["logarithms"]
-        self.doubt, self.alarmed = state["doubt"], state["alarmed"]
-        self.doubted = list(state["doubted"])
+        types = get_type_hints(TaskInference)
+        for name in self.state():
+            setattr(self, name, copy(same_type(name, state[name], types[name])))
         tasks = range(self.known) if self.known else [-1]
         lengths = len(self.typical) == self.known and len(self.doubted) in (0, self.known)
         if self.current not in tasks or not lengths:
@@ -319,59 +315,3 @@ def _without_logarithms(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ratio(square: float, level: float) -> float:
     return (square + SMALLEST) / (level + SMALLEST)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The agent has changed its mind.
-
-    Attributes:
-        env_step: when.
-        task: the true task at that time, from 0; the agent never sees it.
-        chosen: the task inferred, in effect from now on, as it counts them.
-        new: it has made that one for the occasion.
-    """
-
-    env_step: int
-    task: int
-    chosen: int
-    new: bool
-
-
-def score_decisions(
-    decisions: Sequence[Decision], boundaries: Sequence[int], identities: Sequence[int]
-) -> dict[str, float | int | None]:
-    """How well decisions fit the true boundaries.
-
-    A decision is right if it is the first within a true task and makes a new task where the true
-    one is new, or goes back to the one that was made for it where it is not. A task that follows
-    itself goes on: nothing changes there, and there is nothing to notice.
-
-    Args:
-        boundaries: environment step at which each true task but the first began.
-        identities: of each true task; those that are the same have the same number.
-
-    Returns:
-        decisions: how many there were; precision: share of them that were right; recall: share of
-        the changes that were noticed by a right one; delay: environment steps from change to
-        right decision, the mean. None where undefined.
-    """
-    made_for = {identities[0]: 0}
-    changes = [
-        task for task in range(1, len(identities)) if identities[task] != identities[task - 1]
-    ]
-    delays = []
-    for task, following in pairwise([*changes, len(identities)]):
-        first = next((d for d in decisions if task <= d.task < following), None)
-        if first is None:
-            continue
-        wanted = made_for.get(identities[task])
-        if first.new if wanted is None else first.chosen == wanted:
-            delays.append(first.env_step - boundaries[task - 1])
-            made_for[identities[task]] = first.chosen
-    return {
-        "decisions": len(decisions),
-        "precision": len(delays) / len(decisions) if decisions else None,
-        "recall": len(delays) / len(changes) if changes else None,
-        "delay": sum(delays) / len(delays) if delays else None,
-    }

@@ -1,7 +1,5 @@
 """One run of a grid: where it lies, how far it is, how it is started or continued."""
 
-import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -12,10 +10,8 @@ from hypercrl.base.files import write_atomically
 from hypercrl.config.overrides import override
 from hypercrl.config.sources import config_dir_words
 from hypercrl.runs.lock import locked
+from hypercrl.runs.records import last_record
 from hypercrl.runs.run_folder import FAILURE, RunFolder
-
-_TAIL = 4096
-"""Bytes from the end of metrics.jsonl in which the last whole record is looked for."""
 
 
 class Status(Enum):
@@ -62,14 +58,8 @@ class Cell:
 
     def progress(self) -> tuple[int, int] | None:
         """Task in training, from 1, and environment steps, as last logged; None: nothing logged."""
-        try:
-            with open(self.folder / "metrics.jsonl", "rb") as file:
-                file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
-                *lines, _ = file.read().split(b"\n")
-            last = json.loads(lines[-1])
-            return last["task"], last["env_steps"]
-        except (OSError, ValueError, IndexError, KeyError):
-            return None
+        last = last_record(RunFolder(self.folder).metrics_path)
+        return None if last is None else (last["task"], last["env_steps"])
 
     def fail(self, reason: str) -> None:
         """Leave word, for the report, that this run was given up.

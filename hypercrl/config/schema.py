@@ -214,6 +214,12 @@ class TrainConfig:
         False, help="resume: import code that the run names, though a stranger wrote it"
     )
 
+    @property
+    def uses_context(self) -> bool:
+        """Whether the model has a context, of a memory or the constant one of `context.always`;
+        then it is trained on windows of episodes."""
+        return self.memory.name != "none" or self.context.always
+
 
 @dataclass
 class PlayConfig:

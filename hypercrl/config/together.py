@@ -5,6 +5,7 @@ from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig, learned_tasks
 from hypercrl.methods import METHODS, check_members
 from hypercrl.methods.coreset import CoresetConfig
+from hypercrl.planning import PLANNERS
 
 
 def check_together(config: TrainConfig) -> None:
@@ -30,6 +31,7 @@ def check_possible(config: TrainConfig) -> None:
         raise UserError(str(error)) from error
     _check_robots(config)
     check_members(config.method)
+    _check_imagination(config)
     if config.planner.sampled:
         _check_samples(config)
     _check_hypotheses(config)
@@ -86,6 +88,16 @@ def _check_coreset(config: TrainConfig) -> None:
         f"tasks{' that may be inferred' if inferred else ''}; give {tasks} or more, or null for no "
         f"limit{fewer}."
     )
+
+
+def _check_imagination(config: TrainConfig) -> None:
+    """Raise UserError where a planner cannot be asked what a simulator imagines."""
+    planner = config.planner
+    if planner.dynamics == "simulator" and PLANNERS[planner.name][0].follows:
+        raise UserError(
+            f"planner={planner.name} imagines with the learned model alone: use "
+            "planner.dynamics=model, or another planner."
+        )
 
 
 def _check_samples(config: TrainConfig) -> None:
@@ -162,7 +174,7 @@ def _check_value(config: TrainConfig) -> None:
         raise UserError(
             "value.kind=td needs task_id=given: rewards are a task's own, and so is their value."
         )
-    if config.memory.name != "none" or config.context.always:
+    if config.uses_context:
         raise UserError(
             "value.kind=td needs memory=none and context.always=false: it is a value of what is "
             "observed, and with a memory the last state of a plan is not all that is known."

@@ -50,9 +50,6 @@ class MemoryEncoder(nn.Module, ABC):
         context_size: C, width of the context.
     """
 
-    encode_waits = False
-    """Whether `encode` of a state waits for the device; from nothing it never does."""
-
     def __init__(self, input_size: int, context_size: int) -> None:
         super().__init__()
         self.input_size = input_size

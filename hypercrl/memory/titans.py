@@ -231,7 +231,6 @@ class MemoryAsContext(MemoryLayer):
 class TitansMAC(MemoryStack):
     """Titans with its memory as a context."""
 
-    encode_waits = True
     layer = MemoryAsContext
 
 

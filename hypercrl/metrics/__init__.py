@@ -8,6 +8,7 @@ from hypercrl.metrics.activations import (
     dormant_share,
     effective_rank,
 )
+from hypercrl.metrics.decisions import Decision, score_decisions
 from hypercrl.metrics.learning_curves import (
     auc_forward_transfer,
     continual_world_forward_transfer,
@@ -38,6 +39,7 @@ from hypercrl.metrics.over_seeds import (
 
 __all__ = [
     "Array",
+    "Decision",
     "as_matrix",
     "auc_forward_transfer",
     "average_performance",
@@ -59,5 +61,6 @@ __all__ = [
     "probability_of_improvement",
     "probability_of_improvement_interval",
     "retention",
+    "score_decisions",
     "zero_shot_forward_transfer",
 ]

@@ -7,17 +7,9 @@ from hypercrl.base.plugins import Table
 from hypercrl.planning.cem import CEM, CEMConfig
 from hypercrl.planning.icem import ICEM, ICEMConfig
 from hypercrl.planning.mppi import MPPI, MPPIConfig
-from hypercrl.planning.planner import (
-    Follow,
-    Planner,
-    PlannerConfig,
-    Returns,
-    Reward,
-    Rollout,
-    Termination,
-    trajectory_returns,
-)
+from hypercrl.planning.planner import Follow, Planner, PlannerConfig, Rollout
 from hypercrl.planning.policy_search import PolicySearch, PolicySearchConfig
+from hypercrl.planning.returns import Returns, Reward, Termination, trajectory_returns
 from hypercrl.planning.risk import expected_returns
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl.planning.trial import try_out

@@ -1,4 +1,4 @@
-"""What every sampling planner shares: its settings, the search, and the return of a rollout."""
+"""What every sampling planner shares: its settings, and the search."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -12,15 +12,10 @@ from torch import Tensor
 
 from hypercrl.base.settings import choice, number, setting
 from hypercrl.planning.knots import INTERPOLATIONS, Knots
-from hypercrl.planning.risk import (
-    expected_returns,
-    penalised_returns,
-    tail_returns,
-    worst_returns,
-)
+from hypercrl.planning.returns import Returns, Reward, Termination, trajectory_returns
+from hypercrl.planning.risk import RISKS, risk_measure
 from hypercrl.planning.search import Iteration, Search, Stop, Watch
 from hypercrl_kernels import LinearPolicies, Precision
-from hypercrl_kernels.side_by_side import cores, side_by_side
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """(obs [B, O], actions [B, K, H, A]) → states [B, K, H + 1, O], the start included."""
@@ -28,18 +23,6 @@ Rollout = Callable[[Tensor, Tensor], Tensor]
 Follow = Callable[[Tensor, LinearPolicies], tuple[Tensor, Tensor]]
 """(obs [B, O], policies) → states [B, K, H + 1, O], the start included, and the actions
 [B, K, H, A] that the policies took."""
-
-Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(obs [..., O], action [..., A], next_obs [..., O]) → reward [...]."""
-
-Returns = Callable[[Tensor, Tensor], Tensor]
-"""(states [B, K, H + 1, O], actions [B, K, H, A]) → returns [B, K], as `trajectory_returns`."""
-
-Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(obs [..., O], action [..., A], next_obs [..., O]) → bool [...], whether the episode ends."""
-
-TerminalValue = Callable[[Tensor], Tensor]
-"""States [..., O] → what is to come from there on, [...]."""
 
 
 @dataclass
@@ -98,10 +81,7 @@ class PlannerConfig:
     )
     risk: str = choice(
         "mean",
-        "mean",
-        "worst",
-        "cvar",
-        "penalty",
+        *RISKS,
         help="what counts of a sequence's returns under the members of an ensemble",
     )
     risk_alpha: float = number(
@@ -158,6 +138,7 @@ class Planner(ABC):
         self.low = low
         self.high = high
         self.half_range = (high - low) / 2
+        self._risk = risk_measure(config.risk, config.risk_alpha, config.risk_beta)
         self.knots = _knots(config, low, high)
         self.length = config.horizon if config.knots is None else config.knots
         self.standards: tuple[Tensor, Tensor] | None = None
@@ -219,26 +200,13 @@ class Planner(ABC):
                 return returns(*self.imagine(rollout, obs, actions))
             hypotheses = probabilities.shape[1]
             starts, each = (x.repeat_interleave(hypotheses, 0) for x in (obs, actions))
-            return self.over_hypotheses(
-                returns(*self.imagine(rollout, starts, each)), probabilities
-            )
+            return self._risk(returns(*self.imagine(rollout, starts, each)), probabilities)
 
         found = self._search(evaluate, start, generator, watch, stop)
         action = self.first(found.mean if self.config.execute == "mean" else found.best, obs)
         if not self.config.warm_start:
             return action, self.initial(len(obs))
         return action, self.moved_on(found.carried)
-
-    def over_hypotheses(self, returns: Tensor, probabilities: Tensor) -> Tensor:
-        """[B, K] from returns [B M, K] under hypotheses of these probabilities [B, M]."""
-        config = self.config
-        if config.risk == "worst":
-            return worst_returns(returns, probabilities)
-        if config.risk == "cvar":
-            return tail_returns(returns, probabilities, config.risk_alpha)
-        if config.risk == "penalty":
-            return penalised_returns(returns, probabilities, config.risk_beta)
-        return expected_returns(returns, probabilities)
 
     def imagine(
         self, rollout: Rollout | Follow, obs: Tensor, samples: Tensor
@@ -357,60 +325,3 @@ def _knots(config: PlannerConfig, low: Tensor, high: Tensor) -> Knots | None:
             f"planner.knots must be at most planner.horizon={horizon}, or null, not {count}"
         )
     return Knots(count, horizon, config.interpolation, low, high)
-
-
-def trajectory_returns(
-    states: Tensor,
-    actions: Tensor,
-    reward: Reward,
-    termination: Termination | None = None,
-    value: TerminalValue | None = None,
-    discount: float = 1.0,
-) -> Tensor:
-    """Sum of rewards along trajectories up to the step that ends them, and what is to come.
-
-    Σ_{t<H} γ^t r_t + γ^H V(s_H), of which nothing counts behind an end: no reward, no value. In one
-    call of the reward, or inside `cores_apart` in one for each core, with its share of the
-    trajectories.
-
-    Args:
-        states: [B, K, H + 1, O]; actions: [B, K, H, A].
-        value: V, of the last states; None: nothing counts behind a trajectory.
-        discount: γ.
-
-    Returns:
-        [B, K]; −inf where the sum is not a number, so that a diverged trajectory never wins.
-    """
-    size = -(-states.shape[1] // cores())
-    pieces = [
-        partial(_returns, own_states, own_actions, reward, termination, value, discount)
-        for own_states, own_actions in zip(
-            states.split(size, 1), actions.split(size, 1), strict=True
-        )
-    ]
-    found = side_by_side(pieces)
-    return found[0] if len(found) == 1 else torch.cat(found, 1)
-
-
-def _returns(
-    states: Tensor,
-    actions: Tensor,
-    reward: Reward,
-    termination: Termination | None,
-    value: TerminalValue | None,
-    discount: float,
-) -> Tensor:
-    transitions = states[:, :, :-1], actions, states[:, :, 1:]
-    rewards = reward(*transitions)
-    behind = None if value is None else value(states[:, :, -1])
-    if termination is not None:
-        ends = termination(*transitions).cumsum(-1)
-        over = torch.cat([torch.zeros_like(ends[..., :1]), ends[..., :-1]], -1) > 0
-        rewards = rewards.masked_fill(over, 0.0)  # what is not a number there is not paid either
-        behind = None if behind is None else behind.masked_fill(ends[..., -1] > 0, 0.0)
-    if discount != 1:
-        rewards = rewards * discount ** torch.arange(rewards.shape[-1], device=rewards.device)
-    returns = rewards.sum(-1)
-    if behind is not None:
-        returns = returns + discount ** actions.shape[2] * behind
-    return returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)

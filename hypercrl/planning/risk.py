@@ -4,11 +4,30 @@ Hypotheses are the members of an ensemble, tasks that are possible, or both. Eac
 p_m, and pays the return R_m.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
+RISKS = ("mean", "worst", "cvar", "penalty")
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""(returns [B M, K] under the hypotheses, their probabilities [B, M]) → what counts, [B, K]."""
+
 POSSIBLE = 0.01
 """Of the likeliest hypothesis' probability: `worst` does not look at what is less likely."""
+
+
+def risk_measure(risk: str, alpha: float, beta: float) -> Measure:
+    """The one that is called so, among `RISKS`; α of "cvar", β of "penalty"."""
+    if risk == "worst":
+        return worst_returns
+    if risk == "cvar":
+        return partial(tail_returns, alpha=alpha)
+    if risk == "penalty":
+        return partial(penalised_returns, beta=beta)
+    return expected_returns
 
 
 def expected_returns(returns: Tensor, probabilities: Tensor) -> Tensor:

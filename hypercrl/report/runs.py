@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,13 +19,8 @@ from hypercrl.config.stored import parse_stored
 from hypercrl.metrics import Array, as_matrix
 from hypercrl.runs.checkpoint import FAILURES, read_part
 from hypercrl.runs.position import Position
+from hypercrl.runs.records import Record, read_records
 from hypercrl.runs.run_folder import FAILURE, LATEST, SCHEMA, RunFolder
-
-MOST_STEPS = 10**15
-MOST_TASKS = 10_000
-"""Beyond these a record is no record of a run."""
-BIG = 10**300
-"""Whole numbers below it are floats too."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Result:
         memory_state_bytes: of one robot's memory of its episode; 0 without one.
         memory_step_milliseconds: median of a memory's update in a control step.
         task_inference: decisions, precision, recall and delay of an agent that infers the task, see
-            `hypercrl.agent.task_inference.score_decisions`; empty where the task is given.
+            `hypercrl.metrics.score_decisions`; empty where the task is given.
         git: revision.
         without_distance: tasks (from 1) that do not say how far from done they are, so that nothing
             counts as success.
@@ -92,7 +88,7 @@ class Run:
         result: None while the run is in progress, or when it crashed.
         failure: why `hypercrl bench` gave it up, if it did.
         saved: where the latest checkpoint of a run without a result goes on; None: not known.
-        events: the lines of metrics.jsonl by kind, in the order in which they were written.
+        events: the records of metrics.jsonl by kind, in the order in which they were written.
         variant: settings that tell it from other runs of its method beside it: "beta=0.5".
     """
 
@@ -105,7 +101,7 @@ class Run:
     config_text: str
     result: Result | None
     failure: str | None
-    events: dict[str, list[dict[str, Any]]]
+    events: dict[str, list[Record]]
     variant: str = ""
     saved: Position | None = None
 
@@ -192,7 +188,7 @@ def load_run(path: Path) -> Run:
         config_text=config_text,
         result=None if written is None else _result(written, path / "result.json"),
         failure=_read_failure(path) if written is None else None,
-        events=_read_events(path / "metrics.jsonl"),
+        events=_by_kind(read_records(path / "metrics.jsonl")),
         saved=_saved(path) if written is None else None,
     )
 
@@ -295,46 +291,11 @@ def _without_distance(written: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(task) + 1 for task in np.flatnonzero(unknown))
 
 
-def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:
-    events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    # Bytes, because a line can be cut inside a character.
-    *lines, unfinished = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        event = _event(line)
-        if event is None:
-            raise UserError(
-                f"Line {number} of {file} is damaged: delete that line, and report again."
-            )
-        events[event["kind"]].append(event)
-    if (event := _event(unfinished)) is not None:
-        events[event["kind"]].append(event)
+def _by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
+    events: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        events[record["kind"]].append(record)
     return dict(events)
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """The event that a line holds; None when the line is not a whole event."""
-    try:
-        event = from_json(line)
-    except ValueError:
-        return None
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
-        return None
-    counts = ["env_steps", "task", *(["on"] if event["kind"] == "eval" else [])]
-    if not all(type(event.get(key)) is int for key in counts):
-        return None
-    if not 0 <= event["env_steps"] <= MOST_STEPS or not 1 <= event["task"] <= MOST_TASKS:
-        return None
-    if not 1 <= event.get("on", 1) <= MOST_TASKS:
-        return None
-    figures = (value for key, value in event.items() if key != "kind")
-    return event if all(map(_is_figure, figures)) else None
-
-
-def _is_figure(value: Any) -> bool:
-    """A number that a float holds, yes or no, or nothing."""
-    if value is None or isinstance(value, float):
-        return True
-    return isinstance(value, int) and abs(value) < BIG
 
 
 def _number(value: Any) -> float:

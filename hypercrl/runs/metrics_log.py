@@ -1,14 +1,13 @@
 """The one stream of a run's records: metrics.jsonl, and the trackers that copy it."""
 
-import json
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import to_json
+from hypercrl.runs.records import Record, as_record
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import TENSORBOARD
 from hypercrl.runs.trackers.follower import Follower
@@ -99,7 +98,7 @@ class MetricsLog:
                 raise
 
 
-def _cut(folder: RunFolder, position: int) -> list[dict[str, Any]]:
+def _cut(folder: RunFolder, position: int) -> list[Record]:
     """Shorten metrics.jsonl to what a checkpoint counted, never lengthen it; the records in it."""
     path = folder.metrics_path
     path.touch()
@@ -107,10 +106,10 @@ def _cut(folder: RunFolder, position: int) -> list[dict[str, Any]]:
         try:
             if not 0 <= position <= os.fstat(file.fileno()).st_size:
                 raise ValueError
-            kept = file.read(position)
-            if kept[-1:] not in (b"\n", b""):
+            *lines, rest = file.read(position).split(b"\n")
+            records = [record for line in lines if (record := as_record(line))]
+            if rest or len(records) < len(lines):
                 raise ValueError
-            records = [json.loads(line) for line in kept.splitlines()]
         except ValueError as error:
             raise UserError(
                 f"{path} does not belong to the latest checkpoint: the {position} bytes that it "

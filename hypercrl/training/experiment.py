@@ -13,7 +13,8 @@ from hypercrl.agent.agent import Agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.agent.value import Value
-from hypercrl.base.errors import GPUUnavailable, UserError
+from hypercrl.base.device import choose_device
+from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import RandomStreams, derive_seed
 from hypercrl.base.saved import same_type
 from hypercrl.config.schema import TrainConfig, learned_tasks
@@ -28,7 +29,8 @@ from hypercrl.planning.disagreement import Disagreement
 from hypercrl.training.evaluation import TASKS_AT_ONCE, Evaluator
 from hypercrl.training.footprint import check_fits
 from hypercrl.training.simulators import processes
-from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence, close
+from hypercrl.training.suited import check_heldout, check_simulators, check_windows
+from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
 
 
 @dataclass
@@ -212,25 +214,20 @@ def build(config: TrainConfig, *, begun: bool = False, trained: bool = False) ->
     try:
         sequence = TaskSequence(learned_tasks(config), name=config.env.name, pad=config.env.pad)
         if config.planner.dynamics == "simulator":
-            _check_simulators(sequence)
+            check_simulators(sequence)
         ones = torch.ones(sequence.action_size, device=device)
         planner = make_planner(config.planner, -ones, ones)
     except (ValueError, TaskFault) as error:
         raise UserError(str(error)) from error
     if config.planner.dynamics == "model":
-        _judge(begun, _check_heldout, config, sequence)
-        if config.memory.name != "none" or config.context.always:
-            _judge(begun, _check_windows, config, sequence)
+        _judge(begun, check_heldout, config, sequence)
+        if config.uses_context:
+            _judge(begun, check_windows, config, sequence)
     check_fits(config, sequence.observation_size, sequence.action_size, device)
     model = _make_model(config, sequence, streams)
     generators = streams.get("parameters"), streams.get("method", device)
     method = make_method(model, config.method, *generators, tried=trained)
     planner.standardise(*method.model.observation_scales())
-    if planner.follows and config.planner.dynamics == "simulator":
-        raise UserError(
-            f"planner={config.planner.name} imagines with the learned model alone: use "
-            "planner.dynamics=model, or another planner."
-        )
     labels = _make_labels(config, method)
     values = _make_values(config, sequence, device)
     return Experiment(config, device, sequence, streams, method, planner, labels, values)
@@ -277,7 +274,7 @@ def _make_model(
     own = config.dynamics
     shared = (obs_size, action_size, own.hidden, own.probabilistic)
     context = config.context
-    if config.memory.name == "none" and not context.always:
+    if not config.uses_context:
         return DynamicsModel(*shared, own.variance_weight)
     try:
         tokens = 2 * obs_size + action_size
@@ -286,74 +283,3 @@ def _make_model(
         raise UserError(str(error)) from error
     conditioning = make_conditioning(context.into, encoder.context_size, config.dynamics.hidden)
     return ContextModel(*shared, encoder, conditioning, context, own.variance_weight)
-
-
-def _check_windows(config: TrainConfig, sequence: TaskSequence) -> None:
-    """Raise UserError where there may be no window for a training step."""
-    length, protocol = config.context.length, config.protocol
-    what = f"a window has context.burn_in + context.horizon = {length} transitions"
-    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
-        if steps < length:
-            raise UserError(f"{what}, an episode of {caption} only {steps}.")
-    robots = protocol.robots
-    each = f" for each of {robots} robots" if robots > 1 else ""
-    if protocol.random_steps < robots * length:
-        raise UserError(f"{what}; give protocol.random_steps that many at least{each}.")
-    if config.task_id == "inferred" and protocol.random_steps < 2 * length - 1:
-        raise UserError(
-            f"{what}, and with task_id=inferred a task may begin in the midst of an episode; give "
-            f"protocol.random_steps={2 * length - 1} at least."
-        )
-    if protocol.replay_capacity < robots * 2 * length:
-        raise UserError(f"{what}; give protocol.replay_capacity room for two at least{each}.")
-
-
-def _check_heldout(config: TrainConfig, sequence: TaskSequence) -> None:
-    """Raise UserError where no held-out window fits into an episode."""
-    protocol = config.protocol
-    needed = protocol.heldout_from + protocol.prediction_horizon
-    for steps, caption in zip(sequence.episode_steps, sequence.captions, strict=True):
-        if steps < needed:
-            raise UserError(
-                f"protocol.heldout_from + protocol.prediction_horizon = {needed}, but an episode "
-                f"of {caption} has {steps} steps."
-            )
-
-
-def _check_simulators(sequence: TaskSequence) -> None:
-    """Raise UserError where a task cannot be rolled out by its simulator."""
-    for index, caption in enumerate(sequence.captions):
-        task = sequence.make(index)
-        close(task)
-        if not task.restores_at_once:
-            raise UserError(
-                f"planner.dynamics=simulator: task {index + 1} ({caption}) cannot be rolled out by "
-                "its simulator. Only push, slide, door, workbench and cheetah in MuJoCo return to "
-                "a state at once; leave the others out, or use planner.dynamics=model."
-            )
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one.
-
-    Raises:
-        UserError: a GPU is asked for and there is none, or the name means nothing.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"device={name} is not a device; use cpu, cuda or auto.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name} is not supported; use cpu, cuda or auto.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        none = f"device={name}, but torch {torch.__version__} sees no GPU. Use device=cpu, or"
-        if torch.backends.cuda.is_built():
-            raise GPUUnavailable(f"{none} see with nvidia-smi what has become of it.")
-        raise UserError(f"{none} install a CUDA build of torch and its driver.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}, but there are {torch.cuda.device_count()} GPUs.")
-    if device.index is not None:
-        torch.cuda.set_device(device)  # Triton launches on the current one
-    return device

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypercrl.base.cuda_graph import CapturedFunction
+from hypercrl.base.device import choose_device
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import RandomStreams
 from hypercrl.base.settings import check
 from hypercrl.config.schema import RecallConfig
 from hypercrl.memory import MemoryConfig, MemoryEncoder, make_memory
-from hypercrl.training.experiment import choose_device
 from hypercrl.training.result import git_revision, machine
 
 KEY_WIDTH = 16

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from hypercrl import metrics
-from hypercrl.agent.task_inference import score_decisions
 from hypercrl.base.counted import counted
 from hypercrl.dynamics.context_model import ContextModel
 from hypercrl.runs.run_folder import SCHEMA
@@ -89,7 +88,7 @@ def _of_inference(trainer: Trainer) -> dict[str, Any]:
     tallies, same = trainer.tallies, trainer.sequence.identities
     return {
         "decisions": [asdict(decision) for decision in tallies.decisions],
-        "task_inference": score_decisions(tallies.decisions, tallies.boundaries, same),
+        "task_inference": metrics.score_decisions(tallies.decisions, tallies.boundaries, same),
     }
 
 

@@ -10,13 +10,14 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hypercrl.base.device import choose_device
 from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.base.settings import check
 from hypercrl.config.schema import TrainConfig
 from hypercrl.runs.run_folder import LATEST, RunFolder
 from hypercrl.runs.trackers import chosen
-from hypercrl.training.experiment import Experiment, build, choose_device
+from hypercrl.training.experiment import Experiment, build
 from hypercrl.training.first_transitions import recorded_transitions
 from hypercrl.training.oracle import measure_oracle
 from hypercrl.training.result import program, summarise

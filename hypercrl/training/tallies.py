@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from hypercrl.agent.task_inference import Decision
 from hypercrl.base.saved import same_type
+from hypercrl.metrics import Decision
 from hypercrl.training.durations import Durations
 from hypercrl.training.evaluation import QUANTITIES
 

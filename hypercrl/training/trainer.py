@@ -7,11 +7,12 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
-from hypercrl.agent.task_inference import Change, Decision
+from hypercrl.agent.task_inference import Change
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
 from hypercrl.base.saved import same_type
+from hypercrl.metrics import Decision
 from hypercrl.replay.transitions import Batch
 from hypercrl.runs.metrics_log import MetricsLog
 from hypercrl.runs.position import Position

@@ -14,7 +14,7 @@ from hypercrl_envs.bullet_simulator import BulletArm
 from hypercrl_envs.bullet_world import joint_index
 from hypercrl_envs.door import DoorTask
 from hypercrl_envs.door_world import RADIUS
-from hypercrl_envs.kinematics import tip_pose
+from hypercrl_envs.kinematics import tip_motion
 from hypercrl_envs.mujoco_simulator import MujocoArm
 from hypercrl_envs.panda import ARM_JOINTS, FINGER_JOINTS, HAND_LINK, TIP_OFFSET
 from hypercrl_envs.push import PushTask
@@ -55,7 +55,7 @@ def test_forward_kinematics_agree():
             client.resetJointState(robot, joint_index(client, robot, name), angle)
         position, quaternion = client.getLinkState(robot, hand, computeForwardKinematics=1)[4:6]
         rotation = np.array(client.getMatrixFromQuaternion(quaternion)).reshape(3, 3)
-        expected, turned = tip_pose(joints)
+        expected, turned, _ = tip_motion(joints)
         np.testing.assert_allclose(position + TIP_OFFSET * rotation[:, 2], expected, atol=1e-6)
         np.testing.assert_allclose(rotation, turned, atol=1e-6)
 

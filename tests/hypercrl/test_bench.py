@@ -465,6 +465,17 @@ def test_no_word_is_left_in_a_run_that_someone_else_goes_on_with(tmp_path):
     assert (cell.folder / FAILURE).read_text() == "it diverged\n"
 
 
+@pytest.mark.parametrize("last", ["null", "3", "[1]", '{"kind": "eval"}', "[" * 2000])
+def test_a_damaged_record_is_no_progress_and_ends_no_grid(tmp_path, last):
+    cell = Cell("a", (), tmp_path)
+    assert cell.progress() is None
+    good = '{"kind": "update", "env_steps": 40, "task": 2}\n'
+    (tmp_path / "metrics.jsonl").write_text(3 * good + '{"kind"')
+    assert cell.progress() == (2, 40)
+    (tmp_path / "metrics.jsonl").write_text(3 * good + last + "\n")
+    assert cell.progress() is None
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', "[" * 100_000, "\xff"])
 def test_a_damaged_grid_says_what_to_write(tmp_path, text):
     with Grid(["seed=0", "preset=smoke"], tmp_path).claim():

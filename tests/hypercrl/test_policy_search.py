@@ -6,7 +6,9 @@ import pytest
 import torch
 from rollout_cases import random_gaussian_layers
 
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
+from hypercrl.config.compose import with_effect
 from hypercrl.planning import PolicySearchConfig, make_planner
 from hypercrl_kernels import LinearPolicies, follow, rollout
 
@@ -160,7 +162,10 @@ def test_a_simulator_follows_no_policies(capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         main([*words, f"run_dir={tmp_path / 'run'}"])
     assert stopped.value.code == 2
-    assert "imagines with the learned model alone" in capsys.readouterr().err
+    refused = "imagines with the learned model alone"
+    assert refused in capsys.readouterr().err
+    with pytest.raises(UserError, match=refused):  # with all that needs nothing built, as of a grid
+        with_effect("train", words[1:])
 
 
 @pytest.mark.slow

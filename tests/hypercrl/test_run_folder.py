@@ -101,6 +101,19 @@ def test_records_that_the_checkpoint_does_not_know_are_left_alone(tmp_path, text
     assert shown(folder) == [(step, 0.5 * step) for step in range(1, 5)]
 
 
+@pytest.mark.parametrize("damaged", ["3", "null", "{}", '{"kind": "episode", "env_steps": 2}'])
+def test_a_line_that_is_no_record_is_left_alone(tmp_path, damaged):
+    folder = RunFolder(tmp_path)
+    log = MetricsLog(folder)
+    position = log_episodes(log, range(1, 5))
+    log.close()
+    lines = folder.metrics_path.read_text().splitlines()
+    lines[1] = damaged.ljust(len(lines[1]))
+    folder.metrics_path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="does not belong to the latest checkpoint"):
+        MetricsLog(folder, position)
+
+
 @pytest.mark.parametrize("linked", [True, False])
 def test_the_latest_checkpoint_is_one_by_another_name(tmp_path, monkeypatch, linked):
     def refuse(*_):

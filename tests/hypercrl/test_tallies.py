@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from hypercrl.agent.task_inference import Decision
+from hypercrl.metrics import Decision
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.training.durations import Durations
 from hypercrl.training.tallies import Tallies

@@ -18,15 +18,14 @@ from hypercrl.agent.known_tasks import EVIDENCE, TaskPosterior, Watched
 from hypercrl.agent.task_inference import (
     BURSTS,
     Change,
-    Decision,
     InferenceConfig,
     TaskInference,
-    score_decisions,
 )
 from hypercrl.agent.trials import Episode, Trials
 from hypercrl.cli import main
 from hypercrl.dynamics import DynamicsModel
 from hypercrl.methods import METHODS, Batch, make_method
+from hypercrl.metrics import Decision, score_decisions
 from hypercrl.planning import CEM, CEMConfig
 from hypercrl_kernels import mean_layers
 
@@ -101,6 +100,14 @@ def test_a_state_of_other_tasks_is_refused(wrong):
     stream.run(0, 150)
     again = TaskInference(RULE)
     with pytest.raises(ValueError, match="not of 1 tasks"):
+        again.load_state({**stream.rule.state(), **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"levels": ["a"]}, {"learned": 1.5}, {"sum": "a"}])
+def test_a_state_of_other_types_is_refused(wrong):
+    stream = Stream()
+    again = TaskInference(RULE)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         again.load_state({**stream.rule.state(), **wrong})
 
 

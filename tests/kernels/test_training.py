@@ -45,15 +45,15 @@ def path(request, device, monkeypatch):
     if request.param == "torch":
         return "cpu", torch.float64, 1e-10
     if device == "cpu":
-        from hypercrl_kernels.training import launch
+        from hypercrl_kernels.training.adam_launch import launch_adam
 
         def ahead(parameter, gradient, moments, settings):
             out = torch.empty_like(parameter)
-            launch.launch_adam(parameter, gradient, moments, settings, out)
+            launch_adam(parameter, gradient, moments, settings, out)
             return out
 
         def step(parameter, gradient, moments, settings, norm, limit):
-            launch.launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
+            launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
             moments.step.add_(1)
 
         monkeypatch.setitem(globals(), "adam_ahead", ahead)

@@ -28,13 +28,8 @@ def padded(size: int) -> int:
     return max(16, power_of_2(size))
 
 
-def product_precision(x: Tensor) -> str:
-    """How products of blocks of x are taken: float32 in three passes, half precision as it is."""
-    return precision_of(x.dtype)
-
-
-def precision_of(dtype: torch.dtype) -> str:
-    """`product_precision` of blocks of that dtype."""
+def product_precision(dtype: torch.dtype) -> str:
+    """How products of such blocks are taken: float32 in three passes, half precision as it is."""
     return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
@@ -61,7 +56,7 @@ def sizes_of(problem: Sized) -> dict[str, int | float | str]:
         "KEYS": problem.keys,
         "WIDTH": padded(problem.keys),
         "VALUES": problem.values,
-        "DOT": precision_of(problem.dtype),
+        "DOT": product_precision(problem.dtype),
     }
 
 

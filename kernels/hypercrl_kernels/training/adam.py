@@ -21,7 +21,7 @@ def adam_ahead(
     """
     out = torch.empty_like(parameter) if out is None else out
     if parameter.device.type == "cuda":
-        from hypercrl_kernels.training.launch import launch_adam
+        from hypercrl_kernels.training.adam_launch import launch_adam
 
         launch_adam(parameter, gradient, moments, settings, out)
         return out
@@ -43,7 +43,7 @@ def adam_step(
         norm: [], what is to be clipped to `limit`: as `torch.nn.utils.clip_grads_with_norm_`.
     """
     if parameter.device.type == "cuda":
-        from hypercrl_kernels.training.launch import launch_adam
+        from hypercrl_kernels.training.adam_launch import launch_adam
 
         launch_adam(parameter, gradient, moments, settings, parameter, norm, limit)
     else:

@@ -28,7 +28,7 @@ def gradient_norms(
         steps: [] each, taken by Adam on θ and on the embedding, changed.
     """
     if trunk_gradient.device.type == "cuda":
-        from hypercrl_kernels.training.launch import launch_gradient_norms
+        from hypercrl_kernels.training.clipped_adam_launch import launch_gradient_norms
 
         return launch_gradient_norms(trunk_gradient, embedding_gradient, shares, steps)
     trunk_gradient += shares.trunk.sum(0)
@@ -52,7 +52,7 @@ def clipped_adam(
         norms: [2], as `torch.nn.utils.clip_grads_with_norm_` uses them.
     """
     if theta.parameter.device.type == "cuda":
-        from hypercrl_kernels.training.launch import launch_clipped_adam
+        from hypercrl_kernels.training.clipped_adam_launch import launch_clipped_adam
 
         launch_clipped_adam(theta, embedding, settings, norms, limit)
         return

@@ -34,7 +34,7 @@ def network_gradient(
         obs, action, next_obs: [B, O], [B, A], [B, O]; rows may lie apart.
     """
     if weights.is_cuda and weights.dtype == torch.float32 and len(obs) <= MOST_ROWS:
-        from hypercrl_kernels.training.launch import launch_network_gradient
+        from hypercrl_kernels.training.network_gradient_launch import launch_network_gradient
 
         return launch_network_gradient(weights, tuple(sizes), obs, action, next_obs, scales)
     return network_gradient_reference(weights, sizes, obs, action, next_obs, scales)

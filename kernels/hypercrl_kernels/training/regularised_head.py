@@ -49,7 +49,9 @@ def regularised_head(
     """
     compute = regularised_head_reference if head.is_cuda else regularised_head_chunked
     if fits(head, old.shape[1]):
-        from hypercrl_kernels.training.launch import launch_regularised_head as compute
+        from hypercrl_kernels.training.regularised_head_launch import (
+            launch_regularised_head as compute,
+        )
     return compute(
         head, gradient, moments, settings, written_gradient, hidden, old, targets, tasks, strength
     )

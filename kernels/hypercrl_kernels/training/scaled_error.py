@@ -43,7 +43,7 @@ class ScaledError(torch.autograd.Function):
     def forward(
         ctx: Any, outputs: Tensor, obs: Tensor, next_obs: Tensor, mean: Tensor, scale: Tensor
     ) -> Tensor:
-        from hypercrl_kernels.training.launch import launch_scaled_error
+        from hypercrl_kernels.training.scaled_error_launch import launch_scaled_error
 
         loss, slope = launch_scaled_error(outputs, obs, next_obs, mean, scale)
         ctx.save_for_backward(slope, outputs)  # what the slope depends on

@@ -40,6 +40,12 @@ class Trunk:
         return fits(x, max(self.sizes))
 
 
+def layer_offsets(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Where each layer's weight begins among the flat parameters of an MLP of these widths."""
+    numbers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
+    return tuple(itertools.accumulate(numbers[:-1], initial=0))
+
+
 def fits(x: Tensor, width: int) -> bool:
     """Whether kernels compute layers of this width where x lies."""
     return x.is_cuda and x.dtype == torch.float32 and width <= WIDEST

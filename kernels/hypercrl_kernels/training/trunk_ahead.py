@@ -37,7 +37,7 @@ def trunk_ahead(
     """
     one = embedding.dim() == 1
     if one and trunk.fits(flat):
-        from hypercrl_kernels.training.launch import launch_trunk_ahead as compute
+        from hypercrl_kernels.training.trunk_launch import launch_trunk_ahead as compute
 
         return compute(flat, gradient, moments, settings, embedding, outputs, products, old, trunk)
     slope = products.sum(0, keepdim=True) if one else products
@@ -58,7 +58,7 @@ def trunk_back(flat: Tensor, x: Tensor, outputs: Tensor, slopes: Tensor, trunk: 
         slopes: [n, T, width], whose sum is the gradient of the last layer's outputs.
     """
     if trunk.fits(flat):
-        from hypercrl_kernels.training.launch import launch_trunk_back
+        from hypercrl_kernels.training.trunk_launch import launch_trunk_back
 
         return launch_trunk_back(flat, x, outputs, slopes, trunk)
     if not len(x):

@@ -24,7 +24,7 @@ def written_weights(theta: Tensor, embedding: Tensor, trunk: Trunk) -> tuple[Ten
     """
     one = embedding.dim() == 1
     if one and trunk.fits(theta):
-        from hypercrl_kernels.training.launch import launch_written_weights
+        from hypercrl_kernels.training.written_weights_launch import launch_written_weights
 
         return launch_written_weights(theta, embedding, trunk)
     outputs = trunk_outputs(theta[: trunk.numel], embedding[None] if one else embedding, trunk)
@@ -54,7 +54,7 @@ def written_gradient(
         written: [P], or [M, P].
     """
     if written.dim() == 1 and fits(head, width):
-        from hypercrl_kernels.training.launch import launch_written_gradient
+        from hypercrl_kernels.training.written_weights_launch import launch_written_gradient
 
         return launch_written_gradient(head, partials, written, width, l1)
     slope = partials.sum(0)
