@@ -25,6 +25,7 @@ from hypercrl.report.page import run_status
 from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
+from hypercrl.report.table import MISSING
 from hypercrl.report.trade_offs import trade_offs
 from hypercrl.runs.checkpoint import save_checkpoint
 from hypercrl.runs.position import Position
@@ -890,6 +891,49 @@ def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
     (benchmark,) = group([load_run(write_run(tmp_path / "run", **told))])
     assert benchmark.outcome_name == "success"
     assert comparison_tables(benchmark)[0].title == "Success"
+
+
+MIXED = {
+    "success": [[0.0, 0.0, 0.2], [0.8, 0.0, 0.4], [0.6, 0.0, 0.5], [0.5, 0.0, 1.0]],
+    "goal_distance": [[0.3, None, 0.3]] * 4,
+    "scores": [[-90.0, 1.0, -80.0], [-40.0, 2.0, -70.0], [-60.0, 5.0, -60.0], [-50.0, 4.0, -20.0]],
+    "prediction_error": [[0.1] * 3] * 4,
+    "tasks": ["push 100", "pendulum", "push 500"],
+    "memory_bytes": [1024] * 3,
+    "training_seconds": [1.0] * 3,
+}
+"""Of three tasks, the second without a distance. By hand: 0.75 at the end of the other two, of the
+first 0.3 forgotten (over two tasks 0.15), and of the last 0.5 - 0.2 there before its training."""
+
+
+@pytest.mark.usefixtures("words_alone")
+def test_a_task_in_which_nothing_counts_as_success_has_no_part_in_a_mean_of_it(tmp_path):
+    runs = [write_run(tmp_path / f"{seed}", seed=seed, **MIXED) for seed in range(3)]
+    terminal, page = report(runs, tmp_path / "out")
+    assert '<b>0.75</b>\n<span class="small">success at the end<br>0.30 forgotten' in page
+    (benchmark,) = group([load_run(run) for run in runs])
+    assert benchmark.succeeds.tolist() == [True, False, True]
+    success, *_, others, _ = comparison_tables(benchmark)
+    assert [cell.text for cell in success.rows[0][:6]] == [
+        *("hnet", "3", "0.75 ± 0.00", "0.75 [0.75, 0.75]", "0.30 ± 0.00", "0.30 ± 0.00")
+    ]
+    assert [cell.text for cell in others.rows[0][:3]] == ["hnet", "0.30 ± 0.00", "0.15 ± 0.00"]
+    (result, *_) = benchmark.results("hnet")
+    of_run = metrics_table(benchmark, result).rows
+    assert [cell.text for cell in of_run[0]] == ["Success", "0.75", "0.30", "0.30", "0.15", "0.30"]
+    assert of_run[1][1].text == "-22.0"  # the return is that of all
+    assert [row[2] for row in matrix_tables(benchmark, result)[0].rows] == [MISSING] * 4
+    points = [line for line in trade_offs(benchmark).axes[0].get_lines() if len(line.get_xdata())]
+    assert {tuple(line.get_ydata()) for line in points} == {(0.75,), (0.75, 0.75)}
+    texts = [text.get_text() for text in heat_maps(benchmark).axes[0].texts]
+    assert texts[1::3] == ["—"] * 4
+    assert "Task 2: no distance" in terminal
+
+
+def test_a_task_that_failed_is_not_taken_for_one_in_which_nothing_succeeds(tmp_path):
+    failed = {key: [[0.0, None]] * 3 for key in ("success", "goal_distance", "scores")}
+    (benchmark,) = group([load_run(write_run(tmp_path / "run", **failed))])
+    assert benchmark.succeeds.all()
 
 
 @pytest.mark.usefixtures("words_alone")
