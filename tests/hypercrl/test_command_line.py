@@ -225,7 +225,11 @@ OTHER_KINDS = {
     "dynamics=[1]": "dynamics is a group of settings, such as dynamics.hidden=[200,200], not [1].",
     "protocol.order=[a]": "protocol.order[0] is a whole number, such as protocol.order[0]=1, not",
     "protocol={updates:x}": "protocol.updates is a whole number, such as protocol.updates=",
-    "replay.datasets=5": "is a list of texts or null, such as replay.datasets=[NAME,OTHER], not 5.",
+    "replay.datasets=5": "is a list of texts, of which some may be null, such as "
+    "replay.datasets=[NAME,OTHER], not 5.",
+    "replay.datasets=null": "[NAME,OTHER], not null; replay.datasets=[] is none.",
+    "replay={datasets: null}": "[NAME,OTHER], not null; replay.datasets=[] is none.",
+    "dynamics.hidden=null": "such as dynamics.hidden=[200,200], not null.",
     "env.tasks=5": "env.tasks is a list, not 5.",
     "run_dir=[1]": "run_dir is a text or null, such as run_dir=NAME, not [1].",
     "task_id=[1]": "task_id is one of given, inferred, not [1].",

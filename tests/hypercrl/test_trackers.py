@@ -324,7 +324,7 @@ def test_a_tracker_that_fails_leaves_a_gap_and_the_run_goes_on(tmp_path, stub, c
     [
         ("tensorbord", "Did you mean 'tensorboard'?"),
         ("[tensorboard,wandbb]", "Did you mean 'wandb'?"),
-        ("null", "logger is of tensorboard, wandb, trackio, mlflow, not None"),
+        ("null", "logger is of tensorboard, wandb, trackio, mlflow, not null (logger=[] is none)"),
         ("wandb", 'pip install "hypercrl[wandb]"'),
     ],
 )
