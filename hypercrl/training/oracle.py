@@ -31,6 +31,7 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
             scores.append(score)
             progress.show_score(task, score.success, told=score.told)
             progress.advance(1)
+    progress.finish()
     seconds = time.perf_counter() - started
     row = {name: [getattr(score, name) for score in scores] for name in QUANTITIES}
     return {

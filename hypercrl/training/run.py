@@ -50,7 +50,6 @@ class Run:
             raise UserError(
                 f"{fault} Mend it, and go on from there with: {self.folder.goes_on_with}"
             ) from fault
-        progress.finish()
         self.folder.write_result(result)
         return result
 
