@@ -366,6 +366,34 @@ def test_numbers_stay_in_one_piece_on_80_columns(tmp_path, method):
     assert "".join(said.split()).count("own_memory:LeakyTrace") >= 5, "each row has its name"
 
 
+@pytest.mark.usefixtures("words_alone")
+def test_a_wide_table_is_in_parts_on_80_columns_and_whole_where_there_is_room(tmp_path):
+    """Of three seeds `0.62 [0.62, 0.62]` stood on three lines, and `1 234 574` updates on two."""
+    costs = {"memory_bytes": [1234567890] * 2, "updates": 1234567}
+    paths = [
+        write_run(tmp_path / f"{method}{seed}", method, seed, **costs)
+        for method in ("hnet", "coreset_bytes")
+        for seed in range(3)
+    ]
+
+    def written(width):
+        console = Console(file=io.StringIO(), width=width)
+        write_report(paths, tmp_path / "out", console, each_run=False)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().splitlines()
+
+    lines = written(80)
+    assert max(map(len, lines)) <= 80
+    for table in comparison_tables(group([load_run(path) for path in paths])[0]):
+        for row in table.rows:
+            for cell in row[1:]:
+                name = row[0].text
+                assert any(line.startswith(name) and cell.text in line for line in lines), cell
+    titles = [line.strip() for line in lines if "cost" in line]
+    assert titles == ["Model and cost", "Model and cost, continued"]
+    assert not any("continued" in line for line in written(120))
+
+
 def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed in range(2):
