@@ -8,13 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import EndedElsewhere, UserError, first_line
 from hypercrl.base.files import make_writable
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
@@ -23,6 +28,8 @@ from hypercrl.config.overrides import parsed
 from hypercrl.config.sweeps import check_sweeps
 from hypercrl_envs import TaskFault
 
+HYDRAS_OWN_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
+"""What runs jobs one after another, in this process."""
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
 _OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
@@ -102,7 +109,7 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         UserError: the folder cannot be written to, or see `check_sweeps` and `_check_storage`.
     """
     folders: list[_Folder] = []
-    original = Plugins.instantiate_sweeper
+    original, original_launcher = Plugins.instantiate_sweeper, Plugins.instantiate_launcher
 
     def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
         _check_storage(config)
@@ -111,7 +118,16 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         folders[-1].make()
         return original(self, config=config, **others)
 
+    def instantiate_launcher(
+        self: Plugins, hydra_context: Any, task_function: Any, config: DictConfig
+    ) -> Launcher:
+        made = original_launcher(self, hydra_context, task_function, config)
+        if config.hydra.launcher._target_ != HYDRAS_OWN_LAUNCHER:
+            made.launch = _told(made.launch, config.hydra.runtime.choices["hydra/launcher"])
+        return made
+
     Plugins.instantiate_sweeper = instantiate_sweeper
+    Plugins.instantiate_launcher = instantiate_launcher
     failed = True
     try:
         yield
@@ -121,9 +137,29 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         raise
     finally:
         Plugins.instantiate_sweeper = original
+        Plugins.instantiate_launcher = original_launcher
         if failed and not returned:
             for folder in folders:
                 folder.take_away_unless_begun()
+
+
+def _told(
+    launch: Callable[..., Sequence[JobReturn]], name: str
+) -> Callable[..., Sequence[JobReturn]]:
+    """A launcher's `launch`, whose own failures are none of the settings'."""
+
+    def told(*words: Any, **more: Any) -> Sequence[JobReturn]:
+        try:
+            return launch(*words, **more)
+        except (UserError, EndedElsewhere, HydraException, OmegaConfBaseException, OSError):
+            raise
+        except Exception as error:
+            raise EndedElsewhere(
+                f"hypercrl: hydra/launcher={name} could not run its jobs; those that had begun go "
+                f"on with hypercrl train resume=DIR. It says: {first_line(error)}"
+            ) from error
+
+    return told
 
 
 def _check_sweeps_of(config: DictConfig) -> None:
