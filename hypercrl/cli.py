@@ -42,6 +42,7 @@ USAGE = """usage: hypercrl COMMAND [key=value ...]
 examples:
   hypercrl train env=push method=hnet preset=quick seed=0 device=cpu run_dir=DIR
   hypercrl train resume=DIR
+  hypercrl train extend=DIR protocol.num_tasks=5 run_dir=LONGER
   hypercrl play run=DIR task=2 video=out.mp4 episodes=3
   hypercrl export run=DIR task=2 format=minari out=NAME episodes=100
   hypercrl bench method=hnet,coreset,single seed=0,1,2 preset=quick out=DIR

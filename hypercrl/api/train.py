@@ -14,9 +14,10 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.progress import Progress
 from hypercrl.config.compose import composed
 from hypercrl.config.messages import explained
-from hypercrl.config.overrides import setting
+from hypercrl.config.overrides import keys_of, setting
 from hypercrl.metrics import average_performance, can_succeed
 from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.extended import extended
 from hypercrl.training.run import Run, begun, resumed
 
 
@@ -95,6 +96,7 @@ def train(
     device: str | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
+    extend: str | Path | None = None,
     trust: bool = False,
     verbose: bool = False,
     overrides: Mapping[str, Any] | None = None,
@@ -117,6 +119,8 @@ def train(
         run_dir: a new folder; by default a dated one under runs/train.
         resume: folder of a run to go on with; only `device`, `trust` and `verbose` may be given
             beside it.
+        extend: folder of a finished run, whose agent learns further tasks, of a longer `env` or
+            `protocol.num_tasks`, in a new `run_dir`; all other settings are that run's.
         trust: import code that this run names even where a stranger wrote it (SECURITY.md).
         verbose: show progress on standard output.
         overrides: any other settings; they win over those before.
@@ -139,13 +143,19 @@ def train(
             return _finish(run, verbose)
     if device is not None:
         given = {"device": device, **given}
-    config = composed("train", [setting(key, value) for key, value in given.items()])
+    if extend is not None:
+        given = {"extend": extend, "trust": trust, **given}
+    words = [setting(key, value) for key, value in given.items()]
+    config = composed("train", words)
     if config.resume is not None:
         raise UserError("give resume= as an argument of its own.")
     if not config.run_dir:
         raise UserError("run_dir= is a folder; left out, it is a dated one under runs/train.")
-    with explained("train"), begun(config, Path(config.run_dir)) as run:
-        return _finish(run, verbose)
+    path = Path(config.run_dir)
+    with explained("train"):
+        new = begun(config, path) if extend is None else extended(config, keys_of(words), path)
+        with new as run:
+            return _finish(run, verbose)
 
 
 def _finish(run: Run, verbose: bool) -> TrainingResult:

@@ -79,7 +79,7 @@ class Grid:
         check_choices(suite.command, words)
         with composing(suite.command):
             axes = _axes(words, suite)
-        for key in ("run_dir", "resume"):
+        for key in ("run_dir", "resume", "extend"):
             if key in keys_of(words):
                 raise UserError(f"bench chooses {key} itself; leave it out.")
         moving = (*suite.named, *FREE)

@@ -1,5 +1,6 @@
 """hypercrl train: run an experiment, or go on with one."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,7 @@ from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
 from hypercrl.config.overrides import keys_of
 from hypercrl.report import write_report
+from hypercrl.training.extended import extended
 from hypercrl.training.oracle import NAME
 from hypercrl.training.result import score
 from hypercrl.training.run import Run, begun, built, resumed
@@ -31,7 +33,8 @@ def train(config: DictConfig) -> float:
     """
     console = Console(markup=False)
     if config.resume is None:
-        with begun(config, _run_dir(config)) as run:
+        new = _extended(config) if config.extend is not None else begun(config, _run_dir(config))
+        with new as run:
             return _finish(run, console)
     _refuse_other_overrides()
     device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
@@ -45,7 +48,7 @@ def try_out(config: DictConfig) -> None:
     Raises:
         UserError, TaskFault: see `built`.
     """
-    if config.resume is None:
+    if config.resume is None and config.extend is None:
         with built(config):
             pass
 
@@ -65,6 +68,11 @@ def _finish(run: Run, console: Console) -> float:
     page = write_report([folder.path], folder.path / "report", console)
     console.print(f"figures and page: {page}", highlight=False, soft_wrap=True)
     return score(result)
+
+
+def _extended(config: DictConfig) -> AbstractContextManager[Run]:
+    given = keys_of(HydraConfig.get().overrides.task)
+    return extended(config, given, _run_dir(config))
 
 
 def _run_dir(config: DictConfig) -> Path:

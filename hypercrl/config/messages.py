@@ -185,8 +185,11 @@ def check_composed(command: str, config: DictConfig, overrides: Iterable[str]) -
             )
         _check_made(group, config.get(group))
         _check_kind(group, config.get(group))
-    if not config.get("resume") and given & {"protocol.num_tasks", "protocol.blur"}:
-        _check_tasks(config, given)
+    if not (config.get("resume") or config.get("extend")) and given & {
+        "protocol.num_tasks",
+        "protocol.blur",
+    }:
+        check_tasks(config, given)
 
 
 def _check_made(group: str, node: Any) -> None:
@@ -214,7 +217,7 @@ def _check_kind(group: str, node: Any) -> None:
         )
 
 
-def _check_tasks(config: DictConfig, given: Container[str]) -> None:
+def check_tasks(config: DictConfig, given: Container[str]) -> None:
     """Raise UserError where there are fewer tasks than the settings that were given ask for."""
     wanted, order = config.protocol.num_tasks, config.protocol.order
     learned, whose = config.env.tasks, f"the sequence {config.env.name} has"

@@ -207,11 +207,15 @@ class TrainConfig:
         None,
         help="folder of a run to go on with; only device=, checkpoint= and trust= beside it",
     )
+    extend: str | None = place(
+        None,
+        help="a finished run: its agent learns further tasks, of env= or num_tasks=, in run_dir",
+    )
     checkpoint: str | None = setting(
         None, only_with=("resume",), help="which one of that run's; left out, the newest sound one"
     )
     trust: bool = setting(
-        False, help="resume: import code that the run names, though a stranger wrote it"
+        False, help="resume, extend: import code that the run names, though a stranger wrote it"
     )
 
     @property

@@ -25,7 +25,7 @@ DEEPEST = 32
 
 _SIGNATURE = "# signature: "
 _KEY_BYTES = 32
-_NO_CODE = ("run_dir", "resume", "device")
+_NO_CODE = ("run_dir", "resume", "extend", "device")
 """Settings in which a colon means something else."""
 
 

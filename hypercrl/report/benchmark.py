@@ -25,7 +25,7 @@ REFERENCE = "single"
 """The method that normalised scores are relative to: each task learnt by an agent of its own."""
 
 _NO_DIFFERENCE = {
-    *("seed", "run_dir", "device", "resume", "trust", "threads"),
+    *("seed", "run_dir", "device", "resume", "extend", "trust", "threads"),
     *("simulators", "logger", "checkpoint_every", "watch"),
 }
 """Config keys in which the seeds of one method may differ."""
@@ -347,6 +347,11 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     finished = [(run.seed, run.result) for run in runs if run.result is not None]
     if failed := [seed for seed, result in finished if _has_failed(result)]:
         yield f"seed {_listed(failed)} has failed cells; what depends on them is undefined (—)."
+    if further := [run.seed for run in runs if run.result and run.config.get("extend")]:
+        yield (
+            f"seed {_listed(further)} was extended; what its further tasks were like before they "
+            "were learned is undefined (—)."
+        )
     if unknown := [seed for seed, result in finished if _lacks(result)]:
         yield (
             f"seed {_listed(unknown)} has prediction errors that are missing (—): no held-out "

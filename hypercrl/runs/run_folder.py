@@ -120,7 +120,10 @@ class RunFolder:
     def _refuse_ended(self) -> None:
         if self.ended:
             there = shlex.quote(str(self.path))
-            raise UserError(f"{self.path} has ended; see it with: hypercrl report {there}")
+            raise UserError(
+                f"{self.path} has ended; see it with: hypercrl report {there}. Further tasks are "
+                f"learned with: hypercrl train {in_shell('extend', self.path)} protocol.num_tasks=N"
+            )
 
     def config(self, schema: type, *, trust: bool = False) -> Any:
         """The configuration the run was started with, as an instance of the dataclass `schema`.

@@ -114,12 +114,17 @@ def resumed(
         else:
             saved = checkpoint, folder.load_checkpoint(checkpoint)
         if saved is not None and "learner" not in saved[1]:
-            raise UserError(
-                f"{folder.path} holds an agent to play and load, not what training goes on from: "
-                "resume the run that it was made of, or begin a new one."
-            )
+            raise agent_alone(folder)
         with _in_threads(config, begun=True):
             yield Run(build(config, begun=True), folder, saved)
+
+
+def agent_alone(folder: RunFolder) -> UserError:
+    """What to say of a run that was packed to be played."""
+    return UserError(
+        f"{folder.path} holds an agent to play and load, not what training goes on from: take the "
+        "run that it was made of, or begin a new one."
+    )
 
 
 def _settle(config: DictConfig) -> None:

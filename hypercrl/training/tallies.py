@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from math import nan
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -75,6 +76,12 @@ class Tallies:
     def spend(self, what: str, seconds: float) -> None:
         """Adds seconds spent on something."""
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+
+    def widen(self, tasks: int) -> None:
+        """Make room in the matrices for further tasks, of which nothing was measured so far."""
+        for rows in self.matrix.values():
+            for row in rows:
+                row += [nan] * (tasks - len(row))
 
     def state(self) -> dict[str, Any]:
         """All fields, for a checkpoint."""
