@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hypercrl.base.settings import as_given
 from hypercrl.metrics import (
     Array,
     auc_forward_transfer,
@@ -15,7 +16,6 @@ from hypercrl.metrics import (
     normalise,
 )
 from hypercrl.report.differences import (
-    as_text,
     differing_keys,
     repeats,
     setting_name,
@@ -305,7 +305,7 @@ def _unlike(runs: Sequence[Run]) -> Iterator[str]:
             continue
         values: dict[str, dict[str, None]] = {}
         for method, config in flat:
-            values.setdefault(method, {})[as_text(config[key])] = None
+            values.setdefault(method, {})[as_given(config[key])] = None
         if len({frozenset(each) for each in values.values()}) > 1:
             shown = ", ".join(f"{' and '.join(each)} of {m}" for m, each in values.items())
             yield f"{setting_name(key)} is not the same for all methods: {shown}."

@@ -44,10 +44,3 @@ def repeats(run: Run, other: Run) -> bool:
 def setting_name(key: str) -> str:
     """As one gives it: what a group's `name` says is chosen by the group, `planner=cem`."""
     return key.removesuffix(".name")
-
-
-def as_text(value: Any) -> str:
-    """A setting's value as one would give it."""
-    return (
-        "null" if value is None else f"{value}".lower() if isinstance(value, bool) else f"{value}"
-    )

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypercrl.base.settings import as_given
 from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.differences import (
-    as_text,
     differing_keys,
     repeats,
     setting_name,
@@ -77,7 +77,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     settings = [_of_tasks(run) for run in runs]
     differing = differing_keys(settings)
     names = [
-        ", ".join(f"{key}={as_text(own.get(key))}" for key in _OF_TASKS if key in differing)
+        ", ".join(f"{key}={as_given(own.get(key))}" for key in _OF_TASKS if key in differing)
         for own in settings
     ]
     if len(set(names)) == len(names):
@@ -97,7 +97,7 @@ def _told_apart(runs: Sequence[Run]) -> tuple[Run, ...]:
         names = _short([setting_name(key) for key in keys])
         for path, config in flat.items():
             settings = (
-                f"{name}={as_text(config[key])}" for name, key in zip(names, keys, strict=True)
+                f"{name}={as_given(config[key])}" for name, key in zip(names, keys, strict=True)
             )
             variants[path] = ", ".join(settings)
     return tuple(replace(run, variant=variants[run.path]) for run in runs)
