@@ -25,16 +25,40 @@ from torch import Tensor
 from hypercrl.base.cuda_graph import CapturedFunction, CapturedSteps
 from hypercrl.methods import Batch
 from hypercrl.methods.hnet import Hnet
-from hypercrl_kernels.training import AdamMoments, AdamSettings, launch
+from hypercrl_kernels.training import (
+    AdamMoments,
+    AdamSettings,
+    adam_launch,
+    clipped_adam_launch,
+    network_gradient_launch,
+    regularised_head_launch,
+    scaled_error_launch,
+    trunk_launch,
+    written_weights_launch,
+)
 from hypercrl_kernels.training.regularised_head_reference import regularised_head_reference
 
 OLD_TASKS = (2, 19, 100)
 STEPS = 5
+LAUNCHES = (
+    adam_launch,
+    clipped_adam_launch,
+    network_gradient_launch,
+    regularised_head_launch,
+    scaled_error_launch,
+    trunk_launch,
+    written_weights_launch,
+)
 
 
 def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:
-    """The kernels that `launch` uses by name, the present ones and those of each folder."""
-    present = {name: x for name, x in vars(launch).items() if name.endswith("_kernel")}
+    """The kernels that are launched by name, the present ones and those of each folder."""
+    present = {
+        name: x
+        for module in LAUNCHES
+        for name, x in vars(module).items()
+        if name.endswith("_kernel")
+    }
     found = {"present": present}
     for folder in folders:
         other = dict(present)
@@ -50,8 +74,9 @@ def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def use(kernels: dict[str, Any]) -> None:
-    for name, kernel in kernels.items():
-        setattr(launch, name, kernel)
+    for module in LAUNCHES:
+        for name in kernels.keys() & vars(module).keys():
+            setattr(module, name, kernels[name])
 
 
 def doubled(batch: Batch) -> Batch:
@@ -208,7 +233,9 @@ def main() -> None:
         if device.type == "cuda":
             for name, kernels in ways.items():
                 use(kernels)
-                alone[name] = head_error(launch.launch_regularised_head, given, wanted)
+                alone[name] = head_error(
+                    regularised_head_launch.launch_regularised_head, given, wanted
+                )
         for name, errors in step_errors(old_tasks, ways, device).items():
             found = [*errors.values(), alone.get(name, float("nan"))]
             say(f"{old_tasks:4} old  {name:20} " + " ".join(f"{x:.1e}" for x in found))
@@ -229,7 +256,7 @@ def main() -> None:
                 clock.events(steps[name], 3)  # captured with this kernel
 
                 def head(given: tuple[Any, ...] = given, gradient: Tensor = gradient) -> None:
-                    launch.launch_regularised_head(given[0], gradient, *given[1:])
+                    regularised_head_launch.launch_regularised_head(given[0], gradient, *given[1:])
 
                 heads[name] = head
             found = {name: ([], []) for name in ways}

@@ -136,7 +136,7 @@ class TaskInference:
         current: the task whose model acts, counted from 0 as they were created.
         levels: of each known task; 0 until the agent has planned in it.
         typical: ζ of each known task.
-        learned: planned steps of the current task, up to `settle`.
+        learned: planned steps, up to `settle`, since the current task or a motion in it was new.
         sum: S; lasting: L.
         alarmed: steps since the alarm, with its own; 0: there was none.
         doubt: steps of the doubt so far.
@@ -251,7 +251,7 @@ class TaskInference:
     def _end_doubt(self) -> None:
         self.sum = self.logarithms = 0.0
         self.doubt = self.alarmed = 0
-        self.doubted: list[float] = []
+        self.doubted = []
 
     def _judge_doubt(self) -> Change | None:
         config, present, ratios = self.config, self.current, self._ratios()

@@ -162,11 +162,17 @@ def _check_value(f: "Field[Any]", value: Any, key: str, begun: bool) -> None:
             raise UserError(f"{key} must be {limit}, not {_short(number)}.")
 
 
+def as_given(value: Any) -> str:
+    """A value as one would give it: null, true, false, or what it is."""
+    if value is None:
+        return "null"
+    return f"{value}".lower() if isinstance(value, bool) else f"{value}"
+
+
 def shown(value: Any) -> str:
     """A value as one would give it, or nothing where that is long."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = f"{value}".replace(" ", "") if isinstance(value, list) else f"{value}"
+    text = as_given(value)
+    text = text.replace(" ", "") if isinstance(value, list) else text
     return text if len(text) <= LONGEST_VALUE else ""
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from hypercrl.agent.agent import Agent, oracle_agent
+from hypercrl.agent.agent import Agent
 from hypercrl.agent.realtime import Pacer, latency_report
 from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
@@ -238,12 +238,7 @@ def _stage(experiment: Experiment, settings: PlayConfig, task: int) -> _Stage:
     picture = {"width": settings.size, "height": settings.size}
     picture |= {} if settings.camera is None else {"camera": settings.camera}
     env = experiment.robot(task, "rgb_array" if settings.video else None, **picture)
-    if experiment.plans_with_simulator:
-        planned = (experiment.sequence, task, [env])
-        agent = oracle_agent(experiment.planner, *planned, watch=settings.watch)
-    else:
-        agent = experiment.agent(task, env, watch=settings.watch)
-    agent.generator.manual_seed(settings.seed)
+    agent = experiment.player(task, env, settings.seed, settings.watch)
     label = f"task {task + 1}/{len(experiment.sequence)}: {env.caption}"
     return _Stage(env, agent, label, f"{task + 1}")
 

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.settings import as_given
 from hypercrl.config.messages import flat, hint
 from hypercrl.config.overrides import apart, keys_of
 from hypercrl.config.sources import TABLES
@@ -178,10 +179,7 @@ def _levels(config: DictConfig, key: str) -> Iterator[tuple[DictConfig, str, Map
 def _chosen(node: DictConfig, name: str) -> str:
     """A setting's value as one would give it, of a group that of its choice."""
     value = OmegaConf.select(node, name)
-    value = value.name if isinstance(value, DictConfig) else value
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
-    )
+    return as_given(value.name if isinstance(value, DictConfig) else value)
 
 
 def _plain(name: str) -> str:

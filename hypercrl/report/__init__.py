@@ -13,10 +13,11 @@ from rich.text import Text
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import seen_to, write_atomically
 from hypercrl.base.terminal import fits, whole
-from hypercrl.report.benchmark import Benchmark, group
+from hypercrl.report.benchmark import Benchmark
 from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.curves import error_curves, learning_curves
 from hypercrl.report.export import FORMATS
+from hypercrl.report.grouping import group
 from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.page import Picture, render_page, run_status
 from hypercrl.report.run_tables import cost_table, matrix_tables, metrics_table

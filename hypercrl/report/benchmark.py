@@ -1,15 +1,13 @@
-"""Runs that can be compared: the same tasks and preset, grouped by method and settings."""
+"""Runs on the same tasks with the same preset, and what they come to method by method."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypercrl.base.dotted import dotted
+from hypercrl.base.settings import as_given
 from hypercrl.metrics import (
     Array,
     Mask,
@@ -18,19 +16,18 @@ from hypercrl.metrics import (
     just_trained,
     normalise,
 )
+from hypercrl.report.differences import (
+    differing_keys,
+    repeats,
+    setting_name,
+    settings_of,
+)
 from hypercrl.report.formats import decimals
 from hypercrl.report.runs import Result, Run
 
 REFERENCE = "single"
 """The method that normalised scores are relative to: each task learnt by an agent of its own."""
 
-_NO_DIFFERENCE = {
-    *("seed", "run_dir", "device", "resume", "extend", "trust", "threads"),
-    *("simulators", "logger", "checkpoint_every", "watch"),
-}
-"""Config keys in which the seeds of one method may differ."""
-_OF_TASKS = ("num_tasks", "order", "prediction_horizon")
-"""Settings of `protocol` that say which tasks are learned, and what is measured of them."""
 _OF_METHODS = ("method.", "memory.", "context.", "inference.", "task_id", "planner.dynamics")
 """What makes a method another one; in all else methods side by side are to be alike."""
 
@@ -228,7 +225,7 @@ class Benchmark:
     def _left_out(self, runs: Sequence[Run]) -> Iterator[str]:
         """Which repeats of these do not count."""
         for run in runs:
-            if others := [other.path for other in self.repeats if _repeats(other, run)]:
+            if others := [other.path for other in self.repeats if repeats(other, run)]:
                 yield (
                     f"seed {run.seed} is there {1 + len(others)} times with the same settings and "
                     f"counts once, by {run.path}; left out: {_listed(others)}."
@@ -260,89 +257,15 @@ def _curve(run: Run, result: Result, task: int, beginning: bool) -> list[float]:
     return curve
 
 
-def group(runs: Sequence[Run]) -> list[Benchmark]:
-    """One benchmark for each env and preset, in the order in which they were given.
-
-    Where runs of one pair have other tasks, or another prediction horizon, one for each of these,
-    as in a grid over `protocol.order`. A seed counts once, see `Benchmark.repeats`.
-    """
-    benchmarks = []
-    for env, preset in dict.fromkeys((run.env, run.preset) for run in runs):
-        alike = _by_tasks([run for run in runs if (run.env, run.preset) == (env, preset)])
-        names = _names([own[0] for own in alike]) if len(alike) > 1 else [""]
-        for own, name in zip(alike, names, strict=True):
-            counted, repeats = _once(_told_apart(own))
-            benchmarks.append(Benchmark(env, preset, counted, name, repeats))
-    return benchmarks
-
-
-def _once(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-    """Those that count, and repeats of them; of runs with one seed the one that came furthest.
-
-    One that was given up came further than one in progress: how that ends is known.
-    """
-    counted: list[Run] = []
-    for run in sorted(runs, key=lambda run: (run.result is None, run.failure is None)):
-        if not any(_repeats(run, other) for other in counted):
-            counted.append(run)
-    there = {run.path for run in counted}
-    return (
-        tuple(run for run in runs if run.path in there),
-        tuple(run for run in runs if run.path not in there),
-    )
-
-
-def _repeats(run: Run, other: Run) -> bool:
-    """Whether two runs have one seed, and one value of every setting that both know."""
-    if (run.contender, run.seed) != (other.contender, other.seed):
-        return False
-    mine, its = _flat(run.config), _flat(other.config)
-    return all(repr(mine[key]) == repr(its[key]) for key in mine.keys() & its.keys())
-
-
-def _by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
-    """Those whose matrices are of the same. What has not ended goes by its settings, to those that
-    have and share these."""
-    found: dict[Any, list[Run]] = {}
-    by_settings: dict[str, Any] = {}
-    for run in sorted(runs, key=lambda run: run.result is None):
-        settings = repr((_of_tasks(run), run.config.get("env")))
-        key = by_settings.get(settings, settings)
-        if run.result is not None:
-            key = by_settings[settings] = run.result.tasks, run.result.prediction_horizon
-        found.setdefault(key, []).append(run)
-    place = {id(run): number for number, run in enumerate(runs)}
-    alike = [sorted(own, key=lambda run: place[id(run)]) for own in found.values()]
-    return sorted(alike, key=lambda own: place[id(own[0])])
-
-
-def _of_tasks(run: Run) -> dict[str, Any]:
-    protocol = run.config.get("protocol")
-    return {key: protocol.get(key) for key in _OF_TASKS} if isinstance(protocol, dict) else {}
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """What tells the sequences of these runs apart: settings, or else their places."""
-    settings = [_of_tasks(run) for run in runs]
-    differing = _differing(settings)
-    names = [
-        ", ".join(f"{key}={_text(own.get(key))}" for key in _OF_TASKS if key in differing)
-        for own in settings
-    ]
-    if len(set(names)) == len(names):
-        return names
-    return [f"sequence {number}" for number in range(1, len(runs) + 1)]
-
-
 def _notes(runs: Sequence[Run]) -> Iterator[str]:
     """What is to be known of the runs of one method."""
     seeds = [run.seed for run in runs]
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         yield f"seed {_listed(repeated)} is there more than once, with other settings each time."
-    if differing := _differing([_flat(run.config) for run in runs]):
+    if differing := differing_keys([settings_of(run) for run in runs]):
         yield (
-            f"its runs differ in {_listed(map(_setting, differing))}, and are averaged as if they "
-            "were seeds."
+            f"its runs differ in {_listed(map(setting_name, differing))}, and are averaged as if "
+            "they were seeds."
         )
     finished = [(run.seed, run.result) for run in runs if run.result is not None]
     if failed := [seed for seed, result in finished if _has_failed(result)]:
@@ -386,74 +309,15 @@ def _lacks(result: Result) -> bool:
     return bool(np.isnan(result.prediction_error[result.measured]).any())
 
 
-def _told_apart(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The runs, of those of one method with other settings with the settings that differ."""
-    variants: dict[Path, str] = {}
-    for method in dict.fromkeys(run.method for run in runs):
-        flat = {run.path: _flat(run.config) for run in runs if run.method == method}
-        # What one of them does not know, as one of another version, says nothing about it.
-        keys = [
-            k for k in _differing(flat.values()) if all(k in config for config in flat.values())
-        ]
-        names = _short([_setting(key) for key in keys])
-        for path, config in flat.items():
-            settings = (
-                f"{name}={_text(config[key])}" for name, key in zip(names, keys, strict=True)
-            )
-            variants[path] = ", ".join(settings)
-    return tuple(replace(run, variant=variants[run.path]) for run in runs)
-
-
-def _short(settings: Sequence[str]) -> list[str]:
-    """The last words of settings, where they tell which one is meant: a task's number does not."""
-    last = [setting.rpartition(".")[2] for setting in settings]
-    return [
-        short if last.count(short) == 1 and not short.isdigit() else setting
-        for setting, short in zip(settings, last, strict=True)
-    ]
-
-
-def _setting(key: str) -> str:
-    """As one gives it: what a group's `name` says is chosen by the group, `planner=cem`."""
-    return key.removesuffix(".name")
-
-
 def _unlike(runs: Sequence[Run]) -> Iterator[str]:
     """Settings beside the methods' own that are not the same for all methods."""
-    flat = [(run.method, _flat(run.config)) for run in runs]
-    for key in _differing(config for _, config in flat):
+    flat = [(run.method, settings_of(run)) for run in runs]
+    for key in differing_keys(config for _, config in flat):
         if key.startswith(_OF_METHODS) or not all(key in config for _, config in flat):
             continue
         values: dict[str, dict[str, None]] = {}
         for method, config in flat:
-            values.setdefault(method, {})[_text(config[key])] = None
+            values.setdefault(method, {})[as_given(config[key])] = None
         if len({frozenset(each) for each in values.values()}) > 1:
             shown = ", ".join(f"{' and '.join(each)} of {m}" for m, each in values.items())
-            yield f"{_setting(key)} is not the same for all methods: {shown}."
-
-
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys, those of tasks too, and values; without those in which seeds may differ."""
-    tree: dict[str, Any] = {
-        key: dict(enumerate(value)) if key.endswith("tasks") and isinstance(value, list) else value
-        for key, value in dotted(config)
-    }
-    return {
-        key: value
-        for key, value in dotted(tree)
-        if _NO_DIFFERENCE.isdisjoint({key.partition(".")[0], key.rpartition(".")[2]})
-    }
-
-
-def _differing(configs: Iterable[dict[str, Any]]) -> list[str]:
-    """Keys whose values are not the same in all configs."""
-    flat = [{key: repr(value) for key, value in config.items()} for config in configs]
-    keys = {key for config in flat for key in config}
-    return sorted(key for key in keys if len({config.get(key) for config in flat}) > 1)
-
-
-def _text(value: Any) -> str:
-    """A setting's value as one would give it."""
-    return (
-        "null" if value is None else f"{value}".lower() if isinstance(value, bool) else f"{value}"
-    )
+            yield f"{setting_name(key)} is not the same for all methods: {shown}."

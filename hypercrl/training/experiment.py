@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hypercrl.agent.agent import Agent
+from hypercrl.agent.agent import Agent, oracle_agent
 from hypercrl.agent.inferred_labels import InferredLabels
 from hypercrl.agent.task_labels import GivenLabels, TaskLabels
 from hypercrl.agent.value import Value
@@ -145,6 +145,20 @@ class Experiment:
             value=self.value(task),
         )
         agent.believe(self.labels.belief(task, robots))
+        return agent
+
+    def player(self, task: int, env: Task, seed: int, watch: bool = False) -> Agent:
+        """Who plays: plans for one robot with what has been learned, or with its simulator.
+
+        Args:
+            task, env, watch: see `agent`.
+            seed: of the planner's noise.
+        """
+        if self.plans_with_simulator:
+            agent = oracle_agent(self.planner, self.sequence, task, [env], watch)
+        else:
+            agent = self.agent(task, env, watch=watch)
+        agent.generator.manual_seed(seed)
         return agent
 
     def explorer(self, env: Task, robots: int) -> Agent | None:

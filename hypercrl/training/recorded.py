@@ -8,7 +8,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
-from hypercrl.agent.agent import Agent, oracle_agent
+from hypercrl.agent.agent import Agent
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
 from hypercrl.replay import Replay
@@ -23,11 +23,7 @@ def rolled_out(
     experiment: Experiment, task: int, env: Task, episodes: int, seed: int
 ) -> list[Episode]:
     """Episodes that the agent plays in `env`, of task `task` (from 0), as `hypercrl play` would."""
-    if experiment.plans_with_simulator:
-        agent = oracle_agent(experiment.planner, experiment.sequence, task, [env])
-    else:
-        agent = experiment.agent(task, env)
-    agent.generator.manual_seed(seed)
+    agent = experiment.player(task, env, seed)
     return [_play(agent, env, derive_seed(seed, "play", number)) for number in range(episodes)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hypercrl.base.errors import first_line
 from hypercrl.base.strict_json import write_json
 from hypercrl.runs.trackers import TrackedRun, open_tracker
 
@@ -85,9 +86,8 @@ class Follower:
         try:
             call()
         except Exception as error:
-            what = (str(error).strip().splitlines() or [type(error).__name__])[0]
             print(
-                f"hypercrl: {self.name} failed ({what}): {loss}, but in metrics.jsonl",
+                f"hypercrl: {self.name} failed ({first_line(error)}): {loss}, but in metrics.jsonl",
                 file=sys.stderr,
             )
 
