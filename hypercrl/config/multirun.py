@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypercrl.base.errors import EndedElsewhere, UserError, first_line
 from hypercrl.base.files import make_writable
+from hypercrl.base.lock import locked
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import KnownInJobs, composing, explained
@@ -96,7 +97,8 @@ def check_jobs(
 
 @contextmanager
 def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Iterator[None]:
-    """Around Hydra: the folder of a multirun is seen to be writable before the first job.
+    """Around Hydra: the folder of a multirun is seen to be writable before the first job, and held
+    against others that would mix their jobs among its own.
 
     Where the block raises, or jobs were refused, and none came to its end, folders that were made
     for it go away again if nothing but Hydra's multirun.yaml came into them.
@@ -106,16 +108,23 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         returned: of each job that came to its end, wherever its own folder is.
 
     Raises:
-        UserError: the folder cannot be written to, or see `check_sweeps` and `_check_storage`.
+        UserError: the folder cannot be written to, another process writes there, or see
+            `check_sweeps` and `_check_storage`.
     """
     folders: list[_Folder] = []
+    held = ExitStack()
     original, original_launcher = Plugins.instantiate_sweeper, Plugins.instantiate_launcher
 
     def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
         _check_storage(config)
         _check_sweeps_of(config)
-        folders.append(_Folder(Path(config.hydra.sweep.dir)))
-        folders[-1].make()
+        folder = _Folder(Path(config.hydra.sweep.dir))
+        folder.make()
+        try:
+            held.enter_context(locked(folder.path, keep=False))
+        except UserError as error:
+            raise UserError(f"{error} Or give another run_dir.") from error
+        folders.append(folder)
         return original(self, config=config, **others)
 
     def instantiate_launcher(
@@ -130,7 +139,8 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
     Plugins.instantiate_launcher = instantiate_launcher
     failed = True
     try:
-        yield
+        with held:
+            yield
         failed = bool(refused)
     except KeyboardInterrupt:  # amid a job, which goes on with resume=
         failed = False
@@ -180,7 +190,7 @@ class _Folder:
 
     def __init__(self, named: Path) -> None:
         self._named = named
-        self._path = path = Path(os.path.realpath(named))
+        self.path = path = Path(os.path.realpath(named))
         self._new = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._had_file = os.path.lexists(path / _FILE)
 
@@ -199,8 +209,8 @@ class _Folder:
     def take_away_unless_begun(self) -> None:
         """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""
         with suppress(OSError):  # not empty
-            if not self._had_file and os.listdir(self._path) == [_FILE]:
-                (self._path / _FILE).unlink()
+            if not self._had_file and os.listdir(self.path) == [_FILE]:
+                (self.path / _FILE).unlink()
         with suppress(OSError):
             for folder in self._new:
                 if os.path.exists(folder):

@@ -13,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
+from hypercrl.base.lock import LOCK, locked
 from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.fitted import fitted
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import read_stored, signed
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.demos import demo_names, find_run, is_demo
-from hypercrl.runs.lock import LOCK, locked
 from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import TaskFault
 
