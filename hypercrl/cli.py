@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hypercrl.base.errors import UserError, of_the_system
+from hypercrl.base.errors import EndedElsewhere, UserError, of_the_system
 from hypercrl.base.gpu_faults import GPU_FAULT, OUT_OF_MEMORY, gpu_fault
 from hypercrl.base.interrupts import answered
 from hypercrl.base.streams import outlived
@@ -82,6 +82,9 @@ def _main(arguments: Sequence[str] | None) -> None:
         code, message = _ending(error)
         print(f"hypercrl: {message}", file=sys.stderr)
         sys.exit(code)
+    except EndedElsewhere as error:
+        print(error.text, file=sys.stderr)
+        sys.exit(error.code)
     except OSError as error:
         print(f"hypercrl: {of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
@@ -103,6 +106,15 @@ def _ending(error: Exception) -> tuple[int, str]:
         # At another time, or on another machine, there may be enough.
         return 1, f"out of memory: {OUT_OF_MEMORY}"
     raise error
+
+
+def _ended_elsewhere(fault: Exception) -> EndedElsewhere:
+    """The same for the process that launched this one."""
+    try:
+        code, message = _ending(fault)
+    except Exception:
+        return EndedElsewhere("".join(traceback.format_exception(fault)).rstrip())
+    return EndedElsewhere(f"hypercrl: {message}", code)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -244,7 +256,9 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
             said.__cause__ = error
             raised.mistakes.append(said)
         except Exception as fault:
-            if elsewhere or not (_out_of_memory(fault) or gpu_fault(fault)):
+            if elsewhere:
+                raise _ended_elsewhere(fault) from fault
+            if not (_out_of_memory(fault) or gpu_fault(fault)):
                 raised.faults.append(fault)
                 raise
             raised.mistakes.append(fault)

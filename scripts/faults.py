@@ -46,13 +46,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import hypercrl.commands.train
 from hypercrl.base.errors import UserError
+from hypercrl.base.lock import LOCK
 from hypercrl.base.strict_json import write_json
 from hypercrl.cli import main as command
 from hypercrl.config.compose import with_effect
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.runs.checkpoint import load_checkpoint
-from hypercrl.runs.lock import LOCK
 from hypercrl.training.result import git_revision, machine
 
 SMALL = (

@@ -22,9 +22,9 @@ from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
+from hypercrl.base.lock import LOCK
 from hypercrl.base.strict_json import from_json
 from hypercrl.config.stored import read_stored
-from hypercrl.runs.lock import LOCK
 from hypercrl.runs.run_folder import LATEST, RunFolder
 
 

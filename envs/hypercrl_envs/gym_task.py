@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypercrl_envs import checked
 from hypercrl_envs.checked import is_number
@@ -240,6 +240,15 @@ class GymTask(Task):
             return super().terminated(obs, action, next_obs)
         size = self._vector.size
         return self._termination(obs[..., :size], self._executed(action), next_obs[..., :size])
+
+    def observed(self, obs: Tensor, reward: Tensor, terminated: Tensor) -> Tensor:
+        """See `Task.observed`: reward and end, where they are learned, stand behind the rest."""
+        if obs.shape[-1] != self._vector.size:
+            return obs
+        learned = [reward] if self._reward is None else []
+        learned += [terminated] if self._learns_end else []
+        begun = [nn.functional.pad(each.to(obs), (1, 0))[:, None] for each in learned]
+        return torch.cat([obs, *begun], -1)
 
     def goal_distance(self, obs: Tensor) -> Tensor:
         """What `distance` says, in its units.

@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypercrl_envs.task import Exploration, Move, Task
 
@@ -65,6 +65,12 @@ class PaddedTask(Task):
 
     def success(self, obs: Tensor) -> Tensor:
         return self._task.success(obs[..., : self._observations])
+
+    def observed(self, obs: Tensor, reward: Tensor, terminated: Tensor) -> Tensor:
+        """See `Task.observed`; what ends in the other task's padding is of this one already."""
+        own = self._task.observed(obs, reward, terminated)
+        more = self.observation_space.shape[0] - self._observations
+        return nn.functional.pad(own, (0, more)) if own.shape[-1] == self._observations else own
 
     def figures(self, obs: Tensor) -> dict[str, Tensor]:
         return self._task.figures(obs[..., : self._observations])

@@ -164,6 +164,19 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def success(self, obs: Tensor) -> Tensor:
         """Whether the state counts as solved: [..., O] → bool [...]."""
 
+    def observed(self, obs: Tensor, reward: Tensor, terminated: Tensor) -> Tensor:  # noqa: ARG002
+        """This task's observations of an episode that somebody recorded in its environment.
+
+        Args:
+            obs: what was observed, [T + 1, o]. What is of this task already is returned as it is.
+            reward: what was paid for each step, [T].
+            terminated: whether each step ended the episode for good, bool [T].
+
+        Returns:
+            [T + 1, O], if these are of its environment.
+        """
+        return obs
+
     def figures(self, obs: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """What else says how well it goes: names of figures → [..., O] → [...], in SI units.
 

@@ -15,6 +15,7 @@ from hypercrl.base.progress import Progress
 from hypercrl.config.compose import composed
 from hypercrl.config.messages import explained
 from hypercrl.config.overrides import setting
+from hypercrl.metrics import average_performance, can_succeed
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.run import Run, begun, resumed
 
@@ -68,8 +69,12 @@ class TrainingResult:
 
     @property
     def final_success(self) -> float:
-        """Mean success over all tasks in the end."""
-        return float(self.success[-1].mean())
+        """Mean success in the end over the tasks in which there can be any; NaN if in none.
+
+        A task without a `distance` calls nothing success; its return tells how good agents are.
+        """
+        distance = self.values.get("goal_distance", self.values["scores"])
+        return average_performance(self.success, can_succeed(self.success, distance))
 
     @property
     def final_return(self) -> float:

@@ -25,6 +25,18 @@ class UserError(Exception):
     """A mistake the user can mend; the CLI prints its message alone and exits with code 2."""
 
 
+class EndedElsewhere(Exception):
+    """What ended jobs in another process: the text to print, and the command's exit code.
+
+    The text is whole, as a traceback does not come along.
+    """
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text, code)
+        self.text = text
+        self.code = code
+
+
 def first_line(error: BaseException) -> str:
     """What an error says first, or its type if it says nothing."""
     lines = str(error).strip().splitlines()

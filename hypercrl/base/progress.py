@@ -1,5 +1,7 @@
 """What a person sees while a run goes on."""
 
+import math
+
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -58,9 +60,10 @@ class Progress:
         self._figures |= figures
         self._refresh()
 
-    def show_score(self, task: int, success: float) -> None:
-        """Latest success rate on task `task` (from 0)."""
-        self._success[task] = success
+    def show_score(self, task: int, success: float, *, told: bool = True) -> None:
+        """Latest success rate on task `task` (from 0), which is `told` where there is such a thing
+        in the task."""
+        self._success[task] = success if told else math.nan
         self._refresh()
 
     def finish(self) -> None:
@@ -78,12 +81,18 @@ class Progress:
             self._rich.update(self._bar, figures=self._text())
 
     def _text(self) -> str:
-        success = " ".join(f"{self._success[t]:.1f}" for t in sorted(self._success))
-        if (count := len(self._success)) > SHOWN_APART:
-            success = f"{sum(self._success.values()) / count:.2f}, mean of {count} tasks"
+        known = {task: one for task, one in self._success.items() if not math.isnan(one)}
         figures = "  ".join(f"{name} {value:.3g}" for name, value in self._figures.items())
-        return f"success [{success}]  {figures}" if success else figures
+        if not known:
+            return figures
+        success = " ".join(
+            f"{known[task]:.1f}" if task in known else "–" for task in sorted(self._success)
+        )
+        if len(self._success) > SHOWN_APART:
+            success = f"{sum(known.values()) / len(known):.2f}, mean of {len(known)} tasks"
+        return f"success [{success}]  {figures}"
 
     def _report_finished(self) -> None:
         if self._caption and not self.console.is_terminal:
-            self.console.print(f"{self._caption}: {self._text()}", markup=False)
+            said = ": ".join(filter(None, (self._caption, self._text())))
+            self.console.print(said, markup=False)

@@ -25,6 +25,13 @@ class Name:
         return Measurement(least, len(self.text))
 
 
+def fits(console: Console, table: Table) -> bool:
+    """Whether a table has room with each of its numbers on one line; headers may wrap."""
+    sizes = [(column, _sizes(console, column)) for column in table.columns]
+    between = _between(console, table, [each for _, each in sizes])
+    return between + sum(_least(*each, wraps=False) for each in sizes) <= console.width
+
+
 def whole(console: Console, table: Table) -> Table:
     """Fit a table into the console without cutting a word short, as rich does with headers first.
 
@@ -36,7 +43,7 @@ def whole(console: Console, table: Table) -> Table:
     if natural.maximum <= console.width:
         return table
     columns = [_sizes(console, column) for column in table.columns]
-    between = natural.minimum - sum(max(s.minimum for s in sizes) for sizes in columns)
+    between = _between(console, table, columns)
     for wraps in (False, True):
         widths = [
             _least(column, sizes, wraps)
@@ -54,6 +61,12 @@ def whole(console: Console, table: Table) -> Table:
     if between + sum(widths) > console.width:
         table.width = between + sum(widths)
     return table
+
+
+def _between(console: Console, table: Table, columns: list[list[Measurement]]) -> int:
+    """What a table takes beside its columns, of these sizes."""
+    widths = sum(max(size.minimum for size in sizes) for sizes in columns)
+    return _measured(console, table).minimum - widths
 
 
 def _least(column: Column, sizes: list[Measurement], wraps: bool) -> int:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import (
     ConfigIndexError,
     InterpolationResolutionError,
@@ -55,7 +55,9 @@ def wrong_kind(
     takes += ["null"] * null
     example = "" if values or kinds == [bool] else _example(key, kinds[0], usual)
     such_as = f", such as {above}{example}," if example else ","
-    return f"{above}{key} is {' or '.join(takes)}{such_as} not {_given(error, words)}."
+    given = _given(error, words)
+    none = f"; {above}{key}=[] is none" if given == "null" and _is_empty(usual, key) else ""
+    return f"{above}{key} is {' or '.join(takes)}{such_as} not {given}{none}."
 
 
 def no_entry(error: ConfigIndexError, usual: DictConfig | None) -> str:
@@ -100,7 +102,7 @@ def _words(kind: Any) -> str:
     if kind is list or get_origin(kind) is list:
         (inside, *_), null = _without_null(*get_args(kind) or (Any,))
         named = _MANY.get(inside)
-        return f"a list of {named}{' or null' * null}" if named else "a list"
+        return f"a list of {named}{', of which some may be null' * null}" if named else "a list"
     return _ONE.get(kind, "a mapping" if get_origin(kind) is dict else "of another kind")
 
 
@@ -126,6 +128,12 @@ def _usual(usual: DictConfig | None, key: str) -> str:
         return ""
     text = shown(plain)
     return f"{key}={text}" if text else ""
+
+
+def _is_empty(usual: DictConfig | None, key: str) -> bool:
+    """Whether it usually is a list with nothing in it."""
+    value = None if usual is None else OmegaConf.select(usual, key, throw_on_missing=False)
+    return isinstance(value, ListConfig) and not len(value)
 
 
 def _given(error: OmegaConfBaseException, words: Sequence[str]) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
+from hypercrl.base.lock import locked
 from hypercrl.config.overrides import override
 from hypercrl.config.sources import config_dir_words
-from hypercrl.runs.lock import locked
 from hypercrl.runs.run_folder import FAILURE, RunFolder
 
 _TAIL = 4096

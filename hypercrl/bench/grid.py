@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.lock import LOCK, locked
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
 from hypercrl.config.compose import one_by_one
@@ -21,7 +22,6 @@ from hypercrl.config.sources import TABLES
 from hypercrl.config.sweeps import check_sweeps, matching
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
-from hypercrl.runs.lock import LOCK, locked
 
 FREE = ("device", "trust")
 """Settings that may change between calls: a result does not depend on them."""

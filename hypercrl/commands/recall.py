@@ -6,9 +6,9 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.lock import locked
 from hypercrl.base.strict_json import write_json
 from hypercrl.config.schema import RecallConfig
-from hypercrl.runs.lock import locked
 from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.recall import measure_recall
 

@@ -23,7 +23,7 @@ from omegaconf.errors import (
 )
 
 from hypercrl.base.counted import counted
-from hypercrl.base.errors import UserError, first_line, of_the_system
+from hypercrl.base.errors import EndedElsewhere, UserError, first_line, of_the_system
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import meaning
 from hypercrl.base.wanted import no_entry, wrong_kind
@@ -33,6 +33,7 @@ from hypercrl.config.sources import ENV, TABLES
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
 _NOT_IN_A_JOB = "HydraConfig was not set"
+_PARAMS = "hydra.sweeper.params"
 _IN_A_FILE = re.compile(r"In '(.+?)': \w+ raised while ")
 
 
@@ -89,14 +90,39 @@ def composing(
     with explained(command, words):
         try:
             yield
-        except (UserError, HydraException, OmegaConfBaseException):
+        except (UserError, EndedElsewhere):
+            raise
+        except (HydraException, OmegaConfBaseException) as error:
+            if "Sweeping over Hydra's" in str(error):
+                _check_sweepers_own(command, words)
             raise
         except OSError as error:
             raise UserError(of_the_system(error)) from error
         except Exception as error:
             if faults:
                 raise
+            if isinstance(error, AssertionError | AttributeError):  # over what is null
+                _check_sweepers_own(command, words)
             raise UserError(f"the settings cannot be read: {first_line(error)}") from error
+
+
+def _check_sweepers_own(command: str, words: Iterable[str]) -> None:
+    """Raise UserError where words that Hydra did not take give its own sweeper parameters."""
+    given = {each.key_or_group: each for each in parsed(word for word in words if "=" in word)}
+    if "hydra/sweeper" in given:
+        return
+    swept: dict[str, Any] = {}
+    for key, each in given.items():
+        if key == _PARAMS and isinstance(value := each.value(), dict):
+            swept |= value
+        elif key.startswith(f"{_PARAMS}."):
+            swept[key.removeprefix(f"{_PARAMS}.")] = each.get_value_string().strip("'\"")
+    if swept:
+        said = shlex.join(f"{key}={value}" for key, value in swept.items())
+        raise UserError(
+            f"{_PARAMS} are for another sweeper, chosen by hydra/sweeper=; Hydra's own takes the "
+            f"values of a setting as they are: hypercrl {command} -m {said}"
+        )
 
 
 def check_choices(command: str, words: Iterable[str]) -> None:

@@ -3,19 +3,25 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import EndedElsewhere, UserError, first_line
 from hypercrl.base.files import make_writable
+from hypercrl.base.lock import locked
 from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import KnownInJobs, composing, explained
@@ -23,6 +29,8 @@ from hypercrl.config.overrides import parsed
 from hypercrl.config.sweeps import check_sweeps
 from hypercrl_envs import TaskFault
 
+HYDRAS_OWN_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
+"""What runs jobs one after another, in this process."""
 FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
 _OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
@@ -89,7 +97,8 @@ def check_jobs(
 
 @contextmanager
 def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Iterator[None]:
-    """Around Hydra: the folder of a multirun is seen to be writable before the first job.
+    """Around Hydra: the folder of a multirun is seen to be writable before the first job, and held
+    against others that would mix their jobs among its own.
 
     Where the block raises, or jobs were refused, and none came to its end, folders that were made
     for it go away again if nothing but Hydra's multirun.yaml came into them.
@@ -99,31 +108,68 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         returned: of each job that came to its end, wherever its own folder is.
 
     Raises:
-        UserError: the folder cannot be written to, or see `check_sweeps` and `_check_storage`.
+        UserError: the folder cannot be written to, another process writes there, or see
+            `check_sweeps` and `_check_storage`.
     """
     folders: list[_Folder] = []
-    original = Plugins.instantiate_sweeper
+    held = ExitStack()
+    original, original_launcher = Plugins.instantiate_sweeper, Plugins.instantiate_launcher
 
     def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
         _check_storage(config)
         _check_sweeps_of(config)
-        folders.append(_Folder(Path(config.hydra.sweep.dir)))
-        folders[-1].make()
+        folder = _Folder(Path(config.hydra.sweep.dir))
+        folder.make()
+        try:
+            held.enter_context(locked(folder.path, keep=False))
+        except UserError as error:
+            raise UserError(f"{error} Or give another run_dir.") from error
+        folders.append(folder)
         return original(self, config=config, **others)
 
+    def instantiate_launcher(
+        self: Plugins, hydra_context: Any, task_function: Any, config: DictConfig
+    ) -> Launcher:
+        made = original_launcher(self, hydra_context, task_function, config)
+        if config.hydra.launcher._target_ != HYDRAS_OWN_LAUNCHER:
+            made.launch = _told(made.launch, config.hydra.runtime.choices["hydra/launcher"])
+        return made
+
     Plugins.instantiate_sweeper = instantiate_sweeper
+    Plugins.instantiate_launcher = instantiate_launcher
     failed = True
     try:
-        yield
+        with held:
+            yield
         failed = bool(refused)
     except KeyboardInterrupt:  # amid a job, which goes on with resume=
         failed = False
         raise
     finally:
         Plugins.instantiate_sweeper = original
+        Plugins.instantiate_launcher = original_launcher
         if failed and not returned:
             for folder in folders:
                 folder.take_away_unless_begun()
+
+
+def _told(
+    launch: Callable[..., Sequence[JobReturn]], name: str
+) -> Callable[..., Sequence[JobReturn]]:
+    """A launcher's `launch`, whose own failures are none of the settings'."""
+
+    def told(*words: Any, **more: Any) -> Sequence[JobReturn]:
+        try:
+            return launch(*words, **more)
+        except (UserError, EndedElsewhere, HydraException, OmegaConfBaseException, OSError):
+            raise
+        except Exception as error:
+            raise EndedElsewhere(
+                f"hypercrl: hydra/launcher={name} could not run its jobs; those that had begun go "
+                f"on with hypercrl train resume=DIR. It says: {first_line(error)}"
+            ) from error
+
+    return told
 
 
 def _check_sweeps_of(config: DictConfig) -> None:
@@ -144,7 +190,7 @@ class _Folder:
 
     def __init__(self, named: Path) -> None:
         self._named = named
-        self._path = path = Path(os.path.realpath(named))
+        self.path = path = Path(os.path.realpath(named))
         self._new = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._had_file = os.path.lexists(path / _FILE)
 
@@ -163,8 +209,8 @@ class _Folder:
     def take_away_unless_begun(self) -> None:
         """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""
         with suppress(OSError):  # not empty
-            if not self._had_file and os.listdir(self._path) == [_FILE]:
-                (self._path / _FILE).unlink()
+            if not self._had_file and os.listdir(self.path) == [_FILE]:
+                (self.path / _FILE).unlink()
         with suppress(OSError):
             for folder in self._new:
                 if os.path.exists(folder):

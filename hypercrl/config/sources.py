@@ -17,7 +17,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypercrl.base.errors import UserError, first_line
@@ -37,6 +37,8 @@ ENV = "env"
 PRESETS = ("preset", "recall")
 """Groups that say how long everything takes; their files are of all settings, as are those of:"""
 TUNED = "tuned"
+CALLED = "called"
+"""CALLED/GROUP/NAME says no more than what a preset's or a sequence's file is called."""
 
 _named: list[Path] = []
 
@@ -163,6 +165,10 @@ class _OwnFiles(FileConfigSource):
         config = load_file(Path(self.path) / file)
         result = super().load_config(config_path)
         result.config = config
+        if group in (ENV, *PRESETS) and OmegaConf.is_list(defaults := config.get("defaults")):
+            # Behind those that it takes settings from, which say their own names.
+            others = [each for each in defaults if not _overrides(each)]
+            defaults.insert(len(others), f"/{CALLED}/{config_path}")
         if group in (*PRESETS, TUNED) and result.header["package"] is None:
             result.header["package"] = "_global_"
         return result
@@ -179,10 +185,12 @@ class _Plugged(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        return config_path in (ENV, *TABLES)
+        return config_path in (ENV, *TABLES, CALLED)
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = config_path.partition("/")
+        if group == CALLED:
+            return True
         if not name or not self.is_group(group):
             return False
         return ":" in name or name in plugged_in_names(group)
@@ -193,10 +201,19 @@ class _Plugged(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = config_path.partition("/")
+        if group == CALLED:
+            return self._called(*name.split("/"))
         _refuse_shipped_name(group, name)
         node = plugged_in_sequence(name) if group == ENV else _settings(group, name)
         path = f"{self.scheme()}://"
         return ConfigResult(self.provider, path, OmegaConf.create(node), {"package": None})
+
+    def _called(self, group: str, name: str) -> ConfigResult:
+        key, package = ("name", ENV) if group == ENV else ("preset", "_global_")
+        said = load_file(files(group)[name])._get_node(key)
+        assert isinstance(said, Node)
+        node = OmegaConf.create({key: said._value()})
+        return ConfigResult(self.provider, f"{self.scheme()}://", node, {"package": package})
 
 
 class _SearchPath(SearchPathPlugin):
@@ -237,6 +254,11 @@ def _refuse_shipped_name(group: str, name: str) -> None:
             f"{group}={name} is {taken or 'of the program'}, and an installed package has that "
             "name for one of its own; write that one as package.module:Class."
         )
+
+
+def _overrides(entry: Any) -> bool:
+    """Whether an entry of a list of defaults chooses anew what stands elsewhere; they come last."""
+    return OmegaConf.is_dict(entry) and any(str(key).startswith("override ") for key in entry)
 
 
 def _twice(group: str, name: str, there: list[Path]) -> str:

@@ -14,9 +14,11 @@ from hypercrl.metrics.learning_curves import (
 )
 from hypercrl.metrics.matrix import (
     Array,
+    Mask,
     as_matrix,
     average_performance,
     backward_transfer,
+    can_succeed,
     chaudhry_forgetting,
     continual_world_forgetting,
     error_growth,
@@ -38,10 +40,12 @@ from hypercrl.metrics.over_seeds import (
 
 __all__ = [
     "Array",
+    "Mask",
     "as_matrix",
     "auc_forward_transfer",
     "average_performance",
     "backward_transfer",
+    "can_succeed",
     "chaudhry_forgetting",
     "continual_world_forgetting",
     "continual_world_forward_transfer",

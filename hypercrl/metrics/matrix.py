@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 def as_matrix(matrix: ArrayLike) -> Array:
@@ -30,6 +31,36 @@ def as_matrix(matrix: ArrayLike) -> Array:
     return array
 
 
+def can_succeed(success: ArrayLike, distance: ArrayLike) -> Mask:
+    """Tasks in which an episode can count as success, shape [N].
+
+    Such a task says how far from done it is, or an episode of it has succeeded all the same. In
+    any other success is 0 whatever an agent does, and has no part in a mean of success.
+
+    Args:
+        success: share of episodes that succeeded, shape [N + 1, N]; None stands for NaN, a failure.
+        distance: of the goal at their end, shape [N + 1, N]; None or NaN where none is told.
+
+    Raises:
+        ValueError: a shape is not [N + 1, N] with N ≥ 1.
+
+    Example:
+        >>> can_succeed([[0, 0], [1, 0], [1, 0]], [[0.3, None], [0.0, None], [0.0, None]])
+        array([ True, False])
+    """
+    success, silent = as_matrix(success), np.isnan(as_matrix(distance)).all(0)
+    return ~(silent & (success == 0).any(0) & ~(success > 0).any(0))
+
+
+def _mean(values: Array, counted: ArrayLike | None, tasks: slice = slice(None)) -> float:
+    """Over those of `tasks` that count, of one value a task, shape [N]; NaN if none does."""
+    chosen = np.ones(len(values), bool) if counted is None else np.asarray(counted, bool)
+    if chosen.shape != values.shape:
+        raise ValueError(f"counted has shape {chosen.shape}, and there are {len(values)} tasks")
+    kept = values[tasks][chosen[tasks]]
+    return float(kept.mean()) if len(kept) else math.nan
+
+
 def just_trained(matrix: ArrayLike) -> Array:
     """R[j, j], the result on each task right after its own training, shape [N].
 
@@ -42,19 +73,20 @@ def just_trained(matrix: ArrayLike) -> Array:
     return np.diagonal(as_matrix(matrix), offset=-1).copy()
 
 
-def average_performance(matrix: ArrayLike) -> float:
+def average_performance(matrix: ArrayLike, counted: ArrayLike | None = None) -> float:
     """Mean over all tasks at the very end, (1/N) Σ_j R[N, j].
 
     Args:
         matrix: R, shape [N + 1, N].
+        counted: tasks that have a part in the mean, bool [N]; by default all of them.
 
     Raises:
-        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+        ValueError: the shape is not [N + 1, N] with N ≥ 1, or `counted` not [N].
     """
-    return float(as_matrix(matrix)[-1].mean())
+    return _mean(as_matrix(matrix)[-1], counted)
 
 
-def forgetting(matrix: ArrayLike) -> float:
+def forgetting(matrix: ArrayLike, counted: ArrayLike | None = None) -> float:
     """What later tasks took away, 1/(N−1) Σ_{j<N} (R[j, j] − R[N, j]); NaN for one task.
 
     The backward transfer of Lopez-Paz and Ranzato, "Gradient episodic memory for continual
@@ -62,17 +94,16 @@ def forgetting(matrix: ArrayLike) -> float:
 
     Args:
         matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+        counted: tasks that have a part in the mean, bool [N]; by default all of them.
 
     Raises:
-        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+        ValueError: the shape is not [N + 1, N] with N ≥ 1, or `counted` not [N].
     """
     matrix = as_matrix(matrix)
-    if matrix.shape[1] == 1:
-        return math.nan
-    return float((just_trained(matrix) - matrix[-1])[:-1].mean())
+    return _mean(just_trained(matrix) - matrix[-1], counted, slice(-1))
 
 
-def continual_world_forgetting(matrix: ArrayLike) -> float:
+def continual_world_forgetting(matrix: ArrayLike, counted: ArrayLike | None = None) -> float:
     """What later tasks took away, 1/N Σ_j (R[j, j] − R[N, j]), over all N tasks.
 
     Wołczyk et al., "Continual World: a robotic benchmark for continual reinforcement learning",
@@ -81,15 +112,16 @@ def continual_world_forgetting(matrix: ArrayLike) -> float:
 
     Args:
         matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+        counted: tasks that have a part in the mean, bool [N]; by default all of them.
 
     Raises:
-        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+        ValueError: the shape is not [N + 1, N] with N ≥ 1, or `counted` not [N].
     """
     matrix = as_matrix(matrix)
-    return float((just_trained(matrix) - matrix[-1]).mean())
+    return _mean(just_trained(matrix) - matrix[-1], counted)
 
 
-def chaudhry_forgetting(matrix: ArrayLike) -> float:
+def chaudhry_forgetting(matrix: ArrayLike, counted: ArrayLike | None = None) -> float:
     """What was lost of the best so far, 1/(N−1) Σ_{j<N} (max_{1≤i<N} R[i, j] − R[N, j]).
 
     Chaudhry et al., "Riemannian walk for incremental learning", ECCV 2018, equation 3, at the end.
@@ -97,14 +129,15 @@ def chaudhry_forgetting(matrix: ArrayLike) -> float:
 
     Args:
         matrix: R, shape [N + 1, N]; positive forgetting is a loss.
+        counted: tasks that have a part in the mean, bool [N]; by default all of them.
 
     Raises:
-        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+        ValueError: the shape is not [N + 1, N] with N ≥ 1, or `counted` not [N].
     """
     matrix = as_matrix(matrix)
     if matrix.shape[1] == 1:
         return math.nan
-    return float((matrix[1:-1].max(0) - matrix[-1])[:-1].mean())
+    return _mean(matrix[1:-1].max(0) - matrix[-1], counted, slice(-1))
 
 
 def backward_transfer(matrix: ArrayLike) -> float:
@@ -156,22 +189,21 @@ def error_growth(errors: ArrayLike) -> float:
     return float((added / np.arange(tasks - 1, 0, -1)).mean())
 
 
-def zero_shot_forward_transfer(matrix: ArrayLike) -> float:
+def zero_shot_forward_transfer(matrix: ArrayLike, counted: ArrayLike | None = None) -> float:
     """Gain on tasks not yet trained, 1/(N−1) Σ_{j≥2} (R[j−1, j] − R[0, j]); NaN for one task.
 
     The forward transfer of Lopez-Paz and Ranzato 2017.
 
     Args:
         matrix: R, shape [N + 1, N].
+        counted: tasks that have a part in the mean, bool [N]; by default all of them.
 
     Raises:
-        ValueError: the shape is not [N + 1, N] with N ≥ 1.
+        ValueError: the shape is not [N + 1, N] with N ≥ 1, or `counted` not [N].
     """
     matrix = as_matrix(matrix)
-    if matrix.shape[1] == 1:
-        return math.nan
     just_before = np.diagonal(matrix)  # with row 0 in front, this is R[j−1, j]
-    return float((just_before - matrix[0])[1:].mean())
+    return _mean(just_before - matrix[0], counted, slice(1, None))
 
 
 def retention(matrix: ArrayLike) -> Array:

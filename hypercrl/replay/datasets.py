@@ -4,7 +4,7 @@ Minari 0.5 (https://minari.farama.org): a folder with data/metadata.json and dat
 which an episode of T steps has T + 1 observations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -101,7 +101,15 @@ def _buffer(minari: ModuleType, episode: Episode) -> Any:
     )
 
 
-def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batch]:
+Observed = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def read_dataset(
+    path: str | Path,
+    obs_size: int,
+    action_size: int,
+    observed: Observed = lambda obs, reward, terminated: obs,  # noqa: ARG005
+) -> list[Batch]:
     """The transitions of each episode of a dataset, on the CPU.
 
     Actions are those of an agent, from -1 to 1: mapped from the bounds of the dataset's action
@@ -112,6 +120,8 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
     Args:
         path: of the dataset's folder, or its id in Minari's own folder.
         obs_size, action_size: O and A that its observations and actions are to have.
+        observed: of observations [T + 1, o], rewards [T] and terminations, bool [T], those of the
+            task, see `hypercrl_envs.Task.observed`: with a learned reward it is the dataset's.
 
     Raises:
         UserError: minari is not installed, there is no dataset or none in it, or one that has not
@@ -133,7 +143,8 @@ def read_dataset(path: str | Path, obs_size: int, action_size: int) -> list[Batc
     if not episodes:
         raise UserError(f"{path} has no episodes in it.")
     spaces = dataset.observation_space, dataset.action_space
-    return [_batch(e, obs_size, action_size, *spaces, f"{path}, episode {e.id}") for e in episodes]
+    sizes = obs_size, action_size
+    return [_batch(e, *sizes, *spaces, f"{path}, episode {e.id}", observed) for e in episodes]
 
 
 def _batch(
@@ -143,6 +154,7 @@ def _batch(
     observation_space: Space,
     action_space: Space,
     where: str,
+    observed: Observed,
 ) -> Batch:
     observations = episode.observations
     if isinstance(observation_space, Dict | Tuple):
@@ -154,9 +166,13 @@ def _batch(
     try:
         obs = torch.as_tensor(np.asarray(observations), dtype=torch.float32)
         action = torch.as_tensor(np.asarray(episode.actions), dtype=torch.float32)
+        reward = torch.as_tensor(np.asarray(episode.rewards), dtype=torch.float32)
+        terminated = torch.as_tensor(np.asarray(episode.terminations), dtype=torch.bool)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: observations and actions are no vectors ({error}).") from error
     steps = len(episode.rewards)
+    if obs.dim() == 2 and len(obs) == steps + 1 and reward.shape == terminated.shape == (steps,):
+        obs = observed(obs, reward, terminated)
     wanted = (steps + 1, obs_size), (steps, action_size)
     if (tuple(obs.shape), tuple(action.shape)) != wanted:
         raise UserError(

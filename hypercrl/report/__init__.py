@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.columns import Columns
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import seen_to, write_atomically
-from hypercrl.base.terminal import whole
+from hypercrl.base.terminal import fits, whole
 from hypercrl.report.benchmark import Benchmark, group
 from hypercrl.report.comparison import comparison_tables
 from hypercrl.report.curves import error_curves, learning_curves
@@ -82,13 +83,15 @@ def _print(benchmark: Benchmark, console: Console, each_run: bool) -> None:
         if run.result is not None:
             matrices = matrix_tables(benchmark, run.result)
             _print_beside(matrices, console)
-            for table in (metrics_table(benchmark, run.result), cost_table(run.result)):
-                console.print(whole(console, table.to_rich()), "", crop=False)
+            for part in metrics_table(benchmark, run.result).in_parts(partial(fits, console)):
+                console.print(whole(console, part.to_rich()), "", crop=False)
+            console.print(whole(console, cost_table(run.result).to_rich()), "", crop=False)
     if len(benchmark.runs) > 1:
         console.print()
         console.print(Text(f"{benchmark.title}: methods side by side", "bold cyan"))
         for table in comparison_tables(benchmark):
-            console.print("", whole(console, table.to_rich()), crop=False)
+            for part in table.in_parts(partial(fits, console)):
+                console.print("", whole(console, part.to_rich()), crop=False)
     console.print()
     for note in benchmark.notes:
         console.print(Text.assemble(("note  ", "yellow"), note))

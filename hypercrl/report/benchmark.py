@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from hypercrl.base.dotted import dotted
 from hypercrl.metrics import (
     Array,
+    Mask,
     auc_forward_transfer,
     continual_world_forward_transfer,
     just_trained,
@@ -107,16 +108,19 @@ class Benchmark:
         return np.stack(matrices) if matrices else np.empty((0, n + 1, n))
 
     @cached_property
+    def succeeds(self) -> Mask:
+        """Tasks in which anything counts as success, bool [N]: means of success are over these."""
+        without = [set(run.result.without_success) for run in self.runs if run.result is not None]
+        never = set.intersection(*without) if without else set()
+        return np.array([task not in never for task in range(1, len(self.tasks) + 1)])
+
+    @property
     def by_return(self) -> bool:
         """Whether nothing counts as success in any task, so that return tells how good agents are.
 
         A task without a distance whose episodes were said to succeed all the same has success.
         """
-        results = [run.result for run in self.runs if run.result is not None]
-        return bool(results) and not any(
-            len(result.without_distance) < len(result.tasks) or np.any(result.success > 0)
-            for result in results
-        )
+        return not self.succeeds.any()
 
     @property
     def outcome_name(self) -> str:
@@ -126,6 +130,11 @@ class Benchmark:
     def outcome(self, method: str) -> Array:
         """`outcome_name` of every seed that ended, [S, N + 1, N], see `matrices`."""
         return self.returns(method) if self.by_return else self.matrices(method, "success")
+
+    @property
+    def counted(self) -> Mask | None:
+        """Tasks that the mean of `outcome` is over, bool [N]; None: all of them."""
+        return None if self.by_return else self.succeeds
 
     @property
     def return_name(self) -> str:
@@ -156,6 +165,7 @@ class Benchmark:
     def auc_forward_transfer(self, method: str) -> float:
         """Mean over seeds and tasks but the first of `metrics.auc_forward_transfer`, on success.
 
+        Tasks in which nothing counts as success have no part in it.
         Against the mean curve of the reference method, whose agent of a task begins untrained; NaN
         without one, where a seed was given up, or where curves differ in length, because the runs
         were evaluated at other times.
@@ -183,6 +193,8 @@ class Benchmark:
             return np.nan
         values = []
         for task in range(first, len(self.tasks) + 1):
+            if not self.succeeds[task - 1]:
+                continue
             single, own = (
                 [_curve(run, run.result, task, beginning) for run in runs if run.result is not None]
                 for runs in (self.references, mine)
@@ -202,7 +214,12 @@ class Benchmark:
             notes.append(
                 f"What is relative to {REFERENCE} is so to the mean of {'; '.join(variants)}."
             )
-        notes += _without_success(self.runs)
+        if never := [task for task, told in enumerate(self.succeeds, 1) if not told]:
+            left_out = "" if self.by_return else " and no mean of success is over them"
+            notes.append(
+                f"Task {_listed(never)}: no distance is given, so that nothing counts as success"
+                f"{left_out}; look at the return."
+            )
         notes += _unlike(self.runs)
         for method, runs in self.methods.items():
             notes += [f"{method}: {note}" for note in (*self._left_out(runs), *_notes(runs))]
@@ -315,16 +332,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [f"sequence {number}" for number in range(1, len(runs) + 1)]
-
-
-def _without_success(runs: Sequence[Run]) -> Iterator[str]:
-    """Tasks in which success is 0 whatever an agent does."""
-    tasks = {task for run in runs if run.result for task in run.result.without_distance}
-    if tasks:
-        yield (
-            f"Task {_listed(sorted(tasks))}: no distance is given, so that nothing counts as "
-            "success; look at the return."
-        )
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from hypercrl.metrics import (
     Array,
+    Mask,
     average_performance,
     chaudhry_forgetting,
     continual_world_forgetting,
@@ -35,7 +36,8 @@ SEEDS_FOR_INTERVAL = 3
 def comparison_tables(benchmark: Benchmark) -> list[Table]:
     """Methods side by side, over the seeds that finished: success, return, and model and cost.
 
-    Success is left out where nothing counts as such.
+    Success is left out where nothing counts as such; its means are over tasks in which something
+    does.
     Then what memories cost a robot, and how well tasks were inferred, where there is such a thing.
 
     Numbers are means over seeds ± standard deviation. From three seeds on the interquartile mean
@@ -43,11 +45,11 @@ def comparison_tables(benchmark: Benchmark) -> list[Table]:
     """
     scores = {method: benchmark.returns(method) for method in benchmark.methods}
     name = benchmark.return_name.capitalize()
-    tables = [_outcome_table(name, scores, benchmark.return_decimals)]
+    tables = [_outcome_table(name, scores, benchmark.return_decimals, None)]
     if not benchmark.by_return:
         success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
         outcome = _with_column(
-            _outcome_table("Success", success, 2),
+            _outcome_table("Success", success, 2, benchmark.succeeds),
             "AUC transfer ↑",
             [fixed(benchmark.auc_forward_transfer(method)) for method in benchmark.methods],
         )
@@ -66,17 +68,20 @@ def _with_column(table: Table, name: str, texts: Sequence[str]) -> Table:
     return Table(table.title, (*table.header, name), rows, table.text_columns)
 
 
-def _outcome_table(title: str, outcomes: dict[str, Array], places: int) -> Table:
-    """Success or return of each method from its matrices [S, N + 1, N]."""
+def _outcome_table(
+    title: str, outcomes: dict[str, Array], places: int, counted: Mask | None
+) -> Table:
+    """Success or return of each method from its matrices [S, N + 1, N], over tasks that count."""
     with_interval = any(len(matrices) >= SEEDS_FOR_INTERVAL for matrices in outcomes.values())
     rows = []
     for method, matrices in outcomes.items():
         columns = [
-            spread([metric(matrix) for matrix in matrices], places)
+            spread([metric(matrix, counted) for matrix in matrices], places)
             for metric in (average_performance, forgetting, zero_shot_forward_transfer)
         ]
         if with_interval:
-            columns.insert(1, _interval(matrices[:, -1], places))
+            final = matrices[:, -1] if counted is None else matrices[:, -1, counted]
+            columns.insert(1, _interval(final, places))
         rows.append((Cell(method), Cell(str(len(matrices))), *map(Cell, columns)))
     header = ["method", "seeds", "at the end ↑", "forgetting ↓", "transfer ↑"]
     if with_interval:
@@ -89,7 +94,7 @@ def _other_definitions_table(benchmark: Benchmark, success: dict[str, Array]) ->
     rows = []
     for method, matrices in success.items():
         columns = [
-            spread([metric(matrix) for matrix in matrices], 2)
+            spread([metric(matrix, benchmark.succeeds) for matrix in matrices], 2)
             for metric in (chaudhry_forgetting, continual_world_forgetting)
         ]
         columns.append(fixed(benchmark.continual_world_forward_transfer(method)))
@@ -157,7 +162,9 @@ def _memory_table(benchmark: Benchmark) -> Table:
     rows = []
     for method in benchmark.methods:
         results = benchmark.results(method)
-        outcomes = [average_performance(outcome) for outcome in benchmark.outcome(method)]
+        outcomes = [
+            average_performance(outcome, benchmark.counted) for outcome in benchmark.outcome(method)
+        ]
         columns = (
             str(len(errors[method])),
             spread(errors[method], places),

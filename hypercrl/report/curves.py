@@ -37,7 +37,7 @@ class Quantity(NamedTuple):
 def learning_curves(benchmark: Benchmark) -> Figure:
     """Success, if anything counts as that, and return on each task against environment steps.
 
-    A row for each task.
+    A row for each task; no curve of success where nothing counts as such.
     """
     success = Quantity("success", "success", "share")
     returns = Quantity("return", "return", "linear")
@@ -65,7 +65,8 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
         for column, quantity in enumerate(quantities):
             for row, task in enumerate(tasks):
                 axes = grid[row, column]
-                for method, runs in benchmark.methods.items():
+                told = quantity.key != "success" or benchmark.succeeds[task]
+                for method, runs in benchmark.methods.items() if told else ():
                     _curve(axes, runs, quantity.key, task + 1, look[method], banded)
                 _mark_training(axes, longest.spans, task + 1)
                 if column == 0:

@@ -26,7 +26,8 @@ def heat_maps(benchmark: Benchmark) -> Figure:
     Success is left out where nothing counts as such.
 
     Cells are means over seeds; all methods share the colours of a column. The line separates tasks
-    already trained (below) from those to come. What was not evaluated is white, with a dash.
+    already trained (below) from those to come. What was not evaluated is white, with a dash, and so
+    is success where nothing counts as such.
     """
     methods = [m for m in benchmark.methods if benchmark.results(m)]
     measured = {
@@ -57,11 +58,12 @@ def heat_maps(benchmark: Benchmark) -> Figure:
         )
         grid = figure.subplots(len(methods), len(columns), squeeze=False)
         for column, (name, values) in enumerate(columns.items()):
-            means = [values[m].mean(0) for m in methods]
+            counts = benchmark.succeeds if name == "success" else np.ones(n, bool)
+            means = [np.where(counts, values[m].mean(0), np.nan) for m in methods]
             norm, colours = _colour_scale(name, np.stack(means), benchmark)
             for row, matrix in enumerate(means):
                 axes = grid[row, column]
-                there = measured[methods[row]]
+                there = measured[methods[row]] & counts
                 texts = _cell_texts(name, matrix, there, benchmark)
                 _heat_map(axes, matrix, there, texts, norm, colours)
                 axes.tick_params(labelleft=column == 0, labelbottom=row == len(methods) - 1)

@@ -74,11 +74,12 @@ def _card(benchmark: Benchmark, method: str) -> dict[str, str]:
     matrices = benchmark.outcome(method)
     places = benchmark.return_decimals if benchmark.by_return else 2
     seeds = len(matrices)
-    lost = mean([forgetting(matrix) for matrix in matrices])
+    lost = mean([forgetting(matrix, benchmark.counted) for matrix in matrices])
+    reached = mean([average_performance(matrix, benchmark.counted) for matrix in matrices])
     forgotten = "" if math.isnan(lost) else f"{fixed(lost, places)} forgotten · "
     return {
         "method": method,
-        "value": fixed(mean([average_performance(matrix) for matrix in matrices]), places),
+        "value": fixed(reached, places),
         "meaning": f"{benchmark.outcome_name} at the end" if seeds else "not finished",
         "detail": f"{forgotten}{counted(seeds, 'seed')}" if seeds else "",
     }

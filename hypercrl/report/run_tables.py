@@ -23,7 +23,7 @@ from hypercrl.report.table import FAILURE, MISSING, Cell, Table
 def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
     """Success, mean return, normalised return where there is a scale, and prediction error.
 
-    Success is left out where nothing counts as such.
+    Success is left out where nothing counts as such, and has dashes in tasks in which nothing does.
 
     Bold: the task that was just trained. Faint: tasks yet to come, and errors that are missing.
     """
@@ -38,16 +38,18 @@ def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
         normalised = benchmark.normalise(result.scores)
         tables.insert(1, _matrix_table("Normalised return", normalised, there, fixed))
     if not benchmark.by_return:
-        tables.insert(0, _matrix_table("Success", result.success, there, fixed))
+        success = np.where(benchmark.succeeds, result.success, math.nan)
+        tables.insert(0, _matrix_table("Success", success, there & benchmark.succeeds, fixed))
     return tables
 
 
 def metrics_table(benchmark: Benchmark, result: Result) -> Table:
     """Average performance, forgetting and its other definitions, and transfer of one run."""
-    rows = [] if benchmark.by_return else [("Success", result.success, 2)]
-    rows.append(("Return", result.scores, decimals(result.scores)))
+    everywhere = np.ones(len(result.tasks), bool)
+    rows = [] if benchmark.by_return else [("Success", result.success, 2, benchmark.succeeds)]
+    rows.append(("Return", result.scores, decimals(result.scores), everywhere))
     if benchmark.normalise is not None:
-        rows.append(("Normalised return", benchmark.normalise(result.scores), 2))
+        rows.append(("Normalised return", benchmark.normalise(result.scores), 2, everywhere))
     metrics = (
         average_performance,
         forgetting,
@@ -67,8 +69,8 @@ def metrics_table(benchmark: Benchmark, result: Result) -> Table:
         "Metrics",
         header,
         tuple(
-            (Cell(name), *(Cell(fixed(metric(matrix), places)) for metric in metrics))
-            for name, matrix, places in rows
+            (Cell(name), *(Cell(fixed(metric(matrix, counted), places)) for metric in metrics))
+            for name, matrix, places, counted in rows
         ),
     )
 

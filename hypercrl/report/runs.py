@@ -15,7 +15,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.strict_json import from_json
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import parse_stored
-from hypercrl.metrics import Array, as_matrix
+from hypercrl.metrics import Array, as_matrix, can_succeed
 from hypercrl.runs.checkpoint import FAILURES, read_part
 from hypercrl.runs.position import Position
 from hypercrl.runs.run_folder import FAILURE, LATEST, SCHEMA, RunFolder
@@ -47,8 +47,8 @@ class Result:
         task_inference: decisions, precision, recall and delay of an agent that infers the task, see
             `hypercrl.agent.task_inference.score_decisions`; empty where the task is given.
         git: revision.
-        without_distance: tasks (from 1) that do not say how far from done they are, so that nothing
-            counts as success.
+        without_success: tasks (from 1) in which nothing counts as success, see
+            `hypercrl.metrics.can_succeed`.
     """
 
     tasks: tuple[str, ...]
@@ -72,7 +72,7 @@ class Result:
     parameters: int
     git: str
     machine: str
-    without_distance: tuple[int, ...] = ()
+    without_success: tuple[int, ...] = ()
 
     @property
     def measured(self) -> NDArray[np.bool_]:
@@ -276,7 +276,7 @@ def _result(written: dict[str, Any], file: Path) -> Result:
             parameters=int(written["parameters"]),
             git=str(written["git"]),
             machine=str(written["machine"]),
-            without_distance=_without_distance(written),
+            without_success=_without_success(written),
         )
     except KeyError as error:
         raise UserError(f"{file} lacks {error}; it was written by another version.") from error
@@ -288,11 +288,10 @@ def _result(written: dict[str, Any], file: Path) -> Result:
     return result
 
 
-def _without_distance(written: dict[str, Any]) -> tuple[int, ...]:
-    """See `Result`; of results of old, and of matrices with no other number, none is known."""
-    distances = as_matrix(written.get("goal_distance", written["scores"]))
-    unknown = np.isnan(distances).all(0) & ~np.isnan(as_matrix(written["scores"])).all(0)
-    return tuple(int(task) + 1 for task in np.flatnonzero(unknown))
+def _without_success(written: dict[str, Any]) -> tuple[int, ...]:
+    """See `Result`; of results of old none is known."""
+    told = can_succeed(written["success"], written.get("goal_distance", written["scores"]))
+    return tuple(int(task) + 1 for task in np.flatnonzero(~told))
 
 
 def _read_events(file: Path) -> dict[str, list[dict[str, Any]]]:

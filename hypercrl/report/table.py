@@ -1,5 +1,6 @@
 """What a table is, on the terminal and on the page alike."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,26 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     text_columns: tuple[int, ...] = (0,)
+
+    def in_parts(self, fits: Callable[[rich_table.Table], bool]) -> list["Table"]:
+        """The table, or, where it does not fit, as few as do, with the first column in each.
+
+        Where not even single columns fit it stays whole.
+        """
+        columns = range(1, len(self.header))
+        for most in sorted({-(-len(columns) // parts) for parts in columns}, reverse=True):
+            parts = [self._part(columns[at : at + most]) for at in range(0, len(columns), most)]
+            if all(fits(part.to_rich()) for part in parts):
+                return parts
+        return [self]
+
+    def _part(self, columns: Sequence[int]) -> "Table":
+        """Of these columns beside the first; it says where others went before."""
+        kept = 0, *columns
+        title = self.title if columns[0] == 1 else f"{self.title}, continued"
+        rows = tuple(tuple(row[column] for column in kept) for row in self.rows)
+        words = tuple(place for place, column in enumerate(kept) if column in self.text_columns)
+        return Table(title, tuple(self.header[column] for column in kept), rows, words)
 
     def to_rich(self) -> rich_table.Table:
         """The same table for a rich console; nothing in it is read as markup."""

@@ -59,6 +59,7 @@ def trade_offs(
     Bars are 95 % bootstrap intervals over whole runs, from three seeds on as in the tables. It is
     the mean that is drawn: of success, which ends at 1, the interquartile mean leaves out the tasks
     that failed. Left and up is better. Where nothing counts as success it is the return.
+    Tasks in which nothing does have no part in a mean of success.
 
     Args:
         benchmark: the runs.
@@ -102,8 +103,9 @@ def _panel(
 ) -> list[float]:
     """Draws a point for each method; their costs."""
     shown: list[float] = []
+    counted = slice(None) if benchmark.counted is None else benchmark.counted
     for index, method in enumerate(benchmark.methods):
-        final = benchmark.outcome(method)[:, -1]
+        final = benchmark.outcome(method)[:, -1, counted]
         costs = [cost(result) for result in benchmark.results(method)]
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
             continue

@@ -1,6 +1,7 @@
 """A run on disk: configuration, logs, checkpoints, result."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
+from hypercrl.base.lock import LOCK, locked
 from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.fitted import fitted
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.stored import read_stored, signed
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.demos import demo_names, find_run, is_demo
-from hypercrl.runs.lock import LOCK, locked
 from hypercrl.runs.needs import check_needs, write_needs
 from hypercrl_envs import TaskFault
 
@@ -77,7 +78,8 @@ class RunFolder:
         """An existing run to go on with, locked against other writers.
 
         Raises:
-            UserError: there is no run at `path`, it is a demo, or another process goes on with it.
+            UserError: there is no run at `path`, it is a demo or has ended, wherever it lies, or
+                another process goes on with it.
         """
         folder = cls.open(path)
         if is_demo(folder.path):
@@ -85,7 +87,9 @@ class RunFolder:
                 f"{path} comes with hypercrl, to be played and loaded: there is nothing to go on "
                 "with. Train an agent of your own with: hypercrl train env=push preset=quick"
             )
+        folder._refuse_ended()  # one that has may lie where nothing can be written
         with locked(path):
+            folder._refuse_ended()  # by a process that was quicker
             (path / FAILURE).unlink(missing_ok=True)
             folder._sweep()
             yield folder
@@ -112,6 +116,11 @@ class RunFolder:
             return isinstance(from_json(self.result_path.read_bytes()), dict)
         except (OSError, ValueError):
             return False
+
+    def _refuse_ended(self) -> None:
+        if self.ended:
+            there = shlex.quote(str(self.path))
+            raise UserError(f"{self.path} has ended; see it with: hypercrl report {there}")
 
     def config(self, schema: type, *, trust: bool = False) -> Any:
         """The configuration the run was started with, as an instance of the dataclass `schema`.

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -47,6 +48,11 @@ class Score:
     goal_distance: float
     prediction_error: float
     figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def told(self) -> bool:
+        """Whether success says anything: a task without a distance calls nothing by that name."""
+        return self.success > 0 or not isnan(self.goal_distance)
 
 
 QUANTITIES = tuple(each.name for each in fields(Score) if each.type is float)

@@ -5,6 +5,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.replay.datasets import read_dataset
 from hypercrl.replay.transitions import Batch
 from hypercrl.training.experiment import Experiment
+from hypercrl_envs import closed
 
 
 def recorded_transitions(experiment: Experiment, first: int) -> dict[int, list[Batch]]:
@@ -32,8 +33,10 @@ def recorded_transitions(experiment: Experiment, first: int) -> dict[int, list[B
             f"{counted(len(sequence), 'task')}; give one for each task in order, or null."
         )
     sizes = sequence.observation_size, sequence.action_size
-    return {
-        task: read_dataset(path, *sizes)
-        for task, path in enumerate(datasets)
-        if path is not None and task >= first
-    }
+    found = {}
+    for task, path in enumerate(datasets):
+        if path is not None and task >= first:
+            own = sequence.make(task)
+            with closed(own):
+                found[task] = read_dataset(path, *sizes, own.observed)
+    return found

@@ -6,6 +6,8 @@ from functools import partial
 from math import nan
 from typing import Any
 
+import numpy as np
+
 from hypercrl import metrics
 from hypercrl.agent.agent import Agent
 from hypercrl.base.progress import Progress
@@ -90,16 +92,21 @@ class Measurements:
             values["return"] = values.pop("episode_return")
             values |= values.pop("figures")
             self.log("eval", on=task + 1, **values)
-            self.progress.show_score(task, score.success)
+            self.progress.show_score(task, score.success, told=score.told)
         self.scores += scores
 
     def log_forgetting(self, trained: int) -> None:
-        """Average performance and forgetting over the tasks trained so far."""
-        for name in ("success", "episode_return"):
-            so_far = [row[:trained] for row in self.tallies.matrix[name]]
-            values = {"average": metrics.average_performance(so_far)}
+        """Average performance and forgetting over the tasks trained so far, of success over those
+        in which there can be any."""
+        so_far = {
+            name: np.array([row[:trained] for row in rows])
+            for name, rows in self.tallies.matrix.items()
+        }
+        told = metrics.can_succeed(so_far["success"], so_far["goal_distance"])
+        for name, counted in (("success", told), ("episode_return", None)):
+            values = {"average": metrics.average_performance(so_far[name], counted)}
             if trained > 1:
-                values["forgetting"] = metrics.forgetting(so_far)
+                values["forgetting"] = metrics.forgetting(so_far[name], counted)
             self.log(f"continual_{name.removeprefix('episode_')}", **values)
 
     def log_plasticity(self) -> None:

@@ -29,8 +29,9 @@ def measure_oracle(experiment: Experiment, progress: Progress) -> dict[str, Any]
             progress.start_task(task, caption, 1, 0)
             score = evaluator.evaluate_oracle(task, protocol.final_episodes)
             scores.append(score)
-            progress.show_score(task, score.success)
+            progress.show_score(task, score.success, told=score.told)
             progress.advance(1)
+    progress.finish()
     seconds = time.perf_counter() - started
     row = {name: [getattr(score, name) for score in scores] for name in QUANTITIES}
     return {

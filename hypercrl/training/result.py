@@ -113,24 +113,29 @@ def about(experiment: Experiment) -> dict[str, Any]:
 
 
 def of_matrices(matrix: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """The matrices (N + 1) × N of every quantity of a `Score`, and what they come to."""
-    scores, success = matrix["episode_return"], matrix["success"]
+    """The matrices (N + 1) × N of every quantity of a `Score`, and what they come to.
+
+    Means of success are over tasks in which there can be any, see `metrics.can_succeed`.
+    """
+    scores, success, distance = (
+        matrix[name] for name in ("episode_return", "success", "goal_distance")
+    )
     return {
         "scores": scores,
         "success": success,
-        "goal_distance": matrix["goal_distance"],
+        "goal_distance": distance,
         "prediction_error": matrix["prediction_error"],
         **_transfer(scores, ""),
-        **_transfer(success, "success_"),
+        **_transfer(success, "success_", metrics.can_succeed(success, distance)),
     }
 
 
 def score(result: Mapping[str, Any]) -> float:
-    """What a sweep maximises: success at the end, the mean over all tasks, in [0, 1].
+    """What a sweep maximises: success at the end, in [0, 1], the mean over tasks that can succeed.
 
-    Where no task says how far from done it is, nothing ever counts as success: then their return.
+    Where none can, as none says how far from done it is, the mean return over all tasks.
     """
-    told = not np.isnan(result["goal_distance"][-1]).all()
+    told = metrics.can_succeed(result["success"], result["goal_distance"]).any()
     return result["success_average_performance" if told else "average_performance"]
 
 
@@ -151,14 +156,16 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _transfer(matrix: list[list[float]], prefix: str) -> dict[str, float | None]:
+def _transfer(
+    matrix: list[list[float]], prefix: str, counted: metrics.Mask | None = None
+) -> dict[str, float | None]:
     r = np.array(matrix)
     values = {
-        "average_performance": metrics.average_performance(r),
-        "forgetting": metrics.forgetting(r),
-        "continual_world_forgetting": metrics.continual_world_forgetting(r),
-        "chaudhry_forgetting": metrics.chaudhry_forgetting(r),
-        "forward_transfer": metrics.zero_shot_forward_transfer(r),
+        "average_performance": metrics.average_performance(r, counted),
+        "forgetting": metrics.forgetting(r, counted),
+        "continual_world_forgetting": metrics.continual_world_forgetting(r, counted),
+        "chaudhry_forgetting": metrics.chaudhry_forgetting(r, counted),
+        "forward_transfer": metrics.zero_shot_forward_transfer(r, counted),
     }
     return {prefix + k: None if np.isnan(v) else float(v) for k, v in values.items()}
 

@@ -1,6 +1,5 @@
 """A training run: begun in a new folder or resumed in its own, and brought to its result."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ class Run:
             raise UserError(
                 f"{fault} Mend it, and go on from there with: {self.folder.goes_on_with}"
             ) from fault
-        progress.finish()
         self.folder.write_result(result)
         return result
 
@@ -106,9 +104,6 @@ def resumed(
             sound checkpoint, or it holds an agent alone.
     """
     with RunFolder.resume(path) as folder:
-        if folder.ended:
-            there = shlex.quote(str(folder.path))
-            raise UserError(f"{folder.path} has ended; see it with: hypercrl report {there}")
         config = folder.config(TrainConfig, trust=trust)
         if device is not None:
             config.device = device

@@ -109,6 +109,7 @@ class Trainer:
                     self._checkpoint(LATEST)  # so that who finds none knows that it was lost
                 self._train()
                 self._pause()
+                self.progress.finish()  # before trackers say that the run has
         except TaskFault as fault:
             raise TaskFault(f"{fault} That was {self.position}. {self._last_good}") from fault
 

@@ -214,3 +214,30 @@ def test_walkers_stay_in_the_picture(walker):
 def test_wrong_environments_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         make_task("gym", **wrong)
+
+
+@pytest.mark.parametrize("padded", [0, 3])
+@pytest.mark.parametrize(
+    "functions",
+    [
+        {},
+        {"termination": "hypercrl_envs.terminations:inverted_pendulum"},
+        {"reward": "hypercrl_envs.gym_rewards:inverted_pendulum"},
+    ],
+)
+def test_what_its_environment_recorded_is_observed_as_it_steps(functions, padded):
+    """The truth is the task's own episode, of which a recording has the environment's numbers."""
+    task = own = make_task("gym", id="InvertedPendulum-v5", **functions)
+    (size,), (actions,) = own.observation_space.shape, own.action_space.shape
+    if padded:
+        task = PaddedTask(own, size + padded, actions)
+    obs, rewards, ends, ended = [task.reset(seed=3)[0]], [], [], False
+    while not ended:
+        after, reward, ended, *_ = task.step(np.ones(actions, np.float32))
+        obs.append(after)
+        rewards.append(reward)
+        ends.append(ended)
+    wanted = torch.from_numpy(np.stack(obs))
+    reward, terminated = torch.tensor(rewards, dtype=torch.float32), torch.tensor(ends)
+    assert torch.equal(task.observed(wanted[:, :4], reward, terminated), wanted)
+    assert torch.equal(task.observed(wanted, reward, terminated), wanted)

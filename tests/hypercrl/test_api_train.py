@@ -85,9 +85,27 @@ def test_a_run_is_that_of_the_command_line_stopped_or_not(tmp_path, monkeypatch,
 
 
 def test_what_is_no_number_is_nan():
-    result = TrainingResult(Path(), {"scores": [[None, 1.0]], "success": [[0.0, 1.0]]})
-    np.testing.assert_array_equal(result.returns, [[np.nan, 1.0]])
+    rows = {
+        "scores": [[None, 1.0]] * 3,
+        "success": [[0.0, 1.0]] * 3,
+        "goal_distance": [[0.1] * 2] * 3,
+    }
+    result = TrainingResult(Path(), rows)
+    np.testing.assert_array_equal(result.returns, [[np.nan, 1.0]] * 3)
     assert result.final_success == 0.5
+
+
+@pytest.mark.parametrize(("distance", "mean"), [([0.3, None], 1.0), ([None, None], 1.0)])
+def test_final_success_is_of_tasks_in_which_anything_counts_as_that(distance, mean):
+    rows = {
+        "scores": [[1.0, 2.0]] * 3,
+        "success": [[1.0, 0.0]] * 3,
+        "goal_distance": [distance] * 3,
+    }
+    assert TrainingResult(Path(), rows).final_success == mean
+    assert np.isnan(TrainingResult(Path(), rows | {"success": [[0.0] * 2] * 3}).final_success) == (
+        distance[0] is None
+    )
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.lock import locked
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
 from hypercrl.bench.cell import Progress
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
-from hypercrl.runs.lock import locked
 from hypercrl.runs.run_folder import FAILURE
 
 SMALL = (

@@ -225,7 +225,11 @@ OTHER_KINDS = {
     "dynamics=[1]": "dynamics is a group of settings, such as dynamics.hidden=[200,200], not [1].",
     "protocol.order=[a]": "protocol.order[0] is a whole number, such as protocol.order[0]=1, not",
     "protocol={updates:x}": "protocol.updates is a whole number, such as protocol.updates=",
-    "replay.datasets=5": "is a list of texts or null, such as replay.datasets=[NAME,OTHER], not 5.",
+    "replay.datasets=5": "is a list of texts, of which some may be null, such as "
+    "replay.datasets=[NAME,OTHER], not 5.",
+    "replay.datasets=null": "[NAME,OTHER], not null; replay.datasets=[] is none.",
+    "replay={datasets: null}": "[NAME,OTHER], not null; replay.datasets=[] is none.",
+    "dynamics.hidden=null": "such as dynamics.hidden=[200,200], not null.",
     "env.tasks=5": "env.tasks is a list, not 5.",
     "run_dir=[1]": "run_dir is a text or null, such as run_dir=NAME, not [1].",
     "task_id=[1]": "task_id is one of given, inferred, not [1].",
@@ -640,8 +644,9 @@ def test_a_link_in_the_place_of_a_multiruns_file_stays(tmp_path, capsys, monkeyp
     assert (tmp_path / "kept.yaml").exists()
 
 
-def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkeypatch):
-    """What a job noted there was lost with that process, and nobody told."""
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Jobs run in another process; what comes, one entry a launch."""
 
     def launch(here, jobs, initial_job_idx):
         reads, writes = os.pipe()
@@ -656,19 +661,91 @@ def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, monkey
 
     made, called = Plugins.instantiate_launcher, []
 
-    def instantiate_launcher(self, **settings):
-        launcher = made(self, **settings)
+    def instantiate_launcher(self, *words, **settings):
+        launcher = made(self, *words, **settings)
         here = launcher.launch
         launcher.launch = lambda *args, **more: called.append(1) or launch(here, *args, **more)
         return launcher
 
     monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
+    return called
+
+
+def test_a_mistake_in_a_launchers_other_process_is_told(tmp_path, capsys, elsewhere):
+    """What a job noted there was lost with that process, and nobody told."""
     words = "seed=${hydra:job.num}", "protocol.updates=-1", f"run_dir={tmp_path / 'runs'}"
     with pytest.raises(SystemExit) as ended:
         main(["train", "-m", *TINY, *words])
     assert ended.value.code == 2
-    assert called
+    assert elsewhere
     assert "hypercrl: job 0: protocol.updates must be at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (KeyError("a programming error"), 1, "    raise fault\nKeyError: 'a programming error'\n"),
+        (MemoryError(), 1, "\nhypercrl: out of memory: "),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), 3, "\nhypercrl: "),
+    ],
+)
+def test_so_is_a_fault_as_what_it_is(fault, code, says, tmp_path, capsys, elsewhere, monkeypatch):
+    """They were mistakes in the settings, that could not be read, and had no traceback."""
+
+    def train(config):
+        raise fault
+
+    monkeypatch.setattr("hypercrl.commands.train.train", train)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, "seed=0,1", f"run_dir={tmp_path / 'runs'}"])
+    assert ended.value.code == code
+    assert elsewhere
+    said = capsys.readouterr().err
+    assert says in f"\n{said}"
+    assert "settings" not in said
+
+
+def test_a_launcher_that_fails_is_told_as_that(tmp_path, capsys, monkeypatch):
+    """Such as one whose process was killed."""
+    made = Plugins.instantiate_launcher
+
+    def instantiate_launcher(self, hydra_context, task_function, config):
+        launcher = made(self, hydra_context, task_function, config)
+
+        def launch(*words, **more):
+            raise RuntimeError("a worker was terminated")
+
+        launcher.launch = launch
+        config.hydra.launcher._target_ = "another.Launcher"
+        return launcher
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, "seed=0,1", f"run_dir={tmp_path / 'runs'}"])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "hydra/launcher=basic could not run its jobs; those that had begun go on with" in said
+    assert said.endswith("It says: a worker was terminated\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["-m", "hydra.sweeper.params={seed: '1,2'}"], "-m seed=1,2"),
+        (["hydra.sweeper.params={seed: '1,2'}"], "-m seed=1,2"),
+        (["-m", "+hydra.sweeper.params={a: '1,2', b: '3'}"], "-m a=1,2 b=3"),
+        (["-m", "++hydra.sweeper.params.seed='range(0,2)'"], "-m 'seed=range(0,2)'"),
+        (["-m", "hydra.sweeper.params.seed=1,2", "run_dir=x"], "-m seed=1,2"),
+    ],
+)
+def test_parameters_that_hydras_own_sweeper_does_not_take(
+    words, instead, tmp_path, capsys, monkeypatch
+):
+    """They were 'NoneType' object has no attribute 'get'."""
+    monkeypatch.chdir(tmp_path)
+    said = message(capsys, "train", *TINY, *words)
+    assert said.strip().endswith(f"values of a setting as they are: hypercrl train {instead}")
     assert not list(tmp_path.iterdir())
 
 

@@ -298,6 +298,42 @@ def test_a_task_of_parts_begins_with_episodes_of_its_environment(tmp_path: Path)
 
 
 @pytest.mark.extra("minari")
+def test_where_the_reward_is_learned_it_is_the_datasets(tmp_path: Path):
+    """And so is what ended an episode; recorded in the environment itself, without the task."""
+    env = gymnasium.make("InvertedPendulum-v5")
+    assert isinstance(env.observation_space, Box)
+    assert isinstance(env.action_space, Box)
+    episodes = []
+    for seed in range(8):
+        obs, rewards, terminated = [env.reset(seed=seed)[0]], [], False
+        env.action_space.seed(seed)
+        actions = []
+        while not terminated:
+            actions.append(env.action_space.sample())
+            after, reward, terminated, _, _ = env.step(actions[-1])
+            obs.append(after)
+            rewards.append(float(reward))
+        episodes.append(Episode(np.stack(obs), np.stack(actions), np.array(rewards), True, {}))
+    path = tmp_path / "pendulum"
+    write_dataset(path, episodes, env.observation_space, env.action_space, None, {})
+    task = "{task: gym, id: InvertedPendulum-v5}"
+    words = [*SETTINGS, f"env.tasks=[{task}]", "protocol={num_tasks: 1, prediction_horizon: 1}"]
+    main([*words, f"run_dir={tmp_path / 'run'}", f"replay.datasets=[{path}]"])
+    stored = held(tmp_path / "run", "after_task_1")
+    assert stored["obs"].shape[1] == 4 + 2
+    begin = 0
+    for episode in episodes:
+        steps = slice(begin, begin := begin + len(episode))
+        assert torch.equal(stored["next_obs"][steps, :4], torch.tensor(episode.obs[1:]).float())
+        assert torch.equal(stored["next_obs"][steps, 4], torch.tensor(episode.reward).float())
+        ended = np.arange(1, len(episode) + 1) == len(episode)
+        assert torch.equal(stored["next_obs"][steps, 5], torch.tensor(ended).float())
+        # Nothing is paid before the first step.
+        assert torch.equal(stored["obs"][steps][1:], stored["next_obs"][steps][:-1])
+        assert torch.equal(stored["obs"][steps][0, 4:], torch.zeros(2))
+
+
+@pytest.mark.extra("minari")
 def test_no_dataset_is_one_message(tmp_path: Path):
     with pytest.raises(UserError, match="none is neither a folder here nor a dataset in Minari's"):
         read_dataset(tmp_path / "none", 10, 2)

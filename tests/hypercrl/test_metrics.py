@@ -7,6 +7,7 @@ from hypercrl.metrics import (
     auc_forward_transfer,
     average_performance,
     backward_transfer,
+    can_succeed,
     chaudhry_forgetting,
     continual_world_forgetting,
     continual_world_forward_transfer,
@@ -44,6 +45,33 @@ def test_known_matrix():
     assert zero_shot_forward_transfer(KNOWN) == pytest.approx(((0.3 - 0.1) + (0.5 - 0.2)) / 2)
     np.testing.assert_allclose(just_trained(KNOWN), [0.8, 1.0, 0.8])
     np.testing.assert_allclose(retention(KNOWN), [0.5, 0.9, 1.0])
+
+
+def test_means_are_over_the_tasks_that_count():
+    """By hand, of KNOWN without its second task, whose numbers are of no account."""
+    matrix = np.array(KNOWN)
+    matrix[:, 1] = NAN
+    counted = [True, False, True]
+    assert average_performance(matrix, counted) == pytest.approx((0.4 + 0.8) / 2)
+    assert forgetting(matrix, counted) == pytest.approx(0.8 - 0.4)
+    assert continual_world_forgetting(matrix, counted) == pytest.approx((0.8 - 0.4) / 2)
+    assert chaudhry_forgetting(matrix, counted) == pytest.approx(0.8 - 0.4)
+    assert zero_shot_forward_transfer(matrix, counted) == pytest.approx(0.5 - 0.2)
+    last = [False, False, True]  # which nothing comes after
+    assert math.isnan(forgetting(matrix, last))
+    assert average_performance(matrix, last) == 0.8
+    assert math.isnan(average_performance(KNOWN, [False] * 3))
+    with pytest.raises(ValueError, match="counted has shape"):
+        average_performance(KNOWN, [True])
+
+
+def test_a_task_that_says_no_distance_can_succeed_where_one_has():
+    distance = [[NAN, 0.1, None]] * 4
+    assert can_succeed(np.zeros((4, 3)), distance).tolist() == [False, True, False]
+    success = [[0.0] * 3, [0.0] * 3, [0.25, 0.0, 0.0], [0.0] * 3]
+    assert can_succeed(success, distance).tolist() == [True, True, False]
+    # What failed is NaN throughout, and stays in every mean.
+    assert can_succeed([[NAN] * 3] * 4, [[NAN] * 3] * 4).all()
 
 
 def test_forgetting_as_others_define_it():

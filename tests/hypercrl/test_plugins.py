@@ -527,6 +527,32 @@ def test_a_preset_of_ones_own_has_its_files_name_and_is_of_all_settings(here):
     assert (recall.preset, recall.steps) == ("short", 3)
 
 
+@pytest.mark.parametrize(
+    ("defaults", "updates"),
+    [
+        ("[smoke, _self_]", 7),
+        ("[_self_, smoke]", 20),  # whose own settings win
+        ("[_self_, smoke, override /method: ewc]", 20),
+        ("[_self_, between]", 20),
+    ],
+)
+def test_and_so_it_has_wherever_it_stands_among_what_it_takes_from(here, defaults, updates):
+    """It was called what the last one was, `smoke`, by whose name its runs were compared."""
+    write(here / "configs", "preset/between.yaml", "defaults: [_self_, smoke]\n")
+    own = "protocol: {updates: 7}\nplanner: {std: 0.25}\n"
+    write(here / "configs", "preset/tiny.yaml", f"defaults: {defaults}\n{own}")
+    found = composed("train", ["preset=tiny"])
+    assert (found.preset, found.protocol.updates, found.planner.std) == ("tiny", updates, 0.25)
+    write(here / "configs", "preset/tiny.yaml", f"defaults: {defaults}\n{own}preset: said\n")
+    assert composed("train", ["preset=tiny"]).preset == "said"
+
+
+def test_a_sequence_of_ones_own_has_its_files_name_likewise(here):
+    write(here / "configs", "env/mine.yaml", "defaults: [_self_, push]\n")
+    mine, push = (composed("train", [f"env={name}"]) for name in ("mine", "push"))
+    assert (mine.env.name, mine.env.tasks) == ("mine", push.env.tasks)
+
+
 def test_files_that_cannot_be(here, capsys):
     write(here / "configs", "env/push.yaml", FRICTIONS)
     write(here / "configs", "env/torn.yaml", "tasks: [\n")

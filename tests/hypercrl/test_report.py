@@ -7,6 +7,7 @@ import shutil
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from hypercrl.report.page import run_status
 from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
 from hypercrl.report.style import to_png
+from hypercrl.report.table import MISSING
 from hypercrl.report.trade_offs import trade_offs
 from hypercrl.runs.checkpoint import save_checkpoint
 from hypercrl.runs.position import Position
@@ -362,6 +364,34 @@ def test_numbers_stay_in_one_piece_on_80_columns(tmp_path, method):
             for cell in row[1:]:
                 assert cell.text in said
     assert "".join(said.split()).count("own_memory:LeakyTrace") >= 5, "each row has its name"
+
+
+@pytest.mark.usefixtures("words_alone")
+def test_a_wide_table_is_in_parts_on_80_columns_and_whole_where_there_is_room(tmp_path):
+    """Of three seeds `0.62 [0.62, 0.62]` stood on three lines, and `1 234 574` updates on two."""
+    costs = {"memory_bytes": [1234567890] * 2, "updates": 1234567}
+    paths = [
+        write_run(tmp_path / f"{method}{seed}", method, seed, **costs)
+        for method in ("hnet", "coreset_bytes")
+        for seed in range(3)
+    ]
+
+    def written(width):
+        console = Console(file=io.StringIO(), width=width)
+        write_report(paths, tmp_path / "out", console, each_run=False)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().splitlines()
+
+    lines = written(80)
+    assert max(map(len, lines)) <= 80
+    for table in comparison_tables(group([load_run(path) for path in paths])[0]):
+        for row in table.rows:
+            for cell in row[1:]:
+                name = row[0].text
+                assert any(line.startswith(name) and cell.text in line for line in lines), cell
+    titles = [line.strip() for line in lines if "cost" in line]
+    assert titles == ["Model and cost", "Model and cost, continued"]
+    assert not any("continued" in line for line in written(120))
 
 
 def test_a_folder_of_runs_stands_for_them(tmp_path, monkeypatch, capsys):
@@ -890,6 +920,50 @@ def test_where_anything_may_count_as_success_that_leads(tmp_path, told):
     (benchmark,) = group([load_run(write_run(tmp_path / "run", **told))])
     assert benchmark.outcome_name == "success"
     assert comparison_tables(benchmark)[0].title == "Success"
+
+
+MIXED: dict[str, Any] = {
+    "success": [[0.0, 0.0, 0.2], [0.8, 0.0, 0.4], [0.6, 0.0, 0.5], [0.5, 0.0, 1.0]],
+    "goal_distance": [[0.3, None, 0.3]] * 4,
+    "scores": [[-90.0, 1.0, -80.0], [-40.0, 2.0, -70.0], [-60.0, 5.0, -60.0], [-50.0, 4.0, -20.0]],
+    "prediction_error": [[0.1] * 3] * 4,
+    "tasks": ["push 100", "pendulum", "push 500"],
+    "memory_bytes": [1024] * 3,
+    "training_seconds": [1.0] * 3,
+}
+"""Of three tasks, the second without a distance. By hand: 0.75 at the end of the other two, of the
+first 0.3 forgotten (over two tasks 0.15), and of the last 0.5 - 0.2 there before its training."""
+
+
+@pytest.mark.usefixtures("words_alone")
+def test_a_task_in_which_nothing_counts_as_success_has_no_part_in_a_mean_of_it(tmp_path):
+    runs = [write_run(tmp_path / f"{seed}", seed=seed, **MIXED) for seed in range(3)]
+    terminal, page = report(runs, tmp_path / "out")
+    assert '<b>0.75</b>\n<span class="small">success at the end<br>0.30 forgotten' in page
+    (benchmark,) = group([load_run(run) for run in runs])
+    assert benchmark.succeeds.tolist() == [True, False, True]
+    success, *_, others, _ = comparison_tables(benchmark)
+    assert [cell.text for cell in success.rows[0][:6]] == [
+        *("hnet", "3", "0.75 ± 0.00", "0.75 [0.75, 0.75]", "0.30 ± 0.00", "0.30 ± 0.00")
+    ]
+    assert [cell.text for cell in others.rows[0][:3]] == ["hnet", "0.30 ± 0.00", "0.15 ± 0.00"]
+    (result, *_) = benchmark.results("hnet")
+    of_run = metrics_table(benchmark, result).rows
+    assert [cell.text for cell in of_run[0]] == ["Success", "0.75", "0.30", "0.30", "0.15", "0.30"]
+    assert of_run[1][1].text == "-22.0"  # the return is that of all
+    assert [row[2] for row in matrix_tables(benchmark, result)[0].rows] == [MISSING] * 4
+    heights = [np.ravel(line.get_ydata()) for line in trade_offs(benchmark).axes[0].get_lines()]
+    assert [each.tolist() for each in heights] == [[0.75, 0.75], [0.75]]
+    texts = [text.get_text() for text in heat_maps(benchmark).axes[0].texts]
+    assert texts[1::3] == ["—"] * 4
+    assert "Task 2: no distance" in terminal
+
+
+def test_a_task_that_failed_is_not_taken_for_one_in_which_nothing_succeeds(tmp_path):
+    names = ("success", "goal_distance", "scores")
+    failed: dict[str, Any] = dict.fromkeys(names, [[0.0, None]] * 3)
+    (benchmark,) = group([load_run(write_run(tmp_path / "run", **failed))])
+    assert benchmark.succeeds.all()
 
 
 @pytest.mark.usefixtures("words_alone")

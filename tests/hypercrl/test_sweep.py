@@ -2,11 +2,13 @@
 
 import json
 from importlib.metadata import version
+from math import nan
 
 import pytest
 import yaml
 
 from hypercrl.cli import main
+from hypercrl.training.result import of_matrices, score
 
 TINY = (
     "preset=smoke",
@@ -43,6 +45,21 @@ def test_where_nothing_counts_as_success_the_return_is_the_score(tmp_path, monke
     assert result["success"][-1] == [0.0]
     assert scores == [result["scores"][-1][0]]
     assert scores[0] > 0
+
+
+def test_the_score_is_the_success_of_tasks_that_have_such_a_thing():
+    """By hand, of three tasks whose second has no distance: (0.5 + 1) / 2, and not two thirds."""
+    success = [[0.0, 0.0, 0.2], [0.8, 0.0, 0.4], [0.6, 0.0, 0.5], [0.5, 0.0, 1.0]]
+    matrices = {
+        "success": success,
+        "goal_distance": [[0.3, nan, 0.3]] * 4,
+        "episode_return": [[1.0, 2.0, 3.0]] * 4,
+        "prediction_error": [[0.1] * 3] * 4,
+    }
+    result = of_matrices(matrices)
+    assert score(result) == result["success_average_performance"] == 0.75
+    assert result["success_forgetting"] == pytest.approx(0.3)
+    assert result["average_performance"] == 2.0
 
 
 @pytest.mark.extra("hydra-optuna-sweeper")

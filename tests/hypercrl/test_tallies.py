@@ -1,14 +1,17 @@
 """Whatever a run counts is in its checkpoints."""
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 from hypercrl.agent.task_inference import Decision
-from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
+from hypercrl.runs.checkpoint import load_checkpoint, read_part, save_checkpoint
 from hypercrl.training.durations import Durations
+from hypercrl.training.evaluation import QUANTITIES
 from hypercrl.training.tallies import Tallies
 
 EXAMPLES: dict[Any, Any] = {
@@ -81,6 +84,34 @@ def test_a_field_that_was_not_saved_is_not_taken_for_zero(name):
 def test_a_field_of_another_type_is_not_taken(name, value):
     with pytest.raises((KeyError, ValueError)):
         MoreTallies().load_state({**filled(MoreTallies).state(), name: value})
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.zeros((2, 2), np.float32), np.array([["a"]])])
+def test_an_array_that_is_no_matrix_is_not_taken(value):
+    with pytest.raises(ValueError, match="success"):
+        Tallies().load_state({**filled(Tallies).state(), "matrix": {"success": value}})
+
+
+def test_matrices_of_older_runs_are_lists(tmp_path):
+    tallies = filled(Tallies)
+    loaded = Tallies()
+    loaded.load_state({**tallies.state(), "matrix": deepcopy(tallies.matrix)})
+    assert loaded == tallies
+
+
+def test_a_checkpoint_of_many_tasks_holds_no_list_of_their_numbers(tmp_path):
+    """By count, as times depend on what else runs: all of them but the matrices' are as many as
+    those of two tasks."""
+
+    def stored(tasks):
+        matrix = {name: [[0.5] * tasks for _ in range(tasks + 1)] for name in QUANTITIES}
+        matrix["goal_distance"][-1][0] = float("nan")
+        tallies = Tallies(matrix=matrix)
+        save_checkpoint(tmp_path / f"{tasks}", {"tallies": tallies.state()})
+        np.testing.assert_equal(through_a_checkpoint(tallies, tmp_path / "again").matrix, matrix)
+        return len(json.dumps(read_part(tmp_path / f"{tasks}", "tallies")))
+
+    assert stored(200) == stored(2)
 
 
 def test_what_is_counted_after_a_checkpoint_is_not_in_it():

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import os
 import shutil
 import signal
 import struct
@@ -48,6 +49,19 @@ Trainer._act = act_or_stand_still
 main(sys.argv[1:])
 """
 """The command line, up to half of the way between two checkpoints."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trackio_of_these_tests(tmp_path_factory):
+    """Trackio looks once, as it is imported, where its databases are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _project_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRACKIO_PROJECT", tmp_path.name)
 
 
 def records_of(run):
@@ -106,12 +120,13 @@ def held_by_wandb(run, runs):
 
 def held_by_trackio(run, runs):
     storage = importlib.import_module("trackio.sqlite_storage").SQLiteStorage
-    names = storage.get_runs("hypercrl")
+    project = os.environ["TRACKIO_PROJECT"]
+    names = storage.get_runs(project)
     assert len(names) == runs
     name = identity_of(run, "trackio")["name"]
     assert name in names
     points = defaultdict(list)
-    for log in storage.get_logs("hypercrl", name):
+    for log in storage.get_logs(project, name):
         for key, value in log.items():
             if key not in ("step", "timestamp"):
                 points[key].append((log["step"], value))
@@ -138,7 +153,6 @@ HELD = {"wandb": held_by_wandb, "trackio": held_by_trackio, "mlflow": held_by_ml
 def test_a_killed_and_resumed_run_is_one_run_without_doubled_points(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = tmp_path / "run"
     words = [*TINY, f"logger=[tensorboard,{name}]", "run_dir=run"]
@@ -166,7 +180,6 @@ def test_a_killed_and_resumed_run_is_one_run_without_doubled_points(tmp_path, mo
 def test_a_copy_that_is_resumed_is_a_run_of_its_own(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     main(["train", *TINY, f"logger={name}", "run_dir=run"])
     before = identity_of(tmp_path / "run", name)
@@ -324,7 +337,7 @@ def test_a_tracker_that_fails_leaves_a_gap_and_the_run_goes_on(tmp_path, stub, c
     [
         ("tensorbord", "Did you mean 'tensorboard'?"),
         ("[tensorboard,wandbb]", "Did you mean 'wandb'?"),
-        ("null", "logger is of tensorboard, wandb, trackio, mlflow, not None"),
+        ("null", "logger is of tensorboard, wandb, trackio, mlflow, not null (logger=[] is none)"),
         ("wandb", 'pip install "hypercrl[wandb]"'),
     ],
 )
@@ -335,6 +348,29 @@ def test_a_wrong_or_missing_logger_is_one_message(tmp_path, monkeypatch, capsys,
     assert ended.value.code == 2
     assert wanted in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.extra("trackio")
+def test_trackio_says_once_that_a_run_has_finished_and_when(tmp_path, capfd):
+    """The second job of a multirun finished the first one's again, in its midst, and the exit the
+    last one's; and it was said before the last task's line."""
+    words = ["protocol.num_tasks=1", "protocol.planned_steps=12", "logger=trackio"]
+    main(["train", "-m", *TINY, *words, "seed=0,1", f"run_dir={tmp_path / 'runs'}"])
+    importlib.import_module("trackio")._cleanup_current_run()  # as at the exit
+    said = [
+        line.split(" push ")[0].split(":")[0]
+        for line in capfd.readouterr().out.splitlines()
+        if line.startswith(("task 1/1", "* Run finished", "* Created new run"))
+    ]
+    assert (
+        said
+        == [
+            "* Created new run",
+            "task 1/1",
+            "* Run finished. Uploading logs to Trackio (please wait...)",
+        ]
+        * 2
+    )
 
 
 def test_one_logger_several_or_none():

@@ -361,6 +361,17 @@ def test_a_finished_run_is_not_resumed(capsys, hnet_run):
     assert "has ended" in fails(capsys, "train", f"resume={hnet_run}")
 
 
+def test_nor_where_nothing_can_be_written(capsys, hnet_run, tmp_path):
+    """As on a disk that is read only; it was "cannot write to", which is no matter then. Whoever
+    runs tests may write anywhere, so a folder stands in the place of the file to be locked."""
+    ended = shutil.copytree(hnet_run, tmp_path / "ended")
+    (ended / ".lock").unlink()
+    (ended / ".lock").mkdir()
+    assert f"{ended} has ended; see it with" in fails(capsys, "train", f"resume={ended}")
+    (ended / "result.json").unlink()
+    assert f"cannot write to {ended}" in fails(capsys, "train", f"resume={ended}")
+
+
 def test_a_checkpoint_of_another_run_is_refused(capsys, hnet_run, tmp_path):
     copied = tmp_path / "copied"
     shutil.copytree(hnet_run, copied)

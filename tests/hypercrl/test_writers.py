@@ -12,14 +12,14 @@ import pytest
 from forked import ended
 
 from hypercrl.base.errors import UserError
+from hypercrl.base.lock import LOCK, locked
 from hypercrl.cli import main
-from hypercrl.runs.lock import LOCK, locked
 from hypercrl.training.trainer import Trainer
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from hypercrl.runs.lock import locked
+from hypercrl.base.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -86,3 +86,55 @@ def test_a_run_is_not_resumed_beside_itself(tmp_path, monkeypatch):
     assert said.startswith(f"hypercrl: {run} is being written to by process {os.getpid()} on ")
     assert report == 0  # reading needs no lock
     assert (run / "result.json").exists()
+
+
+def test_of_two_multiruns_that_begin_in_one_folder_one_is_refused(tmp_path, monkeypatch):
+    """Its jobs were mixed among the other's, some refused and some trained in their places."""
+    runs = tmp_path / "runs"
+    words = ["train", "-m", "preset=smoke", "device=cpu", "seed=0,1", f"run_dir={runs}"]
+    others, theirs = [], []
+
+    def train(_):
+        if not others:
+            others.append(ended(main, words))
+            theirs.extend(sorted(path.name for path in runs.iterdir()))
+
+    monkeypatch.setattr("hypercrl.commands.train.train", train)
+    main(words)
+    ((code, said),) = others
+    assert code == 2
+    assert said.startswith(f"hypercrl: {runs} is being written to by process {os.getpid()} on")
+    assert said.endswith("Wait until it ends, or end it. Or give another run_dir.\n")
+    assert theirs == [LOCK, "multirun.yaml"]
+    assert [path.name for path in runs.iterdir()] == ["multirun.yaml"]
+
+
+def test_a_lock_that_its_holder_takes_away_holds_nobody_else(tmp_path):
+    """Whoever opened it before, and waits for it, is not alone in the folder with a new one."""
+    with locked(tmp_path, keep=False):
+        waiting = os.open(tmp_path / LOCK, os.O_RDWR)
+    assert not (tmp_path / LOCK).exists()
+    fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    held = pytest.raises(UserError, match="being written to")
+    with locked(tmp_path, keep=False), held, locked(tmp_path):
+        pass
+    os.close(waiting)
+    with locked(tmp_path):
+        pass
+    with locked(tmp_path, keep=False):
+        pass
+    assert (tmp_path / LOCK).exists()
+
+
+def test_a_lock_taken_away_between_its_opening_and_its_locking_is_made_anew(tmp_path, monkeypatch):
+    flock, taken = fcntl.flock, []
+
+    def take_away_first(file, how):
+        if not taken:
+            taken.append((tmp_path / LOCK).unlink())
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", take_away_first)
+    held = pytest.raises(UserError, match=f"process {os.getpid()} on")
+    with locked(tmp_path), held, locked(tmp_path):
+        pass

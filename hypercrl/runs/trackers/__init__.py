@@ -64,7 +64,8 @@ def chosen(logger: Any) -> list[str]:
         if name not in LOGGERS:
             near = get_close_matches(str(name), LOGGERS, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"logger is of {', '.join(LOGGERS)}, not {name!r}.{hint}")
+            said = "null (logger=[] is none)" if name is None else repr(name)
+            raise UserError(f"logger is of {', '.join(LOGGERS)}, not {said}.{hint}")
         if name != TENSORBOARD and importlib.util.find_spec(name) is None:
             raise UserError(
                 f'logger={name} needs a package; install it with: pip install "hypercrl[{name}]"'

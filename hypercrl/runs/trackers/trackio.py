@@ -29,6 +29,8 @@ class Trackio:
         trackio: Any = importlib.import_module("trackio")
 
         run.identity.setdefault("name", f"{run.path.name}-{uuid4().hex[:8]}")
+        self._finish_current = trackio.finish
+        self._current = trackio.context_vars.current_run
         self._run = trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", "hypercrl"),
             name=run.identity["name"],
@@ -41,4 +43,8 @@ class Trackio:
             self._run.log(scalars(**record), step=record["env_steps"])
 
     def close(self, finished: bool) -> None:  # noqa: ARG002
-        self._run.finish()
+        # One that stays the current run is finished anew, in the midst of the next or at the exit.
+        if self._current.get() is self._run:
+            self._finish_current()
+        else:
+            self._run.finish()
