@@ -343,7 +343,8 @@ def test_a_tracker_that_cannot_be_had_leaves_no_run(there, tmp_path, monkeypatch
 
     module = SimpleNamespace(begin=begin, OFFLINE="WANDB_MODE=offline hypercrl train ...")
     monkeypatch.setitem(sys.modules, "hypercrl.runs.trackers.wandb", module)
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr("hypercrl.training.run.chosen", list)
+    monkeypatch.setattr("hypercrl.training.trainer.chosen_trackers", list)
     run = tmp_path / "runs/mine"
     if there:
         run.mkdir(parents=True)
