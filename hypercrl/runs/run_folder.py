@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
 from hypercrl.base.lock import LOCK, locked
@@ -111,6 +112,12 @@ class RunFolder:
         """
         found = find_run(path)
         if not (found / "config.yaml").is_file():
+            below = [*found.glob("cells/*/config.yaml"), *found.glob("*/config.yaml")]
+            if below:
+                raise UserError(
+                    f"{path} is no run, but has {counted(len(below), 'run')} below it: name one, "
+                    f"such as {min(below).parent}."
+                )
             raise UserError(
                 f"There is no run at {path} (no config.yaml in it). Runs lie under runs/train/ "
                 f"unless run_dir said otherwise; {', '.join(demo_names())} comes with hypercrl."
