@@ -225,3 +225,24 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_the_same_again_begins_no_tri
     assert ended.value.code == 2
     assert "hypercrl: sweep has 2 jobs of an earlier sweep" in capsys.readouterr().err
     assert left == [0.5]
+
+
+def test_an_interrupted_multirun_says_how_to_go_on_and_the_same_again_begins_the_rest(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("continue with: hypercrl train resume=runs/1")
+    left = _scored(monkeypatch, 0.5, interrupt, 0.5)
+    words = ["train", "-m", *TINY, "seed=0,1,2", "run_dir=runs"]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "is one job; the multirun itself begins what is missing by the same command"
+    )
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "job 0: " in capsys.readouterr().err  # those that are there
+    assert (tmp_path / "runs/2/config.yaml").exists()
+    assert not left
