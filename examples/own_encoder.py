@@ -6,15 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hypercrl.base.settings import number
+from hypercrl.base.settings import number, unused
 from hypercrl.memory import MemoryConfig, MemoryEncoder, State
 
 
 @dataclass
 class MeansConfig(MemoryConfig):
-    """`width`, `layers` and `heads` do not matter."""
+    """Settings of running means, and those of `MemoryConfig` that have no effect on them."""
 
     spans: list[int] = number([2, 8, 32], least=1, help="transitions that a mean looks back")
+    width: int = unused(64)
+    layers: int = unused(2)
+    heads: int = unused(2)
 
 
 class Means(MemoryEncoder):

@@ -236,6 +236,7 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
 
     from hypercrl.config.ignored import check_used
     from hypercrl.config.messages import check_composed, explained
+    from hypercrl.config.sweeps import HYDRAS_OWN
     from hypercrl_envs import TaskFault
 
     def job(config: "DictConfig") -> float | None:
@@ -256,6 +257,8 @@ def _noting(raised: _Raised, command: str, function: Job, words: list[str]) -> J
                 raise said from error
             said.__cause__ = error
             raised.mistakes.append(said)
+            if several and hydra_config.sweeper["_target_"] != HYDRAS_OWN:
+                raise said from error  # a sweeper that searches by scores is to know of it
         except Exception as fault:
             if elsewhere:
                 raise _ended_elsewhere(fault) from fault

@@ -163,3 +163,17 @@ def test_a_page_from_a_wheel(page, wheel_site, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split()[0].startswith(str(wheel_site))
     assert done.stdout.split()[1].startswith(str(wheel_site))
+
+
+@pytest.mark.parametrize("setting", ["width=512", "layers=4", "heads=8"])
+def test_the_encoder_says_which_settings_it_has_no_use_for(
+    setting, empty_folder, monkeypatch, capsys
+):
+    """They were taken, changed nothing, and were rows of their own in a report."""
+    write_files(ROOT / "docs/extend/encoder.md", empty_folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "memory=own_encoder:Means", f"memory.{setting}", "out=grid"])
+    assert ended.value.code == 2
+    key = setting.partition("=")[0]
+    said = f"hypercrl: memory.{key} has no effect with memory=own_encoder:Means: leave it out."
+    assert capsys.readouterr().err.strip() == said

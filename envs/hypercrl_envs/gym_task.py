@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs import registration
 from torch import Tensor, nn
 
 from hypercrl_envs import checked
@@ -302,11 +307,31 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
     try:
         return gymnasium.make(id, disable_env_checker=True, **picture, **options)
     except (Exception, SystemExit) as error:
-        told = checked.told(error)
+        told = _told(error, id)
         if picture:
             given = f"render_mode={render_mode!r}"
             raise RenderingUnavailable(f"{id} cannot be made with {given}: it {told}") from error
         raise ValueError(f"environment {id!r} cannot be made: it {told}") from error
+
+
+def _told(error: BaseException, id: str) -> str:
+    """`checked.told` of what somebody's environment raised, not of what Gymnasium made of it.
+
+    It tells every TypeError anew, from a line of its own; where the arguments do not fit there is
+    no line, and the one is named where the class or function begins.
+    """
+    first = error.__cause__
+    if not (isinstance(error, TypeError) and isinstance(first, TypeError)):
+        return checked.told(error)
+    if traceback.extract_tb(first.__traceback__)[-1].filename != registration.__file__:
+        return checked.told(first)
+    place = ""
+    with suppress(OSError, TypeError, gymnasium.error.Error):  # it is in no file
+        creator: Any = gymnasium.spec(id.rpartition(":")[2]).entry_point
+        creator = registration.load_env_creator(creator) if isinstance(creator, str) else creator
+        line = inspect.getsourcelines(creator)[1]
+        place = f" ({Path(inspect.getfile(creator)).name}, line {line})"
+    return f"raised TypeError: {first}{place}"
 
 
 def _limit(env: gymnasium.Env, id: str) -> int:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -34,8 +35,15 @@ def imported(path: str) -> Any:
         raise ValueError(f"there is no module {root!r}: {HINT}")
     found = _attempted(lambda: importlib.import_module(module), HINT)
     if not hasattr(found, name):
-        raise ValueError(f"{module} has no {name!r}: {HINT}")
+        raise ValueError(f"{module} has no {name!r}{_meant(name, vars(found))}: {HINT}")
     return getattr(found, name)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The name that is most like another one, as a question; empty where none is."""
+    by_letters = {each.casefold(): each for each in known if not each.startswith("_")}
+    near = get_close_matches(name.casefold(), by_letters, 1)
+    return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
 
 
 def installed(kind: str) -> dict[str, list[EntryPoint]]:

@@ -79,7 +79,7 @@ class TaskSequence:
     def identities(self) -> list[int]:
         """Of each task the number (from 0) of the first that is the same one, however both are
         written: what is left out is its default, and how pictures are taken is no matter."""
-        whole = [_spelt_out(spec) for spec in self.specs]
+        whole = [spelt_out(spec) for spec in self.specs]
         return [whole.index(each) for each in whole]
 
     def make(self, index: int, render_mode: str | None = None, **picture: Any) -> Task:
@@ -128,8 +128,12 @@ def _sizes(task: Task) -> tuple[int, int]:
     return task.observation_space.shape[0], task.action_space.shape[0]
 
 
-def _spelt_out(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter of a task but those of pictures."""
+def spelt_out(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of a task but those of pictures: two specs of one task come to the same.
+
+    Args:
+        spec: arguments of `make_task`.
+    """
     accepted = task_parameters(find_task(spec["task"]))
     values = {**{name: parameter.default for name, parameter in accepted.items()}, **spec}
     return {name: _listed(value) for name, value in values.items() if name not in PICTURE}

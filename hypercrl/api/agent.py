@@ -285,8 +285,8 @@ def load(
 
     Args:
         run: its folder, or "push_demo", which comes with hypercrl.
-        task: from 1, as `hypercrl play` counts. Its reward is planned for; the model is the task's
-            own, or with `task_id=inferred` what observations say.
+        task: from 1, as `hypercrl play` counts; left out, the run's first. Its reward is planned
+            for; the model is the task's own, or with `task_id=inferred` what observations say.
         checkpoint: "latest", or "after_task_2" for what the agent could then.
         device: cpu, cuda, cuda:1 or auto, whatever the run was trained on.
         seed: of the planner's noise: the same as `hypercrl play seed=` takes.

@@ -22,6 +22,7 @@ from hypercrl.config.sources import TABLES
 from hypercrl.config.sweeps import check_sweeps, matching
 from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
+from hypercrl.runs.run_folder import RunFolder
 
 FREE = ("device", "trust")
 """Settings that may change between calls: a result does not depend on them."""
@@ -135,6 +136,15 @@ class Grid:
             self._check_folder()  # another grid may have been quicker
             write_json(self.out / "grid.json", self.fixed, indent=2)
             yield
+
+    def earlier(self) -> list[Path]:
+        """Folders of the runs that have ended here and are no cells of this grid.
+
+        They have its fixed settings, see `claim`, and so go into one report with its own.
+        """
+        own = {cell.folder for cell in self.cells}
+        there = sorted((self.out / "cells").glob("*"))
+        return [run for run in there if run not in own and RunFolder(run).ended]
 
     def _read(self, file: Path) -> dict[str, str]:
         with suppress(ValueError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hypercrl.base.cores import cores
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
@@ -36,8 +37,9 @@ from hypercrl.training.footprint import ON_A_GPU, gpu_bytes
 USAGE = """usage: hypercrl bench out=FOLDER SETTING=VALUE[,VALUE ...] ...
 
 Runs every combination of the given values of `hypercrl train`'s settings, each
-in a process of its own, then reports on all of them. What is there already is
-skipped: the same command again goes on where it was killed.
+in a process of its own, then reports on all of them, and on what else has ended
+in that folder. What is there already is skipped: the same command again goes on
+where it was killed.
 
   method=hnet,single      several values make an axis; method=all is every one
   seed=range(5)           as in Hydra's multirun
@@ -150,11 +152,17 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
 
 
 def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:
-    """Report on the cells that came far enough; where the figures are, if any did."""
+    """Report on the cells that came far enough, and on those that earlier calls brought to their
+    end; where the figures are, if there are any."""
+    if earlier := grid.earlier():
+        names = ", ".join(folder.name for folder in earlier)
+        said = f"with {counted(len(earlier), 'cell')} of earlier grids in {grid.out}: {names}"
+        console.print(said, highlight=False, soft_wrap=True)
     if grid.suite is RECALL:
-        ended = [run.result_path for run in map(RunFolder, folders) if run.ended]
+        ended = [run.result_path for run in map(RunFolder, [*folders, *earlier]) if run.ended]
         return write_recall(ended, grid.out / "report", console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
+    begun += earlier
     return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
 
 

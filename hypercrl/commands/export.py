@@ -53,8 +53,8 @@ def _export(settings: ExportConfig, out: Path) -> None:
 
 
 def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Path) -> str:
-    from hypercrl.replay.datasets import write_dataset
-    from hypercrl.training.recorded import env_spec, from_replay, rolled_out
+    from hypercrl.replay.datasets import TASK, write_dataset
+    from hypercrl.training.recorded import described, env_spec, from_replay, rolled_out
 
     task, config = settings.task - 1, experiment.config
     if settings.source == "replay":
@@ -64,6 +64,7 @@ def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Pat
     about = {
         "algorithm_name": f"hypercrl {config.method.name} {config.planner.name}",
         "description": f"{env.caption}: {settings.source} of task {settings.task}",
+        TASK: described(experiment, task),
     }
     spaces = env.observation_space, env.action_space
     write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)

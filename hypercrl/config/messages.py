@@ -1,11 +1,13 @@
 """Hydra's and OmegaConf's errors, retold as one message that says what to do."""
 
+import ast
 import re
 import shlex
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -29,6 +31,8 @@ from hypercrl.base.settings import meaning
 from hypercrl.base.wanted import no_entry, wrong_kind
 from hypercrl.config.overrides import in_quotes, keys_of, parsed
 from hypercrl.config.sources import ENV, TABLES
+from hypercrl_envs import TaskFault
+from hypercrl_envs.registry import find_task, task_parameters
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
@@ -268,13 +272,29 @@ def _missing_choice(error: MissingConfigException, command: str) -> str:
     group, _, choice = error.missing_cfg_file.rpartition("/")
     group = "preset" if group == command else group
     options = sorted(error.options)
-    known = f"there is no {group}={choice}.{hint(choice, options)} Choices: {', '.join(options)}."
+    near = _of_a_file(group, choice) or hint(choice, options)
+    known = f"there is no {group}={choice}.{near} Choices: {', '.join(options)}."
     if not group.startswith("hydra/"):
         return known
     needed = PLUGINS.get(f"{group}={choice}")
     if needed is not None:
         return f"{group}={choice} needs a package more: pip install {needed}"
     return f"{known} Others come with plugins of Hydra's, which are to be installed."
+
+
+def _of_a_file(group: str, choice: str) -> str:
+    """How to choose a class of a file of one's own, where the file's name alone was given."""
+    file = Path(f"{choice}.py")
+    if group not in (ENV, *TABLES) or not file.is_file():
+        return ""
+    with suppress(OSError, ValueError, SyntaxError):  # told once it is imported
+        parsed = ast.parse(file.read_bytes())
+        classes = [each for each in parsed.body if isinstance(each, ast.ClassDef)]
+        names = [each.name for each in classes if not each.decorator_list]  # no dataclasses
+        if names:
+            paths = " or ".join(f"{group}={choice}:{name}" for name in names)
+            return f" For what is in {file}: {paths}."
+    return ""
 
 
 def _wrong_key_or_value(error: Exception, command: str, words: Iterable[str]) -> str:
@@ -315,12 +335,69 @@ def _no_setting(key: str, command: str, words: Iterable[str]) -> str:
             f"task {int(index) + 1} of the sequence is given no {name}, which could be changed: "
             f"add it, +env.tasks.{index}.{name}=…, or write it in the sequence's file."
         )
+    if elsewhere := _of_others(key, command, words) or _as_a_tasks(key, command, words):
+        return elsewhere
     chosen = [w for w in words if w.startswith(f"{key.partition('.')[0]}=") and "," not in w]
     if chosen and key in _known_keys(command, []):
         with_it = chosen[-1]
         return f"there is no {key!r} with {with_it}. See: hypercrl {command} {with_it} --help"
     known = [other for other in _known_keys(command, words) if other != key]
     return f"there is no setting {key!r}.{hint(key, known)} See: hypercrl {command} --help"
+
+
+def _of_others(key: str, command: str, words: Iterable[str]) -> str:
+    """Which choices of its group have a setting that the one which is chosen has not."""
+    group, _, own = key.partition(".")
+    have = [name for name, (_, kind) in TABLES.get(group, {}).items() if own in _names(kind)]
+    usual = _usual(command, words)
+    if not have or usual is None:
+        return ""
+    chosen = f"{group}={OmegaConf.select(usual, group).name}"
+    return (
+        f"there is no {key!r} with {chosen}, only with {group}={'|'.join(have)}. "
+        f"See: hypercrl {command} {chosen} --help"
+    )
+
+
+def _names(schema: Any) -> set[str]:
+    return {f.name for f in fields(schema)}
+
+
+def _as_a_tasks(key: str, command: str, words: Iterable[str]) -> str:
+    """Where a parameter of a task is given, if the key may be one of the sequence's tasks."""
+    usual, name = _usual(command, words), key.removeprefix(f"{ENV}.")
+    if "." in name or usual is None or ENV not in usual:
+        return ""
+    environment = ""
+    for number, task in enumerate(usual.env.tasks):
+        accepted = _accepted(task)
+        own = f"env.tasks.{number}.{name}="
+        option = f"env.tasks.{number}.options.{name}="
+        if name in accepted:
+            given = own if name in task else f"+{own}"
+        elif name in (task.get("options") or {}):
+            given = option
+        else:
+            if "options" in accepted:
+                environment = environment or f"+{option}"
+            continue
+        return (
+            f"there is no setting {key!r}; {name} is of a task of the sequence {usual.env.name}, "
+            f"and is given by {given}, counted from 0."
+        )
+    if environment and any(word.startswith(f"{ENV}=") for word in words):
+        return (
+            f"there is no setting {key!r}. What an environment is made with is given by "
+            f"{environment}, with the task's number from 0. See: hypercrl {command} --help"
+        )
+    return ""
+
+
+def _accepted(task: Any) -> Container[str]:
+    """Parameters of a task, if there is such a one."""
+    with suppress(ValueError, TaskFault):
+        return task_parameters(find_task(task["task"]))
+    return ()
 
 
 def _known_keys(command: str, words: Iterable[str]) -> list[str]:

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import KnownInJobs, composing, explained
 from hypercrl.config.overrides import parsed
-from hypercrl.config.sweeps import check_sweeps
+from hypercrl.config.search import check_new, check_storage, maximise, tell_best
+from hypercrl.config.sweeps import HYDRAS_OWN, check_sweeps
 from hypercrl_envs import TaskFault
 
 HYDRAS_OWN_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
@@ -35,6 +35,9 @@ FLAGS = {"-m", "--multirun"}
 _FILE = "multirun.yaml"
 _OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
 """Words by which jobs are known only as Hydra runs them."""
+
+_OF_A_MULTIRUN = "that is one job; the multirun itself begins what is missing by the same command"
+_OF_A_SEARCH = "that is one job; the sweep begins anew, with another run_dir"
 
 
 def check_jobs(
@@ -109,15 +112,20 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
 
     Raises:
         UserError: the folder cannot be written to, another process writes there, or see
-            `check_sweeps` and `_check_storage`.
+            `check_sweeps` and hypercrl.config.search.
     """
     folders: list[_Folder] = []
+    searches: list[Path] = []
     held = ExitStack()
     original, original_launcher = Plugins.instantiate_sweeper, Plugins.instantiate_launcher
 
     def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
-        _check_storage(config)
+        check_storage(config)
         _check_sweeps_of(config)
+        searches_by_score = config.hydra.sweeper._target_ != HYDRAS_OWN
+        if searches_by_score:
+            check_new(config)
+            maximise(config)
         folder = _Folder(Path(config.hydra.sweep.dir))
         folder.make()
         try:
@@ -125,6 +133,8 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         except UserError as error:
             raise UserError(f"{error} Or give another run_dir.") from error
         folders.append(folder)
+        if searches_by_score:
+            searches.append(Path(config.hydra.sweep.dir))
         return original(self, config=config, **others)
 
     def instantiate_launcher(
@@ -142,8 +152,12 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         with held:
             yield
         failed = bool(refused)
-    except KeyboardInterrupt:  # amid a job, which goes on with resume=
+        for search in searches:
+            tell_best(search)
+    except KeyboardInterrupt as interrupt:  # amid a job, which goes on with resume=
         failed = False
+        if folders:
+            interrupt.add_note(_OF_A_SEARCH if searches else _OF_A_MULTIRUN)
         raise
     finally:
         Plugins.instantiate_sweeper = original
@@ -215,17 +229,3 @@ class _Folder:
             for folder in self._new:
                 if os.path.exists(folder):
                     folder.rmdir()
-
-
-def _check_storage(config: DictConfig) -> None:
-    """Raise UserError where Optuna 2 is to keep its study by SQLAlchemy 2, in which it asserts."""
-    storage = OmegaConf.select(config, "hydra.sweeper.storage")
-    if not isinstance(storage, str) or storage.startswith("redis"):
-        return
-    with suppress(PackageNotFoundError):
-        if version("optuna")[:2] == "2." and version("sqlalchemy")[:2] not in ("0.", "1."):
-            raise UserError(
-                f"hydra.sweeper.storage={storage}: Optuna {version('optuna')} keeps a study with "
-                f"SQLAlchemy 1 only, and {version('sqlalchemy')} is installed: "
-                'pip install "sqlalchemy<2" "alembic<1.20", or leave the storage out.'
-            )

@@ -4,7 +4,8 @@ Minari 0.5 (https://minari.farama.org): a folder with data/metadata.json and dat
 which an episode of T steps has T + 1 observations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,9 @@ from hypercrl.base.errors import UserError, unwritable
 from hypercrl.replay.transitions import Batch
 from hypercrl_envs.checked import LARGEST, TaskFault
 from hypercrl_envs.gym_spaces import VectorObservation
+
+TASK = "hypercrl_task"
+"""Metadata of a dataset: its task's name and parameters, and the name of the sequence."""
 
 _ROUNDING = 1e-5
 """By so much may an action of float32 lie beyond a bound, relative to half of the range."""
@@ -61,7 +65,7 @@ def write_dataset(
 
     Args:
         env_spec: that the environment can be made again from, if there is one.
-        about: metadata such as algorithm_name and description.
+        about: metadata such as algorithm_name and description; under TASK what the task is.
 
     Raises:
         UserError: minari is not installed, there is something at `out`, or it cannot be written.
@@ -127,6 +131,28 @@ def read_dataset(
         UserError: minari is not installed, there is no dataset or none in it, or one that has not
             T + 1 finite observations [O] and T actions [A] within bounds.
     """
+    dataset = _opened(path)
+    with _theirs(path):
+        episodes = list(dataset.iterate_episodes())
+    if not episodes:
+        raise UserError(f"{path} has no episodes in it.")
+    spaces = dataset.observation_space, dataset.action_space
+    sizes = obs_size, action_size
+    return [_batch(e, *sizes, *spaces, f"{path}, episode {e.id}", observed) for e in episodes]
+
+
+def recorded_of(path: str | Path) -> dict[str, Any] | None:
+    """The task that an export of hypercrl says its dataset is of, see `write_dataset`; None: it
+    is somebody else's, or says nothing.
+
+    Raises:
+        UserError: as `read_dataset`.
+    """
+    task = _opened(path).storage.metadata.get(TASK)
+    return task if isinstance(task, dict) else None
+
+
+def _opened(path: str | Path) -> Any:
     minari = _minari()
     folder = Path(path)
     if not folder.is_dir():
@@ -134,17 +160,17 @@ def read_dataset(
     if not folder.is_dir():
         own = minari.storage.datasets_root_dir.get_dataset_path()
         raise UserError(f"{path} is neither a folder here nor a dataset in Minari's own, {own}.")
+    with _theirs(path):
+        return minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)
+
+
+@contextmanager
+def _theirs(path: str | Path) -> Iterator[None]:
+    """Around what Minari, h5py and json read, and what they raise of a folder that is none."""
     try:
-        dataset = minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)
-        episodes = list(dataset.iterate_episodes())
-    # What Minari, h5py and json raise of a folder that is none of theirs.
+        yield
     except Exception as error:
         raise UserError(f"{path} cannot be read as a dataset of Minari: {error}") from error
-    if not episodes:
-        raise UserError(f"{path} has no episodes in it.")
-    spaces = dataset.observation_space, dataset.action_space
-    sizes = obs_size, action_size
-    return [_batch(e, *sizes, *spaces, f"{path}, episode {e.id}", observed) for e in episodes]
 
 
 def _batch(

@@ -4,13 +4,14 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError, first_line
 from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
 from hypercrl.base.lock import LOCK, locked
@@ -21,6 +22,7 @@ from hypercrl.config.stored import read_stored, signed
 from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.demos import demo_names, find_run, is_demo
 from hypercrl.runs.needs import check_needs, write_needs
+from hypercrl.runs.trackers import NoTracker
 from hypercrl_envs import TaskFault
 
 LATEST = "latest"
@@ -56,10 +58,13 @@ class RunFolder:
     def create(cls, path: Path, config: DictConfig) -> Iterator["RunFolder"]:
         """A new folder with the resolved configuration in it, locked against other writers.
 
+        It goes away again where a tracker cannot be had, which is before anything is trained.
+
         Raises:
             UserError: something is there already, or another process is making it.
         """
         _refuse_used(path)
+        new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
         with locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
@@ -70,7 +75,11 @@ class RunFolder:
                 write_needs(path, values)
                 write_atomically(path / "config.yaml", text.encode())
                 folder.metrics_path.touch()
-            yield folder
+            try:
+                yield folder
+            except NoTracker:
+                _take_away(path, new)
+                raise
 
     @classmethod
     @contextmanager
@@ -103,6 +112,12 @@ class RunFolder:
         """
         found = find_run(path)
         if not (found / "config.yaml").is_file():
+            below = [*found.glob("cells/*/config.yaml"), *found.glob("*/config.yaml")]
+            if below:
+                raise UserError(
+                    f"{path} is no run, but has {counted(len(below), 'run')} below it: name one, "
+                    f"such as {min(below).parent}."
+                )
             raise UserError(
                 f"There is no run at {path} (no config.yaml in it). Runs lie under runs/train/ "
                 f"unless run_dir said otherwise; {', '.join(demo_names())} comes with hypercrl."
@@ -310,6 +325,16 @@ def _refuse_used(path: Path) -> None:
             f"{path} exists already and is left as it is. Name another run_dir"
             + (f", or continue that run with: {run.goes_on_with}" if open_end else ".")
         )
+
+
+def _take_away(path: Path, new: Sequence[Path]) -> None:
+    """Remove all that is in a folder, and of it and those above it what was made for it."""
+    for each in path.iterdir():
+        with suppress(OSError):
+            shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+    with suppress(OSError):  # not empty
+        for folder in new:
+            folder.rmdir()
 
 
 def _of_nobody(path: Path) -> bool:

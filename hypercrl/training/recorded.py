@@ -1,6 +1,8 @@
 """Episodes of a trained run: those that its agent plays now, and those that its replay holds."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,6 +19,7 @@ from hypercrl.runs.run_folder import RunFolder
 from hypercrl.training.experiment import Experiment
 from hypercrl_envs import Task
 from hypercrl_envs.gymnasium_ids import IDS
+from hypercrl_envs.sequence import spelt_out
 
 
 def rolled_out(
@@ -103,6 +106,19 @@ def _info(env: Task, obs: Tensor) -> dict[str, np.ndarray]:
         "success": env.success(obs).numpy(),
         "goal_distance": env.goal_distance(obs).double().numpy(),
     }
+
+
+def described(experiment: Experiment, task: int) -> dict[str, Any]:
+    """Name and parameters of task `task` (from 0), as JSON has them, and its sequence's name."""
+    spec = spelt_out(experiment.sequence.specs[task])
+    return {"sequence": experiment.sequence.name, **{k: v for k, v in spec.items() if _in_json(v)}}
+
+
+def _in_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False  # a default of a class of somebody's
 
 
 def env_spec(experiment: Experiment, task: int, env: Task) -> EnvSpec | None:

@@ -560,6 +560,19 @@ def test_a_report_that_cannot_be_written_hides_no_failed_cell(tmp_path, capsys, 
     assert f"hypercrl report {out}" in printed
 
 
+@pytest.mark.usefixtures("forked_cells")
+def test_a_report_is_of_all_cells_that_ended_there(tmp_path, capsys):
+    """A grid of fewer cells wrote its report in the place of the first one's, without the rest."""
+    one_task = ("protocol.num_tasks=1", *SMALL)
+    for seeds in ("seed=0,1", "seed=2"):
+        main(["bench", "method=finetune", seeds, *one_task, f"out={tmp_path}"])
+    printed = capsys.readouterr().out
+    earlier = "finetune-0, finetune-1"
+    assert printed.count("earlier grids") == 1
+    assert f"with 2 cells of earlier grids in {tmp_path}: {earlier}" in printed
+    assert "3 seeds" in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
     program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
     for task, steps in ((1, 10), (1, 20), (2, 30)):

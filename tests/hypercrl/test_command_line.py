@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
@@ -956,7 +957,7 @@ REFUSED_JOBS = {
     "a value": (["protocol.updates=2,-3"], "protocol.updates=-3: protocol.updates"),
     "a setting of another choice": (
         ["method=hnet,finetune", "method.beta=1"],
-        "method=finetune: there is no 'method.beta' with method=finetune. ",
+        "method=finetune: there is no 'method.beta' with method=finetune, only with method=hnet|",
     ),
     "settings that cannot be together": (
         ["protocol.robots=1,7"],
@@ -1073,3 +1074,72 @@ def test_a_sequence_without_tasks_has_none(tmp_path, monkeypatch, capsys):
         main(["train", *TINY, "env=empty"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "hypercrl: the sequence empty has no tasks.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["method=hnet", "method.strength=3"],
+            "there is no 'method.strength' with method=hnet, only with method=ewc|online_ewc|si. "
+            "See: hypercrl train method=hnet --help",
+        ),
+        (
+            ["planner.noise_beta=2"],
+            "'planner.noise_beta' with planner=cem, only with planner=icem.",
+        ),
+        (["densities=3"], "a task of the sequence push, and is given by env.tasks.0.densities=, c"),
+        (["env.engine=bullet"], "is given by +env.tasks.0.engine=, counted from 0."),
+        (["env=ours", "gear=3"], "is given by env.tasks.1.options.gear=, counted from 0."),
+        (["env=ours", "slope=3"], "is given by +env.tasks.0.options.slope=, with the task's numb"),
+        (["planner=shooting"], "there is no planner=shooting. For what is in shooting.py: "),
+        (["planner=shooting"], ".py: planner=shooting:Shoot. Choices: cem, "),
+        (["planner=shooting:shoot"], "shooting has no 'shoot' (did you mean 'Shoot'?): write "),
+        (
+            ["env=ours", "env.tasks.1.options.gear=2", "+env.tasks.1.options.gaer=2"],
+            "raised TypeError: Cart.__init__() got an unexpected keyword argument 'gaer' (carts_of",
+        ),
+        (
+            ["env=ours", "env.tasks.1.options.gear=-1"],
+            "it raised TypeError: a gear is positive (carts_of_ours.py, line 6)",
+        ),
+    ],
+)
+def test_what_is_in_another_place_is_said_to_be_there(words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("shooting.py").write_text("class Shoot:\n    pass\n")
+    Path("carts_of_ours.py").write_text(CARTS)
+    Path("configs/env").mkdir(parents=True)
+    cart = 'task: gym, id: "carts_of_ours:OurCart-v0"'
+    tasks = f"  - {{{cart}}}\n  - {{{cart}, options: {{gear: 2}}}}\n"
+    Path("configs/env/ours.yaml").write_text(f"name: ours\ntasks:\n{tasks}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in ("shooting", "carts_of_ours"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(gymnasium.registry, "OurCart-v0", raising=False)
+    assert said in message(capsys, "train", *TINY, "protocol.num_tasks=2", *words, "run_dir=x")
+    assert not Path("x").exists()
+
+
+CARTS = """\
+import gymnasium
+class Cart(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-1, 1)
+    def __init__(self, gear=1):
+        if gear < 0:
+            raise TypeError("a gear is positive")
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype("float32"), {}
+    def step(self, action):
+        return self.np_random.uniform(-1, 1, 2).astype("float32"), 0.0, False, False, {}
+gymnasium.register("OurCart-v0", Cart, max_episode_steps=50)
+"""
+
+
+def test_a_folder_of_runs_is_told_from_a_run(tmp_path, capsys):
+    run = tmp_path / "grid/cells/hnet-0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    said = message(capsys, "play", f"run={tmp_path / 'grid'}")
+    assert f"is no run, but has 1 run below it: name one, such as {run}." in said

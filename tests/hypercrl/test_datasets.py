@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -366,6 +368,28 @@ def test_a_task_begins_with_a_dataset(run: Path, tmp_path: Path, capsys):
     assert_same_scales(given, first)
 
 
+@pytest.mark.extra("minari")
+def test_a_dataset_of_another_task_is_warned_of(run: Path, tmp_path: Path):
+    """Its observations fit, and nothing else said that its boxes are of other densities."""
+    dataset = tmp_path / "second-v0"
+    main(["export", f"run={run}", "task=2", "episodes=1", f"out={dataset}"])
+    same = [*SETTINGS, f"run_dir={tmp_path / 'same'}", f"replay.datasets=[null,{dataset}]"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        main(same)
+    other = [*SETTINGS, f"run_dir={tmp_path / 'other'}", f"replay.datasets=[{dataset}]"]
+    wanted = re.escape(
+        f"task 1 begins with {dataset}, which was exported of densities=[100, 500] (push) and "
+        "not of densities=[500, 500]"
+    )
+    with pytest.warns(UserWarning, match=wanted):
+        main(other)
+    slide = [*SETTINGS, "env=slide", f"run_dir={tmp_path / 'slide'}", other[-1]]
+    wanted = r"exported of task=push \(push\) and not of task=slide"
+    with pytest.warns(UserWarning, match=wanted), pytest.raises(SystemExit):  # of another size
+        main(slide)
+
+
 def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     """The inputs' mean is that of all transitions that there were as the random steps ended."""
     normaliser = open_run(run, "cpu", "after_task_1").model.input_normaliser
@@ -378,7 +402,10 @@ def assert_same_scales(run: Path, stored: dict[str, Tensor]) -> None:
     ("words", "message"),
     [
         (["replay.datasets=[none]"], "none is neither a folder here nor"),
-        (["replay.datasets=[null, null, none]"], "names 3, but the sequence has 2 tasks"),
+        (
+            ["replay.datasets=[null, null, none]"],
+            "names 3, but this run learns 2 tasks, of 5 in push (protocol.num_tasks). Give",
+        ),
         (["replay.datasets=[none]", "task_id=inferred"], "need task_id=given"),
     ],
 )

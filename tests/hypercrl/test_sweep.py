@@ -7,6 +7,7 @@ from math import nan
 import pytest
 import yaml
 
+from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.training.result import of_matrices, score
 
@@ -65,7 +66,7 @@ def test_the_score_is_the_success_of_tasks_that_have_such_a_thing():
 @pytest.mark.extra("hydra-optuna-sweeper")
 def test_two_trials_are_searched_by_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"]
+    sweeper = ["hydra/sweeper=optuna"]
     sweeper += ["hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
     main(
         [
@@ -133,3 +134,115 @@ def test_a_sweep_that_cannot_be_is_one_message_and_leaves_nothing(
     assert last.startswith(f"hypercrl: {said}")
     assert ("storage" not in said) or 'pip install "sqlalchemy<2" "alembic<1.20"' in last
     assert not list(tmp_path.iterdir())
+
+
+SEARCH = ("hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "run_dir=sweep")
+
+
+def _scored(monkeypatch, *scores):
+    """A training that leaves a run's folder and has the scores, in order; counts its jobs."""
+    from hypercrl.commands import train
+
+    left = list(scores)
+
+    def scored(config):
+        folder = train._run_dir(config)
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+        score = left.pop(0)
+        if isinstance(score, BaseException):
+            raise score
+        return score
+
+    monkeypatch.setattr(train, "train", scored)
+    monkeypatch.setattr(train, "try_out", lambda config: None)
+    return left
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+def test_a_sweep_maximises_and_says_what_was_best(tmp_path, monkeypatch, capsys):
+    """The score is success or the return; Optuna's own default looks for the least."""
+    monkeypatch.chdir(tmp_path)
+    _scored(monkeypatch, 0.25, 0.75, 0.5)
+    main(["train", "-m", *TINY, *SEARCH, "hydra.sweeper.n_trials=3", "seed=range(0,9)"])
+    found = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
+    assert found["best_value"] == 0.75
+    last = capsys.readouterr().out.splitlines()[-1]
+    seed = found["best_params"]["seed"]
+    assert last == f"best: seed={seed}, score 0.75: sweep/optimization_results.yaml"
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+@pytest.mark.parametrize("direction", ["minimize", "[maximize,minimize]"])
+def test_a_sweep_for_the_worst_is_refused(direction, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    left = _scored(monkeypatch, 0.25)
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "train",
+                "-m",
+                *TINY,
+                *SEARCH,
+                "seed=range(0,9)",
+                f"hydra.sweeper.direction={direction}",
+            ]
+        )
+    assert "of which more is better. Leave the direction out" in capsys.readouterr().err
+    assert left == [0.25]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+def test_a_trial_with_a_mistake_ends_the_sweep(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    left = _scored(monkeypatch, 0.5, UserError("the model diverged"), 0.5, 0.5)
+    words = [*TINY, *SEARCH, "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=4"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *words, "seed=range(0,9)"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "hypercrl: job 1: the model diverged"
+    assert left == [0.5, 0.5]
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+def test_an_interrupted_sweep_says_how_to_go_on_and_the_same_again_begins_no_trial(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("continue with: hypercrl train resume=sweep/1")
+    left = _scored(monkeypatch, 0.5, interrupt, 0.5)
+    words = ["train", "-m", *TINY, *SEARCH, "hydra.sweeper.n_jobs=1", "seed=range(0,9)"]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "resume=sweep/1; that is one job; the sweep begins anew, with another run_dir"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "hypercrl: sweep has 2 jobs of an earlier sweep" in capsys.readouterr().err
+    assert left == [0.5]
+
+
+def test_an_interrupted_multirun_says_how_to_go_on_and_the_same_again_begins_the_rest(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("continue with: hypercrl train resume=runs/1")
+    left = _scored(monkeypatch, 0.5, interrupt, 0.5)
+    words = ["train", "-m", *TINY, "seed=0,1,2", "run_dir=runs"]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "is one job; the multirun itself begins what is missing by the same command"
+    )
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "job 0: " in capsys.readouterr().err  # those that are there
+    assert (tmp_path / "runs/2/config.yaml").exists()
+    assert not left

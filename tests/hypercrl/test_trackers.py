@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -330,6 +331,29 @@ def test_a_tracker_that_fails_leaves_a_gap_and_the_run_goes_on(tmp_path, stub, c
         "hypercrl: wandb failed (the server is away): 1 records are not there, but in "
         "metrics.jsonl\n"
     )
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_tracker_that_cannot_be_had_leaves_no_run(there, tmp_path, monkeypatch, capsys):
+    """As wandb without a key: what it advises was refused then, as the folder was there."""
+
+    def begin(run):
+        (run.path / "wandb").mkdir()
+        raise OSError("No API key configured.")
+
+    module = SimpleNamespace(begin=begin, OFFLINE="WANDB_MODE=offline hypercrl train ...")
+    monkeypatch.setitem(sys.modules, "hypercrl.runs.trackers.wandb", module)
+    monkeypatch.setattr("hypercrl.training.run.chosen", list)
+    monkeypatch.setattr("hypercrl.training.trainer.chosen_trackers", list)
+    run = tmp_path / "runs/mine"
+    if there:
+        run.mkdir(parents=True)
+    words = ["train", *TINY, f"run_dir={run}"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "logger=[tensorboard,wandb]"])
+    assert ended.value.code == 2
+    assert "logger=wandb: no run there (No API key configured.)." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == (["runs", "mine"] if there else [])
 
 
 @pytest.mark.parametrize(

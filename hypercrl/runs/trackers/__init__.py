@@ -17,6 +17,10 @@ LOGGERS = (TENSORBOARD, "wandb", "trackio", "mlflow")
 """What `logger=` takes; all but the first are packages of the same name, and extras of ours."""
 
 
+class NoTracker(UserError):
+    """A tracker that was asked for cannot be had."""
+
+
 @dataclass(frozen=True)
 class TrackedRun:
     """What a tracker is told of a run.
@@ -77,13 +81,13 @@ def open_tracker(name: str, run: TrackedRun) -> Tracker:
     """Begin the tracker's run, or go on with the one of `run.identity`.
 
     Raises:
-        UserError: the tracker cannot be reached, or does not know the run.
+        NoTracker: the tracker cannot be reached, or does not know the run.
     """
     module = importlib.import_module(f"{__name__}.{name}")
     try:
         return module.begin(run)
     except Exception as error:
-        raise UserError(
+        raise NoTracker(
             f"logger={name}: no run there ({first_line(error)}). {module.OFFLINE}"
         ) from error
 

@@ -1,0 +1,80 @@
+"""Sweepers of Hydra that search by the score of a job, as Optuna's does."""
+
+from contextlib import suppress
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from hypercrl.base.counted import counted
+from hypercrl.base.errors import UserError
+
+_FOUND = "optimization_results.yaml"
+
+
+def maximise(config: DictConfig) -> None:
+    """Have Optuna look for the largest score, of which more is better, where nothing is said.
+
+    Args:
+        config: of a multirun, with `hydra`; its direction is changed.
+
+    Raises:
+        UserError: it is to be minimised, or there are to be several scores.
+    """
+    sweeper: Any = config.hydra.sweeper
+    if "direction" not in sweeper:
+        return
+    given = sweeper.direction
+    if isinstance(given, Enum):  # Optuna's default, which is minimize; what is given is a text
+        with read_write(config):
+            sweeper.direction = "maximize"
+        return
+    if given != "maximize":
+        raise UserError(
+            f"hydra.sweeper.direction={given}: a run has one score, success or the return, of "
+            "which more is better. Leave the direction out, or give maximize."
+        )
+
+
+def check_new(config: DictConfig) -> None:
+    """Refuse a search whose jobs are there: what they came to is not known to it.
+
+    Raises:
+        UserError: says where they are, and how to go on.
+    """
+    folder = OmegaConf.select(config, "run_dir")
+    if folder is None or not Path(folder).is_dir():
+        return
+    there = [p for p in Path(folder).iterdir() if p.name.isdigit() and (p / "config.yaml").exists()]
+    if there:
+        raise UserError(
+            f"{folder} has {counted(len(there), 'job')} of an earlier sweep, and is left as it is: "
+            "a sweep does not go on from them. Give another run_dir; what a study with "
+            "hydra.sweeper.storage= has found, it goes on from there too."
+        )
+
+
+def check_storage(config: DictConfig) -> None:
+    """Raise UserError where Optuna 2 is to keep its study by SQLAlchemy 2, in which it asserts."""
+    storage = OmegaConf.select(config, "hydra.sweeper.storage")
+    if not isinstance(storage, str) or storage.startswith("redis"):
+        return
+    with suppress(PackageNotFoundError):
+        if version("optuna")[:2] == "2." and version("sqlalchemy")[:2] not in ("0.", "1."):
+            raise UserError(
+                f"hydra.sweeper.storage={storage}: Optuna {version('optuna')} keeps a study with "
+                f"SQLAlchemy 1 only, and {version('sqlalchemy')} is installed: "
+                'pip install "sqlalchemy<2" "alembic<1.20", or leave the storage out.'
+            )
+
+
+def tell_best(folder: Path) -> None:
+    """Print what a search that has ended has found, and the file that says so."""
+    if not (folder / _FOUND).is_file():
+        return
+    found: Any = OmegaConf.load(folder / _FOUND)
+    if "best_params" in found:
+        words = " ".join(f"{key}={value}" for key, value in found.best_params.items())
+        print(f"best: {words}, score {found.best_value:.4g}: {folder / _FOUND}")
