@@ -41,10 +41,10 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def write_files(page: Path, folder: Path) -> None:
-    """What begins with "# NAME" is a file of that name."""
+    """What begins with "# NAME", in XML "<!-- NAME -->", is a file of that name."""
     for language, text in blocks(page):
-        if language in ("python", "yaml"):
-            name = text.partition("\n")[0].removeprefix("# ")
+        if language in ("python", "yaml", "xml"):
+            name = re.sub(r"^(# |<!-- )| -->$", "", text.partition("\n")[0])
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
@@ -57,7 +57,7 @@ def commands(page: Path) -> str:
 def test_every_example_is_on_a_page_as_it_is():
     shown = {text for page in PAGES for _, text in blocks(page)}
     examples = sorted((ROOT / "examples").glob("own_*"))
-    assert len(examples) == 7
+    assert len(examples) == 8
     for example in examples:
         assert example.read_text(encoding="utf-8") in shown, example.name
 

@@ -24,6 +24,7 @@ from hypercrl.report.run_tables import cost_table, matrix_tables, metrics_table
 from hypercrl.report.runs import Run, load_run
 from hypercrl.report.style import to_png
 from hypercrl.report.table import Table
+from hypercrl.report.tidy import tidy
 from hypercrl.report.trade_offs import trade_offs
 
 __all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]
@@ -36,7 +37,8 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
 
     Args:
         paths: run folders; one given twice, or a copy of one, counts once.
-        out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex; made if need be.
+        out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex, and
+            ENV-PRESET-tidy.csv; made if need be.
         console: where the tables go.
         each_run: print those of every run; else, of several, only what puts them side by side.
 
@@ -68,6 +70,7 @@ def _write(benchmarks: Sequence[Benchmark], out: Path) -> Path:
         for extension, write in FORMATS.items():
             content = write(tables, benchmark.notes).encode("utf-8")
             write_atomically(out / f"{_name(benchmark)}.{extension}", content)
+        write_atomically(out / f"{_name(benchmark)}-tidy.csv", tidy(benchmark).encode("utf-8"))
     page = out / "index.html"
     write_atomically(page, render_page(benchmarks, pictures).encode("utf-8"))
     return page

@@ -81,7 +81,13 @@ def _curves(benchmark: Benchmark, quantities: Sequence[Quantity]) -> Figure:
         figure.supxlabel(_spread(benchmark), fontsize=9, color=MUTED)
         figure.legend(
             [
-                Line2D([], [], color=look[method].colour, linestyle=look[method].dash)
+                Line2D(
+                    [],
+                    [],
+                    color=look[method].colour,
+                    linestyle=look[method].dash,
+                    linewidth=look[method].width,
+                )
                 for method in benchmark.methods
             ],
             labels,
@@ -121,8 +127,13 @@ def _curve(axes: Axes, runs: Sequence[Run], key: str, task: int, look: Look, ban
     middle = [float(np.mean(v)) for v in values]
     # Few evaluations are shown for what they are: points, with guesses between them.
     marker = "o" if len(steps) <= 20 else ""
-    line = {"color": look.colour, "linestyle": look.dash, "marker": marker, "markersize": 3.5}
-    line |= {"linewidth": look.width, "zorder": look.layer, "clip_on": not marker}
+    line = {"color": look.colour, "linestyle": look.dash, "marker": marker}
+    line |= {
+        "markersize": 1.7 + look.width,
+        "linewidth": look.width,
+        "zorder": look.layer,
+        "clip_on": not marker,
+    }
     axes.plot(steps, middle, **line)
     if banded and len(seeds) > 1:
         low, high = zip(*map(_band, values), strict=True)

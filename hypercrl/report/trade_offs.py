@@ -116,5 +116,13 @@ def _panel(
         # Colours come back after seven methods; the marker tells them apart.
         marker = MARKERS[index // len(PALETTE) % len(MARKERS)]
         shown.append(x)
-        axes.plot([x], [y], marker, color=look[method].colour, label=method, alpha=0.85)
+        axes.plot(
+            [x],
+            [y],
+            marker,
+            color=look[method].colour,
+            markersize=3 + 2.5 * look[method].width,
+            label=method,
+            zorder=look[method].layer,
+        )
     return shown

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
@@ -19,13 +20,14 @@ from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.report import group, load_run, write_report
 from hypercrl.report.comparison import comparison_tables
+from hypercrl.report.curves import learning_curves
 from hypercrl.report.formats import decimals, duration, fixed, significant, size, spread
 from hypercrl.report.glossary import DEFINITIONS
 from hypercrl.report.heat_maps import heat_maps
 from hypercrl.report.page import run_status
 from hypercrl.report.recall import write_recall
 from hypercrl.report.run_tables import matrix_tables, metrics_table
-from hypercrl.report.style import to_png
+from hypercrl.report.style import looks, to_png
 from hypercrl.report.table import MISSING
 from hypercrl.report.trade_offs import trade_offs
 from hypercrl.runs.checkpoint import save_checkpoint
@@ -635,7 +637,52 @@ def test_a_grid_over_orders_is_a_section_for_each(tmp_path):
     page = write_report(paths, tmp_path / "out", Console(file=io.StringIO(), width=100))
     assert "push · quick · order=[2, 1]" in page.read_text()
     names = {path.stem for path in (tmp_path / "out").glob("*.csv")}
-    assert names == {"push-quick-order-1-2", "push-quick-order-2-1"}
+    both = {"push-quick-order-1-2", "push-quick-order-2-1"}
+    assert names == both | {f"{name}-tidy" for name in both}
+
+
+def test_every_number_is_a_row_of_the_tidy_table(tmp_path):
+    paths = [write_run(tmp_path / f"{seed}", seed=seed) for seed in range(2)]
+    report([*paths, write_run(tmp_path / "c", "si", finished=False)], tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out/push-quick-tidy.csv").open()))
+    for seed, path in enumerate(paths):
+        written = json.loads((path / "result.json").read_text())
+        own = [row for row in rows if row["run"] == str(path)]
+        assert {row["seed"] for row in own} == {str(seed)}
+        named = {"return": "scores", "success": "success", "prediction_error": "prediction_error"}
+        for measure, key in named.items():
+            found = {
+                (int(r["stage"]), int(r["task"])): float(r["value"] or "nan")
+                for r in own
+                if r["measure"] == measure
+            }
+            truth = np.array(written[key], dtype=float)
+            assert len(found) == truth.size
+            for (stage, task), value in found.items():
+                np.testing.assert_equal(value, truth[stage, task - 1])
+        kept = [float(row["value"]) for row in own if row["measure"] == "memory_bytes"]
+        assert kept == written["memory_bytes"]
+    assert {row["run"] for row in rows} == set(map(str, paths))
+
+
+def test_methods_that_coincide_are_all_to_be_seen(tmp_path):
+    """Of methods that succeed alike only the one drawn last was to be seen."""
+    names = ["single", "hnet", "si"]
+    paths = [write_run(tmp_path / name, name) for name in names]
+    (benchmark,) = group([load_run(path) for path in paths])
+    for figure in (learning_curves(benchmark), trade_offs(benchmark)):
+        pixels = Image.open(io.BytesIO(to_png(figure))).convert("RGB")
+        axes = figure.axes[0].get_window_extent()
+        box = (
+            int(axes.x0),
+            int(pixels.height - axes.y1),
+            int(axes.x1),
+            int(pixels.height - axes.y0),
+        )
+        inside = np.asarray(pixels.crop(box)).reshape(-1, 3)
+        for name, look in looks(names).items():
+            colour = np.round(255 * np.array(to_rgb(look.colour)))
+            assert (np.abs(inside - colour).max(1) <= 2).sum() > 20, name
 
 
 @pytest.mark.usefixtures("words_alone")
@@ -850,7 +897,8 @@ def test_the_page_needs_no_other_file(tmp_path):
 def test_figures_are_pictures_and_not_blank(tmp_path):
     report([write_run(tmp_path / "run")], tmp_path / "out")
     names = {f"push-quick-{kind}.png" for kind in ("curves", "error", "matrix", "costs")}
-    others = {"index.html", "push-quick.csv", "push-quick.md", "push-quick.tex"}
+    tables = {"push-quick.csv", "push-quick-tidy.csv", "push-quick.md", "push-quick.tex"}
+    others = {"index.html", *tables}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names | others
     for name in names:
         with Image.open(tmp_path / "out" / name) as image:
