@@ -129,7 +129,8 @@ def page(options: argparse.Namespace) -> None:
     write_atomically(PAGE, text.encode())
     from hypercrl.report.style import to_png
 
-    write_atomically(FIGURE, to_png(figure(ours, records)))
+    if ours:
+        write_atomically(FIGURE, to_png(figure(ours, records)))
 
 
 Records = Sequence[Mapping[str, Any]]
