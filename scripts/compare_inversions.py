@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from evidence_grid import check_patterns, fits
+from inversions_curve import BUDGETS
 from inversions_curve import KEPT as CURVE
 from matplotlib.figure import Figure
 
@@ -111,7 +112,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def page(options: argparse.Namespace) -> None:
-    """Put the tables between their marks."""
+    """Put the tables between their marks, and draw the curves that have all of their budgets."""
     from marked_section import with_section
 
     from hypercrl.base.files import write_atomically
@@ -129,8 +130,8 @@ def page(options: argparse.Namespace) -> None:
     write_atomically(PAGE, text.encode())
     from hypercrl.report.style import to_png
 
-    if ours:
-        write_atomically(FIGURE, to_png(figure(ours, records)))
+    if whole := [r for r in ours if set(BUDGETS) < {p["steps"] for p in r["points"]}]:
+        write_atomically(FIGURE, to_png(figure(whole, records)))
 
 
 Records = Sequence[Mapping[str, Any]]

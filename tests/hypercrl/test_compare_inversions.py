@@ -14,7 +14,7 @@ import torch
 from compare_inversions import at_equal_steps, curves_of_ours, until
 from evidence_grid import EvidenceCell
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from inversions_curve import words
+from inversions_curve import BUDGETS, words
 from peer_dmash import (
     GROUNDS,
     SIGNS,
@@ -181,7 +181,7 @@ def test_tables_say_what_there_was_at_equal_steps_and_after_how_many_it_was_solv
     monkeypatch.setattr(compare_inversions, "PAGE", page)
     monkeypatch.setattr(compare_inversions, "FIGURE", tmp_path / "steps.png")
     curve = tmp_path / "curve.jsonl"
-    lines = [_record(f"complex_ode/hnet/{steps}/1", (steps, 0.0)) for steps in (800, 400)]
+    lines = [_record(f"complex_ode/hnet/{steps}/1", (steps, 0.0)) for steps in BUDGETS]
     curve.write_text("".join(json.dumps(line) + "\n" for line in lines))
     compare_inversions.page(SimpleNamespace(kept=kept, curve=curve))
     text = page.read_text()
@@ -190,6 +190,10 @@ def test_tables_say_what_there_was_at_equal_steps_and_after_how_many_it_was_solv
     assert (text[:2], text[-2:]) == ("a\n", "c\n")
     assert "| complex_ode | hnet, told the task | 1 | 3 600 | 3 600 | 3 600 | 3 600: 1.00 |" in text
     assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "steps.png").unlink()
+    curve.write_text(json.dumps(lines[0]) + "\n")
+    compare_inversions.page(SimpleNamespace(kept=kept, curve=curve))
+    assert not (tmp_path / "steps.png").exists()
 
 
 def test_a_curve_of_ours_is_the_evidence_cut_shorter_and_ends_with_it():
