@@ -4,7 +4,8 @@
     python scripts/compare_inversions.py page [--kept FILE.jsonl]
 
 `peer_dmash` says what FOLDER is and what runs. A run of which the file has a line is not run again.
-The page is docs/results/inversions.md, written by hand but for its tables; ours is of the evidence.
+The page is docs/results/inversions.md, written by hand but for its tables and its figure; ours is
+of the evidence, and with fewer steps of scripts/inversions_curve.py.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from typing import Any
 
 import numpy as np
 from evidence_grid import check_patterns, fits
+from inversions_curve import BUDGETS
+from inversions_curve import KEPT as CURVE
+from matplotlib.figure import Figure
 
 from hypercrl.base.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parent
 RESULTS = SCRIPTS.parent / "docs" / "results"
 PAGE, KEPT = RESULTS / "inversions.md", RESULTS / "inversions.jsonl"
+FIGURE = RESULTS.parent / "images" / "inversions_steps.png"
 SEEDS = 5
 OURS = {
     "double_integrator": (
@@ -107,16 +112,26 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def page(options: argparse.Namespace) -> None:
-    """Put the tables between their marks."""
+    """Put the tables between their marks, and draw the curves that have all of their budgets."""
     from marked_section import with_section
 
     from hypercrl.base.files import write_atomically
 
     records = _read(options.kept)
     text = PAGE.read_text(encoding="utf-8")
-    for name, table in (("equal steps", at_equal_steps(records)), ("until", until(records))):
+    ours = curves_of_ours(_read(options.curve))
+    tables = {
+        "equal steps": at_equal_steps(records),
+        "steps": after_fewer_steps(ours),
+        "until": until([*ours, *records]),
+    }
+    for name, table in tables.items():
         text = with_section(text, BEGIN.format(name), END, f"\n{table}\n")
     write_atomically(PAGE, text.encode())
+    from hypercrl.report.style import to_png
+
+    if whole := [r for r in ours if set(BUDGETS) < {p["steps"] for p in r["points"]}]:
+        write_atomically(FIGURE, to_png(figure(whole, records)))
 
 
 Records = Sequence[Mapping[str, Any]]
@@ -145,11 +160,87 @@ def at_equal_steps(records: Records) -> str:
                             label = f"{what}{', sparse reward' * of.endswith('_sparse')}"
                             label += f", {kind}" * (way != "told")
                             rows.append(_row(ground, label, steps, points[0]["updates"], scores))
-    header = ["", "", "seeds", "steps", "updates", "success, task by task", "IQM [95 %]", "return"]
-    return _table(header, rows)
+    return _table(HEADER, rows)
 
 
+HEADER = ("", "", "seeds", "steps", "updates", "success, task by task", "IQM [95 %]", "return")
+
+
+def curves_of_ours(lines: Records) -> list[dict[str, Any]]:
+    """One record for each ground and seed: all of its budgets, and the evidence's own at the end.
+
+    Args:
+        lines: of scripts/inversions_curve.py, of one budget each.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in sorted(lines, key=lambda line: line["points"][0]["steps"]):
+        ground, way, _, seed = line["cell"].split("/")
+        found.setdefault(f"{ground}/{way}/{seed}", []).extend(line["points"])
+    for ground in sorted({cell.split("/")[0] for cell in found}):
+        for whole in _read(RESULTS / "evidence" / f"{ground}.jsonl"):
+            if whole.get("cell") in found:
+                last = {"success": whole["success"][-1], "return": whole["scores"][-1]}
+                counts = {"steps": whole["env_steps"], "updates": whole["updates"]}
+                found[whole["cell"]].append({**counts, "cold": last})
+    return [{"cell": cell, "points": points} for cell, points in found.items()]
+
+
+def after_fewer_steps(ours: Records) -> str:
+    """Success and return of our agent after each budget."""
+    rows = []
+    for ground in OURS:
+        runs = _runs(ours, ground, "hnet")
+        for steps in sorted({p["steps"] for run in runs for p in run["points"]}):
+            points = [p for run in runs for p in run["points"] if p["steps"] == steps]
+            scores = [(p["cold"]["success"], p["cold"]["return"]) for p in points]
+            rows.append(_row(ground, WAYS_IN_WORDS["hnet"], steps, points[0]["updates"], scores))
+    return _table(HEADER, rows)
+
+
+def figure(ours: Records, records: Records) -> Figure:
+    """Success against steps, a panel an environment: means over seeds, and seeds as points."""
+    from matplotlib import rc_context
+
+    from hypercrl.report.style import STYLE, WIDTH
+
+    grounds = sorted({r["cell"].split("/")[0] for r in ours})
+    with rc_context(STYLE):
+        drawn = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+        panels = drawn.subplots(1, len(grounds), sharey=True, squeeze=False)[0]
+        for axes, ground in zip(panels, grounds, strict=True):
+            for way, (kind, colour, marker) in DRAWN.items():
+                by_steps: dict[int, list[float]] = {}
+                for run in _runs([*ours, *records], ground, way):
+                    for point in run["points"]:
+                        mean = float(np.mean(point[kind]["success"]))
+                        by_steps.setdefault(point["steps"], []).append(mean)
+                if not by_steps:
+                    continue
+                at = sorted(by_steps)
+                means = [float(np.mean(by_steps[steps])) for steps in at]
+                label = WAYS_IN_WORDS[way].replace("\\", "")
+                look = {"color": colour, "marker": marker, "markersize": 5}
+                axes.plot(at, means, label=label, clip_on=False, **look)
+                for steps in at:
+                    one = [steps] * len(by_steps[steps])
+                    axes.scatter(one, by_steps[steps], s=7, color=colour, alpha=0.5, clip_on=False)
+            axes.set_title(ground, fontsize=9.5)
+            axes.set_xlabel("steps of all tasks together")
+            axes.set_xlim(0, 3700)
+            axes.set_ylim(-0.02, 1.02)
+        panels[0].set_ylabel("success")
+        panels[0].legend(loc="center right", fontsize=8)
+    return drawn
+
+
+DRAWN = {
+    "hnet": ("cold", "#0072b2", "o"),
+    "four": ("warm", "#d55e00", "s"),
+    "told": ("cold", "#009e73", "^"),
+}
+"""Of the figure: which score, and how it looks."""
 WAYS_IN_WORDS = {
+    "hnet": "hnet, told the task",
     "one": "DMA\\*-SH, one robot",
     "four": "DMA\\*-SH, four robots",
     "told": "its SAC, told the task",
@@ -167,7 +258,7 @@ def until(records: Records) -> str:
             runs = _runs(records, of, way)
             if not runs:
                 continue
-            kind = "cold" if way == "told" else "warm"
+            kind = "cold" if way in ("hnet", "told") else "warm"
             curves = [
                 [(p["steps"], float(np.mean(p[kind]["success"]))) for p in run["points"]]
                 for run in runs
@@ -228,6 +319,7 @@ def main() -> None:
     tables = commands.add_parser("page", help="write the tables of the page")
     tables.set_defaults(command=page)
     tables.add_argument("--kept", type=Path, default=KEPT, help="lines of runs")
+    tables.add_argument("--curve", type=Path, default=CURVE, help="of scripts/inversions_curve.py")
     options = parser.parse_args()
     try:
         options.command(options)

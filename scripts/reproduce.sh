@@ -98,7 +98,8 @@ commands() { # name, folder of what is made
       local beside="python scripts/compare_inversions.py run --dmash $out/dmash --out $out/inversions.jsonl --jobs 15"
       echo "$beside --only '*/one/*,*/four/*'"
       echo "$beside --steps 12000 --only 'double_integrator*/told/*,complex_ode/told/*'"
-      echo "python scripts/compare_inversions.py page --kept $out/inversions.jsonl" ;;
+      echo "python scripts/inversions_curve.py --out $out/inversions_curve.jsonl"
+      echo "python scripts/compare_inversions.py page --kept $out/inversions.jsonl --curve $out/inversions_curve.jsonl" ;;
     videos)
       local agents=push/hnet/0,push_frame/hnet/0,door/hnet/0,push20/hnet/0
       echo "python scripts/evidence.py --kept $out/none run --seconds 1200 --only '$agents' --agents '$agents' --out $out"

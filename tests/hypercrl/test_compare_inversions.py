@@ -11,8 +11,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from compare_inversions import at_equal_steps, until
+from compare_inversions import at_equal_steps, curves_of_ours, until
+from evidence_grid import EvidenceCell
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from inversions_curve import BUDGETS, words
 from peer_dmash import (
     GROUNDS,
     SIGNS,
@@ -171,16 +173,44 @@ def test_tables_say_what_there_was_at_equal_steps_and_after_how_many_it_was_solv
 
     page = tmp_path / "page.md"
     page.write_text(
-        "a\n<!-- equal steps -->\n<!-- end -->\nb\n<!-- until -->\nstale\n<!-- end -->\nc\n"
+        "a\n<!-- equal steps -->\n<!-- end -->\nb\n<!-- steps -->\n<!-- end -->\n"
+        "<!-- until -->\nstale\n<!-- end -->\nc\n"
     )
     kept = tmp_path / "kept.jsonl"
     kept.write_text("".join(json.dumps(record) + "\n" for record in records))
     monkeypatch.setattr(compare_inversions, "PAGE", page)
-    compare_inversions.page(SimpleNamespace(kept=kept))
+    monkeypatch.setattr(compare_inversions, "FIGURE", tmp_path / "steps.png")
+    curve = tmp_path / "curve.jsonl"
+    lines = [_record(f"complex_ode/hnet/{steps}/1", (steps, 0.0)) for steps in BUDGETS]
+    curve.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    compare_inversions.page(SimpleNamespace(kept=kept, curve=curve))
     text = page.read_text()
     assert "stale" not in text
     assert last in text
     assert (text[:2], text[-2:]) == ("a\n", "c\n")
+    assert "| complex_ode | hnet, told the task | 1 | 3 600 | 3 600 | 3 600 | 3 600: 1.00 |" in text
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "steps.png").unlink()
+    curve.write_text(json.dumps(lines[0]) + "\n")
+    compare_inversions.page(SimpleNamespace(kept=kept, curve=curve))
+    assert not (tmp_path / "steps.png").exists()
+
+
+def test_a_curve_of_ours_is_the_evidence_cut_shorter_and_ends_with_it():
+    """Nothing differs from the evidence's cell but how long it goes on, and what is looked at."""
+    lines = [_record(f"complex_ode/hnet/{steps}/1", (steps, 0.0)) for steps in (800, 400)]
+    (curve,) = curves_of_ours(lines)
+    assert curve["cell"] == "complex_ode/hnet/1"
+    assert [p["steps"] for p in curve["points"]] == [400, 800, 3600]
+    for ground in ("double_integrator", "complex_ode"):
+        whole = composed("train", EvidenceCell(ground, "hnet", 1).words())
+        short = composed("train", words(f"{ground}/hnet/800/1"))
+        protocol = short.protocol
+        assert (protocol.random_steps + protocol.planned_steps) * len(short.env.tasks) == 800
+        assert short.protocol.final_episodes == whole.protocol.final_episodes
+        for name in ("random_steps", "planned_steps", "eval_tasks", "eval_episodes"):
+            protocol[name] = whole.protocol[name]
+        assert short == whole
 
 
 @pytest.mark.parametrize(
