@@ -66,13 +66,20 @@ def calls_into(where: str) -> AbstractContextManager[None]:
 
 
 def told(error: BaseException) -> str:
-    """An exception as part of a sentence: what was raised, and by which line."""
+    """An exception as part of a sentence: what was raised, and by which line.
+
+    Of one that says nothing, such as that of a bare `assert`, the line itself is told.
+    """
     # Python's own importer names no line that anybody wrote.
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[0] != "<"]
-    line = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    said = f": {error}" if str(error) else ""
+    line = ""
+    if frames:
+        last = frames[-1]
+        code = f": {_shortened(last.line)}" if last.line and not said else ""
+        line = f" ({Path(last.filename).name}, line {last.lineno}{code})"
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r}){line}"
-    said = f": {error}" if str(error) else ""
     return f"raised {type(error).__name__}{said}{line}"
 
 
@@ -114,6 +121,12 @@ def number(value: object, what: str) -> float:
     """
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
+    if isinstance(value, Tensor | np.ndarray):
+        raise TaskFault(
+            f"{what} is no number, but {shown(value)}, of shape {tuple(value.shape)}. Make one "
+            "number of it: float(reward[0]) where it holds one, a sum with weights where it holds "
+            "several aims (for an environment of others in a gymnasium.RewardWrapper)."
+        )
     if not isinstance(value, numbers.Real | np.bool_):
         raise TaskFault(f"{what} is no number, but {shown(value)}.")
     if not abs(float(value)) <= LARGEST:
@@ -152,7 +165,11 @@ def step_result(returned: Any, what: str) -> tuple[Any, float, bool, bool, dict[
 
 def shown(value: object) -> str:
     """A value as a message shows it, shortened."""
-    text = " ".join(repr(value).split())
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

@@ -32,6 +32,7 @@ from hypercrl_envs.task import Exploration, PictureOptions, Task
 from hypercrl_envs.task_functions import TaskFunction
 
 _LARGEST_SEED = 2**31
+_TRIED_STEPS = 2
 _LARGEST_OBSERVATION = 1e6
 _LARGE_NUMBER = 1e4
 """From here on float32 tells apart what differs by 0.001 or more."""
@@ -112,8 +113,8 @@ class GymTask(Task):
                 'distance: "module:function" beside it, or leave it out'
             )
         self.solved_within = 0.05 if solved_within is None else float(solved_within)
-        if self.render_mode is not None:
-            import_triton_first()
+        # Some open a renderer as they are made, asked for pictures or not.
+        import_triton_first()
         env = _make(id, self.render_mode, options or {})
         # The task counts the steps itself.
         self._env = env.env if isinstance(env, gymnasium.wrappers.TimeLimit) else env
@@ -191,17 +192,37 @@ class GymTask(Task):
         return mujoco_fault(data)
 
     def try_out(self) -> None:
-        """See `Task.try_out`; also step once, as nobody else has tried the environment, and warn of
-        one that its seed does not determine."""
+        """See `Task.try_out`; also take a few steps, as nobody else has tried the environment, and
+        warn of one that its seed does not determine."""
         super().try_out()
-        first, second = (self.reset(seed=0)[0] for _ in range(2))
-        if not np.array_equal(first, second):
+        first, _, again = (self._tried(seed) for seed in (0, 1, 0))
+        if not np.array_equal(first[0], again[0]):
             warnings.warn(
                 f"{self.caption} begins other episodes with the same seed: its runs cannot be "
                 "repeated. Draw from self.np_random, after super().reset(seed=seed)",
                 stacklevel=2,
             )
-        self.step(np.random.default_rng(0).uniform(-1.0, 1.0, self.action_space.shape))
+        elif not np.array_equal(first, again):
+            warnings.warn(
+                f"{self.caption} goes on otherwise from the same seed by the same actions, once "
+                "another episode has gone before: a run that is resumed goes on otherwise than one "
+                "that was not interrupted. Draw from self.np_random, and let reset set back all "
+                "that the simulator keeps (by making it anew, if need be)",
+                stacklevel=2,
+            )
+
+    def _tried(self, seed: int) -> np.ndarray:
+        """Observations [steps + 1, O] of an episode's first steps, by actions of which each is its
+        own."""
+        generator = np.random.default_rng(0)
+        seen = [self.reset(seed=seed)[0]]
+        over = False
+        while not over and len(seen) <= _TRIED_STEPS:
+            action = generator.uniform(-1.0, 1.0, self.action_space.shape)
+            obs, _, *ends, _ = self.step(action)
+            seen.append(obs)
+            over = any(ends)
+        return np.array(seen)
 
     def _try_functions(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:
         size = self._vector.size
@@ -311,7 +332,10 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
         if picture:
             given = f"render_mode={render_mode!r}"
             raise RenderingUnavailable(f"{id} cannot be made with {given}: it {told}") from error
-        raise ValueError(f"environment {id!r} cannot be made: it {told}") from error
+        whose = ""
+        if isinstance(error, gymnasium.error.UnregisteredEnv) and ":" not in id:
+            whose = f'. If a package registers it, name that first: "package:{id}"'
+        raise ValueError(f"environment {id!r} cannot be made: it {told}{whose}") from error
 
 
 def _told(error: BaseException, id: str) -> str:

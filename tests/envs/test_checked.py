@@ -82,13 +82,17 @@ FAULTS = {
     "reward_infinite": ((1, np.float64(-np.inf)), "reward is -inf"),
     "reward_none": ((1, None), "reward is no number, but None"),
     "reward_text": ((1, "1.0"), "reward is no number, but '1.0'"),
-    "reward_vector": ((1, np.zeros(1)), "reward is no number, but array"),
+    "reward_vector": ((1, np.zeros(1)), r"reward is no number, but array.*reward\[0\]"),
+    "reward_aims": ((1, np.zeros(3)), r"of shape \(3,\)\. Make one number of it: .* with weights"),
     "ended_none": ((2, None), "terminated=None, not True or False"),
     "short": (("size", 3), "not \\(observation, reward, terminated, truncated, info\\)"),
     "old": (("size", 4), "not \\(observation, reward, terminated, truncated, info\\)"),
     "raises": ((0, RuntimeError("lost contact")), "raised RuntimeError: lost contact"),
     "key": ((0, KeyError("joint")), "raised KeyError: 'joint' .test_checked.py, line"),
-    "silent": ((0, NotImplementedError()), r"raised NotImplementedError \(test_checked.py, line"),
+    "silent": (
+        (0, NotImplementedError()),
+        r"NotImplementedError \(test_checked.py, line \d+: raise value\)",
+    ),
     "exit": ((0, SystemExit(0)), r"called sys.exit\(0\)"),
 }
 
@@ -144,7 +148,9 @@ def test_faults_outside_a_step(fault, message):
         ({"id": "TestFaulty-v0", "options": {"fault": "exit_made"}}, r"called sys.exit\(0\)"),
         ({"id": "TestFaulty-v0", "options": {"max_episode_steps": 0}}, "positive"),
         ({"id": "TestEndless-v0"}, r"options: \{max_episode_steps: 200\}"),
-        ({"id": "nowhere:Env-v0"}, "cannot be made"),
+        ({"id": "nowhere:Env-v0"}, r"cannot be made.*imported\. \(registration.py, line \d+\)$"),
+        ({"id": "maker/Env-v0"}, 'not found.* name that first: "package:maker/Env-v0"'),
+        ({"id": "TestUnheardOf-v0"}, 'name that first: "package:TestUnheardOf-v0"'),
     ],
 )
 def test_environments_that_cannot_be_made(given, message):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import gymnasium
@@ -104,6 +108,63 @@ def test_an_episode_that_is_not_over_is_not_judged_by_its_motion(recwarn):
     task.step(np.zeros(1, np.float32))
     task.reset(seed=2)
     assert not [w for w in recwarn if "float32" in str(w.message)]
+
+
+class Worn(gymnasium.Env):
+    """A bearing that wears as it turns, and that `reset` puts a new one in for, or not."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    wear = 0.0
+
+    def __init__(self, renewed: bool) -> None:
+        self.renewed = renewed
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if self.renewed:
+            self.wear = 0.0
+        self.angle = self.np_random.uniform()
+        return np.array([self.angle]), {}
+
+    def step(self, action):
+        self.wear += 0.01
+        self.angle += action[0] / (1 + self.wear)
+        return np.array([self.angle]), 0.0, False, False, {}
+
+
+gymnasium.register("Worn-v0", entry_point=Worn, max_episode_steps=4)
+
+
+def test_what_reset_leaves_of_the_episode_before_is_warned_of(recwarn):
+    """A state is a seed and actions: restored, such an environment goes on otherwise."""
+    GymTask("Worn-v0", options={"renewed": True}).try_out()
+    GymTask("Pendulum-v1").try_out()
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="Worn-v0 goes on otherwise from the same seed"):
+        GymTask("Worn-v0", options={"renewed": False}).try_out()
+
+
+class OpensRenderer(gymnasium.Env):
+    """As dm_control's environments do when they are made; Triton after Mesa's LLVM is a crash."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("triton") is not None:
+            assert "triton" in sys.modules
+
+
+def test_triton_is_imported_before_a_renderer_can_be_opened():
+    made = f"""
+        import gymnasium
+        from {__name__} import OpensRenderer
+        from hypercrl_envs import make_task
+        gymnasium.register("OpensRenderer-v0", entry_point=OpensRenderer, max_episode_steps=4)
+        make_task("gym", id="OpensRenderer-v0")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(made)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent)
 
 
 def test_episode_length_is_that_of_the_registry():
