@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,8 +61,9 @@ CLOCK += tuple(3600.0 * m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
 _ZEROS = re.compile(r"\.0(?= )| 00 (s|min)$")
 
 
-WIDEST, THINNEST = 6.0, 1.4
-"""Points; of the lines that are drawn first and last."""
+THIN, STEP, NESTED = 1.4, 1.2, 5
+"""Points: of the line that is drawn last, and by which those before it are wider; and how many
+widths the eye tells apart. More methods than that are drawn alike."""
 
 
 class Look(NamedTuple):
@@ -78,17 +78,18 @@ class Look(NamedTuple):
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """Colour, dash and width of each method; colours return dashed.
 
-    The reference is grey and behind. What is drawn later is thinner, so that of lines and points
-    that coincide each shows beside the next one.
+    The reference is grey and behind. Of few methods what is drawn later is thinner, so that of
+    lines and points that coincide each shows beside the next one.
     """
     dashes = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)))
     drawn = sorted(methods, key=lambda method: method != REFERENCE)
-    widths = dict(zip(drawn, np.linspace(WIDEST, THINNEST, len(drawn)).tolist(), strict=True))
-    chosen = {REFERENCE: Look(REFERENCE_COLOUR, "-", widths.get(REFERENCE, WIDEST), layer=2)}
+    nested = 1 < len(drawn) <= NESTED
+    widths = {m: THIN + STEP * place for place, m in enumerate(reversed(drawn)) if nested}
+    chosen = {REFERENCE: Look(REFERENCE_COLOUR, "-", widths.get(REFERENCE, 1.3), layer=2)}
     for index, method in enumerate(m for m in methods if m != REFERENCE):
         dash = dashes[index // len(PALETTE) % len(dashes)]
-        width = widths[method] if len(methods) > 1 else 1.8
-        chosen[method] = Look(PALETTE[index % len(PALETTE)], dash, width)
+        colour = PALETTE[index % len(PALETTE)]
+        chosen[method] = Look(colour, dash, widths.get(method, 1.8))
     return chosen
 
 

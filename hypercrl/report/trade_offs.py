@@ -121,7 +121,7 @@ def _panel(
             [y],
             marker,
             color=look[method].colour,
-            markersize=3 + 2.5 * look[method].width,
+            markersize=4.5 + 2 * look[method].width,
             label=method,
             zorder=look[method].layer,
         )
