@@ -1,6 +1,5 @@
 """Episodes of a trained run: those that its agent plays now, and those that its replay holds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from hypercrl.agent.agent import Agent
 from hypercrl.base.errors import UserError
 from hypercrl.base.random_streams import derive_seed
+from hypercrl.base.strict_json import from_json, to_json
 from hypercrl.replay import Replay
 from hypercrl.replay.datasets import Episode
 from hypercrl.runs.run_folder import RunFolder
@@ -116,7 +116,7 @@ def described(experiment: Experiment, task: int) -> dict[str, Any]:
 
 def _in_json(value: Any) -> bool:
     try:
-        return json.loads(json.dumps(value)) == value
+        return from_json(to_json(value)) == value
     except (TypeError, ValueError):
         return False  # a default of a class of somebody's
 
