@@ -35,12 +35,14 @@ class WeightsAndBiases:
     def __init__(self, run: TrackedRun) -> None:
         wandb: Any = importlib.import_module("wandb")
 
+        # Its service, which writes the files, stays in the folder that its first run was begun in.
+        folder = run.path.resolve()
         run.identity.setdefault("id", uuid4().hex[:8])
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "hypercrl"),
             id=run.identity["id"],
             name=run.path.name,
-            dir=str(run.path),
+            dir=str(folder),
             config=run.config,
             resume="allow",
             reinit="create_new",
@@ -50,8 +52,8 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric=STEP)
         self.anew = bool(self._run.offline)
         if self.anew:
-            for files in (run.path / "wandb").glob("offline-run-*"):  # of others: this is a copy
-                if files != Path(self._run.dir).parent:
+            for files in (folder / "wandb").glob("offline-run-*"):  # of others: this is a copy
+                if files != Path(self._run.dir).resolve().parent:
                     shutil.rmtree(files)
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
