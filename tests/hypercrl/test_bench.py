@@ -576,7 +576,7 @@ def test_a_report_is_of_all_cells_that_ended_there(tmp_path, capsys):
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
     program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
     for task, steps in ((1, 10), (1, 20), (2, 30)):
-        record = f"json.dumps(dict(task={task}, env_steps={steps}))"
+        record = f"json.dumps(dict(kind='plan', task={task}, env_steps={steps}))"
         program += f"print({record}, file=file, flush=True)\ntime.sleep(1)\n"
     _, _, said = run_stubs(tmp_path, {"a": program + DONE, "b": DONE}, slots=1)
     *lines, last = said.splitlines()

@@ -1103,7 +1103,7 @@ def test_a_second_report_replaces_the_first_and_nothing_else(tmp_path):
     assert "finetune" in page
     assert "hnet" not in page
     assert (out / "notes.txt").read_text() == "mine"
-    assert len(list(out.iterdir())) == 9
+    assert len(list(out.iterdir())) == 10
 
 
 def test_numbers_as_text():
