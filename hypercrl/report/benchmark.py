@@ -129,9 +129,14 @@ class Benchmark:
         return self.returns(method) if self.by_return else self.matrices(method, "success")
 
     @property
-    def counted(self) -> Mask | None:
-        """Tasks that the mean of `outcome` is over, bool [N]; None: all of them."""
-        return None if self.by_return else self.succeeds
+    def everywhere(self) -> Mask:
+        """All tasks, bool [N]: means of returns are over these."""
+        return np.ones(len(self.tasks), bool)
+
+    @property
+    def counted(self) -> Mask:
+        """Tasks that the mean of `outcome` is over, bool [N]."""
+        return self.everywhere if self.by_return else self.succeeds
 
     @property
     def return_name(self) -> str:

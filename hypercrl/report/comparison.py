@@ -45,7 +45,7 @@ def comparison_tables(benchmark: Benchmark) -> list[Table]:
     """
     scores = {method: benchmark.returns(method) for method in benchmark.methods}
     name = benchmark.return_name.capitalize()
-    tables = [_outcome_table(name, scores, benchmark.return_decimals, None)]
+    tables = [_outcome_table(name, scores, benchmark.return_decimals, benchmark.everywhere)]
     if not benchmark.by_return:
         success = {m: benchmark.matrices(m, "success") for m in benchmark.methods}
         outcome = _with_column(
@@ -68,9 +68,7 @@ def _with_column(table: Table, name: str, texts: Sequence[str]) -> Table:
     return Table(table.title, (*table.header, name), rows, table.text_columns)
 
 
-def _outcome_table(
-    title: str, outcomes: dict[str, Array], places: int, counted: Mask | None
-) -> Table:
+def _outcome_table(title: str, outcomes: dict[str, Array], places: int, counted: Mask) -> Table:
     """Success or return of each method from its matrices [S, N + 1, N], over tasks that count."""
     with_interval = any(len(matrices) >= SEEDS_FOR_INTERVAL for matrices in outcomes.values())
     rows = []
@@ -80,8 +78,7 @@ def _outcome_table(
             for metric in (average_performance, forgetting, zero_shot_forward_transfer)
         ]
         if with_interval:
-            final = matrices[:, -1] if counted is None else matrices[:, -1, counted]
-            columns.insert(1, _interval(final, places))
+            columns.insert(1, _interval(matrices[:, -1, counted], places))
         rows.append((Cell(method), Cell(str(len(matrices))), *map(Cell, columns)))
     header = ["method", "seeds", "at the end ↑", "forgetting ↓", "transfer ↑"]
     if with_interval:

@@ -58,7 +58,7 @@ def heat_maps(benchmark: Benchmark) -> Figure:
         )
         grid = figure.subplots(len(methods), len(columns), squeeze=False)
         for column, (name, values) in enumerate(columns.items()):
-            counts = benchmark.succeeds if name == "success" else np.ones(n, bool)
+            counts = benchmark.succeeds if name == "success" else benchmark.everywhere
             means = [np.where(counts, values[m].mean(0), np.nan) for m in methods]
             norm, colours = _colour_scale(name, np.stack(means), benchmark)
             for row, matrix in enumerate(means):

@@ -45,7 +45,7 @@ def matrix_tables(benchmark: Benchmark, result: Result) -> list[Table]:
 
 def metrics_table(benchmark: Benchmark, result: Result) -> Table:
     """Average performance, forgetting and its other definitions, and transfer of one run."""
-    everywhere = np.ones(len(result.tasks), bool)
+    everywhere = benchmark.everywhere
     rows = [] if benchmark.by_return else [("Success", result.success, 2, benchmark.succeeds)]
     rows.append(("Return", result.scores, decimals(result.scores), everywhere))
     if benchmark.normalise is not None:

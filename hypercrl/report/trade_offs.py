@@ -103,9 +103,8 @@ def _panel(
 ) -> list[float]:
     """Draws a point for each method; their costs."""
     shown: list[float] = []
-    counted = slice(None) if benchmark.counted is None else benchmark.counted
     for index, method in enumerate(benchmark.methods):
-        final = benchmark.outcome(method)[:, -1, counted]
+        final = benchmark.outcome(method)[:, -1, benchmark.counted]
         costs = [cost(result) for result in benchmark.results(method)]
         if not costs or not np.mean(costs) > 0 or np.isnan(final).any():
             continue
