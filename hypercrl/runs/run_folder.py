@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError, first_line
-from hypercrl.base.files import PARTIAL, sync_folder, write_atomically
+from hypercrl.base.files import PARTIAL, seen_to, sync_folder, write_atomically
 from hypercrl.base.lock import LOCK, locked
 from hypercrl.base.strict_json import from_json, write_json
 from hypercrl.config.fitted import fitted
@@ -64,8 +64,7 @@ class RunFolder:
             UserError: something is there already, or another process is making it.
         """
         _refuse_used(path)
-        new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
-        with locked(path):
+        with seen_to(path), locked(path):
             _refuse_used(path)  # by a run that was quicker
             folder = cls(path)
             folder._sweep()
@@ -78,7 +77,7 @@ class RunFolder:
             try:
                 yield folder
             except NoTracker:
-                _take_away(path, new)
+                _empty(path)
                 raise
 
     @classmethod
@@ -327,14 +326,11 @@ def _refuse_used(path: Path) -> None:
         )
 
 
-def _take_away(path: Path, new: Sequence[Path]) -> None:
-    """Remove all that is in a folder, and of it and those above it what was made for it."""
-    for each in path.iterdir():
+def _empty(folder: Path) -> None:
+    """Remove all that is in it."""
+    for each in folder.iterdir():
         with suppress(OSError):
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
-    with suppress(OSError):  # not empty
-        for folder in new:
-            folder.rmdir()
 
 
 def _of_nobody(path: Path) -> bool:
