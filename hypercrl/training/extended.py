@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.files import write_atomically
+from hypercrl.base.saved import same_type
 from hypercrl.config.messages import check_tasks
 from hypercrl.config.overrides import in_shell
 from hypercrl.config.schema import TrainConfig, learned_tasks
@@ -18,9 +19,10 @@ from hypercrl.training.run import Run, agent_alone, built
 from hypercrl.training.tallies import Tallies
 from hypercrl_envs import TaskFault, TaskSequence
 
-TASKS = ("env", "protocol.num_tasks", "protocol.order")
-"""Settings that say which tasks are learned."""
-MAY_CHANGE = (*TASKS, "inference.max_tasks", "device", "logger", "simulators")
+MAY_CHANGE = (
+    *("env", "protocol.num_tasks", "protocol.order", "inference.max_tasks"),
+    *("device", "logger", "simulators"),
+)
 """Settings that may be given beside `extend=`; all others are those of the finished run."""
 BESIDE = {*MAY_CHANGE, "extend", "run_dir", "trust"}
 
@@ -67,13 +69,15 @@ def extended(config: DictConfig, given: Set[str], path: Path) -> Iterator[Run]:
     last = finished.load_checkpoint(LATEST)
     if "learner" not in last:
         raise agent_alone(finished)
+    with finished.foreign_state_refused(LATEST):
+        length = same_type("log_bytes", last["log_bytes"], int)
+    records = finished.metrics_path.read_bytes()[:length]
     with built(new) as experiment:
         _check_sizes(finished, old, experiment.sequence)
         count = len(experiment.sequence)
         last = _widened(finished, LATEST, last, count)
         with RunFolder.create(path, new) as folder:
             with folder.written():
-                records = finished.metrics_path.read_bytes()[: last["log_bytes"]]
                 write_atomically(folder.metrics_path, records)
             for name in (f"after_task_{number}" for number in range(1, learned)):
                 if finished.checkpoint_path(name).is_file():
@@ -101,7 +105,7 @@ def _further_tasks(finished: RunFolder, old: TrainConfig, new: DictConfig) -> in
         UserError: the new one has no further ones behind these.
     """
     try:
-        before, now = _tasks(old), _tasks(OmegaConf.to_object(new))
+        before, now = learned_tasks(old), learned_tasks(cast(TrainConfig, OmegaConf.to_object(new)))
     except ValueError as error:
         raise UserError(str(error)) from error
     count = len(before)
@@ -119,10 +123,6 @@ def _further_tasks(finished: RunFolder, old: TrainConfig, new: DictConfig) -> in
             f"{in_shell('extend', finished.path)}."
         )
     return count
-
-
-def _tasks(config: Any) -> list[Any]:
-    return [OmegaConf.to_container(OmegaConf.create(task)) for task in learned_tasks(config)]
 
 
 def _check_sizes(finished: RunFolder, old: TrainConfig, sequence: TaskSequence) -> None:
