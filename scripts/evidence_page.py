@@ -202,7 +202,7 @@ def _in_short(
     ]
 
     def over_all(method: str) -> str:
-        if not set(compared) <= {name for name, of in final.items() if method in of}:
+        if any(method not in final[name] for name in compared):
             return ""
         means = [final[name][method].mean(1) for name in compared]
         low, high = mean_over_strata_interval(means, np.random.default_rng(0))
@@ -213,11 +213,12 @@ def _in_short(
         return size(mean(sizes)) if sizes else ""
 
     write_atomically(images / "evidence_overview.png", to_png(overview(shown)))
-    overall = {m: [over_all(m)] if compared else [] for m in methods}
-    rows = [[m, *overall[m], *(cell(n, m) for n in shown), behind(m), kept(m)] for m in methods]
+    rows = [[m, *(cell(n, m) for n in shown), behind(m), kept(m)] for m in methods]
     header = ["", *(f"{name}, {_tasks(len(b.tasks))}" for name, b in shown.items())]
     if compared:
         header.insert(1, f"mean of {len(compared)} [95 %]")
+        for row in rows:
+            row.insert(1, over_all(row[0]))
     header += ["furthest behind the best", f"keeps after {len(longest.tasks)} tasks"]
     keeps = [[m, KEEPS[m]] for m in methods if m in KEEPS]
     lines = [

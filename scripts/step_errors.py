@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
@@ -25,30 +27,17 @@ from torch import Tensor
 from hypercrl.base.cuda_graph import CapturedFunction, CapturedSteps
 from hypercrl.methods import Batch
 from hypercrl.methods.hnet import Hnet
-from hypercrl_kernels.training import (
-    AdamMoments,
-    AdamSettings,
-    adam_launch,
-    clipped_adam_launch,
-    network_gradient_launch,
-    regularised_head_launch,
-    scaled_error_launch,
-    trunk_launch,
-    written_weights_launch,
-)
+from hypercrl_kernels import training
+from hypercrl_kernels.training import AdamMoments, AdamSettings, regularised_head_launch
 from hypercrl_kernels.training.regularised_head_reference import regularised_head_reference
 
 OLD_TASKS = (2, 19, 100)
 STEPS = 5
-LAUNCHES = (
-    adam_launch,
-    clipped_adam_launch,
-    network_gradient_launch,
-    regularised_head_launch,
-    scaled_error_launch,
-    trunk_launch,
-    written_weights_launch,
-)
+LAUNCHES = [
+    import_module(f"{training.__name__}.{each.name}")
+    for each in iter_modules(training.__path__)
+    if each.name.endswith("_launch")
+]
 
 
 def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:
