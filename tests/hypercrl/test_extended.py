@@ -15,6 +15,7 @@ import hypercrl
 from hypercrl.cli import main
 from hypercrl.config.compose import with_effect
 from hypercrl.methods import METHODS
+from hypercrl.runs.checkpoint import load_checkpoint, save_checkpoint
 from hypercrl.runs.records import read_records
 
 SMALL = (*FEW_STEPS, "threads=1", "protocol.eval_every=1000")
@@ -147,6 +148,14 @@ def test_runs_that_cannot_be_extended_say_why(finished, tmp_path, capsys):
     shutil.copytree(finished, open_end)
     (open_end / "result.json").unlink()
     assert "has not ended; go on with it first" in refused(capsys, f"extend={open_end}", *more)
+    foreign = tmp_path / "foreign"
+    shutil.copytree(finished, foreign)
+    latest = foreign / "checkpoints/latest.safetensors"
+    tree = load_checkpoint(latest)
+    del tree["log_bytes"]
+    save_checkpoint(latest, tree)
+    assert "does not belong to this run" in refused(capsys, f"extend={foreign}", *more)
+    assert not (tmp_path / "longer").exists()
     said = refused(capsys, f"resume={finished}")
     assert f"hypercrl train extend={finished} protocol.num_tasks=N" in said
     used = refused(capsys, f"extend={finished}", "protocol.num_tasks=3", f"run_dir={finished}")
