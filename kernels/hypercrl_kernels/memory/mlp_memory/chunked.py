@@ -90,20 +90,16 @@ def _chunks(
             o = o + f * torch.bmm(x, s2)
         outputs.append(o)
 
-        entries = (keys[n], hidden)
-        added = [u * read[n, :, -1, :, None] for u in (u1, u2)]
-        w1, w2 = (
-            torch.baddbmm(a[:, -1:] * w, entry.transpose(1, 2), u)
-            for w, entry, u in zip((w1, w2), entries, added, strict=True)
-        )
+        keys_t, hidden_t = keys[n].transpose(1, 2), hidden.transpose(1, 2)
+        last = read[n, :, -1, :, None]
+        w1 = torch.baddbmm(a[:, -1:] * w1, keys_t, u1 * last)
+        w2 = torch.baddbmm(a[:, -1:] * w2, hidden_t, u2 * last)
         if f is not None:
             w1, w2 = w1 + f[:, -1:] * s1, w2 + f[:, -1:] * s2
             kept = w.velocity_start[n, :, -1, None, None]
-            added = [u * w.velocity[n, :, -1, :, None] for u in (u1, u2)]
-            s1, s2 = (
-                torch.baddbmm(kept * s, entry.transpose(1, 2), u)
-                for s, entry, u in zip((s1, s2), entries, added, strict=True)
-            )
+            last = w.velocity[n, :, -1, :, None]
+            s1 = torch.baddbmm(kept * s1, keys_t, u1 * last)
+            s2 = torch.baddbmm(kept * s2, hidden_t, u2 * last)
     final = MLPState(*(s.unflatten(0, (batch, heads)) for s in (w1, w2, s1, s2)))
     return cut.join(torch.stack(outputs), batch, heads).to(v.dtype), final
 
