@@ -14,6 +14,8 @@ from torch import Tensor
 
 from hypercrl_envs import checked
 
+ACTUATORS = "Actuators of a MuJoCo model that have no ctrlrange go from 0 to 0: give them one."
+
 
 @dataclass(frozen=True)
 class _Leaf:
@@ -125,6 +127,7 @@ class ActionRange:
 
     Attributes:
         size: A.
+        fixed: places of those that have one value alone.
     """
 
     def __init__(self, space: gymnasium.Space, id: str) -> None:
@@ -150,9 +153,10 @@ class ActionRange:
         if (space.low == space.high).all() or (space.low > space.high).any():
             raise ValueError(
                 f"{id}: its actions leave nothing to choose: low is {space.low.tolist()} and high "
-                f"{space.high.tolist()}"
+                f"{space.high.tolist()}. {ACTUATORS}"
             )
         (self.size,) = space.shape
+        self.fixed = np.flatnonzero(space.low == space.high).tolist()
         self._space = space
         self._low, self._high = space.low.copy(), space.high.copy()
         self._id = id

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hypercrl_envs import checked
 from hypercrl_envs.checked import is_number
-from hypercrl_envs.gym_spaces import ActionRange, VectorObservation
+from hypercrl_envs.gym_spaces import ACTUATORS, ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
 from hypercrl_envs.rendering import (
     RenderingUnavailable,
@@ -33,6 +33,10 @@ from hypercrl_envs.task_functions import TaskFunction
 
 _LARGEST_SEED = 2**31
 _TRIED_STEPS = 2
+_STATISTICS = (
+    "; and leave out wrappers that keep statistics over episodes, such as NormalizeObservation: "
+    "agents scale what they observe themselves"
+)
 _LARGEST_OBSERVATION = 1e6
 _LARGE_NUMBER = 1e4
 """From here on float32 tells apart what differs by 0.001 or more."""
@@ -193,21 +197,27 @@ class GymTask(Task):
 
     def try_out(self) -> None:
         """See `Task.try_out`; also take a few steps, as nobody else has tried the environment, and
-        warn of one that its seed does not determine."""
+        warn of one that its seed does not determine, or with actions that do nothing."""
+        # The first is of an environment just made; what is left of one episode may pass with two.
+        first, _, *again = (self._tried(seed) for seed in (0, 1, 0, 0))
         super().try_out()
-        first, _, again = (self._tried(seed) for seed in (0, 1, 0))
-        if not np.array_equal(first[0], again[0]):
+        if fixed := ", ".join(f"action[{place}]" for place in self._executed.fixed):
             warnings.warn(
-                f"{self.caption} begins other episodes with the same seed: its runs cannot be "
-                "repeated. Draw from self.np_random, after super().reset(seed=seed)",
+                f"{self.caption}: the bounds of {fixed} leave nothing to choose there. {ACTUATORS}",
                 stacklevel=2,
             )
-        elif not np.array_equal(first, again):
+        if any(not np.array_equal(first[0], each[0]) for each in again):
+            warnings.warn(
+                f"{self.caption} begins other episodes with the same seed: its runs cannot be "
+                f"repeated. Draw from self.np_random, after super().reset(seed=seed){_STATISTICS}",
+                stacklevel=2,
+            )
+        elif any(not np.array_equal(first, each) for each in again):
             warnings.warn(
                 f"{self.caption} goes on otherwise from the same seed by the same actions, once "
                 "another episode has gone before: a run that is resumed goes on otherwise than one "
                 "that was not interrupted. Draw from self.np_random, and let reset set back all "
-                "that the simulator keeps (by making it anew, if need be)",
+                f"that the simulator keeps (by making it anew, if need be){_STATISTICS}",
                 stacklevel=2,
             )
 
@@ -215,13 +225,12 @@ class GymTask(Task):
         """Observations [steps + 1, O] of an episode's first steps, by actions of which each is its
         own."""
         generator = np.random.default_rng(0)
-        seen = [self.reset(seed=seed)[0]]
-        over = False
-        while not over and len(seen) <= _TRIED_STEPS:
+        self._begin(seed)
+        seen = [self._observe()]
+        while not any(self._says) and len(seen) <= _TRIED_STEPS:
             action = generator.uniform(-1.0, 1.0, self.action_space.shape)
-            obs, _, *ends, _ = self.step(action)
-            seen.append(obs)
-            over = any(ends)
+            where = f"{self.caption}, step {len(seen)} of an episode"
+            seen.append(self._advanced(action.astype(np.float32), where))
         return np.array(seen)
 
     def _try_functions(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> None:

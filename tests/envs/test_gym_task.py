@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from gymnasium.envs.mujoco import MujocoEnv
 from torch import Tensor
 
 from hypercrl_envs import TaskFault, gym_task, make_task
@@ -115,15 +116,15 @@ class Worn(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    wear = 0.0
 
-    def __init__(self, renewed: bool) -> None:
-        self.renewed = renewed
+    def __init__(self, worn: list[float]) -> None:
+        self.worn = worn  # as its first episode begins, its second and so on, and again
+        self.episodes = 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        if self.renewed:
-            self.wear = 0.0
+        self.wear = self.worn[self.episodes % len(self.worn)]
+        self.episodes += 1
         self.angle = self.np_random.uniform()
         return np.array([self.angle]), {}
 
@@ -136,13 +137,59 @@ class Worn(gymnasium.Env):
 gymnasium.register("Worn-v0", entry_point=Worn, max_episode_steps=4)
 
 
-def test_what_reset_leaves_of_the_episode_before_is_warned_of(recwarn):
-    """A state is a seed and actions: restored, such an environment goes on otherwise."""
-    GymTask("Worn-v0", options={"renewed": True}).try_out()
+def test_what_is_renewed_by_reset_is_not_warned_of(recwarn):
+    GymTask("Worn-v0", options={"worn": [0.0]}).try_out()
     GymTask("Pendulum-v1").try_out()
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "worn",
+    [[k / 10 for k in range(9)], [0.0, *8 * [0.1]], [0.0, 0.1]],
+    ids=["ever more", "when new", "by turns"],
+)
+def test_what_reset_leaves_of_the_episode_before_is_warned_of(worn):
+    """A state is a seed and actions: restored, such an environment goes on otherwise."""
     with pytest.warns(UserWarning, match="Worn-v0 goes on otherwise from the same seed"):
-        GymTask("Worn-v0", options={"renewed": False}).try_out()
+        GymTask("Worn-v0", options={"worn": worn}).try_out()
+
+
+class Slider(MujocoEnv):
+    metadata = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}  # noqa: RUF012
+
+    def __init__(self, model: str, **options) -> None:
+        seen = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        super().__init__(model, 1, seen, **options)
+
+    def step(self, action):
+        self.do_simulation(action, self.frame_skip)
+        return self.data.qpos.copy(), 0.0, False, False, {}
+
+    def reset_model(self):
+        return self.data.qpos.copy()
+
+
+gymnasium.register("Slider-v0", entry_point=Slider, max_episode_steps=4)
+
+
+@pytest.mark.parametrize("bounds", [("-1 1", None), (None, None), ("-1 1", "0 2")])
+def test_a_motor_that_cannot_be_driven_is_told(bounds, tmp_path, recwarn):
+    """MuJoCo takes any control where there is no ctrlrange; to Gymnasium its bounds are 0 and 0."""
+    ranges = ["" if each is None else f'ctrlrange="{each}"' for each in bounds]
+    joints = ('<joint name="a" type="slide"/>', '<joint name="b" type="slide" axis="0 1 0"/>')
+    model = tmp_path / "slider.xml"
+    model.write_text(
+        f'<mujoco><worldbody><body>{"".join(joints)}<geom size="0.1"/></body></worldbody>'
+        f'<actuator><motor joint="a" {ranges[0]}/><motor joint="b" {ranges[1]}/></actuator>'
+        "</mujoco>"
+    )
+    if bounds == (None, None):
+        with pytest.raises(ValueError, match=r"nothing to choose: .* no ctrlrange"):
+            GymTask("Slider-v0", options={"model": str(model)})
+        return
+    GymTask("Slider-v0", options={"model": str(model)}).try_out()
+    said = [str(w.message) for w in recwarn if "nothing to choose" in str(w.message)]
+    assert [("bounds of action[1] leave" in each) for each in said] == [True] * bounds.count(None)
 
 
 class OpensRenderer(gymnasium.Env):
