@@ -38,21 +38,29 @@ def maximise(config: DictConfig) -> None:
         )
 
 
-def check_new(config: DictConfig) -> None:
-    """Refuse a search whose jobs are there: what they came to is not known to it.
+def check_goes_on(config: DictConfig) -> None:
+    """Refuse a search whose jobs are there where it cannot come to the same ones again.
 
     Raises:
         UserError: says where they are, and how to go on.
     """
     folder = OmegaConf.select(config, "run_dir")
-    if folder is None or not Path(folder).is_dir():
+    sweeper: Any = config.hydra.sweeper
+    if folder is None or not Path(folder).is_dir() or "sampler" not in sweeper:
         return
     there = [p for p in Path(folder).iterdir() if p.name.isdigit() and (p / "config.yaml").exists()]
-    if there:
+    if not there:
+        return
+    said = f"{folder} has {counted(len(there), 'job')} of an earlier sweep, and is left as it is: "
+    if OmegaConf.select(sweeper, "storage") and OmegaConf.select(sweeper, "study_name"):
         raise UserError(
-            f"{folder} has {counted(len(there), 'job')} of an earlier sweep, and is left as it is: "
-            "a sweep does not go on from them. Give another run_dir; what a study with "
-            "hydra.sweeper.storage= has found, it goes on from there too."
+            f"{said}what they came to is in the study {sweeper.study_name!r} already, and would "
+            "count twice. The study goes on from there with another run_dir."
+        )
+    if OmegaConf.select(sweeper, "sampler.seed") is None:
+        raise UserError(
+            f"{said}without hydra.sweeper.sampler.seed=N the trials are others each time, and a "
+            "sweep does not go on from them. Give another run_dir, and such a seed."
         )
 
 
