@@ -4,18 +4,26 @@ from contextlib import suppress
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from hypercrl.base.counted import counted
+from hypercrl.base.dotted import dotted
 from hypercrl.base.errors import UserError
+from hypercrl.base.settings import as_given
 
 _FOUND = "optimization_results.yaml"
+_ONE_SCORE = "a run has one score, success or the return, of which more is better."
+_LEAST = {"minimize": True, "maximize": False}
+"""Switches, of sweepers such as Ax's and Nevergrad's, where they have them look for the least."""
 
 
 def maximise(config: DictConfig) -> None:
-    """Have Optuna look for the largest score, of which more is better, where nothing is said.
+    """Have a sweeper look for the largest score, of which more is better.
+
+    Optuna is told so where nothing is said. Of another's switch, which is on or off, nobody can
+    tell whether it was given. A sweeper that has no such switch is for who chose it to know.
 
     Args:
         config: of a multirun, with `hydra`; its direction is changed.
@@ -24,6 +32,11 @@ def maximise(config: DictConfig) -> None:
         UserError: it is to be minimised, or there are to be several scores.
     """
     sweeper: Any = config.hydra.sweeper
+    switches = dotted(cast(dict[str, Any], OmegaConf.to_container(sweeper, resolve=False)))
+    wrong = [key for key, value in switches if value is _LEAST.get(_last(key), ...)]
+    if wrong:
+        give = " ".join(f"hydra.sweeper.{key}={as_given(not _LEAST[_last(key)])}" for key in wrong)
+        raise UserError(f"the sweeper looks for the least score, and {_ONE_SCORE} Give {give}")
     if "direction" not in sweeper:
         return
     given = sweeper.direction
@@ -33,9 +46,13 @@ def maximise(config: DictConfig) -> None:
         return
     if given != "maximize":
         raise UserError(
-            f"hydra.sweeper.direction={given}: a run has one score, success or the return, of "
-            "which more is better. Leave the direction out, or give maximize."
+            f"hydra.sweeper.direction={given}: {_ONE_SCORE} Leave the direction out, or give "
+            "maximize."
         )
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def check_goes_on(config: DictConfig) -> None:

@@ -3,17 +3,21 @@
 import json
 import os
 import signal
+from copy import deepcopy
 from importlib.metadata import version
 from math import nan
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 from tiny_runs import FEW_STEPS
 
 from hypercrl.base.errors import UserError
 from hypercrl.cli import main
 from hypercrl.commands import train as train_command
+from hypercrl.config.search import maximise
 from hypercrl.training.result import of_matrices, score
 from hypercrl.training.trainer import Trainer
 
@@ -197,6 +201,54 @@ def test_a_sweep_for_the_worst_is_refused(direction, tmp_path, monkeypatch, caps
     assert "of which more is better. Leave the direction out" in capsys.readouterr().err
     assert left == [0.25]
     assert not list(tmp_path.iterdir())
+
+
+def _of_ax(minimize):
+    switch = {"minimize": minimize}
+    return {"ax_config": {"max_trials": 10, "early_stop": switch, "experiment": switch}}
+
+
+def _of_nevergrad(maximize):
+    return {"optim": {"optimizer": "NGOpt", "noisy": False, "maximize": maximize}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "give"),
+    [
+        (
+            "of_ax",
+            _of_ax(True),
+            "hydra.sweeper.ax_config.early_stop.minimize=false "
+            "hydra.sweeper.ax_config.experiment.minimize=false",
+        ),
+        ("of_nevergrad", _of_nevergrad(False), "hydra.sweeper.optim.maximize=true"),
+    ],
+)
+def test_a_sweeper_whose_switch_is_set_to_the_least_is_refused(
+    name, given, give, tmp_path, capsys, monkeypatch
+):
+    """Their settings as they are in version 1.2, which cannot be imported since Python 3.11."""
+    monkeypatch.chdir(tmp_path)
+    left = _scored(monkeypatch, 0.25)
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", deepcopy(store.repo))
+    store.store(group="hydra/sweeper", name=name, node={"_target_": "theirs.Sweeper", **given})
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, f"hydra/sweeper={name}", "seed=1,2", "run_dir=sweep"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "hypercrl: the sweeper looks for the least score, and a run has one score, success or the "
+        f"return, of which more is better. Give {give}"
+    )
+    assert left == [0.25]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [_of_ax(False), _of_nevergrad(True), {"anything": 1}])
+def test_a_sweeper_that_looks_for_the_most_or_does_not_say_is_taken(given):
+    config = OmegaConf.create({"hydra": {"sweeper": given}})
+    maximise(config)
+    assert config == {"hydra": {"sweeper": given}}
 
 
 @pytest.mark.extra("hydra-optuna-sweeper")
