@@ -173,7 +173,8 @@ def _run_with_hydra(command: str, words: list[str]) -> None:
         print(text)
         return
     module = importlib.import_module(module_name)
-    check_jobs(command, words, getattr(module, "try_out", None))
+    looks = (getattr(module, name, None) for name in ("try_out", "check_job"))
+    check_jobs(command, words, *looks)
     _compose_and_run(command, getattr(module, function), words)
 
 

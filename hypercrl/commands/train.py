@@ -1,6 +1,6 @@
 """hypercrl train: run an experiment, or go on with one."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,8 +15,10 @@ from hypercrl.base.interrupts import continued_with
 from hypercrl.base.progress import Progress
 from hypercrl.config.overrides import keys_of
 from hypercrl.report import write_report
-from hypercrl.training.extended import extended
+from hypercrl.runs.run_folder import RunFolder
+from hypercrl.training.extended import extended, with_changes
 from hypercrl.training.oracle import NAME
+from hypercrl.training.repeated import check_same, is_begun, score_of
 from hypercrl.training.result import score
 from hypercrl.training.run import Run, begun, built, resumed
 
@@ -26,20 +28,39 @@ MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 def train(config: DictConfig) -> float:
     """Train what `config` describes into a run folder, and print the final table.
 
-    With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured.
+    With `planner.dynamics=simulator` there is nothing to train, and the oracle is measured. A job
+    of a multirun whose run is there from an earlier call goes on with it, or reads its score.
 
     Returns:
         The score that a sweep maximises, see `hypercrl.training.result.score`.
     """
     console = Console(markup=False)
-    if config.resume is None:
-        new = _extended(config) if config.extend is not None else begun(config, _run_dir(config))
-        with new as run:
-            return _finish(run, console)
-    _refuse_other_overrides()
-    device = config.device if "device" in keys_of(HydraConfig.get().overrides.task) else None
-    with resumed(Path(config.resume), device, config.checkpoint, trust=config.trust) as run:
+    hydra = HydraConfig.get()
+    given = keys_of(hydra.overrides.task)
+    if config.resume is not None:
+        _refuse_other_overrides()
+        return _resume(Path(config.resume), config, given, console)
+    path = _run_dir(config)
+    if hydra.mode == RunMode.MULTIRUN and is_begun(path):
+        return _repeat(path, config, given, console)
+    new = begun(config, path) if config.extend is None else extended(config, given, path)
+    with new as run:
         return _finish(run, console)
+
+
+def check_job(config: DictConfig, words: Iterable[str], number: int) -> None:
+    """Raise what a job of a multirun would be refused for because of the run in its folder.
+
+    Args:
+        words: the job's, KEY=VALUE.
+        number: the job's, which its folder is called by.
+
+    Raises:
+        UserError: see `check_same`.
+    """
+    path = Path(config.run_dir or "", str(number))
+    if config.resume is None and is_begun(path):
+        check_same(_wanted(config, keys_of(words)), path)
 
 
 def try_out(config: DictConfig) -> None:
@@ -70,9 +91,26 @@ def _finish(run: Run, console: Console) -> float:
     return score(result)
 
 
-def _extended(config: DictConfig) -> AbstractContextManager[Run]:
-    given = keys_of(HydraConfig.get().overrides.task)
-    return extended(config, given, _run_dir(config))
+def _resume(path: Path, config: DictConfig, given: Set[str], console: Console) -> float:
+    device = config.device if "device" in given else None
+    with resumed(path, device, config.checkpoint, trust=config.trust) as run:
+        return _finish(run, console)
+
+
+def _repeat(path: Path, config: DictConfig, given: Set[str], console: Console) -> float:
+    """What an earlier call of the same multirun came to, or goes on to; the score."""
+    check_same(_wanted(config, given), path)
+    folder = RunFolder(path)
+    if not folder.ended:
+        return _resume(path, config, given, console)
+    reached = score_of(folder)
+    console.print(f"{path} has ended already, with score {reached:.4g}", highlight=False)
+    return reached
+
+
+def _wanted(config: DictConfig, given: Set[str]) -> DictConfig:
+    """The settings of the run that is asked for."""
+    return config if config.extend is None else with_changes(config, given)[2]
 
 
 def _run_dir(config: DictConfig) -> Path:

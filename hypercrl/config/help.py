@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypercrl.base.paths import configs_dir
 from hypercrl.base.settings import exact, meaning, shown
+from hypercrl.config.ignored import why_ignored
 from hypercrl.config.schema import in_groups
 
 WIDTH = 80
@@ -36,6 +37,8 @@ class Setting:
 def command_help(command: str, about: str, words: Sequence[str]) -> str:
     """The settings of a command, with the values that these words, KEY=VALUE, make of them.
 
+    Those that have no effect with what is chosen are left out, or say what gives them one.
+
     Raises:
         HydraException, OmegaConfBaseException: words that make no configuration.
     """
@@ -50,8 +53,14 @@ def command_help(command: str, about: str, words: Sequence[str]) -> str:
         parts.append("\n".join(["choices, and what else there is", *rows]))
     names = {name for name, _, _ in choices}
     for heading, settings in sections(config):
-        rows = [_row(_given(s), s.text) for s in settings if s.key not in names]
-        parts.append("\n".join([heading, *rows]))
+        whys = {s: why_ignored(config, s.key) for s in settings if s.key not in names}
+        gives = {s: why.give if why else "" for s, why in whys.items() if not why or why.give}
+        if len(of_all := set(gives.values())) == 1:  # it is said once, in the heading
+            (give,) = of_all
+            heading = heading if give in heading else _only_with(heading, give)
+            gives = dict.fromkeys(gives, "")
+        if rows := [_row(_given(s), _only_with(s.text, give)) for s, give in gives.items()]:
+            parts.append("\n".join([*textwrap.wrap(heading, WIDTH), *rows]))
     if choices:
         example = "method=ewc" if "method" in names else "memory=gla"
         parts.append(
@@ -59,6 +68,10 @@ def command_help(command: str, about: str, words: Sequence[str]) -> str:
             f"The whole configuration as YAML: hypercrl {command} --cfg job"
         )
     return "\n\n".join(parts)
+
+
+def _only_with(text: str, give: str) -> str:
+    return f"{text} [only with {give}]".lstrip() if give else text
 
 
 def sections(config: DictConfig) -> Iterator[tuple[str, list[Setting]]]:

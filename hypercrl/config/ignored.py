@@ -6,7 +6,7 @@ other groups. Defaults, presets and files may hold such settings, as they are fo
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from itertools import zip_longest
 from typing import Any
@@ -37,14 +37,14 @@ def check_used(composed: Iterable[tuple[DictConfig, Iterable[str]]]) -> None:
         UserError: names the setting and what it goes with; or a choice `ignores` one that there is
             not.
     """
-    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    reasons: defaultdict[str, list[Ignored | None]] = defaultdict(list)
     for config, words in composed:
         _check_ignores(config)
         for key in _given(words):
             reasons[key].append(why_ignored(config, key))
-    for _, said in sorted(reasons.items()):
-        if all(said):
-            raise UserError(said[0])
+    for key, why in sorted(reasons.items(), key=lambda item: item[0]):
+        if why[0] and all(why):
+            raise UserError(why[0].told(key))
 
 
 def used_words(config: DictConfig, words: Iterable[str]) -> list[str]:
@@ -61,28 +61,41 @@ def used_words(config: DictConfig, words: Iterable[str]) -> list[str]:
     return used
 
 
-def why_ignored(config: DictConfig, key: str) -> str:
-    """What makes a setting, or a group that it is in, meaningless; empty where nothing does."""
+@dataclass(frozen=True)
+class Ignored:
+    """Why a setting has no effect: by what is `given`, and unless one does `give` another beside
+    it; "" where nothing helps."""
+
+    given: str
+    give: str = ""
+
+    def told(self, key: str) -> str:
+        """What who gives the setting is told."""
+        or_else = f"give {self.give} beside it, or leave it out" if self.give else "leave it out"
+        return f"{key} has no effect with {self.given}: {or_else}."
+
+
+def why_ignored(config: DictConfig, key: str) -> Ignored | None:
+    """What makes a setting, or a group that it is in, meaningless; None where nothing does."""
     for node, path, metadata in _levels(config, key):
         if metadata.get("unused"):
-            return f"{key} has no effect with {path.rstrip('.')}={node.name}: leave it out."
+            return Ignored(f"{path.rstrip('.')}={node.name}")
         for needed in metadata.get("only_with", ()):
             if lack := _lack(config, node, path, needed, key):
-                return _told(key, *lack)
+                return lack
     return _why_a_choice_ignores(config, key)
 
 
-def _why_a_choice_ignores(config: DictConfig, key: str) -> str:
+def _why_a_choice_ignores(config: DictConfig, key: str) -> Ignored | None:
     """The same of what a choice in another group, such as a method, has no use for."""
     for group, node, ignores in _choices(config):
         for needed in (ignores[name] for name in ignores if f"{key}.".startswith(f"{name}.")):
             choice = f"{group}={node.name}"
             if not needed:
-                return f"{key} has no effect with {choice}: leave it out."
+                return Ignored(choice)
             if lack := _lack(config, config, "", needed, key):
-                given, give = lack
-                return _told(key, f"{choice} and {given}", give)
-    return ""
+                return Ignored(f"{choice} and {lack.given}", lack.give)
+    return None
 
 
 def _choices(config: DictConfig) -> Iterator[tuple[str, DictConfig, Mapping[str, str]]]:
@@ -133,9 +146,7 @@ def _of_another_class(name: str, known: Iterable[str]) -> bool:
     return group in TABLES and not get_close_matches(own, there, 1, _SLIP)
 
 
-def _lack(
-    config: DictConfig, node: DictConfig, path: str, needed: str, key: str
-) -> tuple[str, str] | None:
+def _lack(config: DictConfig, node: DictConfig, path: str, needed: str, key: str) -> Ignored | None:
     """What is so in place of what a setting needs, and what to give; None: nothing is lacking.
 
     Args:
@@ -150,11 +161,8 @@ def _lack(
     if key in switches or any(met):
         return None
     give = " or ".join(map(_plain, switches)) + (f"={' or '.join(wanted)}" if wanted else "")
-    return " and ".join(f"{_plain(name)}={value}" for name, value in switches.items()), give
-
-
-def _told(key: str, given: str, give: str) -> str:
-    return f"{key} has no effect with {given}: give {give} beside it, or leave it out."
+    given = " and ".join(f"{_plain(name)}={value}" for name, value in switches.items())
+    return Ignored(given, give)
 
 
 def _given(words: Iterable[str]) -> set[str]:

@@ -25,7 +25,7 @@ from hypercrl.config.compose import one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.messages import KnownInJobs, composing, explained
 from hypercrl.config.overrides import parsed
-from hypercrl.config.search import check_new, check_storage, maximise, tell_best
+from hypercrl.config.search import check_goes_on, check_storage, maximise, tell_best
 from hypercrl.config.sweeps import HYDRAS_OWN, check_sweeps
 from hypercrl_envs import TaskFault
 
@@ -36,12 +36,14 @@ _FILE = "multirun.yaml"
 _OF_THE_SWEEP = re.compile(r"^\+*hydra[/.]sweeper")
 """Words by which jobs are known only as Hydra runs them."""
 
-_OF_A_MULTIRUN = "that is one job; the multirun itself begins what is missing by the same command"
-_OF_A_SEARCH = "that is one job; the sweep begins anew, with another run_dir"
+_ONE_JOB = "that is one job; the multirun goes on with all of them by the same command"
 
 
 def check_jobs(
-    command: str, words: Sequence[str], try_out: Callable[[DictConfig], None] | None = None
+    command: str,
+    words: Sequence[str],
+    try_out: Callable[[DictConfig], None] | None = None,
+    check_job: Callable[[DictConfig, Sequence[str], int], None] | None = None,
 ) -> None:
     """Compose every job of a multirun, and so check its settings.
 
@@ -54,11 +56,12 @@ def check_jobs(
         words: what it is called with; without FLAGS there are no jobs.
         try_out: does with a job's configuration what may be refused before anything of it is
             kept; once for all seeds.
+        check_job: the same of what a job's folder holds: of its configuration, words and number.
 
     Raises:
         UserError: a setting that does not exist, a value that it does not take, settings that
-            cannot be together, or what `try_out` raised; names the job by what tells it from the
-            others.
+            cannot be together, or what `try_out` or `check_job` raised; names the job by what tells
+            it from the others.
     """
     if not FLAGS & set(words) or any(_OF_THE_SWEEP.search(word) for word in words):
         return
@@ -77,10 +80,12 @@ def check_jobs(
         return UserError(f"{told}: {error}" if told else str(error))
 
     with one_by_one() as composed:
-        for job in jobs:
+        for number, job in enumerate(jobs):
             try:
                 config = composed(command, job)
                 check_used([(config, job)])
+                if check_job is not None:
+                    check_job(config, job, number)
             except KnownInJobs:
                 continue
             except UserError as error:
@@ -124,7 +129,7 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         _check_sweeps_of(config)
         searches_by_score = config.hydra.sweeper._target_ != HYDRAS_OWN
         if searches_by_score:
-            check_new(config)
+            check_goes_on(config)
             maximise(config)
         folder = _Folder(Path(config.hydra.sweep.dir))
         folder.make()
@@ -157,7 +162,7 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
     except KeyboardInterrupt as interrupt:  # amid a job, which goes on with resume=
         failed = False
         if folders:
-            interrupt.add_note(_OF_A_SEARCH if searches else _OF_A_MULTIRUN)
+            interrupt.add_note(_ONE_JOB)
         raise
     finally:
         Plugins.instantiate_sweeper = original

@@ -39,13 +39,20 @@ class MetricsLog:
                 for record in kept:
                     self._board.show(record)
             self._file = open(folder.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-        self._followers = []
-        for name in loggers:
-            if name != TENSORBOARD:
-                config = OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml"))
-                assert isinstance(config, dict)
-                named = {str(key): value for key, value in config.items()}
-                self._followers.append(Follower(name, folder.path, named, kept))
+        self._followers: list[Follower] = []
+        try:
+            for name in loggers:
+                if name != TENSORBOARD:
+                    self._followers.append(self._follower(name, kept))
+        except BaseException as error:  # those that are open would stay so
+            self.__exit__(type(error))
+            raise
+
+    def _follower(self, name: str, kept: list[Record]) -> Follower:
+        config = OmegaConf.to_container(OmegaConf.load(self._folder.path / "config.yaml"))
+        assert isinstance(config, dict)
+        named = {str(key): value for key, value in config.items()}
+        return Follower(name, self._folder.path, named, kept)
 
     def write(self, kind: str, env_steps: int, task: int, **values: float | bool) -> None:
         """Log one record; `task` is the task in training, counted from 1.

@@ -45,25 +45,7 @@ def extended(config: DictConfig, given: Set[str], path: Path) -> Iterator[Run]:
             settings are given, its tasks are not the first ones of the new run, or something is at
             `path` already.
     """
-    within = {key.rpartition(".")[0] for key in given}  # of `a={b: 1}` it is a.b that is given
-    others = sorted(given - BESIDE - within)
-    if others:
-        raise UserError(
-            "extend= goes on with the configuration of the finished run; leave out "
-            f"{', '.join(f'{key}=' for key in others)} (beside it may be given "
-            f"{', '.join(f'{key}=' for key in sorted(BESIDE - {'extend'}))})."
-        )
-    finished = RunFolder.open(Path(config.extend))
-    old = finished.config(TrainConfig, trust=config.trust)
-    if old.planner.dynamics == "simulator":
-        raise UserError(
-            f"{finished.path} measured an oracle, which learns nothing: no agent is there."
-        )
-    if not finished.ended:
-        raise UserError(
-            f"{finished.path} has not ended; go on with it first: {finished.goes_on_with}"
-        )
-    new = _with_changes(old, config, given)
+    finished, old, new = with_changes(config, given)
     check_tasks(new, given)
     learned = _further_tasks(finished, old, new)
     last = finished.load_checkpoint(LATEST)
@@ -88,14 +70,39 @@ def extended(config: DictConfig, given: Set[str], path: Path) -> Iterator[Run]:
             yield Run(experiment, folder, (LATEST, last))
 
 
-def _with_changes(old: TrainConfig, config: DictConfig, given: Set[str]) -> DictConfig:
-    """The finished run's settings, with those that are given in their places."""
+def with_changes(config: DictConfig, given: Set[str]) -> tuple[RunFolder, TrainConfig, DictConfig]:
+    """The finished run, its settings, and those with the given ones in their places.
+
+    Args:
+        config, given: as of `extended`.
+
+    Raises:
+        UserError: there is no such run, it has not ended, or other settings are given.
+    """
+    within = {key.rpartition(".")[0] for key in given}  # of `a={b: 1}` it is a.b that is given
+    others = sorted(given - BESIDE - within)
+    if others:
+        raise UserError(
+            "extend= goes on with the configuration of the finished run; leave out "
+            f"{', '.join(f'{key}=' for key in others)} (beside it may be given "
+            f"{', '.join(f'{key}=' for key in sorted(BESIDE - {'extend'}))})."
+        )
+    finished = RunFolder.open(Path(config.extend))
+    old = finished.config(TrainConfig, trust=config.trust)
+    if old.planner.dynamics == "simulator":
+        raise UserError(
+            f"{finished.path} measured an oracle, which learns nothing: no agent is there."
+        )
+    if not finished.ended:
+        raise UserError(
+            f"{finished.path} has not ended; go on with it first: {finished.goes_on_with}"
+        )
     new = OmegaConf.structured(old)
     new.extend = config.extend
     for key in MAY_CHANGE:
         if key in given:
             OmegaConf.update(new, key, OmegaConf.select(config, key), merge=False)
-    return new
+    return finished, old, new
 
 
 def _further_tasks(finished: RunFolder, old: TrainConfig, new: DictConfig) -> int:

@@ -1,5 +1,6 @@
 """Help pages: every setting with its meaning, within 80 columns."""
 
+import re
 import sys
 from dataclasses import fields, is_dataclass
 
@@ -7,9 +8,11 @@ import pytest
 
 import hypercrl
 from hypercrl.agent.task_inference import InferenceConfig
+from hypercrl.base.errors import UserError
 from hypercrl.base.settings import choice, meaning, number
 from hypercrl.cli import COMMANDS, main
 from hypercrl.commands.bench import OWN
+from hypercrl.config.compose import composed
 from hypercrl.config.help import Setting, limits
 from hypercrl.config.schema import ExportConfig, PlayConfig, RecallConfig, TrainConfig
 from hypercrl.memory import MEMORIES
@@ -29,6 +32,13 @@ def schemas():
 def page(capsys, *words):
     main(words)
     return capsys.readouterr().out
+
+
+def rows(capsys, *words):
+    """Setting → its row of the help of train, in one line."""
+    text = page(capsys, "train", *words, "--help").split("\nsettings\n")[1]
+    found = (re.split(r"\s{2,}", row, maxsplit=1) for row in re.split(r"\n  (?=\S)", text))
+    return {row[0].strip().split("=")[0]: " ".join(" ".join(row).split()) for row in found}
 
 
 def test_schemas_are_found():
@@ -103,6 +113,64 @@ def test_help_has_the_values_of_the_words_beside_it(capsys):
     ):
         assert f"\n  {shown} " in text or f"\n  {shown}\n" in text
     assert "method.beta" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "gone", "marked", "plain"),
+    [
+        (
+            ("method=ftl", "memory=gru"),
+            ("method.learning_rate", "method.clip_norm", "memory.heads", "dynamics.hidden"),
+            (),
+            ("method.ridge", "memory.width", "context.windows"),
+        ),
+        (
+            (),
+            ("memory.width",),
+            ("planner.risk_beta", "planner.risk=penalty"),
+            ("planner.risk", "planner.samples", "method.beta"),
+        ),
+        (("planner.risk=penalty",), (), (), ("planner.risk_beta",)),
+    ],
+)
+def test_help_leaves_out_what_has_no_effect_and_says_what_gives_it_one(
+    capsys, words, gone, marked, plain
+):
+    said = rows(capsys, *words)
+    assert not said.keys() & set(gone)
+    if marked:
+        assert said[marked[0]].endswith(f"[only with {marked[1]}]")
+    for key in plain:
+        assert "only with" not in said[key]
+
+
+def test_help_says_once_what_a_whole_group_needs(capsys):
+    text = page(capsys, "train", "planner.dynamics=simulator", "--help")
+    told = [line for line in text.splitlines() if line.startswith("dynamics: ")]
+    assert told == ["dynamics: the main network [only with planner.dynamics=model]"]
+
+
+def test_what_help_leaves_out_or_marks_is_what_is_refused(capsys):
+    """Of numbers given at the value that they have, so that nothing else can be wrong."""
+    words = ("method=ftl", "memory=gru")
+
+    def is_refused(key, value):
+        try:
+            composed("train", [*words, f"{key}={value}"])
+        except UserError as error:
+            return f"{key} has no effect" in str(error)
+        return False
+
+    said, config = rows(capsys, *words), composed("train", words)
+    numbers = {
+        f"{group}.{name}": value
+        for group in ("method", "memory", "planner", "value")
+        for name, value in config[group].items()
+        if type(value) in (int, float)
+    }
+    refused = {key for key, value in numbers.items() if is_refused(key, value)}
+    assert {key for key in numbers if "only with" in said.get(key, "only with")} == refused
+    assert {"method.learning_rate", "value.discount"} < refused < numbers.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,25 @@
 """Hydra's Optuna sweeper over `hypercrl train`, by the score that training returns."""
 
 import json
+import os
+import signal
+from copy import deepcopy
 from importlib.metadata import version
 from math import nan
+from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from tiny_runs import FEW_STEPS
 
 from hypercrl.base.errors import UserError
 from hypercrl.cli import main
+from hypercrl.commands import train as train_command
+from hypercrl.config.search import maximise
 from hypercrl.training.result import of_matrices, score
+from hypercrl.training.trainer import Trainer
 
 TINY = (
     "preset=smoke",
@@ -193,6 +203,54 @@ def test_a_sweep_for_the_worst_is_refused(direction, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+def _of_ax(minimize):
+    switch = {"minimize": minimize}
+    return {"ax_config": {"max_trials": 10, "early_stop": switch, "experiment": switch}}
+
+
+def _of_nevergrad(maximize):
+    return {"optim": {"optimizer": "NGOpt", "noisy": False, "maximize": maximize}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "give"),
+    [
+        (
+            "of_ax",
+            _of_ax(True),
+            "hydra.sweeper.ax_config.early_stop.minimize=false "
+            "hydra.sweeper.ax_config.experiment.minimize=false",
+        ),
+        ("of_nevergrad", _of_nevergrad(False), "hydra.sweeper.optim.maximize=true"),
+    ],
+)
+def test_a_sweeper_whose_switch_is_set_to_the_least_is_refused(
+    name, given, give, tmp_path, capsys, monkeypatch
+):
+    """Their settings as they are in version 1.2, which cannot be imported since Python 3.11."""
+    monkeypatch.chdir(tmp_path)
+    left = _scored(monkeypatch, 0.25)
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", deepcopy(store.repo))
+    store.store(group="hydra/sweeper", name=name, node={"_target_": "theirs.Sweeper", **given})
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, f"hydra/sweeper={name}", "seed=1,2", "run_dir=sweep"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "hypercrl: the sweeper looks for the least score, and a run has one score, success or the "
+        f"return, of which more is better. Give {give}"
+    )
+    assert left == [0.25]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [_of_ax(False), _of_nevergrad(True), {"anything": 1}])
+def test_a_sweeper_that_looks_for_the_most_or_does_not_say_is_taken(given):
+    config = OmegaConf.create({"hydra": {"sweeper": given}})
+    maximise(config)
+    assert config == {"hydra": {"sweeper": given}}
+
+
 @pytest.mark.extra("hydra-optuna-sweeper")
 def test_a_trial_with_a_mistake_ends_the_sweep(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -205,44 +263,154 @@ def test_a_trial_with_a_mistake_ends_the_sweep(tmp_path, monkeypatch, capsys):
     assert left == [0.5, 0.5]
 
 
-@pytest.mark.extra("hydra-optuna-sweeper")
-def test_an_interrupted_sweep_says_how_to_go_on_and_the_same_again_begins_no_trial(
-    tmp_path, monkeypatch, capsys
+STEPS = 30
+"""Of a run of FEW_STEPS and one task."""
+
+
+def _interrupt(patch, job):
+    """SIGINT comes as job `job` of a multirun, from 0, takes its 20th environment step."""
+    steps, act = iter(range(STEPS * job + 20)), Trainer._act
+
+    def counted(self, planned):
+        act(self, planned)
+        if next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    patch.setattr(Trainer, "_act", counted)
+
+
+def _interrupted(words, job):
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt(patch, job)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 130
+
+
+def _result(run):
+    """Of a run, but for what differs each time: seconds and such."""
+    result = json.loads((run / "result.json").read_text())
+    return {key: result[key] for key in ("scores", "success", "prediction_error", "env_steps")}
+
+
+MULTIRUN = ["train", "-m", *FEW_STEPS, "method=finetune", "protocol.num_tasks=1"]
+
+
+def test_an_interrupted_multirun_goes_on_by_the_same_command(
+    tmp_path, monkeypatch, capsys, short_episodes
 ):
     monkeypatch.chdir(tmp_path)
-    interrupt = KeyboardInterrupt()
-    interrupt.add_note("continue with: hypercrl train resume=sweep/1")
-    left = _scored(monkeypatch, 0.5, interrupt, 0.5)
-    words = ["train", "-m", *TINY, *SEARCH, "hydra.sweeper.n_jobs=1", "seed=range(0,9)"]
-    with pytest.raises(SystemExit):
-        main(words)
+    words = [*MULTIRUN, "seed=0,1,2", "run_dir=runs"]
+    _interrupted(words, job=1)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.endswith(
-        "resume=sweep/1; that is one job; the sweep begins anew, with another run_dir"
+        "resume=runs/1; that is one job; the multirun goes on with all of them by the same command"
     )
+    first = Path("runs/0/result.json").read_bytes()
+    assert Path("runs/1/checkpoints/latest.safetensors").exists()
+    assert not Path("runs/2").exists()
+    scores, original = [], train_command.train
+    monkeypatch.setattr(train_command, "train", lambda c: scores.append(original(c)) or scores[-1])
+    main(words)
+    assert "runs/0 has ended already, with score " in capsys.readouterr().out
+    assert Path("runs/0/result.json").read_bytes() == first
+    main(["train", *MULTIRUN[2:], "seed=1", "run_dir=alone"])
+    assert _result(Path("runs/1")) == _result(Path("alone"))
+    assert scores == [
+        json.loads(Path(run, "result.json").read_text())["success_average_performance"]
+        for run in ("runs/0", "runs/1", "runs/2", "alone")
+    ]
+
+
+def test_a_multirun_of_other_settings_begins_none_where_jobs_are(
+    tmp_path, monkeypatch, capsys, short_episodes
+):
+    monkeypatch.chdir(tmp_path)
+    main([*MULTIRUN, "seed=0", "run_dir=runs"])
+    before = {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")}
+    for words, told in {
+        ("seed=1,0",): "seed=1: runs/0 holds a run of other settings, and is left as it is: seed "
+        "is 0 there, 1 here. Name another run_dir, or give the settings that it was begun with.",
+        ("seed=0,1", "protocol.updates=5"): "protocol.updates is 6 there, 5 here. Name",
+        ("method=single,finetune",): "method=single: runs/0 holds a run of other settings, and is "
+        "left as it is: method is finetune there, single here",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main([*MULTIRUN, *words, "run_dir=runs"])
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+        assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")} == before
+
+
+def test_a_job_that_knows_its_settings_late_refuses_those_of_another(
+    tmp_path, monkeypatch, capsys, short_episodes
+):
+    """Jobs of a pattern are not looked at before the first one starts."""
+    monkeypatch.chdir(tmp_path)
+    main([*MULTIRUN, "method=finetune", "run_dir=runs"])
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main([*MULTIRUN, "method=glob(singl*)", "run_dir=runs"])
     assert ended.value.code == 2
-    assert "hypercrl: sweep has 2 jobs of an earlier sweep" in capsys.readouterr().err
-    assert left == [0.5]
+    assert "hypercrl: job 0: runs/0 holds a run of other" in capsys.readouterr().err
 
 
-def test_an_interrupted_multirun_says_how_to_go_on_and_the_same_again_begins_the_rest(
-    tmp_path, monkeypatch, capsys
+def test_jobs_that_extend_a_run_go_on_by_the_same_command(
+    tmp_path, monkeypatch, capsys, short_episodes
 ):
     monkeypatch.chdir(tmp_path)
-    interrupt = KeyboardInterrupt()
-    interrupt.add_note("continue with: hypercrl train resume=runs/1")
-    left = _scored(monkeypatch, 0.5, interrupt, 0.5)
-    words = ["train", "-m", *TINY, "seed=0,1,2", "run_dir=runs"]
-    with pytest.raises(SystemExit):
-        main(words)
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.endswith(
-        "is one job; the multirun itself begins what is missing by the same command"
-    )
-    with pytest.raises(SystemExit):
-        main(words)
-    assert "job 0: " in capsys.readouterr().err  # those that are there
-    assert (tmp_path / "runs/2/config.yaml").exists()
-    assert not left
+    main([*MULTIRUN[:1], *MULTIRUN[2:], "seed=1", "run_dir=one"])
+    words = ["train", "-m", "extend=one", "protocol.num_tasks=2", "run_dir=longer", "device=cpu"]
+    _interrupted(words, job=0)
+    main(words)
+    main(words)
+    assert "longer/0 has ended already" in capsys.readouterr().out
+    assert len(json.loads(Path("longer/0/result.json").read_text())["tasks"]) == 2
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+def test_an_interrupted_search_goes_on_to_what_it_would_have_found(
+    tmp_path, monkeypatch, capsys, short_episodes
+):
+    """In an environment without success, so that the score that is read back is a return, and not
+    one of few values."""
+    monkeypatch.chdir(tmp_path)
+    words = [*MULTIRUN, "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0"]
+    words += ["hydra.sweeper.n_trials=4", "env=inverted_pendulum", "seed=range(0,9)"]
+    words += ["hydra.sweeper.sampler.n_startup_trials=1"]  # the others by the scores before them
+    main([*words, "run_dir=straight"])
+    _interrupted([*words, "run_dir=sweep"], job=2)
+    assert "the multirun goes on with all of them by the" in capsys.readouterr().err
+    main([*words, "run_dir=sweep"])
+    assert capsys.readouterr().out.count("has ended already") == 2
+    for job in "0123":
+        assert _result(Path("sweep", job)) == _result(Path("straight", job))
+    name = "optimization_results.yaml"
+    assert Path("sweep", name).read_text() == Path("straight", name).read_text()
+
+
+@pytest.mark.extra("hydra-optuna-sweeper")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "without hydra.sweeper.sampler.seed=N the trials are others each time"),
+        (
+            ["hydra.sweeper.storage=redis://here", "hydra.sweeper.study_name=mine"],
+            "what they came to is in the study 'mine' already, and would count twice",
+        ),
+    ],
+)
+def test_a_search_that_cannot_go_on_is_refused_where_jobs_are(
+    words, told, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    left = _scored(monkeypatch, 0.5, 0.25)
+    search = ["train", "-m", *TINY, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1"]
+    search += ["seed=range(0,9)", "run_dir=sweep"]
+    main(search)
+    with pytest.raises(SystemExit) as ended:
+        main([*search, *words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "hypercrl: sweep has 1 job of an earlier sweep, and is left as it is: " in said
+    assert told in said
+    assert left == [0.25]

@@ -356,6 +356,39 @@ def test_a_tracker_that_cannot_be_had_leaves_no_run(there, tmp_path, monkeypatch
     assert [path.name for path in tmp_path.rglob("*")] == (["runs", "mine"] if there else [])
 
 
+def test_where_one_tracker_cannot_be_had_the_run_of_another_is_closed(
+    tmp_path, monkeypatch, capsys
+):
+    """It stayed open, as one that is being trained, until the process ended, and then came into
+    the folder that had gone away again."""
+    run, closed = tmp_path / "runs/mine", []
+
+    class Open:
+        anew = False
+
+        def send(self, records):
+            assert not records
+
+        def close(self, finished):
+            (run / "mlflow").mkdir()  # what it writes at its end
+            closed.append(finished)
+
+    def begin(_):
+        raise OSError("No API key configured.")
+
+    for name, function in {"mlflow": lambda _: Open(), "wandb": begin}.items():
+        module = SimpleNamespace(begin=function, OFFLINE="WANDB_MODE=offline hypercrl train ...")
+        monkeypatch.setitem(sys.modules, f"hypercrl.runs.trackers.{name}", module)
+    monkeypatch.setattr("hypercrl.training.run.chosen", list)
+    monkeypatch.setattr("hypercrl.training.trainer.chosen_trackers", list)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *TINY, f"run_dir={run}", "logger=[mlflow,wandb]"])
+    assert ended.value.code == 2
+    assert "logger=wandb: no run there (No API key configured.)." in capsys.readouterr().err
+    assert closed == [False]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("logger", "wanted"),
     [
