@@ -116,10 +116,13 @@ LIST = (
     *_of("MT1", "metaworld", OLD, env_name="reach-v3", **WORLDS),
 )
 EPISODES = 5
+FLOAT32 = 1e-6
+"""By so much returns in float32 and float64 may differ."""
 PAGE = """# Environments of Gymnasium that were tried
 
-{ran} of {tried} ran to the end of a short run, with reward and end learned, and paid and ended as
-Gymnasium itself does. 600 steps are too few to solve anything: they show that a run goes through.
+{ran} of {tried} ran to the end of a short run, with reward and end learned, and {same} of these
+paid and ended as Gymnasium itself does. 600 steps are too few to solve anything: they show that a
+run goes through.
 
 - *O, A*: sizes of observation and action, the learned reward and end among O; *modelled*: the
   dimensions of O that moved.
@@ -129,7 +132,8 @@ Gymnasium itself does. 600 steps are too few to solve anything: they show that a
   seed and actions, float32 against float64.
 - *untrained → after 600 steps*: return of two evaluated episodes; *3-step error*: of the model, on
   held-out episodes.
-- *warned of*: resumed runs of it go on otherwise, as its seed does not determine its episodes.
+- *warned of*: its seed does not determine its episodes, or not where another one has gone before,
+  so that resumed runs go on otherwise.
 
 {tables}
 
@@ -248,8 +252,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         both = ", ".join(f"{name} {row['versions'][name]}" for name in BOTH)
         made.setdefault(f"{both}; commit {row['git']}, {row['machine']}:", []).append(row)
+    ran = [row for row in rows if "message" not in row]
     return PAGE.format(
-        ran=sum("message" not in row for row in rows),
+        ran=len(ran),
+        same=sum(row["random"]["differ"] < FLOAT32 for row in ran),
         tried=len(rows),
         episodes=EPISODES,
         tables="\n\n".join(f"{about}\n\n{table(those)}" for about, those in made.items()),

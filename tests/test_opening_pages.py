@@ -38,6 +38,9 @@ def test_environments_that_could_not_be_run_are_not_counted():
     about = {key: first[key] for key in ("git", "machine", "versions")}
     text = page([first, second, {**about, "name": "Fetch", "message": "no such model"}])
     assert "\n2 of 3 ran" in text
+    assert "and 2 of these\npaid" in text
+    second["random"]["differ"] = 0.3
+    assert "and 1 of these\npaid" in page([first, second])
     assert "| Fetch |  | | | no such model |" in text
 
 
