@@ -26,6 +26,7 @@ from hypercrl.base.lock import LOCK
 from hypercrl.base.strict_json import from_json
 from hypercrl.config.stored import read_stored
 from hypercrl.runs.run_folder import LATEST, RunFolder
+from hypercrl.training.experiment import AGENT
 
 
 @contextmanager
@@ -71,10 +72,9 @@ def make_demo(run: Path, out: Path) -> int:
 
 def agent_alone(state: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's state what `Experiment.load_agent` reads, its optimisers as if they were new."""
-    method = state["method"]
-    fresh = [{} for _ in method["optimisers"]]
-    values = {"values": state["values"]} if "values" in state else {}
-    return {"method": {**method, "optimisers": fresh}, "labels": state["labels"], **values}
+    agent = {name: state[name] for name in AGENT if name in state}
+    fresh = [{} for _ in agent["method"]["optimisers"]]
+    return {**agent, "method": {**agent["method"], "optimisers": fresh}}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig
 
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import UserError, unwritable
 from hypercrl.base.lock import LOCK, locked
 from hypercrl.base.strict_json import from_json, to_json, write_json
 from hypercrl.bench.cell import Cell
@@ -129,12 +129,16 @@ class Grid:
         """Make the folder, or see that what is there belongs to this grid, and lock it.
 
         Raises:
-            UserError: it was made with other settings, or another process runs a grid in it.
+            UserError: it was made with other settings, another process runs a grid in it, or, an
+                Unwritable, nothing can be written there.
         """
         self._check_folder()
         with locked(self.out):
             self._check_folder()  # another grid may have been quicker
-            write_json(self.out / "grid.json", self.fixed, indent=2)
+            try:
+                write_json(self.out / "grid.json", self.fixed, indent=2)
+            except OSError as error:
+                raise unwritable(self.out, error) from error
             yield
 
     def earlier(self) -> list[Path]:

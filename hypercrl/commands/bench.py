@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from math import inf, isfinite
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hypercrl.base.cores import cores
 from hypercrl.base.counted import counted
-from hypercrl.base.errors import UserError
+from hypercrl.base.errors import Unwritable, UserError
 from hypercrl.base.interrupts import continued_with
 from hypercrl.bench import (
     RECALL,
@@ -98,11 +98,15 @@ def run(words: Sequence[str]) -> None:
     grid = Grid(settings, Path(own["out"]), suite)
     console = Console(markup=False)
     again = f"hypercrl bench {shlex.join(words)}"
-    with continued_with(again), _workers(own, grid, console) as workers, grid.claim():
+    with (
+        continued_with(again),
+        _workers(own, grid, console) as workers,
+        _claimed(grid, console) as report,
+    ):
         board = run_grid(grid.cells, workers, int(retries), console)
         troubles = _failed(board)
         try:
-            page = _report([p.cell.folder for p in board], grid, console)
+            page = _report([p.cell.folder for p in board], grid, report, console)
         except (OSError, UserError) as error:  # it must not hide what became of the cells
             page = None
             write = f"hypercrl report {shlex.quote(str(grid.out))}"
@@ -151,7 +155,26 @@ def _suite(own: dict[str, str], settings: list[str]) -> tuple[Suite, list[str]]:
     return RECALL, [*usual, *in_groups(RECALL.command, settings)]
 
 
-def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | None:
+@contextmanager
+def _claimed(grid: Grid, console: Console) -> Iterator[Path | None]:
+    """Hold the grid's folder for the block; where its report goes.
+
+    That is nowhere, and nothing is held, where all cells have ended and nothing can be written.
+    """
+    with ExitStack() as held:
+        report: Path | None = grid.out / "report"
+        try:
+            held.enter_context(grid.claim())
+        except Unwritable:
+            if not all(cell.done for cell in grid.cells):
+                raise
+            report = None
+            said = f"all cells have ended, and {grid.out} cannot be written to: nothing is written"
+            console.print(said, highlight=False, soft_wrap=True)
+        yield report
+
+
+def _report(folders: Sequence[Path], grid: Grid, out: Path | None, console: Console) -> Path | None:
     """Report on the cells that came far enough, and on those that earlier calls brought to their
     end; where the figures are, if there are any."""
     if earlier := grid.earlier():
@@ -160,10 +183,10 @@ def _report(folders: Sequence[Path], grid: Grid, console: Console) -> Path | Non
         console.print(said, highlight=False, soft_wrap=True)
     if grid.suite is RECALL:
         ended = [run.result_path for run in map(RunFolder, [*folders, *earlier]) if run.ended]
-        return write_recall(ended, grid.out / "report", console)
+        return write_recall(ended, out, console)
     begun = [folder for folder in folders if RunFolder(folder).metrics_path.exists()]
     begun += earlier
-    return write_report(begun, grid.out / "report", console, each_run=False) if begun else None
+    return write_report(begun, out, console, each_run=False) if begun else None
 
 
 @contextmanager

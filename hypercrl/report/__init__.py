@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from hypercrl.report.trade_offs import trade_offs
 __all__ = ["Benchmark", "Run", "group", "load_run", "write_report"]
 
 
-def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: bool = True) -> Path:
+def write_report(
+    paths: Sequence[Path], out: Path | None, console: Console, each_run: bool = True
+) -> Path | None:
     """Print the tables of these runs, and write their figures, one page and the tables as files.
 
     Files of an earlier report in `out` are replaced, each in one step; others are left alone.
@@ -38,12 +41,12 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
     Args:
         paths: run folders; one given twice, or a copy of one, counts once.
         out: folder for index.html, the PNG files and ENV-PRESET.csv, .md and .tex, and
-            ENV-PRESET-tidy.csv; made if need be.
+            ENV-PRESET-tidy.csv; made if need be. None: the tables are printed alone.
         console: where the tables go.
         each_run: print those of every run; else, of several, only what puts them side by side.
 
     Returns:
-        Path of the page.
+        Path of the page, if one is written.
 
     Raises:
         UserError: no paths, a path that is no run folder, a damaged file in one, an `out` that
@@ -51,13 +54,13 @@ def write_report(paths: Sequence[Path], out: Path, console: Console, each_run: b
     """
     if not paths:
         raise UserError("Nothing to report: give one run folder or more.")
-    if out.exists() and not out.is_dir():
+    if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the report.")
     benchmarks = group([load_run(path) for path in {p.resolve(): p for p in paths}.values()])
-    with seen_to(out):
+    with nullcontext() if out is None else seen_to(out):
         for benchmark in benchmarks:
             _print(benchmark, console, each_run or len(benchmark.runs) == 1)
-        return _write(benchmarks, out)
+        return None if out is None else _write(benchmarks, out)
 
 
 def _write(benchmarks: Sequence[Benchmark], out: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ CIRCUMSTANCES = {"seconds", "git", "machine"}
 HEADER = ("encoder", "width", "state", "parameters", "recall", "of half", "training")
 
 
-def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path | None:
+def write_recall(results: Sequence[Path], out: Path | None, console: Console) -> Path | None:
     """Print the table, and write recall.json, recall.csv and recall.png.
 
     Args:
         results: result.json of every cell that has one.
-        out: folder; made if need be.
+        out: folder; made if need be. None: the table is printed alone.
 
     Returns:
-        Path of the figure; None where there is nothing to show.
+        Path of the figure, if one is written; None where there is nothing to show.
 
     Raises:
         Unwritable: nothing can be written to `out`.
@@ -43,10 +44,12 @@ def write_recall(results: Sequence[Path], out: Path, console: Console) -> Path |
     records, notes = _once(results)
     groups = _groups(records)
     table = recall_table(groups)
-    with seen_to(out):
+    with nullcontext() if out is None else seen_to(out):
         console.print(whole(console, table.to_rich()), crop=False)
         for note in notes:
             console.print(Text.assemble(("note  ", "yellow"), note))
+        if out is None:
+            return None
         write_json(out / "recall.json", records)
         write_atomically(out / "recall.csv", to_csv([table], notes).encode())
         figure = out / "recall.png"

@@ -32,6 +32,9 @@ from hypercrl.training.simulators import processes
 from hypercrl.training.suited import check_heldout, check_simulators, check_windows
 from hypercrl_envs import Fleet, LocalFleet, SpreadFleet, Task, TaskFault, TaskSequence
 
+AGENT = ("method", "labels", "values")
+"""Of a run's state what is the agent's; the last where something counts behind the end of plans."""
+
 
 @dataclass
 class Experiment:
@@ -69,8 +72,16 @@ class Experiment:
         for module in (self.method, *self.begun_values()):
             yield from module.parameters()
 
+    def agent_state(self) -> dict[str, Any]:
+        """What the agent has learned, by the names of AGENT: the part of a run's state that it
+        plays by."""
+        state: dict[str, Any] = {"method": self.method.state(), "labels": self.labels.state()}
+        if self.values:
+            state["values"] = [dict(value.state_dict()) for value in self.begun_values()]
+        return state
+
     def load_agent(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore what the agent has learned, from the state of a run.
+        """Restore what the agent has learned, from the state of a run; see `agent_state`.
 
         Raises:
             KeyError, RuntimeError, ValueError: the state does not fit.

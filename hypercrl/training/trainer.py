@@ -353,17 +353,13 @@ class Trainer:
         if self.position.step:
             self.actor.collect_memory_seconds()
             within = {"actor": self.actor.state()}
-        if self.experiment.values:
-            begun = self.experiment.begun_values()
-            within["values"] = [dict(value.state_dict()) for value in begun]
         return {
             "position": asdict(self.position),
             "scores": self.measured.state(),
-            "method": self.method.state(),
+            **self.experiment.agent_state(),
             "learner": self.learner.state(),
             "streams": self.experiment.streams.state(),
             "tallies": self.tallies.state(),
-            "labels": self.labels.state(),
             "log_bytes": self.log.flush(),
             **within,
         }

@@ -573,6 +573,32 @@ def test_a_report_is_of_all_cells_that_ended_there(tmp_path, capsys):
     assert "3 seeds" in (tmp_path / "report" / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("forked_cells")
+def test_a_grid_that_has_ended_shows_its_tables_where_nothing_can_be_written(tmp_path, capsys):
+    """As on a disk that is read only; it was "cannot write to". Whoever runs tests may write
+    anywhere, so a folder stands in the place of the file to be locked."""
+    out = tmp_path / "grid"
+    words = ["bench", "method=finetune", "seed=0", "protocol.num_tasks=1", *SMALL, f"out={out}"]
+    main(words)
+    first = capsys.readouterr().out
+    tables = first[first.index("task 1  ") :].rpartition("figures and page")[0]
+    assert "finetune" in tables
+    (out / ".lock").unlink()
+    (out / ".lock").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    main(words)
+    said = capsys.readouterr().out
+    assert f"all cells have ended, and {out} cannot be written to: nothing is written" in said
+    assert tables in said
+    assert "figures and page" not in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    (out / "cells/finetune-0/result.json").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"hypercrl: cannot write to {out}: " in capsys.readouterr().err
+
+
 def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
     program = "import json, time\nfile = open('{folder}/metrics.jsonl', 'a')\n"
     for task, steps in ((1, 10), (1, 20), (2, 30)):
