@@ -105,7 +105,8 @@ class GymTask(Task):
         self._termination = (
             TaskFunction(termination, id, boolean=True) if termination is not None else None
         )
-        self._learns_end = reward is None and termination is None
+        given = {"reward": reward, "termination": termination}
+        self._learns_end = "ends" in learned_parts(given)
         self.ends = self._learns_end or termination is not None
         self._distance = TaskFunction(distance, id) if distance is not None else None
         if solved_within is not None and distance is None:
@@ -323,6 +324,18 @@ class GymTask(Task):
         """Close the environment."""
         with checked.calls_into(f"{self.caption}, close"):
             self._env.close()
+
+
+def learned_parts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a task with these parameters the dynamics model learns beside the motion.
+
+    Example:
+        >>> learned_parts({"id": "Pendulum-v1"})
+        ('reward', 'ends')
+    """
+    if parameters.get("reward") is not None:
+        return ()
+    return ("reward",) if parameters.get("termination") is not None else ("reward", "ends")
 
 
 def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:

@@ -22,11 +22,12 @@ from omegaconf import OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
+from hypercrl.commands.train import learned_note
 from hypercrl.config.compose import composed, one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.options import options_first
 from hypercrl.config.overrides import _parsed, in_shell, keys_of, override
-from hypercrl_envs import TaskFault
+from hypercrl_envs import TaskFault, TaskSequence
 
 TINY = (
     "preset=smoke",
@@ -928,6 +929,24 @@ def test_a_narrow_list_of_tasks_cuts_neither_names_nor_values(capsys, monkeypatc
         assert said.count(f"│ {name}: ") == 2
     for value in ("Reacher-v5", "hypercrl_envs.gym_rewards:pusher_distance"):
         assert f": {value} " in said
+
+
+def test_what_is_learned_of_a_task_is_said(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    reacher = {"task": "gym", "id": "Reacher-v5"}
+    never = {"termination": "hypercrl_envs.terminations:never"}
+    reward = {"reward": "hypercrl_envs.gym_rewards:reacher"}
+    ends = never | {"options": {"reward_dist_weight": 2}}
+    told = {"task": "push"}
+    sequence = TaskSequence([reacher, reacher | ends, reacher | reward, told], "mine", pad=True)
+    first, second = sequence.captions[:2]
+    said = learned_note(sequence) or ""
+    assert said.startswith(f"reward and ends of {first} are learned; reward of {second} is learned")
+    assert learned_note(TaskSequence([told, reacher | reward | never], "told", pad=True)) is None
+    many = [reacher | {"options": {"reward_dist_weight": weight}} for weight in range(1, 6)]
+    assert ", 2 more are learned, from" in (learned_note(TaskSequence(many, "many")) or "")
+    main(["tasks", "gymnasium_learned", "gymnasium"])
+    assert capsys.readouterr().out.count("(learned): reward ") == 2
 
 
 def test_a_parameter_that_a_sequence_leaves_out_is_added_by_a_plus(tmp_path, capsys):
