@@ -100,6 +100,7 @@ def test_quoted_folders_and_where_the_report_is(
 def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch, short_episodes):
     monkeypatch.chdir(tmp_path)
     main(["train", "-m", *TINY, "seed=0,1", "run_dir=runs"])
+    assert capsys.readouterr().out.splitlines()[-1] == "compare: hypercrl report runs"
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["0", "1", "multirun.yaml"]
     before = sorted(tmp_path.rglob("*"))
