@@ -42,6 +42,8 @@ def run(words: Sequence[str]) -> None:
     written, installed = files(ENV), plugged_in_names(ENV)
     names = [*written, *installed]
     for name in words:
+        if name not in names and (meant := name.removeprefix(f"{ENV}=")) != name:
+            raise UserError(f"tasks takes sequences as they are: hypercrl tasks {meant}")
         if name not in names and ":" not in name:
             raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
     console = Console(markup=False)

@@ -358,6 +358,30 @@ def test_options_that_there_are_not_get_one_message(words, says, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train env push", "cannot read 'env'; settings are KEY=VALUE. Did you mean env=push?"),
+        ("train env", "Did you mean env=NAME?"),
+        ("train hnet seed=1", "Did you mean method=hnet?"),
+        ("train smoke", "Did you mean preset=smoke?"),
+        ("recall long", "cannot read 'long'; settings are KEY=VALUE."),
+        ("play runs/smoke", "Did you mean run=runs/smoke?"),
+        ("export runs/smoke task=1", "Did you mean run=runs/smoke?"),
+        ("train runs/smoke", "Did you mean resume=runs/smoke?"),
+        ("bench out=grid method hnet", "Did you mean method=hnet?"),
+        ("report run=runs/smoke", "report takes folders as they are: hypercrl report runs/smoke"),
+        ("tasks env=push", "tasks takes sequences as they are: hypercrl tasks push"),
+    ],
+)
+def test_a_word_that_is_no_setting_is_said_to_be_meant_as_one(
+    words, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/smoke").mkdir(parents=True)
+    assert says in message(capsys, *words.split())
+
+
 def test_options_stand_anywhere_among_the_settings(capsys):
     main(["train", "seed=3", "--cfg", "job", "planner={samples: 40}"])
     said = capsys.readouterr().out
