@@ -93,14 +93,15 @@ class GymTask(Task):
                 `hypercrl_envs.terminations`); None: learned if the reward is.
             distance: "package.module:function" of obs [..., O] → [...], how far from done; without
                 it the goal distance is NaN and nothing counts as success.
-            solved_within: distance below which the state counts as solved, by default 0.05.
+            solved_within: distance below which the state counts as solved, in the same unit; to be
+                given with a distance.
             options: keyword arguments of `gymnasium.make`.
             picture: see `Task`; the camera "front" is the environment's own.
 
         Raises:
             ValueError: an environment that cannot be made, without a length of its episodes, or
                 whose spaces are no boxes with bounded actions; a function that cannot be imported;
-                or `solved_within` without a distance.
+                or one of `distance` and `solved_within` without the other.
             RenderingUnavailable: it cannot be made with `render_mode`.
         """
         super().__init__(**picture)
@@ -108,7 +109,8 @@ class GymTask(Task):
         self._termination = (
             TaskFunction(termination, id, boolean=True) if termination is not None else None
         )
-        self._learns_end = reward is None and termination is None
+        given = {"reward": reward, "termination": termination}
+        self._learns_end = "ends" in learned_parts(given)
         self.ends = self._learns_end or termination is not None
         self._distance = TaskFunction(distance, id) if distance is not None else None
         if solved_within is not None and distance is None:
@@ -116,7 +118,13 @@ class GymTask(Task):
                 f"{id}: solved_within={solved_within} has no effect without a distance: give "
                 'distance: "module:function" beside it, or leave it out'
             )
-        self.solved_within = 0.05 if solved_within is None else float(solved_within)
+        if distance is not None and solved_within is None:
+            raise ValueError(
+                f"{id}: what counts as success has to be said beside its distance, in the unit of "
+                "that: give solved_within: 0.05 for a distance below 0.05 (which it was where it "
+                "was left out), or no distance"
+            )
+        self.solved_within = math.nan if solved_within is None else float(solved_within)
         # Some open a renderer as they are made, asked for pictures or not.
         import_triton_first()
         env = _make(id, self.render_mode, options or {})
@@ -325,6 +333,18 @@ class GymTask(Task):
         """Close the environment."""
         with checked.calls_into(f"{self.caption}, close"):
             self._env.close()
+
+
+def learned_parts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a task with these parameters the dynamics model learns beside the motion.
+
+    Example:
+        >>> learned_parts({"id": "Pendulum-v1"})
+        ('reward', 'ends')
+    """
+    if parameters.get("reward") is not None:
+        return ()
+    return ("reward",) if parameters.get("termination") is not None else ("reward", "ends")
 
 
 def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypercrl_envs.closing import close
+from hypercrl_envs.gym_task import GymTask, learned_parts
 from hypercrl_envs.padded import PaddedTask
 from hypercrl_envs.registry import PICTURE, TASKS, find_task, make_task, task_parameters
 from hypercrl_envs.state_trial import try_state
@@ -74,6 +75,13 @@ class TaskSequence:
 
     def __len__(self) -> int:
         return len(self.specs)
+
+    @property
+    def learned(self) -> list[tuple[str, ...]]:
+        """Of each task what the dynamics model learns beside the motion: "reward", "ends"."""
+        return [
+            learned_parts(spec) if TASKS.get(spec["task"]) is GymTask else () for spec in self.specs
+        ]
 
     @property
     def identities(self) -> list[int]:

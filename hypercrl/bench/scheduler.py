@@ -14,6 +14,10 @@ from hypercrl.bench.table import progress_table
 from hypercrl.bench.workers import Workers
 
 POLL_SECONDS = 0.2
+EVERY = 60.0
+"""Seconds between two lines on all that runs, where there is no terminal."""
+NAMED = 8
+"""Cells at most in such a line."""
 USER_ERROR = 2
 """Exit code of a run that would end the same way again: a mistake, or a model that diverged."""
 
@@ -35,7 +39,7 @@ def run_grid(
         workers: who runs them.
         retries: further attempts after a crash.
         console: a live table on a terminal, else one line where a cell begins, goes on to its next
-            task, or ends.
+            task, or ends, and one on all that run every minute.
     """
     board = {
         cell.name: Progress(cell, Status.DONE if cell.done else Status.WAITING) for cell in cells
@@ -44,7 +48,7 @@ def run_grid(
     skipped = len(board) - len(waiting)
     if skipped:
         console.print(f"{skipped} of {len(board)} cells are there already", highlight=False)
-    running = 0
+    running, told = 0, time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while waiting or running:
             while (progress := _next(waiting, workers)) is not None:
@@ -55,6 +59,9 @@ def run_grid(
                     _tell(progress, console)
             if not console.is_terminal:
                 _tell_steps(list(board.values()), console)
+                if (now := time.monotonic()) - told >= EVERY:
+                    told = now
+                    _tell_all(list(board.values()), console)
             for cell, code in workers.finished():
                 progress = board[cell.name]
                 running -= 1
@@ -121,6 +128,17 @@ def _tell_steps(board: Sequence[Progress], console: Console) -> None:
             progress.task = task
             line = f"{progress.cell.name} ({number} of {len(board)}): task {task}, step {steps}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_all(board: Sequence[Progress], console: Console) -> None:
+    """How many are done, and where those are that run."""
+    done = sum(progress.status is Status.DONE for progress in board)
+    running = [progress for progress in board if progress.status is Status.RUNNING]
+    places = [(progress, progress.cell.progress() or (1, 0)) for progress in running[:NAMED]]
+    said = [f"{p.cell.name} task {task}, step {steps}" for p, (task, steps) in places]
+    said += [f"{len(running) - NAMED} more"] * (len(running) > NAMED)
+    line = f"{done} of {len(board)} cells done; running: {'; '.join(said)}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _tell(progress: Progress, console: Console) -> None:

@@ -29,6 +29,7 @@ from hypercrl.bench.cell import Progress
 from hypercrl.bench.gpus import Gpu, NoAnswer, visible_gpus
 from hypercrl.bench.mps import WISHES, served
 from hypercrl.config.schema import in_groups
+from hypercrl.config.words import no_setting
 from hypercrl.report import write_report
 from hypercrl.report.recall import write_recall
 from hypercrl.runs.run_folder import RunFolder
@@ -133,7 +134,8 @@ def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"{word!r} is not a setting; settings are KEY=VALUE.")
+            bare = [word for word in words if "=" not in word]
+            raise UserError(no_setting("bench", word, bare))
         if key in OWN:
             own[key] = value
         elif near := get_close_matches(key, OWN, 1, cutoff=0.8):

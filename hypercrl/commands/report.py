@@ -1,5 +1,6 @@
 """hypercrl report: tables on the terminal, figures and a page on disk."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,10 @@ HTML page.
                           runs/report for several and for push_demo"""
 
 
+_FOR_RUNS = ("run", "runs", "run_dir", "dir", "resume")
+"""What other commands call a run's folder."""
+
+
 def run(words: Sequence[str]) -> None:
     """Report on the runs named by `words`."""
     if any(word in ("-h", "--help") for word in words):
@@ -34,6 +39,10 @@ def run(words: Sequence[str]) -> None:
         if word in ("", "out="):
             what = "out=" if word else "the name of a run's folder"
             raise UserError(f"{what} is empty.\n\n{USAGE}")
+        key, equals, value = word.partition("=")
+        if equals and key in _FOR_RUNS and not Path(word).exists():
+            meant = shlex.quote(value or "DIR")
+            raise UserError(f"report takes folders as they are: hypercrl report {meant}")
         if word.startswith("out="):
             out = Path(word.removeprefix("out="))
         else:

@@ -22,6 +22,10 @@ from hypercrl.config.sources import (
     plugged_in_names,
     plugged_in_sequence,
 )
+from hypercrl_envs.gym_task import learned_parts
+
+_LEARNED = "(learned)"
+"""Beside the parameters: what the model learns as no function of it is given."""
 
 USAGE = """usage: hypercrl tasks [SEQUENCE ...]
 
@@ -38,6 +42,8 @@ def run(words: Sequence[str]) -> None:
     written, installed = files(ENV), plugged_in_names(ENV)
     names = [*written, *installed]
     for name in words:
+        if name not in names and (meant := name.removeprefix(f"{ENV}=")) != name:
+            raise UserError(f"tasks takes sequences as they are: hypercrl tasks {meant}")
         if name not in names and ":" not in name:
             raise UserError(f"there is no sequence {name!r}. Sequences: {', '.join(names)}.")
     console = Console(markup=False)
@@ -73,6 +79,11 @@ def _table(tasks: Sequence[Mapping[str, Any]], console: Console) -> Table:
     """A column a parameter, or where that is too wide all in one, a line each."""
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
     told = [{key: _text(value) for key, value in task.items()} for task in tasks]
+    for task, values in zip(tasks, told, strict=True):
+        if task["task"] == "gym" and (learned := learned_parts(task)):
+            values[_LEARNED] = " and ".join(learned)
+    if any(_LEARNED in values for values in told):
+        parameters.append(_LEARNED)
     wide = _of_columns(parameters)
     for i, values in enumerate(told, 1):
         wide.add_row(str(i), values["task"], *(values.get(key, "") for key in parameters))

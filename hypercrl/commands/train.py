@@ -21,6 +21,10 @@ from hypercrl.training.oracle import NAME
 from hypercrl.training.repeated import check_same, is_begun, score_of
 from hypercrl.training.result import score
 from hypercrl.training.run import Run, begun, built, resumed
+from hypercrl_envs import TaskSequence
+
+NAMED = 3
+"""Tasks at most that a note has the names of."""
 
 MAY_CHANGE_ON_RESUME = {"resume", "checkpoint", "device", "trust"}
 
@@ -84,6 +88,8 @@ def _finish(run: Run, console: Console) -> float:
     console.print(Text.assemble(*names, f"{about}{experiment.device} → {folder.path}"))
     if caution := experiment.method.caution(tasks):
         console.print(Text.assemble(("note", "yellow"), f"  {caution}"))
+    if learned := learned_note(experiment.sequence):
+        console.print(Text.assemble(("note", "yellow"), f"  {learned}"))
     with continued_with(folder.goes_on_with), Progress(console, tasks) as progress:
         result = run.finish(progress)
     page = write_report([folder.path], folder.path / "report", console)
@@ -111,6 +117,26 @@ def _repeat(path: Path, config: DictConfig, given: Set[str], console: Console) -
 def _wanted(config: DictConfig, given: Set[str]) -> DictConfig:
     """The settings of the run that is asked for."""
     return config if config.extend is None else with_changes(config, given)[2]
+
+
+def learned_note(sequence: TaskSequence) -> str | None:
+    """Which tasks have a reward or ends that the model learns; None: none has."""
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for caption, parts in zip(sequence.captions, sequence.learned, strict=True):
+        if parts:
+            tasks.setdefault(parts, []).append(caption)
+    if not tasks:
+        return None
+    said = []
+    for parts, captions in tasks.items():
+        more = len(captions) - NAMED
+        names = captions[:NAMED] + [f"{more} more"] * (more > 0)
+        verb = "are" if len(parts) > 1 else "is"
+        said.append(f"{' and '.join(parts)} of {', '.join(names)} {verb} learned")
+    return (
+        f"{'; '.join(said)}, from what the environment pays and does: give a task reward: and "
+        "termination: where they are known"
+    )
 
 
 def _run_dir(config: DictConfig) -> Path:

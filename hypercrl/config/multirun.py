@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -159,6 +160,9 @@ def in_a_folder(refused: Sequence[Exception], returned: Sequence[object]) -> Ite
         failed = bool(refused)
         for search in searches:
             tell_best(search)
+        if not searches:
+            for folder in folders:
+                folder.tell_comparison()
     except KeyboardInterrupt as interrupt:  # amid a job, which goes on with resume=
         failed = False
         if folders:
@@ -224,6 +228,11 @@ class _Folder:
         except UserError:
             self.take_away_unless_begun()
             raise
+
+    def tell_comparison(self) -> None:
+        """Print what reports on all runs in it, where there are several."""
+        if len(list(self._named.glob("*/config.yaml"))) > 1:
+            print(f"compare: hypercrl report {shlex.quote(str(self._named))}")
 
     def take_away_unless_begun(self) -> None:
         """Remove what is new of it, if that is nothing but Hydra's multirun.yaml."""

@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypercrl.base.errors import UserError
 from hypercrl.dynamics import DynamicsModel
@@ -30,12 +30,16 @@ def try_out(make: Make, model: DynamicsModel, name: str) -> None:
 
     Raises:
         UserError: they come to something else, weights of another shape than the network's, a
-            report without its numbers, or what the method raised.
+            report without its numbers, something of another type than is wanted of a place to step
+            in, or what the method raised.
     """
     from hypercrl_envs.checked import retold
 
-    with retold(UserError, f"method={name}: trying it", but=(UserError,)):
-        fault = _fault(make, model)
+    try:
+        with retold(UserError, f"method={name}: trying it", but=(UserError, _Misfit)):
+            fault = _fault(make, model)
+    except _Misfit as misfit:
+        fault = str(misfit)
     if fault is not None:
         raise UserError(f"method={name}: {fault}.")
 
@@ -43,6 +47,9 @@ def try_out(make: Make, model: DynamicsModel, name: str) -> None:
 def _fault(make: Make, model: DynamicsModel) -> str | None:
     """What is wrong with one that lives on, or with one that was loaded in the second task."""
     one, other = (make(deepcopy(model), _generator(0), _generator(1)) for _ in range(2))
+    for name, (wanted, fits) in _RETURNED.items():
+        if hasattr(one, name):
+            setattr(one, name, _watched(name, getattr(one, name), wanted, fits))
     one.model.fit_normalisers(_transitions(one, 0))
     one.begin_task()
     shape, size = tuple(one.weights(0).shape), one.layout(0).numel
@@ -77,6 +84,61 @@ _LATER: tuple[Callable[[Method], Any], ...] = (
     lambda method: _learn(method, 2),
 )
 """What comes of a method that is saved in its second task."""
+
+
+class _Misfit(Exception):
+    """A method's function returned something else than what calls it can use."""
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.dim()
+
+
+def _lists(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+_LOSS = "a scalar tensor or None", lambda value: value is None or _is_scalar(value)
+_RETURNED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "_rehearse": _LOSS,
+    "_protect": _LOSS,
+    "_trained": ("a list of nn.Parameter", _lists(nn.Parameter)),
+    "_weights": ("a tensor", lambda value: isinstance(value, Tensor)),
+    "_new_optimisers": ("a list of torch.optim.Adam", _lists(torch.optim.Adam)),
+    "training_step": (
+        "a dict of scalar tensors",
+        lambda value: isinstance(value, Mapping) and all(map(_is_scalar, value.values())),
+    ),
+}
+"""What is wanted of the places to step in, in words and as a test."""
+
+
+def _watched(
+    name: str, function: Callable[..., Any], wanted: str, fits: Callable[[Any], bool]
+) -> Callable[..., Any]:
+    """The function, which raises _Misfit where what it returns does not fit."""
+
+    def watched(*args: Any, **more: Any) -> Any:
+        value = function(*args, **more)
+        if not fits(value):
+            raise _Misfit(f"{name} returned {_described(value)} where {wanted} is wanted")
+        return value
+
+    return watched
+
+
+def _described(value: Any) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple) and value:
+        return f"a {type(value).__name__} of {type(value[0]).__name__}"
+    if isinstance(value, Mapping):
+        odd = (f"{key!r}: {_described(v)}" for key, v in value.items() if not _is_scalar(v))
+        return f"{{{', '.join(odd)}}}"
+    return f"a {type(value).__name__}"
 
 
 def _learn(method: Method, task: int) -> None:

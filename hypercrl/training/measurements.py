@@ -79,7 +79,11 @@ class Measurements:
             # Drawn by the step alone: all seeds and methods are measured on the same tasks.
             tasks = self.schedule.evaluated(position.task, count, seed=env_steps)
         while rest := tasks[len(self.scores) :]:
-            self._evaluate(rest[: self.evaluator.at_once], env_steps, episodes)
+            done, now = len(self.scores), rest[: self.evaluator.at_once]
+            last = f"–{done + len(now)}" if len(now) > 1 else ""
+            self.progress.doing(f"evaluating task {done + 1}{last} of {len(tasks)}")
+            self._evaluate(now, env_steps, episodes)
+        self.progress.doing("")
         scores, self.scores = self.scores, []
         return dict(zip(tasks, scores, strict=True))
 

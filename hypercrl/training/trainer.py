@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from hypercrl.agent.task_inference import Change
+from hypercrl.base.counted import counted
 from hypercrl.base.errors import UserError
 from hypercrl.base.interrupts import Interrupted, Interruption
 from hypercrl.base.progress import Progress
@@ -161,6 +162,7 @@ class Trainer:
             UserError: what would be saved has diverged.
         """
         interruption = self.interruption
+        self.progress.tick()
         if not interruption.due:
             return
         if self.learner.round is not None and (report := self.learner.latest_report()):
@@ -280,6 +282,7 @@ class Trainer:
         if self.position.step < self.schedule.steps:
             return
         self._checkpoint(LATEST)
+        self.progress.doing("end of the task")
         try:
             with self.interruption.breaking_off():
                 self._pause()
@@ -301,6 +304,7 @@ class Trainer:
         """Train on the replay, then plan with the new weights."""
         caption = self.sequence.captions[self.position.task]
         tallies, started = self.tallies, time.perf_counter()
+        self.progress.doing(counted(updates, "update"))
         values = self.learner.train(updates, caption, self._pause)
         seconds = time.perf_counter() - started
         tallies.spend("update", seconds)
@@ -308,6 +312,7 @@ class Trainer:
         tallies.updates += updates
         self._stop_if_diverged(values)
         self._log("update", milliseconds=1e3 * seconds / updates, **values)
+        self.progress.doing("")
         self.progress.show(loss=values["loss"])
         self.actor.inform()
         self.measured.log_plans(self.actor.agent)

@@ -55,13 +55,20 @@ CONTRACT_SPECS: list[dict[str, Any]] = [
         "id": "Reacher-v5",
         "reward": "hypercrl_envs.gym_rewards:reacher",
         "distance": "hypercrl_envs.gym_rewards:reacher_distance",
+        "solved_within": 0.05,
     },
-    {"task": "gym", "id": "Reacher-v5", "distance": "hypercrl_envs.gym_rewards:reacher_distance"},
+    {
+        "task": "gym",
+        "id": "Reacher-v5",
+        "distance": "hypercrl_envs.gym_rewards:reacher_distance",
+        "solved_within": 0.05,
+    },
     {
         "task": "gym",
         "id": "Pusher-v5",
         "reward": "hypercrl_envs.gym_rewards:pusher",
         "distance": "hypercrl_envs.gym_rewards:pusher_distance",
+        "solved_within": 0.05,
     },
 ]
 """One task of each kind: everything in `test_task_contract.py` holds for all of them."""

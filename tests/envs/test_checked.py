@@ -328,7 +328,8 @@ def test_functions_that_are_not_there(path):
 
 
 def test_a_distance_is_tried_too():
-    task = GymTask("TestFaulty-v0", reward=f"{__name__}:well", distance=f"{__name__}:two")
+    functions = {"reward": f"{__name__}:well", "distance": f"{__name__}:two"}
+    task = GymTask("TestFaulty-v0", **functions, solved_within=0.05)
     with pytest.raises(TaskFault, match="missing 1 required positional"):
         task.try_out()
 

@@ -239,6 +239,7 @@ def test_panda_gym_reaches():
         "panda_gym:PandaReachDense-v3",
         reward=f"{rewards}:goal",
         distance=f"{rewards}:goal_distance",
+        solved_within=0.05,
     )
     task.try_out()
     obs, _ = task.reset(seed=0)

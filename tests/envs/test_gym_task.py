@@ -33,7 +33,9 @@ def sum_of_actions(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("id", "name"), CASES)
 def test_pays_and_shows_what_gymnasium_does(id, name):
-    task = GymTask(id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance")
+    task = GymTask(
+        id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance", solved_within=0.05
+    )
     task.reset(seed=0)
     original = gymnasium.make(id).unwrapped
     start, _ = original.reset(seed=task._seed)
@@ -242,7 +244,7 @@ def until_it_moves(obs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("pad", [False, True])
 def test_a_distance_that_is_no_number_is_a_fault(pad):
-    task = GymTask("Reacher-v5", distance=f"{__name__}:until_it_moves")
+    task = GymTask("Reacher-v5", distance=f"{__name__}:until_it_moves", solved_within=0.05)
     if pad:
         task = PaddedTask(task, 20, 3)
     task.reset(seed=0)
@@ -252,8 +254,10 @@ def test_a_distance_that_is_no_number_is_a_fault(pad):
 
 @pytest.mark.parametrize(("id", "name"), CASES)
 def test_without_functions_the_reward_paid_and_the_end_are_observed(id, name):
-    learned = GymTask(id, distance=f"{REWARDS}:{name}_distance")
-    told = GymTask(id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance")
+    learned = GymTask(id, distance=f"{REWARDS}:{name}_distance", solved_within=0.05)
+    told = GymTask(
+        id, reward=f"{REWARDS}:{name}", distance=f"{REWARDS}:{name}_distance", solved_within=0.05
+    )
     start, info = learned.reset(seed=0)
     expected, expected_info = told.reset(seed=0)
     np.testing.assert_array_equal(start, np.append(expected, [0.0, 0.0]))
@@ -316,6 +320,10 @@ def test_walkers_stay_in_the_picture(walker):
         (
             {"id": "Reacher-v5", "solved_within": 0.1},
             "solved_within=0.1 has no effect without a distance",
+        ),
+        (
+            {"id": "Reacher-v5", "distance": f"{REWARDS}:reacher_distance"},
+            "Reacher-v5: what counts as success .* give solved_within: ",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from hypercrl.base.errors import UserError
 from hypercrl.base.lock import locked
 from hypercrl.bench import Cell, Grid, LocalWorkers, Status, run_grid
 from hypercrl.bench.cell import Progress
+from hypercrl.bench.scheduler import NAMED, _tell_all
 from hypercrl.bench.table import progress_table
 from hypercrl.cli import main
 from hypercrl.runs.run_folder import FAILURE
@@ -610,6 +611,22 @@ def test_without_a_terminal_a_line_says_what_begins_and_what_goes_on(tmp_path):
     assert lines[2].startswith("a: done after")
     assert lines[3] == "b (2 of 2): task 1, step 0"
     assert last.startswith("b: done after")
+
+
+def test_without_a_terminal_a_line_now_and_then_is_on_all_that_runs(tmp_path):
+    status = [Status.DONE, Status.WAITING, *[Status.RUNNING] * (NAMED + 2)]
+    board = [Progress(Cell(f"c{i}", (), tmp_path / f"c{i}"), one) for i, one in enumerate(status)]
+    (tmp_path / "c2").mkdir()
+    record = {"kind": "plan", "task": 3, "env_steps": 40}
+    (tmp_path / "c2/metrics.jsonl").write_text(json.dumps(record) + "\n")
+    console = Console(file=io.StringIO(), width=80)
+    _tell_all(board, console)
+    said = console.file.getvalue()
+    assert said.count("\n") == 1
+    assert said.startswith(
+        f"1 of {len(board)} cells done; running: c2 task 3, step 40; c3 task 1, "
+    )
+    assert said.endswith(f"; c{NAMED + 1} task 1, step 0; 2 more\n")
 
 
 def test_a_narrow_table_cuts_no_header(tmp_path):

@@ -22,11 +22,12 @@ from omegaconf import OmegaConf
 
 from hypercrl.base.errors import GPUUnavailable, UserError
 from hypercrl.cli import main
+from hypercrl.commands.train import learned_note
 from hypercrl.config.compose import composed, one_by_one
 from hypercrl.config.ignored import check_used
 from hypercrl.config.options import options_first
 from hypercrl.config.overrides import _parsed, in_shell, keys_of, override
-from hypercrl_envs import TaskFault
+from hypercrl_envs import TaskFault, TaskSequence
 
 TINY = (
     "preset=smoke",
@@ -99,6 +100,7 @@ def test_quoted_folders_and_where_the_report_is(
 def test_a_multirun_leaves_nothing_but_runs(tmp_path, capsys, monkeypatch, short_episodes):
     monkeypatch.chdir(tmp_path)
     main(["train", "-m", *TINY, "seed=0,1", "run_dir=runs"])
+    assert capsys.readouterr().out.splitlines()[-1] == "compare: hypercrl report runs"
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["0", "1", "multirun.yaml"]
     before = sorted(tmp_path.rglob("*"))
@@ -354,6 +356,30 @@ def test_options_that_there_are_not_get_one_message(words, says, tmp_path, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hypercrl: {says}") or (line.startswith("hypercrl:") and says in line)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train env push", "cannot read 'env'; settings are KEY=VALUE. Did you mean env=push?"),
+        ("train env", "Did you mean env=NAME?"),
+        ("train hnet seed=1", "Did you mean method=hnet?"),
+        ("train smoke", "Did you mean preset=smoke?"),
+        ("recall long", "cannot read 'long'; settings are KEY=VALUE."),
+        ("play runs/smoke", "Did you mean run=runs/smoke?"),
+        ("export runs/smoke task=1", "Did you mean run=runs/smoke?"),
+        ("train runs/smoke", "Did you mean resume=runs/smoke?"),
+        ("bench out=grid method hnet", "Did you mean method=hnet?"),
+        ("report run=runs/smoke", "report takes folders as they are: hypercrl report runs/smoke"),
+        ("tasks env=push", "tasks takes sequences as they are: hypercrl tasks push"),
+    ],
+)
+def test_a_word_that_is_no_setting_is_said_to_be_meant_as_one(
+    words, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/smoke").mkdir(parents=True)
+    assert says in message(capsys, *words.split())
 
 
 def test_options_stand_anywhere_among_the_settings(capsys):
@@ -928,6 +954,24 @@ def test_a_narrow_list_of_tasks_cuts_neither_names_nor_values(capsys, monkeypatc
         assert said.count(f"│ {name}: ") == 2
     for value in ("Reacher-v5", "hypercrl_envs.gym_rewards:pusher_distance"):
         assert f": {value} " in said
+
+
+def test_what_is_learned_of_a_task_is_said(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    reacher = {"task": "gym", "id": "Reacher-v5"}
+    never = {"termination": "hypercrl_envs.terminations:never"}
+    reward = {"reward": "hypercrl_envs.gym_rewards:reacher"}
+    ends = never | {"options": {"reward_dist_weight": 2}}
+    told = {"task": "push"}
+    sequence = TaskSequence([reacher, reacher | ends, reacher | reward, told], "mine", pad=True)
+    first, second = sequence.captions[:2]
+    said = learned_note(sequence) or ""
+    assert said.startswith(f"reward and ends of {first} are learned; reward of {second} is learned")
+    assert learned_note(TaskSequence([told, reacher | reward | never], "told", pad=True)) is None
+    many = [reacher | {"options": {"reward_dist_weight": weight}} for weight in range(1, 6)]
+    assert ", 2 more are learned, from" in (learned_note(TaskSequence(many, "many")) or "")
+    main(["tasks", "gymnasium_learned", "gymnasium"])
+    assert capsys.readouterr().out.count("(learned): reward ") == 2
 
 
 def test_a_parameter_that_a_sequence_leaves_out_is_added_by_a_plus(tmp_path, capsys):

@@ -86,6 +86,7 @@ TOLD = {
     "reward": f"{__name__}:paid",
     "termination": f"{__name__}:fell",
     "distance": f"{__name__}:distance",
+    "solved_within": 0.05,
 }
 
 

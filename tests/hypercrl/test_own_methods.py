@@ -81,6 +81,36 @@ class Silent(Plain):
         return {"loss": super().training_step(batch)["loss"]}
 
 
+class Numbers(Plain):
+    def _rehearse(self, size: int) -> Any:
+        return 0.5
+
+
+class Unsummed(Plain):
+    def _rehearse(self, size: int) -> Tensor | None:
+        return self.network.trunk
+
+
+class Pays(Plain):
+    def _protect(self, size: int) -> Any:
+        return {"penalty": 1.0}
+
+
+class Names(Plain):
+    def _trained(self) -> Any:
+        return ["trunk"]
+
+
+class Empty(Plain):
+    def _weights(self, task: int) -> Any:
+        return None
+
+
+class Reports(Plain):
+    def training_step(self, batch: Batch) -> Any:
+        return super().training_step(batch) | {"loss": 0.0}
+
+
 class Raises(Plain):
     def end_task(self, batch: Batch) -> None:
         raise IndexError("nothing there")
@@ -112,6 +142,12 @@ def made(kind: type[Plain], model: DynamicsModel | None = None, members: int = 1
         (Draws, "once it is saved and loaded, network.trunk becomes something else than without"),
         (Pairs, r"weights\(0\) are \(2, 75\) where the network has \(75,\)"),
         (Silent, "training_step returned no regulariser and no gradient_norm"),
+        (Numbers, r"_rehearse returned 0\.5 where a scalar tensor or None is wanted\.$"),
+        (Unsummed, r"_rehearse returned a tensor \(48,\) where a scalar tensor or None is wanted"),
+        (Pays, r"_protect returned \{'penalty': 1\.0\} where a scalar tensor or None is wanted"),
+        (Names, "_trained returned a list of str where a list of nn.Parameter is wanted"),
+        (Empty, "_weights returned None where a tensor is wanted"),
+        (Reports, r"training_step returned \{'loss': 0\.0\} where a dict of scalar tensors is wan"),
         (Ends, r"trying it called sys.exit\(0\)"),
         (Raises, r"trying it raised IndexError: nothing there \(test_own_methods.py, line "),
     ],

@@ -24,7 +24,8 @@ from hypercrl_envs.cheetah import CheetahTask
 
 REACHER = "{task: gym, id: Reacher-v5, reward: 'hypercrl_envs.gym_rewards:reacher'}"
 
-MEASURED = REACHER.replace("}", ", distance: 'hypercrl_envs.gym_rewards:reacher_distance'}")
+_DISTANCE = "distance: 'hypercrl_envs.gym_rewards:reacher_distance', solved_within: 0.05"
+MEASURED = REACHER.replace("}", f", {_DISTANCE}}}")
 
 
 @pytest.fixture(scope="module")
