@@ -30,8 +30,7 @@ def test_success_of_methods_is_that_of_the_evidence():
     for method, *values, keeps in claims:
         evidence = found[method.split(",")[0]]
         for sequence, value in zip(shown, values, strict=True):
-            column = named["cheetah_joints" if sequence == "cheetah" else sequence]
-            assert value == (evidence[column] or "–"), (method, sequence)
+            assert value == (evidence[named[sequence]] or "–"), (method, sequence)
         if not evidence["keeps after 20 tasks"]:
             assert keeps == "as much", method
             continue
