@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
@@ -22,6 +24,7 @@ from hypercrl_envs import checked
 from hypercrl_envs.checked import is_number
 from hypercrl_envs.gym_spaces import ACTUATORS, ActionRange, VectorObservation
 from hypercrl_envs.mujoco_faults import mujoco_fault
+from hypercrl_envs.parameters import parameters_of
 from hypercrl_envs.rendering import (
     RenderingUnavailable,
     as_picture,
@@ -31,6 +34,8 @@ from hypercrl_envs.rendering import (
 from hypercrl_envs.task import Exploration, PictureOptions, Task
 from hypercrl_envs.task_functions import TaskFunction
 
+_GYMNASIUM = Path(gymnasium.__file__).parent
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 _LARGEST_SEED = 2**31
 _TRIED_STEPS = 2
 _STATISTICS = (
@@ -357,7 +362,7 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
     try:
         return gymnasium.make(id, disable_env_checker=True, **picture, **options)
     except (Exception, SystemExit) as error:
-        told = _told(error, id)
+        told = _told(error, id, options)
         if picture:
             given = f"render_mode={render_mode!r}"
             raise RenderingUnavailable(f"{id} cannot be made with {given}: it {told}") from error
@@ -367,24 +372,40 @@ def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymna
         raise ValueError(f"environment {id!r} cannot be made: it {told}{whose}") from error
 
 
-def _told(error: BaseException, id: str) -> str:
+def _told(error: BaseException, id: str, options: Mapping[str, Any]) -> str:
     """`checked.told` of what somebody's environment raised, not of what Gymnasium made of it.
 
     It tells every TypeError anew, from a line of its own; where the arguments do not fit there is
-    no line, and the one is named where the class or function begins.
+    no line, and the one is named where the class or function begins. Of an option that there is
+    not, it is told which there are.
     """
     first = error.__cause__
     if not (isinstance(error, TypeError) and isinstance(first, TypeError)):
         return checked.told(error)
-    if traceback.extract_tb(first.__traceback__)[-1].filename != registration.__file__:
+    unknown = _UNEXPECTED.search(str(first))
+    ours = traceback.extract_tb(first.__traceback__)[-1].filename == registration.__file__
+    if not ours and not (unknown and unknown[1] in options):
         return checked.told(first)
-    place = ""
-    with suppress(OSError, TypeError, gymnasium.error.Error):  # it is in no file
+    said, place = f"raised TypeError: {first}", ""
+    with suppress(OSError, TypeError, ValueError, gymnasium.error.Error):  # it is in no file
         creator: Any = gymnasium.spec(id.rpartition(":")[2]).entry_point
         creator = registration.load_env_creator(creator) if isinstance(creator, str) else creator
-        line = inspect.getsourcelines(creator)[1]
-        place = f" ({Path(inspect.getfile(creator)).name}, line {line})"
-    return f"raised TypeError: {first}{place}"
+        if unknown and unknown[1] in options:
+            said = _no_option(unknown[1], creator)
+        file = Path(inspect.getfile(creator))
+        if _GYMNASIUM not in file.parents:
+            place = f" ({file.name}, line {inspect.getsourcelines(creator)[1]})"
+    return f"{said}{place}"
+
+
+def _no_option(name: str, creator: Any) -> str:
+    """That what makes an environment takes no such argument, with those that it takes."""
+    whole = isinstance(creator, type)
+    taken = parameters_of(creator) if whole else inspect.signature(creator).parameters
+    names = sorted({*taken, "max_episode_steps"} - {"render_mode"})
+    near = get_close_matches(name, names, 1)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    return f"takes no option {name!r}{hint} {creator.__name__} takes: {', '.join(names)}"
 
 
 def _limit(env: gymnasium.Env, id: str) -> int:

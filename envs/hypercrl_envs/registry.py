@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from contextlib import suppress
 from numbers import Real
@@ -20,6 +19,7 @@ from hypercrl_envs.door import DoorTask
 from hypercrl_envs.double_integrator import DoubleIntegratorTask
 from hypercrl_envs.gym_task import GymTask
 from hypercrl_envs.names import known_name
+from hypercrl_envs.parameters import parameters_of
 from hypercrl_envs.plugins import plugged_in, whole
 from hypercrl_envs.push import PushTask
 from hypercrl_envs.rendering import RenderingUnavailable
@@ -54,7 +54,7 @@ def find_task(name: str) -> type[Task]:
     found = plugged_in(name, "tasks", TASKS, "task")
     if (fault := whole(found, Task)) is not None:
         raise ValueError(f"task {name!r}: {fault}")
-    if missing := ", ".join(sorted(PICTURE - task_parameters(found).keys())):
+    if missing := ", ".join(sorted(PICTURE - parameters_of(found).keys())):
         raise ValueError(
             f"task {name!r}: let {found.__name__}.__init__ take {missing}, or **picture, and hand "
             "them on to super().__init__"
@@ -77,7 +77,7 @@ def make_task(task: str, render_mode: str | None = None, **parameters: Any) -> T
         RenderingUnavailable: it cannot be made with `render_mode`.
     """
     task_class = find_task(task)
-    accepted = task_parameters(task_class)
+    accepted = parameters_of(task_class)
     del accepted["render_mode"]
     for name in parameters:
         known_name(name, accepted, f"parameter of task {task!r}")
@@ -128,18 +128,3 @@ def _unfit(task: Task) -> str | None:
     if not (isinstance(task.control_rate, Real) and 0 < task.control_rate < math.inf):
         return f"control_rate is a number of steps in a second, not {task.control_rate!r}"
     return None
-
-
-def task_parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
-    """What a task can be made with, and what it hands on to the classes that it inherits from."""
-    found: dict[str, inspect.Parameter] = {}
-    for owner in task_class.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        own = inspect.signature(owner).parameters.values()
-        for parameter in own:
-            if parameter.kind is not parameter.VAR_KEYWORD:
-                found.setdefault(parameter.name, parameter)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
-            break
-    return found

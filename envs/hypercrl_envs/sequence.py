@@ -9,7 +9,8 @@ from typing import Any
 from hypercrl_envs.closing import close
 from hypercrl_envs.gym_task import GymTask, learned_parts
 from hypercrl_envs.padded import PaddedTask
-from hypercrl_envs.registry import PICTURE, TASKS, find_task, make_task, task_parameters
+from hypercrl_envs.parameters import parameters_of
+from hypercrl_envs.registry import PICTURE, TASKS, find_task, make_task
 from hypercrl_envs.state_trial import try_state
 from hypercrl_envs.task import Task
 
@@ -142,7 +143,7 @@ def spelt_out(spec: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         spec: arguments of `make_task`.
     """
-    accepted = task_parameters(find_task(spec["task"]))
+    accepted = parameters_of(find_task(spec["task"]))
     values = {**{name: parameter.default for name, parameter in accepted.items()}, **spec}
     return {name: _listed(value) for name, value in values.items() if name not in PICTURE}
 

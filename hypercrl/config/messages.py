@@ -32,7 +32,8 @@ from hypercrl.base.wanted import no_entry, wrong_kind
 from hypercrl.config.overrides import in_quotes, keys_of, parsed
 from hypercrl.config.sources import ENV, TABLES
 from hypercrl_envs import TaskFault
-from hypercrl_envs.registry import find_task, task_parameters
+from hypercrl_envs.parameters import parameters_of
+from hypercrl_envs.registry import find_task
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+?)=(.*)'")
 _OF_A_TASK = re.compile(r"env\.tasks\[(\d+)\]\.(.+)")
@@ -396,7 +397,7 @@ def _as_a_tasks(key: str, command: str, words: Iterable[str]) -> str:
 def _accepted(task: Any) -> Container[str]:
     """Parameters of a task, if there is such a one."""
     with suppress(ValueError, TaskFault):
-        return task_parameters(find_task(task["task"]))
+        return parameters_of(find_task(task["task"]))
     return ()
 
 

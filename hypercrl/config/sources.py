@@ -27,8 +27,9 @@ from hypercrl.memory import MEMORIES
 from hypercrl.methods import METHODS
 from hypercrl.planning import PLANNERS
 from hypercrl_envs import TASKS
+from hypercrl_envs.parameters import parameters_of
 from hypercrl_envs.plugins import installed
-from hypercrl_envs.registry import PICTURE, find_task, task_parameters
+from hypercrl_envs.registry import PICTURE, find_task
 
 TABLES: dict[str, Table[Any, Any]] = {"method": METHODS, "memory": MEMORIES, "planner": PLANNERS}
 """By the group of settings that chooses among them."""
@@ -123,7 +124,7 @@ def plugged_in_sequence(name: str) -> dict[str, Any]:
         UserError: there is no such task.
     """
     try:
-        parameters = task_parameters(find_task(name)).values()
+        parameters = parameters_of(find_task(name)).values()
     except ValueError as error:
         raise UserError(f"{error}.") from error
     usual = {

@@ -318,6 +318,10 @@ def test_walkers_stay_in_the_picture(walker):
         ({"id": "Reacher-v5", "reward": f"{REWARDS}:reacher", "width": 0}, "at least 1 pixel"),
         ({"id": "Reacher-v5", "camra": "front"}, "did you mean 'camera'"),
         (
+            {"id": "Reacher-v5", "options": {"reward_dist_wieght": 2}},
+            r"'reward_dist_weight'\? ReacherEnv takes: [a-z_, ]* xml_file$",
+        ),
+        (
             {"id": "Reacher-v5", "solved_within": 0.1},
             "solved_within=0.1 has no effect without a distance",
         ),

@@ -1141,7 +1141,7 @@ def test_a_sequence_without_tasks_has_none(tmp_path, monkeypatch, capsys):
         (["planner=shooting:shoot"], "shooting has no 'shoot' (did you mean 'Shoot'?): write "),
         (
             ["env=ours", "env.tasks.1.options.gear=2", "+env.tasks.1.options.gaer=2"],
-            "raised TypeError: Cart.__init__() got an unexpected keyword argument 'gaer' (carts_of",
+            "it takes no option 'gaer', did you mean 'gear'? Cart takes: gear, max_episode_steps",
         ),
         (
             ["env=ours", "env.tasks.1.options.gear=-1"],
