@@ -115,7 +115,7 @@ class GymTask(Task):
             TaskFunction(termination, id, boolean=True) if termination is not None else None
         )
         given = {"reward": reward, "termination": termination}
-        self._learns_end = "ends" in learned_parts(given)
+        self._learns_end = "ends" in self.learned_parts(given)
         self.ends = self._learns_end or termination is not None
         self._distance = TaskFunction(distance, id) if distance is not None else None
         if solved_within is not None and distance is None:
@@ -207,6 +207,18 @@ class GymTask(Task):
         except Exception:  # a property of that name, with a meaning of its own
             return None
         return mujoco_fault(data)
+
+    @classmethod
+    def learned_parts(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Task.learned_parts`.
+
+        Example:
+            >>> GymTask.learned_parts({"id": "Pendulum-v1"})
+            ('reward', 'ends')
+        """
+        if parameters.get("reward") is not None:
+            return ()
+        return ("reward",) if parameters.get("termination") is not None else ("reward", "ends")
 
     def try_out(self) -> None:
         """See `Task.try_out`; also take a few steps, as nobody else has tried the environment, and
@@ -338,18 +350,6 @@ class GymTask(Task):
         """Close the environment."""
         with checked.calls_into(f"{self.caption}, close"):
             self._env.close()
-
-
-def learned_parts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a task with these parameters the dynamics model learns beside the motion.
-
-    Example:
-        >>> learned_parts({"id": "Pendulum-v1"})
-        ('reward', 'ends')
-    """
-    if parameters.get("reward") is not None:
-        return ()
-    return ("reward",) if parameters.get("termination") is not None else ("reward", "ends")
 
 
 def _make(id: str, render_mode: str | None, options: Mapping[str, Any]) -> gymnasium.Env:

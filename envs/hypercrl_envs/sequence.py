@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypercrl_envs.closing import close
-from hypercrl_envs.gym_task import GymTask, learned_parts
 from hypercrl_envs.padded import PaddedTask
 from hypercrl_envs.parameters import parameters_of
 from hypercrl_envs.registry import PICTURE, TASKS, find_task, make_task
@@ -80,9 +79,7 @@ class TaskSequence:
     @property
     def learned(self) -> list[tuple[str, ...]]:
         """Of each task what the dynamics model learns beside the motion: "reward", "ends"."""
-        return [
-            learned_parts(spec) if TASKS.get(spec["task"]) is GymTask else () for spec in self.specs
-        ]
+        return [find_task(spec["task"]).learned_parts(spec) for spec in self.specs]
 
     @property
     def identities(self) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsFloat, TypedDict
 
@@ -216,6 +216,12 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def _simulation_fault(self) -> str | None:
         """What went wrong in the simulator since the last reset, as far as it says so itself."""
         return None
+
+    @classmethod
+    def learned_parts(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the dynamics model learns of a task with these parameters beside its motion: some
+        of "reward" and "ends"; nothing of one whose functions are its own."""
+        return ()
 
     def try_out(self) -> None:
         """Do what costs no step: begin two episodes, and call the functions as planners will.

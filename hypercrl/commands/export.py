@@ -47,6 +47,7 @@ def _export(settings: ExportConfig, out: Path) -> None:
         console.print(f"task {task + 1} was not trained: {instead}", highlight=False)
     write = _dataset if settings.format == "minari" else _model
     env = experiment.robot(task)
+    console.print(f"writing {out}, which may take minutes", highlight=False, soft_wrap=True)
     with closed(env):  # if that raises, what was asked for is there
         what = write(experiment, env, settings, out)
         console.print(f"{out}: {what}", highlight=False, soft_wrap=True)
@@ -67,9 +68,12 @@ def _dataset(experiment: Experiment, env: Task, settings: ExportConfig, out: Pat
         TASK: described(experiment, task),
     }
     spaces = env.observation_space, env.action_space
-    write_dataset(out, episodes, *spaces, env_spec(experiment, task, env), about)
+    made_from = env_spec(experiment, task, env)
+    write_dataset(out, episodes, *spaces, made_from, about)
     steps = sum(map(len, episodes))
     said = f"{counted(len(episodes), 'episode')} of {env.caption}, {counted(steps, 'step')}"
+    if made_from is None:
+        said += ", without what Minari's recover_environment needs"
     solved = sum(bool(episode.info["success"][-1]) for episode in episodes)
     if not solved and any(isnan(episode.info["goal_distance"][-1]) for episode in episodes):
         return said  # nothing says what solves it

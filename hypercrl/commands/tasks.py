@@ -22,7 +22,7 @@ from hypercrl.config.sources import (
     plugged_in_names,
     plugged_in_sequence,
 )
-from hypercrl_envs.gym_task import learned_parts
+from hypercrl_envs.registry import find_task
 
 _LEARNED = "(learned)"
 """Beside the parameters: what the model learns as no function of it is given."""
@@ -80,7 +80,7 @@ def _table(tasks: Sequence[Mapping[str, Any]], console: Console) -> Table:
     parameters = list(dict.fromkeys(key for task in tasks for key in task if key != "task"))
     told = [{key: _text(value) for key, value in task.items()} for task in tasks]
     for task, values in zip(tasks, told, strict=True):
-        if task["task"] == "gym" and (learned := learned_parts(task)):
+        if learned := _learned(task):
             values[_LEARNED] = " and ".join(learned)
     if any(_LEARNED in values for values in told):
         parameters.append(_LEARNED)
@@ -94,6 +94,14 @@ def _table(tasks: Sequence[Mapping[str, Any]], console: Console) -> Table:
         lines = (f"{key}: {value}" for key, value in values.items() if key != "task")
         narrow.add_row(str(i), values["task"], "\n".join(lines))
     return narrow
+
+
+def _learned(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        kind = find_task(spec["task"])
+    except ValueError:
+        return ()  # it is listed as it is written; who trains on it is told what is wrong
+    return kind.learned_parts(spec)
 
 
 def _of_columns(parameters: Sequence[str]) -> Table:
