@@ -36,9 +36,9 @@ test: $(VENV)/.installed
 	$(BIN)/pytest -q -n 2 --dist worksteal
 
 # What tests skip without packages of the extras, in an environment of their own: they want an older
-# Pillow, and .venv stays what users have.
+# Pillow, and .venv stays what users have. A file is one worker's, which trains its runs once.
 extras: $(EXTRAS_VENV)/.installed
-	$(EXTRAS_VENV)/bin/python -m pytest -q -n 2 -m extra $$(grep -rl --include='test_*.py' mark.extra tests)
+	$(EXTRAS_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m extra $$(grep -rl --include='test_*.py' mark.extra tests)
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m slow

@@ -218,7 +218,7 @@ class Task(gymnasium.Env[np.ndarray, np.ndarray], ABC):
         return None
 
     @classmethod
-    def learned_parts(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned_parts(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG003
         """What the dynamics model learns of a task with these parameters beside its motion: some
         of "reward" and "ends"; nothing of one whose functions are its own."""
         return ()

@@ -109,7 +109,7 @@ def test_a_mistake_in_any_cell_is_found_before_any_runs(tmp_path, words, wanted)
     ("words", "wanted"),
     [
         (["seed=0"], "out=FOLDER"),
-        (["out=x", "oops"], "not a setting"),
+        (["out=x", "oops"], "cannot read 'oops'; settings are KEY=VALUE"),
         (["out=x", "worker=3"], "Did you mean 'workers'"),
         (["out=x", "workers=0"], "workers must be at least 1"),
         (["out=x", "workers=10919215616"], "workers must be at most 10000, not"),

@@ -24,6 +24,7 @@ def measured(tmp_path):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_ways_of_sharing_come_to_equal_parameters(measured):
     rows, table = measured(within=1000.0)
     assert list(rows) == ["1 turns", "2 turns", "2 MPS", "2 streams", "2 batch"]

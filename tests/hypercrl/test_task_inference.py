@@ -573,14 +573,17 @@ INFERRING = (
             "inference.familiar=1",  # so that five seeds do, whatever a processor rounds
             "inference.alarm=600",
         ),
-        (
-            "method=single",
-            "method.learning_rate=0.003",
-            "memory=gru",
-            "memory.width=8",
-            "context.burn_in=10",
-            "inference.familiar=0.6",
-            "inference.alarm=1500",  # far from where it learned, a memory says anything
+        pytest.param(
+            (
+                "method=single",
+                "method.learning_rate=0.003",
+                "memory=gru",
+                "memory.width=8",
+                "context.burn_in=10",
+                "inference.familiar=0.6",
+                "inference.alarm=1500",  # far from where it learned, a memory says anything
+            ),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["hnet", "single-gru"],
