@@ -22,7 +22,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from evidence_grid import check_patterns, fits
 from packaging.requirements import Requirement
 
 import hypercrl
@@ -285,8 +285,9 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, help="write NAME.json and NAME.md, or add to them")
     given = parser.parse_args()
     about = {"git": git_revision(), "machine": machine(torch.device("cpu"))}
+    check_patterns(given.only, (tried.name for tried in LIST))
     for tried in LIST:
-        if not any(fnmatch(tried.name, pattern) for pattern in given.only.split(",")):
+        if not fits(tried.name, given.only):
             continue
         if missing := tried.missing():
             print(f"not installed: {tried.name}: pip install {' '.join(map(repr, missing))}")
